@@ -1,0 +1,92 @@
+"""Every error the agent raises on purpose, in one tree.
+
+    AgentError
+    ├── ConfigError             a setting is wrong; the process ends with exit code 78
+    ├── TaskError               one task cannot be run, or ran and failed; its result says so
+    │   └── ChildError          iperf3 itself could not be started
+    └── ManagerError
+        ├── ManagerUnavailable  no usable answer; try again later
+        ├── ManagerRefused      final for the agent
+        │   ├── KeyRefused      the key or the API version; exit code 77 at registration
+        │   └── AgentUnknown    the agent is unknown or disabled; exit code 67
+        └── TaskRefused         final for that call about that task
+            └── ResultTooLarge  the Manager would take a smaller result
+
+Each kind is caught where it is handled. Anything else is a bug and stops the agent.
+"""
+
+
+class AgentError(Exception):
+    """The root of everything the agent raises on purpose."""
+
+
+class ConfigError(AgentError):
+    """The configuration is wrong.
+
+    `faults` has one sentence for each wrong setting: the variable, what was given (never a
+    key's value), and what is accepted.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class TaskError(AgentError):
+    """One task cannot be run, or ran and failed.
+
+    `error_class` is the machine-readable word that the result carries; the message is what an
+    operator reads at the Manager, so it says what to do.
+    """
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+
+class ChildError(TaskError):
+    """iperf3 could not be started: missing, not executable, or the host is out of processes."""
+
+
+class ManagerError(AgentError):
+    """A call to the Manager did not get the answer it wanted."""
+
+
+class ManagerUnavailable(ManagerError):
+    """No usable answer: refused, reset, too slow, 5xx, 429, or not the Manager's JSON.
+
+    `retry_after` is how many seconds the Manager asked to be left alone, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ManagerRefused(ManagerError):
+    """The Manager does not want this agent; asking again changes nothing."""
+
+
+class KeyRefused(ManagerRefused):
+    """401, 403 or 426: the key or the API version is not accepted."""
+
+
+class AgentUnknown(ManagerRefused):
+    """The Manager's own 404: the agent is unknown or has been disabled."""
+
+
+class TaskRefused(ManagerError):
+    """The call about this task is refused for good.
+
+    `status` is the HTTP status, `current_status` the task's status at the Manager when the
+    answer names it ("canceled", "succeeded", ...), else None.
+    """
+
+    def __init__(self, message: str, status: int, current_status: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.current_status = current_status
+
+
+class ResultTooLarge(TaskRefused):
+    """413: the body is over the size that the Manager, or a proxy before it, takes."""
