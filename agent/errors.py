@@ -2,6 +2,9 @@
 
     AgentError
     ├── ConfigError             a setting is wrong; the process ends with exit code 78
+    ├── StateLocked             another agent uses the state directory; exit code 73
+    ├── SelfTestFailed          the test that `--dev` begins with has failed; exit code 1
+    ├── Crashed                 a greenlet met a bug, which the log has; exit code 1
     ├── TaskError               one task cannot be run, or ran and failed; its result says so
     │   └── ChildError          iperf3 itself could not be started
     └── ManagerError
@@ -30,6 +33,18 @@ class ConfigError(AgentError):
     def __init__(self, *faults: str) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
+
+
+class StateLocked(AgentError):
+    """Another running agent uses the state directory."""
+
+
+class SelfTestFailed(AgentError):
+    """The loopback test that `agent-run --dev` begins with has failed."""
+
+
+class Crashed(AgentError):
+    """A greenlet died of something unforeseen; its traceback has been logged."""
 
 
 class TaskError(AgentError):

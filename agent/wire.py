@@ -21,8 +21,8 @@ Device = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}\Z")]
 # The kernel's TCP_CA_NAME_MAX is 16 with the closing NUL.
 Algorithm = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,14}\Z")]
 DscpName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,9}\Z")]
-Core = Annotated[int, Meta(ge=0, le=1023)]
-CorePair = Annotated[str, Meta(pattern=r"^[0-9]{1,4}(,[0-9]{1,4})?\Z")]
+Core = Annotated[int, Meta(ge=0, le=999)]
+CorePair = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(,[0-9]{1,3})?\Z")]
 IpVersion = Literal[4, 6]
 
 
@@ -54,7 +54,8 @@ class ClientPayload(Struct, frozen=True):
     """The parameters of an `iperf_client_run` task.
 
     Times are in seconds unless the name says ms, sizes in bytes, rates in bits per second and
-    per stream, as iperf3 counts them. The bounds are iperf3's own (3.12, `iperf_api.h`).
+    per stream, as iperf3 counts them. The bounds are iperf3's widest (3.12 to 3.22); a version
+    with a closer one says so itself.
     """
 
     server_ip: Host
@@ -72,7 +73,7 @@ class ClientPayload(Struct, frozen=True):
     fq_rate: Annotated[int, Meta(ge=1, le=10**13)] | None = None
     length: Annotated[int, Meta(ge=16, le=1024**2)] | None = None
     window: Annotated[int, Meta(ge=1, le=512 * 1024**2)] | None = None
-    mss: Annotated[int, Meta(ge=88, le=9216)] | None = None
+    mss: Annotated[int, Meta(ge=88, le=32767)] | None = None
     congestion: Algorithm | None = None
     omit: Annotated[int, Meta(ge=0, le=600)] = 0
     interval: Annotated[float, Meta(ge=0.1, le=60)] | None = None
@@ -119,13 +120,19 @@ class Acknowledged(Struct):
     id: int
 
 
-class RefusalDetails(Struct):
+class Health(Struct):
+    """The answer to `/healthz`."""
+
+    ok: bool
+
+
+class RefusalDetails(Struct, frozen=True):
     """What a refusal says about the task."""
 
     current_status: str | None = None
 
 
-class RefusalDetail(Struct):
+class RefusalDetail(Struct, frozen=True):
     """The inner part of the Manager's 400 and 401 answers."""
 
     error: str = ""
@@ -192,6 +199,8 @@ class Outcome(Struct, frozen=True):
     document: Document | None = None
 
 
+# msgspec lets the last two through for bad UTF-8 and for a thousand levels of nesting.
+_UNFIT = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _Payload = TypeVar("_Payload", ServerPayload, ClientPayload)
 
 
@@ -217,15 +226,18 @@ def client_payload(raw: msgspec.Raw) -> ClientPayload:
 
 
 def unknown_keys(raw: msgspec.Raw, known: type[ServerPayload] | type[ClientPayload]) -> list[str]:
-    """The keys of an object-shaped payload that no option of ours answers to, sorted."""
-    fields = set(known.__struct_fields__)
-    return sorted(set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])) - fields)
+    """The keys of a payload that no option of ours answers to, sorted."""
+    try:
+        keys = set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
+    except _UNFIT:  # no object: decoding it as a payload says so
+        return []
+    return sorted(keys.difference(known.__struct_fields__))
 
 
 def _decode_payload(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.MsgspecError as error:
+    except _UNFIT as error:
         raise TaskError("bad_payload", f"payload does not fit: {error}") from error
 
 

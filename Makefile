@@ -1,0 +1,71 @@
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILE := "$(CURDIR)/$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 \
+	--custom-compile-command "make lock" pyproject.toml
+
+# $(1) is the directory that holds pyproject.toml and the two files, $(2) more options of uv.
+compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
+	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test test-fast test-install coverage lint format lock clean iperf3
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run iperf3 ## Run the agent: with .env or MANAGER_URL against that Manager, else a demo
+	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
+	else exec $(BIN)/agent-run --dev --debug; fi
+
+test: $(VENV)/.dev iperf3 ## Run the tests
+	$(BIN)/pytest
+
+test-fast: $(VENV)/.dev iperf3 ## Run the tests that are not marked slow
+	$(BIN)/pytest -m "not slow"
+
+test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what came of it
+	tests/install/run.sh $(BIN)/python
+
+coverage: $(VENV)/.dev iperf3 ## Run the tests and show which branches they leave out
+	$(BIN)/pytest --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt follow from pyproject.toml
+	$(BIN)/black --check --quiet --diff .
+	$(BIN)/isort --check-only --diff --quiet .
+	$(BIN)/flake8
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@rm -rf $(VENV)/lock && mkdir $(VENV)/lock
+	@cp pyproject.toml requirements.txt requirements-dev.txt $(VENV)/lock
+	@$(call compile,$(VENV)/lock)
+	@for file in requirements.txt requirements-dev.txt; do diff -u $$file $(VENV)/lock/$$file || \
+		{ echo "$$file does not follow from pyproject.toml: run make lock" >&2; exit 1; }; done
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/isort --quiet .
+	$(BIN)/black --quiet .
+
+lock: $(VENV)/.dev ## Write requirements*.txt anew, with the newest versions that pyproject.toml admits
+	@$(call compile,.,--upgrade)
+
+clean: ## Remove the virtual environment, caches and reports
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache
+	rm -rf .import_linter_cache *.egg-info
+	find agent tests -name __pycache__ -prune -exec rm -rf {} +
+
+iperf3:
+	@command -v "$${IPERF3_PATH:-iperf3}" >/dev/null || deployment/install-package.sh iperf3
+
+$(BIN)/python:
+	@deployment/make-venv.sh $(VENV)
+
+# What running needs, with Flask for the demo, in the locked versions.
+$(VENV)/.run: $(BIN)/python pyproject.toml requirements-dev.txt
+	$(BIN)/pip install --quiet --constraint requirements-dev.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml requirements-dev.txt
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,48 @@
+"""A request body that is read from a file while it is sent."""
+
+from collections.abc import Callable, Iterator
+
+import gevent
+
+from agent.wire import Document
+
+CHUNK_BYTES = 64 * 1024
+
+
+class Body:
+    """`prefix`, then a part of a file, then `suffix`.
+
+    `progress` is called before each piece of the file. The pieces are small and the hub turns
+    between them, so that 100 MB hold up nobody.
+    """
+
+    def __init__(
+        self, prefix: bytes, document: Document | None = None, suffix: bytes = b""
+    ) -> None:
+        self._prefix, self._document, self._suffix = prefix, document, suffix
+        self.progress: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        """The Content-Length in bytes."""
+        size = self._document.end - self._document.start if self._document else 0
+        return len(self._prefix) + size + len(self._suffix)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces in order; raises OSError when the file is shorter than the document."""
+        yield self._prefix
+        if self._document:
+            yield from self._file_part(self._document)
+        yield self._suffix
+
+    def _file_part(self, document: Document) -> Iterator[bytes]:
+        with open(document.path, "rb") as file:
+            file.seek(document.start)
+            left = document.end - document.start
+            while left:
+                chunk = file.read(min(CHUNK_BYTES, left))
+                if not chunk:
+                    raise OSError(f"{document.path} is shorter than its document")
+                left -= len(chunk)
+                self.progress()
+                yield chunk
+                gevent.sleep(0)

@@ -1,0 +1,119 @@
+"""The Manager's calls, as docs/protocol.md has them."""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from agent import wire
+from agent.client.body import Body
+from agent.client.transport import Access, Answer, Transport
+from agent.errors import ManagerUnavailable
+
+# Seconds for a whole call. A result has no total: it may take as long as it makes progress.
+REGISTER_DEADLINE = 10.0
+HEARTBEAT_DEADLINE = 4.0
+CLAIM_DEADLINE = 10.0
+STARTED_DEADLINE = 10.0
+RESULT_STALL = 30.0
+LONG_POLL_WAIT = 20
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim brought. `held` says that the Manager knows the long poll."""
+
+    task: wire.Task | None
+    held: bool
+
+
+class ManagerClient:
+    """The five calls of an agent, and the Manager's health.
+
+    Each raises ManagerUnavailable, KeyRefused or AgentUnknown; the two about a task also raise
+    TaskRefused.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._transport = Transport(access)
+
+    def register(self, ip_address: str, operating_system: str) -> wire.AgentRecord:
+        """Say hello; the answer also carries the key, which is not read."""
+        body = {"ip_address": ip_address, "operating_system": operating_system}
+        return self._post("register", body, wire.AgentRecord, REGISTER_DEADLINE)
+
+    def heartbeat(self, ip_address: str, running: list[wire.RunningRow]) -> wire.HeartbeatAnswer:
+        """Report what runs now."""
+        body = {"ip_address": ip_address, "running": running}
+        return self._post("heartbeat", body, wire.HeartbeatAnswer, HEARTBEAT_DEADLINE)
+
+    def claim(self, idempotency_key: str) -> Claim:
+        """Ask for the oldest pending task; a Manager that can holds the call for one."""
+        prefer = {"Prefer": f"wait={LONG_POLL_WAIT}"}
+        deadline = CLAIM_DEADLINE + LONG_POLL_WAIT
+        answer = self._send("tasks/claim", b"{}", deadline, idempotency_key, prefer)
+        held = answer.headers.get("Preference-Applied", "").startswith("wait")
+        return Claim(_decode("tasks/claim", answer, wire.ClaimAnswer).task, held)
+
+    def started(self, task_id: int, pid: int, idempotency_key: str) -> None:
+        """Say that a task's process runs."""
+        call = f"tasks/{task_id}/started"
+        self._post(call, {"pid": pid}, wire.Acknowledged, STARTED_DEADLINE, idempotency_key)
+
+    def result(self, task_id: int, body: Body, idempotency_key: str) -> None:
+        """Deliver a result; gives up after RESULT_STALL seconds without progress."""
+        call = f"tasks/{task_id}/result"
+        answer = self._send(call, body, RESULT_STALL, idempotency_key)
+        # The answer is the whole task, the result that was just sent included: of a large one
+        # the beginning has to do.
+        if answer.whole:
+            _decode(call, answer, wire.Acknowledged)
+        elif not re.match(rb'\s*{\s*"id"\s*:\s*%d\b' % task_id, answer.content):
+            raise ManagerUnavailable(f"{call}: a large answer that is not the Manager's")
+
+    def healthz(self) -> None:
+        """Ask whether a Manager is there, without naming or registering anybody."""
+        answer = self._transport.call("GET", "/healthz", b"", {}, REGISTER_DEADLINE)
+        _decode("/healthz", answer, wire.Health)
+
+    def _post(
+        self,
+        call: str,
+        body: object,
+        kind: type[_Answer],
+        deadline: float,
+        idempotency_key: str | None = None,
+    ) -> _Answer:
+        data = msgspec.json.encode(body)
+        return _decode(call, self._send(call, data, deadline, idempotency_key), kind)
+
+    def _send(
+        self,
+        call: str,
+        body: bytes | Body,
+        deadline: float,
+        idempotency_key: str | None = None,
+        more_headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        headers = {
+            "X-AGENT-NAME": self._access.name,
+            "X-AGENT-KEY": self._access.key(),
+            "X-API-Version": str(self._access.api_version),
+            "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
+            "Content-Type": "application/json",
+            **(more_headers or {}),
+        }
+        return self._transport.call("POST", f"/v1/agent/{call}", body, headers, deadline)
+
+
+def _decode(call: str, answer: Answer, kind: type[_Answer]) -> _Answer:
+    try:
+        return msgspec.json.decode(answer.content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ManagerUnavailable(f"{call}: the answer is not the Manager's: {error}") from error

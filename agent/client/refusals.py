@@ -1,0 +1,52 @@
+"""What an answer other than 200 stands for."""
+
+from collections.abc import Mapping
+
+import msgspec
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
+
+from agent.errors import (
+    AgentUnknown,
+    KeyRefused,
+    ManagerError,
+    ManagerUnavailable,
+    ResultTooLarge,
+    TaskRefused,
+)
+from agent.wire import Refusal
+
+MAX_RETRY_AFTER = 300.0
+# What the Manager's own 404 says; any other 404 is a proxy's, or a wrong URL's.
+UNKNOWN_AGENT = frozenset({"not_found", "agent_not_found", "agent_disabled"})
+
+
+def refusal(path: str, status: int, content: bytes, headers: Mapping[str, str]) -> ManagerError:
+    """The error for one answer to `path`."""
+    try:
+        answer = msgspec.json.decode(content, type=Refusal)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # a page, or 422's list
+        answer = Refusal()
+    word = answer.error or answer.detail.error
+    message = f"{path}: {status} {word}".rstrip()
+    if status in (401, 403, 426):
+        return KeyRefused(message)
+    if status == 404 and word in UNKNOWN_AGENT:
+        return AgentUnknown(message)
+    about_task = path.endswith(("/started", "/result"))
+    if about_task and status == 413:
+        return ResultTooLarge(message, status)
+    if about_task and status in (400, 409, 410, 422):
+        details = answer.detail.details
+        return TaskRefused(message, status, details.current_status if details else None)
+    return ManagerUnavailable(message, retry_after(headers.get("Retry-After")))
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds to wait, from a number or an HTTP date, 300 at most; None for a malformed one."""
+    if value is None:
+        return None
+    try:
+        return min(MAX_RETRY_AFTER, Retry().parse_retry_after(value))
+    except (InvalidHeader, ValueError, OverflowError):
+        return None

@@ -1,0 +1,155 @@
+"""One HTTP request under one deadline, over a connection that is known to be fresh."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import gevent
+import requests
+import structlog
+from requests.utils import get_environ_proxies
+from urllib3.exceptions import HTTPError
+
+from agent import __version__
+from agent.client.body import CHUNK_BYTES, Body
+from agent.client.refusals import refusal
+from agent.errors import ManagerUnavailable
+from agent.host import is_loopback
+
+# uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
+MAX_IDLE_SECONDS = 2.0
+MAX_ANSWER_BYTES = 1024**2
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the Manager is and who asks. `key` gives the registration key as it is now."""
+
+    url: str
+    name: str
+    key: Callable[[], str]
+    api_version: int = 1
+    ca_file: str | None = None
+    certificate: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A 200 answer. `whole` is False when it went on beyond MAX_ANSWER_BYTES."""
+
+    content: bytes
+    headers: Mapping[str, str]
+    whole: bool
+
+
+class Transport:
+    """Sends requests to one Manager. Any number of greenlets may use it at once."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._idle: list[tuple[requests.Session, float]] = []
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        data: bytes | Body,
+        headers: Mapping[str, str],
+        deadline: float,
+    ) -> Answer:
+        """The answer, which is a 200.
+
+        `deadline` is in seconds, for the whole call; a Body starts it anew with each piece that
+        the Manager takes. Raises the ManagerError that any other answer, or none, stands for.
+        """
+        began = time.monotonic()
+        status = 0
+        try:
+            status, answer = self._within(deadline, method, path, data, headers)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise ManagerUnavailable(f"{path}: {_reason(error)}") from error
+        finally:
+            milliseconds = round((time.monotonic() - began) * 1000, 1)
+            log.debug("request", path=path, status=status, milliseconds=milliseconds)
+        if status != 200:
+            raise refusal(path, status, answer.content, answer.headers)
+        return answer
+
+    def _within(
+        self,
+        deadline: float,
+        method: str,
+        path: str,
+        data: bytes | Body,
+        headers: Mapping[str, str],
+    ) -> tuple[int, Answer]:
+        """One request. The timer is around all of it: requests' own is for each read."""
+        limit = gevent.Timeout(deadline)
+        if isinstance(data, Body):
+            data.progress = lambda: _restart(limit)
+        limit.start()
+        session = self._take_session()
+        try:
+            with session.request(
+                method,
+                self._access.url + path,
+                data=data,
+                headers=headers,
+                stream=True,
+                # A redirect would carry the key to another host.
+                allow_redirects=False,
+            ) as response:
+                content, whole = _read(response)
+        except gevent.Timeout as timeout:
+            if timeout is not limit:
+                raise
+            raise ManagerUnavailable(f"{path}: no answer within {deadline:g} s") from None
+        finally:
+            limit.close()
+        if whole:
+            self._idle.append((session, time.monotonic()))
+        return response.status_code, Answer(content, response.headers, whole)
+
+    def _take_session(self) -> requests.Session:
+        """A session whose connection was in use a moment ago, or one without a connection."""
+        while self._idle:
+            session, since = self._idle.pop()
+            if time.monotonic() - since < MAX_IDLE_SECONDS:
+                return session
+            session.close()
+        return self._new_session()
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        # .netrc, proxies and REQUESTS_CA_BUNDLE stay out, or they would override what was set.
+        session.trust_env = False
+        if not is_loopback(self._access.url):
+            session.proxies = get_environ_proxies(self._access.url)
+        session.verify = self._access.ca_file or True
+        session.cert = self._access.certificate
+        session.headers["User-Agent"] = f"iperf-agent/{__version__}"
+        return session
+
+
+def _restart(limit: gevent.Timeout) -> None:
+    limit.cancel()
+    limit.start()
+
+
+def _read(response: requests.Response) -> tuple[bytes, bool]:
+    """The content up to MAX_ANSWER_BYTES, and whether that is all of it."""
+    content = bytearray()
+    for chunk in response.iter_content(CHUNK_BYTES):
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            return bytes(content), False
+    return bytes(content), True
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in words: requests wraps urllib3, which wraps the socket's error."""
+    while isinstance(inner := getattr(error, "reason", None) or error.__context__, BaseException):
+        error = inner
+    return str(error) or type(error).__name__

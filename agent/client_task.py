@@ -1,0 +1,146 @@
+"""An `iperf_client_run` task: one test, tried again while the server is not ready for it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from agent.errors import TaskError
+from agent.host import route_to
+from agent.iperf3 import verdict
+from agent.iperf3.argv import client_argv
+from agent.iperf3.features import Features
+from agent.iperf3.verdict import Verdict
+from agent.limits import checked_target, within_limits
+from agent.process import ChildProcess, Ending, watch
+from agent.registry import Entry, timestamp
+from agent.timing import jittered
+from agent.wire import ClientPayload, Document, Outcome, Report, client_payload
+from agent.workbench import Workbench
+
+# The Manager's clock (time + 10 s) starts with `started`, so a refused attempt must not start it.
+STARTED_AFTER = 1.0
+# A test may take this much longer than its time. With the grace it stays inside those 10 s.
+DEADLINE_GRACE = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Attempt:
+    """One run of iperf3: how it came to its end, and what it left."""
+
+    ending: Ending
+    exit_code: int
+    verdict: Verdict
+    stdout: Path
+
+
+def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
+    """Run the test of a client task and yield its one outcome; raises TaskError before it."""
+    payload = client_payload(entry.task.payload)
+    entry.port = payload.port
+    payload = within_limits(payload, bench.config)
+    target = checked_target(payload.server_ip, payload.ip_version, bench.config.allowed_targets)
+    features = bench.iperf3()
+    argv = client_argv(features, payload, target)
+    report = bench.report()
+    report.argv = argv
+    report.interface, report.mtu, report.speed_mbps = _route(target)
+    if entry.stop.ordered.wait(payload.client_delay_seconds):
+        raise TaskError(entry.stop.error_class, f"{entry.stop.reason} before the test began")
+    delay = payload.retry_delay_seconds
+    for left in range(payload.max_retries, -1, -1):
+        report.attempts += 1
+        attempt = _attempt(bench, entry, argv, payload, report)
+        error_class = attempt.verdict.error_class
+        if attempt.ending is not Ending.ENDED or error_class not in verdict.RETRIABLE or not left:
+            break
+        log.info("the server is not ready", why=attempt.verdict.message, tries_left=left)
+        if entry.stop.ordered.wait(jittered(delay)):
+            break
+        delay *= 2
+        os.unlink(attempt.stdout)
+    yield _outcome(entry, payload, features, report, attempt)
+
+
+def _route(target: str) -> tuple[str, int, int]:
+    route = route_to(target)
+    return route.interface, route.mtu, route.speed_mbps
+
+
+def _attempt(
+    bench: Workbench, entry: Entry, argv: list[str], payload: ClientPayload, report: Report
+) -> _Attempt:
+    """Run iperf3 once, to its end or to whatever ends it."""
+    stem = bench.directory / f"{entry.task.id}.{report.attempts}"
+    report.started_at = timestamp(datetime.now(UTC))
+    child = ChildProcess(argv, stem.with_suffix(".json"), stem.with_suffix(".err"))
+    entry.runs(child.pid)
+    log.info("client started", pid=child.pid, argv=" ".join(argv))
+    most = bench.config.max_output_bytes
+    ending = watch(child, entry.stop.ordered, STARTED_AFTER, most)
+    told = ending is Ending.TIME
+    if told:
+        bench.outbox.started(entry.task.id, child.pid)
+        left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
+        _note_company(bench, entry, report)
+        ending = watch(child, entry.stop.ordered, left, most)
+    if ending is not Ending.ENDED:
+        child.stop(bench.config.stop_grace, entry.stop.hurry)
+    _note_company(bench, entry, report)
+    entry.runs_nothing()
+    exit_code = child.close()
+    report.finished_at = timestamp(datetime.now(UTC))
+    with child.output() as output:
+        judged = verdict.judge_client(exit_code, output, child.take_stderr())
+    log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
+    if judged.ok and not told:
+        bench.outbox.started(entry.task.id, child.pid)
+    return _Attempt(ending, exit_code, judged, child.stdout)
+
+
+def _note_company(bench: Workbench, entry: Entry, report: Report) -> None:
+    words = "another test ran on this host at the same time"
+    if words not in report.warnings and bench.registry.clients_besides(entry):
+        report.warnings.append(words)
+
+
+def _outcome(
+    entry: Entry, payload: ClientPayload, features: Features, report: Report, attempt: _Attempt
+) -> Outcome:
+    """The outcome that the last attempt stands for; what the agent ended itself has failed."""
+    judged = attempt.verdict
+    report.error_class, message = _failure(entry, payload, attempt)
+    if judged.summary:
+        report.warnings += verdict.warnings(judged.summary, features)
+        report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
+    document = None
+    if judged.span:
+        document = Document(str(attempt.stdout), *judged.span)
+    else:
+        os.unlink(attempt.stdout)
+    return Outcome(
+        "failed" if report.error_class else "succeeded",
+        report,
+        exit_code=attempt.exit_code,
+        stderr=message,
+        document=document,
+    )
+
+
+def _failure(entry: Entry, payload: ClientPayload, attempt: _Attempt) -> tuple[str, str]:
+    """The error class and the words for an operator; both empty after a success."""
+    if attempt.ending is Ending.TIME:
+        seconds = payload.time + payload.omit + DEADLINE_GRACE
+        return "timed_out", f"timed out after {seconds:g} s: iperf3 had not ended by then"
+    if attempt.ending is Ending.OUTPUT:
+        return "bad_output", "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
+    if entry.stop.ordered.is_set() and not attempt.verdict.ok:
+        return entry.stop.error_class, entry.stop.reason
+    if attempt.ending is Ending.STOPPED:
+        return entry.stop.error_class, f"{entry.stop.reason}; the test was cut short"
+    return attempt.verdict.error_class, attempt.verdict.message

@@ -1,0 +1,142 @@
+"""`agent-run --dev`: a dev Manager in this process, and a first test through it on loopback."""
+
+import errno
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import gevent
+import msgspec
+
+from agent.errors import ConfigError, SelfTestFailed
+
+FIRST_PORT = 8000
+PORTS_TRIED = 100
+TEST_SECONDS = 5
+# Long enough for the server task, which becomes pending at the same moment, to listen.
+CLIENT_DELAY = 0.2
+# The self-test's tasks may take this much longer than the test before it is called a failure.
+PATIENCE = 30.0
+BAR_STEP = 0.1
+_FINAL = ("succeeded", "failed", "canceled", "timed_out")
+
+
+class Demo:
+    """A running dev Manager that knows one agent."""
+
+    def __init__(self, agent_name: str) -> None:
+        """Start it on the first free port from 8000 on; raises ConfigError without Flask."""
+        try:
+            from agent.dev.server import DevManager
+            from agent.dev.store import Store
+        except ModuleNotFoundError as error:
+            advice = "pip install 'iperf-orchestrator-agent[dev]', or pip install flask"
+            raise ConfigError(
+                f"--dev needs {error.name}, which is not installed: {advice}"
+            ) from error
+        self.key = secrets.token_urlsafe(16)
+        self.store = Store()
+        self.agent_id = self.store.add_agent(agent_name, self.key).id
+        for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
+            self.manager = DevManager(self.store, "127.0.0.1", port)
+            try:
+                self.manager.start()
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        else:
+            last = FIRST_PORT + PORTS_TRIED - 1
+            raise ConfigError(f"--dev found no free port from {FIRST_PORT} to {last}")
+        if port != FIRST_PORT:
+            click.echo(f"Port {FIRST_PORT} is taken: the dev Manager uses {port}.")
+
+    def self_test(self) -> None:
+        """One TCP test through the ordinary tasks, with a progress bar and a summary.
+
+        Raises SelfTestFailed.
+        """
+        exercise = self.store.create_exercise("self-test", TEST_SECONDS)
+        test = self.store.add_test(
+            exercise.id,
+            self.agent_id,
+            self.agent_id,
+            _free_port(),
+            options={"client_delay_seconds": CLIENT_DELAY},
+        )
+        self.store.start_exercise(exercise.id)
+        self._show_progress(test.client_task.id)
+        client = self.store.task(test.client_task.id)
+        if client.status != "succeeded":
+            raise SelfTestFailed(f"the test on loopback {client.status}: {client.error}")
+        self.store.wait_for(lambda: b'"end"' in bytes(self._result(test.server_task.id)), 5)
+        click.echo(_summary(self._result(client.id), self._result(test.server_task.id)))
+        click.echo(
+            f"  The dev Manager is at {self.manager.url} (admin, admin123). Ctrl-C ends all.\n"
+        )
+
+    def _result(self, task_id: int) -> bytes:
+        return bytes(self.store.task(task_id).result)
+
+    def _show_progress(self, task_id: int) -> None:
+        """Wait for the client task's end; on a terminal a bar shows the time."""
+        began = time.monotonic()
+        label = f"Self-test: TCP over loopback, {TEST_SECONDS} s"
+        steps = int(TEST_SECONDS / BAR_STEP)
+        with click.progressbar(length=steps, label=label, show_eta=False, file=sys.stdout) as bar:
+            while self.store.task(task_id).status not in _FINAL:
+                elapsed = time.monotonic() - began
+                if elapsed > TEST_SECONDS + PATIENCE:
+                    raise SelfTestFailed("the test on loopback did not end in time")
+                bar.update(max(0, min(steps - 1, int(elapsed / BAR_STEP)) - bar.pos))
+                gevent.sleep(BAR_STEP)
+            bar.update(steps - bar.pos)
+
+
+@contextmanager
+def demo_settings(given: Mapping[str, str]) -> Iterator[tuple[Demo, dict[str, str]]]:
+    """A demo, and the settings for an agent of its Manager, with a state directory for a while."""
+    demo = Demo(given.get("agent_name") or "agent1")
+    try:
+        with TemporaryDirectory(prefix="iperf-agent-") as state:
+            own = {"manager_url": demo.manager.url, "state_dir": state}
+            if sys.stdout.isatty() and not given.get("log_format"):
+                own["log_format"] = "console"
+            yield demo, {**given, **own}
+    finally:
+        demo.manager.stop()
+
+
+def _free_port() -> int:
+    """A TCP port that nobody listens on at this moment, of both families."""
+    with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _summary(client: bytes, server: bytes) -> str:
+    """The test's figures for a person, from the two results as the Manager has them."""
+    measured = msgspec.json.decode(client)
+    served = msgspec.json.decode(server)
+    end, seen = measured["end"], served.get("end", {})
+    cpu, agent = end["cpu_utilization_percent"], measured["agent"]
+    lines = [
+        f"\nTCP over loopback, one stream, {TEST_SECONDS} s, iperf3 {agent['iperf3_version']}",
+        f"  client   sent {_rate(end['sum_sent'])}, {end['sum_sent'].get('retransmits', 0)}"
+        f" retransmits, CPU {cpu['host_total']:.0f} %",
+        f"  server   received {_rate(end['sum_received'])}, CPU {cpu['remote_total']:.0f} %",
+    ]
+    if "sum_received" in seen:
+        lines.append(f"  server's own report: {_rate(seen['sum_received'])}")
+    lines += [f"  note: {warning}" for warning in agent.get("warnings", [])]
+    return "\n".join(lines)
+
+
+def _rate(sums: Mapping[str, Any]) -> str:
+    return f"{sums['bits_per_second'] / 1e9:.2f} Gbit/s"

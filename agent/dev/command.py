@@ -1,0 +1,92 @@
+"""The command `python -m agent.dev`."""
+
+import ipaddress
+import re
+import signal
+from pathlib import Path
+
+import click
+import gevent
+from gevent.event import Event
+
+from agent.dev.refusals import StateUnwritable
+from agent.dev.server import DevManager
+from agent.dev.store import Store
+from agent.errors import ConfigError
+
+_ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@]+)):(?P<port>[0-9]{1,5})")
+
+
+class BadSetting(click.ClickException):
+    """A setting is wrong or cannot be used: exit code 78 (EX_CONFIG of sysexits.h)."""
+
+    exit_code = 78
+
+
+@click.command(name="python -m agent.dev")
+@click.option("--listen", default="127.0.0.1:8000", show_default=True, metavar="HOST:PORT")
+@click.option("--agent", "agents", multiple=True, metavar="NAME:KEY", help="May be repeated.")
+@click.option("--state", type=click.Path(path_type=Path), help="Keep everything in this file.")
+@click.option("--admin-password", help="Default: admin123, on loopback only.")
+@click.option("--no-extensions", is_flag=True, help="Play the Manager of today.")
+def main(
+    listen: str,
+    agents: tuple[str, ...],
+    state: Path | None,
+    admin_password: str | None,
+    no_extensions: bool,
+) -> None:
+    """Run a Manager for development: in memory, on loopback, never for production."""
+    host, port = _parse_listen(listen)
+    if admin_password is None and not _is_loopback(host):
+        raise BadSetting(f"--listen {listen} is open to others: give --admin-password too")
+    try:
+        store = Store(extensions=not no_extensions, state_file=state)
+        for agent in agents:
+            _make_known(store, agent)
+        store.save()
+        _serve(DevManager(store, host, port, admin_password or "admin123"), listen)
+    except (ConfigError, StateUnwritable) as error:
+        raise BadSetting(str(error)) from error
+
+
+def _serve(manager: DevManager, listen: str) -> None:
+    try:
+        manager.start()
+    except OSError as error:
+        raise BadSetting(f"--listen {listen}: {error.strerror}: choose another") from error
+    stop = Event()
+    handlers = [gevent.signal_handler(sign, stop.set) for sign in (signal.SIGTERM, signal.SIGINT)]
+    click.echo(f"dev Manager listening on {manager.url}")
+    try:
+        manager.wait(stop)
+    finally:
+        manager.stop()
+        for handler in handlers:
+            handler.cancel()
+
+
+def _parse_listen(listen: str) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(listen)
+    if not match or int(match["port"]) > 65535:
+        raise BadSetting(f"--listen {listen}: must be HOST:PORT, such as 127.0.0.1:8000")
+    return match["v6"] or match["host"], int(match["port"])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _make_known(store: Store, agent: str) -> None:
+    """Add the agent, or give the one of that name, known from the state file, this key."""
+    name, _, key = agent.partition(":")
+    if not name or not key:
+        raise BadSetting("--agent: must be NAME:KEY, both of at least one character")
+    known = store.agent_named(name)
+    if known:
+        store.update_agent(known.id, {"registration_key": key})
+    else:
+        store.add_agent(name, key)

@@ -1,0 +1,71 @@
+"""What both halves of the API share: bodies in, answers and refusals out."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+import msgspec
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException
+
+from agent.dev.refusals import Misfit, Refused
+from agent.dev.store import Store
+
+# The front end's limit (nginx counts a megabyte as 1024 * 1024 bytes).
+MAX_BODY_BYTES = 100 * 1024**2
+
+_Body = TypeVar("_Body")
+
+
+def store() -> Store:
+    """The store of the application that serves this request."""
+    return cast(Store, current_app.extensions["agent.dev.store"])
+
+
+def reply(
+    value: Any = None, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An answer of JSON."""
+    content = msgspec.json.encode(value)
+    return Response(content, status, headers, mimetype="application/json")
+
+
+def body(kind: type[_Body]) -> _Body:
+    """The request's JSON; raises Misfit when it does not fit, Refused when it is compressed."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise Refused("bad_encoding", "this Manager takes no Content-Encoding")
+    content = request.get_data(cache=False)
+    try:
+        # A Raw part is checked for its structure, not for its text.
+        if not content.isascii():
+            content.decode()
+        return msgspec.json.decode(content, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise Misfit(str(error)) from error
+
+
+def query(kind: type[_Body]) -> _Body:
+    """The request's query string; raises Misfit when it does not fit."""
+    try:
+        return msgspec.convert(request.args.to_dict(), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Misfit(str(error)) from error
+
+
+def prepare(app: Flask) -> None:
+    """Give an application the Manager's limit and the Manager's words for what goes wrong."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.register_error_handler(Refused, _refuse)
+    app.register_error_handler(404, _no_such_call)
+    app.register_error_handler(405, _no_such_call)
+
+
+def _refuse(error: Refused) -> Response:
+    return reply(error.body(), error.status)
+
+
+def _no_such_call(error: HTTPException) -> Response:
+    return reply({"detail": error.name}, error.code or 404, _allowed(error))
+
+
+def _allowed(error: HTTPException) -> dict[str, str]:
+    return {name: value for name, value in error.get_headers() if name == "Allow"}

@@ -1,0 +1,109 @@
+"""What the dev Manager remembers, as the structs that it also answers with."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+AgentStatus = Literal["online", "offline"]
+TaskStatus = Literal[
+    "queued", "pending", "accepted", "running", "succeeded", "failed", "canceled", "timed_out"
+]
+
+TERMINAL: frozenset[TaskStatus] = frozenset({"succeeded", "failed", "canceled", "timed_out"})
+SERVER_START = "iperf_server_start"
+CLIENT_RUN = "iperf_client_run"
+KILL_ALL = "kill_all"
+
+NULL = msgspec.Raw(b"null")
+
+
+def utc_now() -> datetime:
+    """The current time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Agent(Struct):
+    """An agent as the Manager knows it. `registration_key` is a secret."""
+
+    id: int
+    name: str
+    registration_key: str
+    operating_system: str | None = None
+    ip_address: str | None = None
+    status: AgentStatus = "offline"
+    disabled: bool = False
+    first_registered: datetime | None = None
+    last_heartbeat: datetime | None = None
+
+
+class Exercise(Struct):
+    """A set of tests that start together. `duration_seconds` is the tests' default length."""
+
+    id: int
+    name: str
+    duration_seconds: int
+    notes: str | None
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Test(Struct):
+    """One measurement between two agents: the two tasks that carry it out."""
+
+    id: int
+    exercise_id: int
+    server_agent_id: int
+    client_agent_id: int
+    server_port: int
+    udp: bool
+    parallel: int
+    time_seconds: int
+    server_task_id: int
+    client_task_id: int
+
+
+class Task(Struct):
+    """One order to one agent. `result` is the agent's JSON, kept as the bytes that came."""
+
+    id: int
+    type: str
+    agent_id: int
+    status: TaskStatus
+    payload: dict[str, Any]
+    created_at: datetime
+    accepted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    result: msgspec.Raw = NULL
+    error: str | None = None
+
+
+class NewTest(Struct):
+    """The answer to a test that was added."""
+
+    test: Test
+    server_task: Task
+    client_task: Task
+
+
+class HeartbeatRow(Struct):
+    """One running child in a heartbeat; what follows `pid` is our extension."""
+
+    type: Literal["server", "client"]
+    port: int
+    pid: int
+    task_id: int | None = None
+    started_at: str | None = None
+    bits_per_second: float | None = None
+
+
+class Report(Struct):
+    """What an agent reports of a task. `result` is an object or null."""
+
+    status: Literal["succeeded", "failed"]
+    result: msgspec.Raw = NULL
+    stderr: str = ""
+    exit_code: int = 0

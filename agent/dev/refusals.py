@@ -1,0 +1,75 @@
+"""The dev Manager's refusals: an HTTP status, a word for machines, a sentence for people."""
+
+from typing import Any, ClassVar
+
+from agent.errors import AgentError
+
+
+class Refused(AgentError):
+    """A call is refused with 400. `details` become the body's `details`."""
+
+    status: ClassVar[int] = 400
+
+    def __init__(self, error: str, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.error = error
+        self.details = details
+
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON, in the shape that the Manager gives it."""
+        return {
+            "detail": {"error": self.error, "message": str(self), "details": self.details},
+        }
+
+
+class NotAuthorized(Refused):
+    """401: the key, the token or the headers that carry them are wrong or missing."""
+
+    status = 401
+
+
+class NotFound(Refused):
+    """404: no such record, or an agent that is unknown or disabled."""
+
+    status = 404
+
+    def __init__(self, message: str) -> None:
+        super().__init__("not_found", message)
+
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON: unlike the other refusals, without `detail` around it."""
+        return {"error": self.error, "message": str(self)}
+
+
+class Conflict(Refused):
+    """409: the call contradicts what is already there."""
+
+    status = 409
+
+
+class Misfit(Refused):
+    """422: the body or the query does not fit the call."""
+
+    status = 422
+
+    def __init__(self, message: str) -> None:
+        super().__init__("validation_error", message)
+
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON: a list of faults, here always of one."""
+        return {"detail": [{"loc": ["body"], "msg": str(self), "type": self.error}]}
+
+
+class VersionRefused(Refused):
+    """426: the agent speaks another version of the API."""
+
+    status = 426
+
+
+class StateUnwritable(Refused):
+    """503: the change is made, but the state file could not be written."""
+
+    status = 503
+
+    def __init__(self, message: str) -> None:
+        super().__init__("state_unwritable", message)

@@ -1,0 +1,108 @@
+"""The dev Manager's HTTP server, and the greenlet that does what the Manager does by itself."""
+
+import logging
+import secrets
+
+import gevent
+from flask import Flask, Response
+from gevent.event import Event
+from gevent.pywsgi import WSGIServer
+
+from agent.dev.admin_api import admin_api
+from agent.dev.agent_api import SocketHandler, agent_api
+from agent.dev.http import prepare, reply
+from agent.dev.records import utc_now
+from agent.dev.refusals import StateUnwritable
+from agent.dev.store import Store
+
+SWEEP_SECONDS = 0.5
+# For an answer that is being written when the server stops; held claims are simply dropped.
+STOP_GRACE_SECONDS = 0.2
+
+PAGE = """The dev Manager of the Iperf Orchestrator Agent. Not for production.
+
+Agents:    POST /v1/agent/{register,heartbeat,tasks/claim,tasks/ID/started,tasks/ID/result}
+Login:     POST /v1/auth/login {"username","password"}, then Authorization: Bearer TOKEN
+Operators: /v1/agents  /v1/exercises  /v1/exercises/ID/{tests,start,stop,results}
+           /v1/tasks  /v1/tasks/ID/cancel
+Health:    GET /healthz
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class DevManager:
+    """Serves a store over HTTP. A port of 0 takes a free one."""
+
+    def __init__(
+        self, store: Store, host: str, port: int, admin_password: str = "admin123"
+    ) -> None:
+        self.host = host
+        self._store = store
+        self._stopping = Event()
+        self._sweeper = gevent.Greenlet(self._sweep)
+        self._server = WSGIServer(
+            (host, port),
+            _application(store, admin_password),
+            log=None,
+            handler_class=SocketHandler,
+            # Given, it spares a reverse look-up of the address.
+            environ={"SERVER_NAME": host},
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, once it is started."""
+        return int(self._server.server_port)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, once it is started."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def start(self) -> None:
+        """Listen and serve; raises OSError when the address cannot be had."""
+        self._server.start()
+        self._sweeper.start()
+
+    def wait(self, stop: Event) -> None:
+        """Wait until `stop` is set; raises what the sweeper died of, if it did."""
+        gevent.wait([stop, self._sweeper], count=1)
+        if self._sweeper.ready():
+            self._sweeper.get()
+
+    def stop(self) -> None:
+        """Close every connection and write the state file; raises StateUnwritable."""
+        self._stopping.set()
+        self._server.stop(timeout=STOP_GRACE_SECONDS)
+        self._sweeper.join()
+        self._store.save()
+
+    def _sweep(self) -> None:
+        while not self._stopping.wait(SWEEP_SECONDS):
+            try:
+                self._store.sweep(utc_now())
+            except StateUnwritable as error:
+                _log.error("%s; trying again", error)
+
+
+def _application(store: Store, admin_password: str) -> Flask:
+    app = Flask("agent.dev", static_folder=None)
+    app.extensions["agent.dev.store"] = store
+    app.config["ADMIN_PASSWORD"] = admin_password
+    app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
+    prepare(app)
+    app.register_blueprint(agent_api)
+    app.register_blueprint(admin_api)
+    app.add_url_rule("/", view_func=_page)
+    app.add_url_rule("/healthz", view_func=_health)
+    return app
+
+
+def _page() -> Response:
+    return Response(PAGE, mimetype="text/plain")
+
+
+def _health() -> Response:
+    return reply({"ok": True})

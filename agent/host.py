@@ -1,0 +1,91 @@
+"""What this host is: its address, and what a result's reader wants to know of it."""
+
+import ipaddress
+import platform
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+# One of getaddrinfo's answers: family, type, protocol, canonical name, address.
+AddressInfo = tuple[int, int, int, str, Any]
+
+
+@dataclass(frozen=True)
+class Route:
+    """The interface a test leaves by, with its MTU in bytes and speed in Mbit/s (0: unknown)."""
+
+    interface: str = ""
+    mtu: int = 0
+    speed_mbps: int = 0
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine, by its usual name or an address."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def local_address(url: str) -> str:
+    """The local address of the route to the URL's host; raises OSError without name or route."""
+    parts = urlsplit(url)
+    return _source_address(socket.getaddrinfo(parts.hostname, 9, type=socket.SOCK_DGRAM)[0])
+
+
+def _source_address(info: AddressInfo) -> str:
+    """Connecting a UDP socket chooses the route and sends nothing."""
+    family, kind, protocol, _, target = info
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(target)
+        return str(probe.getsockname()[0])
+
+
+def route_to(address: str) -> Route:
+    """The route to an address; an empty one where there is none.
+
+    `address` must be an address and no name: nothing is looked up.
+    """
+    flags = socket.AI_NUMERICHOST
+    try:
+        info = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM, flags=flags)[0]
+        return _interface_with(_source_address(info))
+    except OSError:
+        return Route()
+
+
+def _interface_with(source: str) -> Route:
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address.partition("%")[0] == source for entry in addresses):
+            stats = psutil.net_if_stats().get(name)
+            return Route(name, stats.mtu, stats.speed) if stats else Route(name)
+    return Route()
+
+
+def kernel() -> str:
+    """The kernel's name and release."""
+    return f"{platform.system()} {platform.release()}"
+
+
+def operating_system() -> str:
+    """The distribution in words where it says so, else the kernel."""
+    if sys.platform == "linux":
+        try:
+            return platform.freedesktop_os_release()["PRETTY_NAME"]
+        except (OSError, KeyError):
+            pass
+    return kernel()
+
+
+def default_congestion() -> str:
+    """The kernel's default TCP congestion control, empty where it cannot be read."""
+    try:
+        with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,191 @@
+"""Find the JSON in what iperf3 wrote, read its figures, and make it smaller.
+
+iperf3 writes one pretty-printed object for each test, with nothing between them but stray text
+now and then. cJSON indents with tabs and a JSON string holds no raw newline, so the outermost
+level is seen without parsing: `{`, newline, one tab, `"` opens an object there, and a `}` at the
+start of a line closes it. A document may have 100 MB: none of it is ever built.
+"""
+
+import codecs
+import mmap
+import re
+
+import msgspec
+from msgspec import Raw, Struct
+
+from agent.errors import TaskError
+
+Buffer = bytes | memoryview | mmap.mmap
+Span = tuple[int, int]
+
+_OPENING = re.compile(rb'\{(?=\n\t"|\n\}|")')
+_PRETTY_CLOSING = re.compile(rb"\n\}")
+_LINE_CLOSING = re.compile(rb"\}(?=[ \t\r\0]*(?:\n|\Z))")
+_EMPTY_OBJECT = re.compile(rb"\{\s*\}")
+_FIRST_ERROR = re.compile(rb'\n\t"error":\t("(?:[^"\\]|\\.)*")')
+# Small enough to leave no mark on memory.
+_TEXT_CHUNK = 1024**2
+
+
+class Sums(Struct, frozen=True):
+    """The sums over all streams; of these, a document has what fits its protocol and role."""
+
+    seconds: float | None = None
+    bytes: float | None = None
+    bits_per_second: float | None = None
+    retransmits: float | None = None
+    jitter_ms: float | None = None
+    lost_packets: float | None = None
+    packets: float | None = None
+    lost_percent: float | None = None
+
+
+class Cpu(Struct, frozen=True):
+    """Per cent of one core: `host` is the side that wrote the document, `remote` the other."""
+
+    host_total: float | None = None
+    remote_total: float | None = None
+
+
+class End(Struct, frozen=True):
+    """The end of a test. `sum` is there for UDP only; iperf3 3.9 has only that for UDP."""
+
+    sum: Sums | None = None
+    sum_sent: Sums | None = None
+    sum_received: Sums | None = None
+    cpu_utilization_percent: Cpu | None = None
+    sender_tcp_congestion: str | None = None
+
+
+class Request(Struct, frozen=True):
+    """What was asked for: `duration` in seconds, 0 for a test that ends after some bytes."""
+
+    protocol: str | None = None
+    num_streams: int | None = None
+    duration: float | None = None
+    reverse: int | None = None
+    bidir: int | None = None
+
+
+class Peer(Struct, frozen=True):
+    """The client whose connection a server accepted."""
+
+    host: str | None = None
+
+
+class Start(Struct, frozen=True):
+    """The start of a test; `accepted_connection` is in a server's document only."""
+
+    version: str | None = None
+    test_start: Request | None = None
+    accepted_connection: Peer | None = None
+
+
+class Summary(Struct, frozen=True):
+    """What is read of a document. `error` is empty when it has none.
+
+    `has_end` says whether `end` holds anything: after a failure iperf3 writes an empty one.
+    """
+
+    error: str
+    start: Start
+    end: End
+    has_end: bool
+
+    @property
+    def congestion(self) -> str:
+        """The congestion control that the sender used; empty when the document has none."""
+        return self.end.sender_tcp_congestion or ""
+
+
+class _Object(Struct):
+    """Any JSON object: decoding to it checks the syntax and builds nothing."""
+
+
+class _Document(Struct):
+    error: str | None = None
+    start: Start | None = None
+    end: Raw = Raw(b"{}")
+
+
+def find_documents(data: Buffer) -> list[Span]:
+    """The spans of the complete JSON objects of the outermost level, in order.
+
+    An object that is still being written, or is not valid JSON in UTF-8, is left out, and so is
+    the text around the objects. An object on a line of its own is found too.
+    """
+    spans: list[Span] = []
+    position = 0
+    with memoryview(data) as view:
+        while opening := _OPENING.search(view, position):
+            pretty = view[opening.end()] == ord("\n")
+            closing = (_PRETTY_CLOSING if pretty else _LINE_CLOSING).search(view, opening.end())
+            if closing is not None and _is_object(view[opening.start() : closing.end()]):
+                spans.append((opening.start(), closing.end()))
+                position = closing.end()
+            else:
+                position = opening.end()
+    return spans
+
+
+def read_summary(document: Buffer) -> Summary | None:
+    """Read the figures of one document; None when it does not look like iperf3's."""
+    try:
+        found = msgspec.json.decode(document, type=_Document, strict=False)
+        end = msgspec.json.decode(found.end, type=End | None, strict=False)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return Summary(
+        error=_cause(found.error or "", document),
+        start=found.start or Start(),
+        end=end or End(),
+        has_end=end is not None and _EMPTY_OBJECT.fullmatch(found.end) is None,
+    )
+
+
+def shrink(document: Buffer, level: int) -> bytes:
+    """A smaller document, all its other values byte for byte as they were.
+
+    Level 1 empties `streams` in each interval, a higher one empties `intervals`. Raises
+    TaskError(`bad_output`) when the document has not the shape that iperf3 gives it.
+    """
+    try:
+        parts = msgspec.json.decode(document, type=dict[str, Raw])
+        if level > 1:
+            parts["intervals"] = Raw(b"[]")
+        elif "intervals" in parts:
+            parts["intervals"] = Raw(_without_streams(parts["intervals"]))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise TaskError("bad_output", f"not a document of iperf3: {error}") from error
+    return msgspec.json.encode(parts)
+
+
+def _without_streams(intervals: Raw) -> bytes:
+    """Empty lists in their place: a reader that walks over the streams still can."""
+    rows = msgspec.json.decode(intervals, type=list[dict[str, Raw]])
+    return msgspec.json.encode([{**row, "streams": Raw(b"[]")} for row in rows])
+
+
+def _cause(error: str, document: Buffer) -> str:
+    """iperf3 3.9 writes the key twice when it cannot listen: the cause, then `exiting`."""
+    first = _FIRST_ERROR.search(document) if error == "exiting" else None
+    return msgspec.json.decode(first[1], type=str) if first else error
+
+
+def _is_object(view: memoryview) -> bool:
+    try:
+        msgspec.json.decode(view, type=_Object)
+        _check_text(view)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _check_text(view: memoryview) -> None:
+    """Raise UnicodeDecodeError when it is not UTF-8: msgspec does not look into what it skips,
+    and a peer's `--title` or `--extra-data` may hold any bytes.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(view), _TEXT_CHUNK):
+        decoder.decode(view[start : start + _TEXT_CHUNK])
+    decoder.decode(b"", final=True)

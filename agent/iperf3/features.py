@@ -1,0 +1,56 @@
+"""What one installed iperf3 is and can do, read from its `--version` and `--help`."""
+
+import re
+
+from msgspec import Struct
+
+from agent.errors import TaskError
+
+# "iperf 3.12 (cJSON 1.7.15)", "iperf 3.19.1 ..."; a build from git says "iperf 3.9+".
+# iperf 2 says "iperf version 2.1.8 ...", which does not match.
+_VERSION = re.compile(r"\Aiperf (([0-9]+(?:\.[0-9]+)+)\S*)")
+# "  -b, --bitrate #[KMG][/#]  ...", "  --bidir  ...": a line's own option, not one that its
+# description mentions.
+_OPTION = re.compile(r"^\s+(?:-\w, )?(--[a-z0-9][a-z0-9-]*)", re.MULTILINE)
+# What every run is given, whatever its payload.
+_NEEDED = frozenset(
+    "--server --client --port --json --parallel --time --interval --connect-timeout".split()
+)
+
+
+class Features(Struct, frozen=True):
+    """One installed iperf3: where it is, its version as it says it, its long option names."""
+
+    path: str
+    version: str
+    options: frozenset[str]
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The version as numbers that compare: (3, 9) < (3, 12) < (3, 19, 1)."""
+        return tuple(int(part) for part in re.split(r"[^0-9.]", self.version)[0].split("."))
+
+
+def parse_features(path: str, version_text: str, help_text: str) -> Features:
+    """Read what `iperf3 --version` and `iperf3 --help` printed.
+
+    Raises TaskError(`iperf3_missing`) when the texts are not those of an iperf3 that has what
+    every run needs.
+    """
+    match = _VERSION.match(version_text)
+    if match is None or int(match[2].split(".")[0]) < 3:
+        said = (version_text.splitlines() or ["nothing"])[0][:80]
+        raise TaskError(
+            "iperf3_missing",
+            f"{path} is not iperf3: its --version says {said!r}; install iperf3 3.9 or newer,"
+            " or set IPERF3_PATH to where it is",
+        )
+    features = Features(path, match[1], frozenset(_OPTION.findall(help_text)))
+    missing = sorted(_NEEDED - features.options)
+    if missing:
+        raise TaskError(
+            "iperf3_missing",
+            f"iperf3 {features.version} at {path} has no {', '.join(missing)}:"
+            " install iperf3 3.9 or newer",
+        )
+    return features

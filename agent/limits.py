@@ -1,0 +1,65 @@
+"""What this host's owner allows a test to ask for: targets, time, streams, rate."""
+
+import ipaddress
+import socket
+
+import msgspec
+
+from agent.config import Config
+from agent.errors import TaskError
+from agent.values import Network
+from agent.wire import ClientPayload
+
+
+def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
+    """The payload as it may run; raises TaskError(`not_allowed`).
+
+    MAX_BITRATE is for the whole test: iperf3 takes a rate for each stream. A test that sets no
+    bitrate, or 0 for "unlimited", gets its share of it.
+    """
+    if payload.time > config.max_test_seconds:
+        raise _over("time", payload.time, "MAX_TEST_SECONDS", config.max_test_seconds)
+    if payload.parallel > config.max_parallel:
+        raise _over("parallel", payload.parallel, "MAX_PARALLEL", config.max_parallel)
+    if config.max_bitrate is None:
+        return payload
+    if payload.bitrate:
+        total = payload.bitrate * payload.parallel
+        if total > config.max_bitrate:
+            raise _over("bitrate x parallel", total, "MAX_BITRATE", config.max_bitrate)
+        return payload
+    share = max(1, config.max_bitrate // payload.parallel)
+    return msgspec.structs.replace(payload, bitrate=share)
+
+
+def _over(key: str, asked: int, variable: str, most: int) -> TaskError:
+    return TaskError("not_allowed", f"{key} {asked} is over this agent's {variable} of {most}")
+
+
+def checked_target(host: str, ip_version: int | None, allowed: tuple[Network, ...] | None) -> str:
+    """The host or address that iperf3 is to connect to.
+
+    With ALLOWED_TARGETS a name is resolved once, and the address that was checked is returned,
+    so that it cannot become another one in between. Raises TaskError (`unknown_host`,
+    `not_allowed`).
+    """
+    if allowed is None:
+        return host
+    family = {4: socket.AF_INET, 6: socket.AF_INET6, None: socket.AF_UNSPEC}[ip_version]
+    try:
+        found = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise TaskError("unknown_host", f"{host}: {error}") from error
+    for info in found:
+        if _is_allowed(str(info[4][0]), allowed):
+            # An IPv6 zone comes with the address as it was given.
+            return host if "%" in host else str(info[4][0])
+    networks = ", ".join(map(str, allowed))
+    raise TaskError("not_allowed", f"{host} is outside this agent's ALLOWED_TARGETS ({networks})")
+
+
+def _is_allowed(text: str, allowed: tuple[Network, ...]) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return any(address in network for network in allowed)

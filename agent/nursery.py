@@ -1,0 +1,39 @@
+"""Greenlets whose failure is noticed: one that crashed would leave the process alive and silent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import structlog
+from gevent.event import Event
+
+from agent.errors import AgentError, Crashed
+
+log = structlog.get_logger()
+
+
+class Nursery:
+    """Starts greenlets. `failed` is set, and `failure` kept, when the first of them fails."""
+
+    def __init__(self) -> None:
+        self.failed = Event()
+        self.failure: AgentError | None = None
+
+    def spawn(self, function: Callable[..., None], *args: Any) -> gevent.Greenlet:
+        """Run `function` in a greenlet of its own."""
+        greenlet: gevent.Greenlet = gevent.spawn(self._guarded, function, *args)
+        return greenlet
+
+    def _guarded(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            function(*args)
+        except AgentError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("a bug: the agent stops")
+            self._fail(Crashed(f"{type(error).__name__}: {error}"))
+
+    def _fail(self, error: AgentError) -> None:
+        if self.failure is None:
+            self.failure = error
+            self.failed.set()

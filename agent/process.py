@@ -1,0 +1,199 @@
+"""One iperf3 child: started in a session of its own, waited for, stopped by TERM, then KILL.
+
+This is the only room that uses gevent.subprocess. `Popen()` yields after the fork, and a greenlet
+killed there would lose the child: greenlets that start children are never killed, they are told
+by an event.
+"""
+
+import ctypes
+import mmap
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+
+import gevent
+from gevent import subprocess
+from gevent.event import Event
+
+from agent.errors import ChildError
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+# What iperf3 needs of the environment. The rest, and above all the key, stays with the agent.
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+STDERR_KEPT = 64 * 1024
+# Seconds between two looks at the size of a child's output.
+OUTPUT_LOOK = 1.0
+
+
+class ChildProcess:
+    """A running child of ours. Its stdout goes to the file `stdout`, its stderr to `stderr`.
+
+    An unread pipe would block iperf3's exit, and one that a grandchild holds open would block
+    the agent: files do neither. They are opened for appending, so that they can be cut short
+    while the child writes. `ended` is set when the child has ended and was reaped.
+    """
+
+    def __init__(self, argv: list[str], stdout: Path, stderr: Path) -> None:
+        """Start the child; raises ChildError when it cannot be."""
+        self.argv = argv
+        self.stdout = stdout
+        self.stderr = stderr
+        try:
+            with open(stdout, "ab") as out, open(stderr, "ab") as err:
+                self._popen = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
+                    stdout=out,
+                    stderr=err,
+                    env=_environment(),
+                    start_new_session=True,
+                    preexec_fn=_dying_with(os.getpid()) if sys.platform == "linux" else None,
+                )
+        except OSError as error:
+            stdout.unlink(missing_ok=True)
+            stderr.unlink(missing_ok=True)
+            raise _not_started(argv[0], error) from error
+        pid = self._popen.pid
+        assert pid is not None
+        self.pid = pid
+        self.ended = Event()
+        self._popen.rawlink(lambda _: self.ended.set())
+        self._pidfd = _open_pidfd(pid)
+        if self.exit_code is not None:
+            # Reaped already: the pid, and so the descriptor, may be somebody else's by now.
+            self.close()
+
+    @contextmanager
+    def output(self, start: int = 0) -> Iterator[memoryview]:
+        """What it wrote to stdout from byte `start` on, mapped and not read; do not keep it."""
+        with open(self.stdout, "rb") as file:
+            if os.fstat(file.fileno()).st_size <= start:
+                yield memoryview(b"")
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                with memoryview(mapped) as whole, whole[start:] as view:
+                    yield view
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for the signal that ended it, or None while it runs."""
+        code: int | None = self._popen.poll()
+        return code
+
+    def stop(self, grace: float, hurry: Event) -> None:
+        """TERM, and KILL after `grace` seconds or once `hurry` is set; returns when it is gone."""
+        self._signal(signal.SIGTERM)
+        # A stopped child gets TERM only when it goes on.
+        self._signal(signal.SIGCONT)
+        gevent.wait([self.ended, hurry], timeout=grace, count=1)
+        self._signal(signal.SIGKILL)
+        self.ended.wait()
+
+    def close(self) -> int:
+        """Give the descriptor of a child that has ended back; returns its exit code."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        code = self.exit_code
+        assert code is not None
+        return code
+
+    def take_stderr(self) -> str:
+        """What it wrote to stderr, of that the last 64 KiB; the file is removed."""
+        with open(self.stderr, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - STDERR_KEPT))
+            text = file.read().decode(errors="replace").strip()
+        self.stderr.unlink()
+        return text
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal the child and nobody else: through its pidfd, or while it is not reaped."""
+        if self.exit_code is not None:
+            return
+        try:
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, number)
+            else:
+                self._popen.send_signal(number)
+        except ProcessLookupError:
+            return
+
+
+class Ending(Enum):
+    """Why the watch over a child came to its end."""
+
+    ENDED = "it ended by itself"
+    STOPPED = "it is to be stopped"
+    TIME = "its time is over"
+    OUTPUT = "it wrote too much"
+
+
+def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: int) -> Ending:
+    """Wait for the first of: the child's end, the order to stop, the time, too much output."""
+    until = time.monotonic() + seconds
+    while True:
+        left = until - time.monotonic()
+        gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
+        if child.ended.is_set():
+            return Ending.ENDED
+        if stop.is_set():
+            return Ending.STOPPED
+        if os.stat(child.stdout).st_size > max_output_bytes:
+            return Ending.OUTPUT
+        if left <= OUTPUT_LOOK:
+            return Ending.TIME
+
+
+def text_output(argv: list[str], timeout: float) -> str:
+    """What a short command prints; raises ChildError when it cannot be run or hangs."""
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, timeout=timeout, env=_environment(), start_new_session=True
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ChildError("other", f"{argv[0]} did not answer within {timeout:g} s") from error
+    except OSError as error:
+        raise _not_started(argv[0], error) from error
+    output: bytes = done.stdout + done.stderr
+    return output.decode(errors="replace")
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+
+
+def _not_started(path: str, error: OSError) -> ChildError:
+    if isinstance(error, FileNotFoundError | PermissionError):
+        remedy = "install iperf3, or set IPERF3_PATH to it"
+        return ChildError("iperf3_missing", f"{path} cannot be run ({error.strerror}): {remedy}")
+    return ChildError("other", f"{path} could not be started: {error}")
+
+
+def _dying_with(parent: int) -> Callable[[], None]:
+    """What the child does before iperf3 takes over: ask to be killed when the agent dies.
+
+    It must be KILL, as a stopped or deaf child survives TERM. An agent that died between the
+    fork and the request is seen by the changed parent.
+    """
+
+    def ask() -> None:
+        if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+            os._exit(127)
+
+    return ask
+
+
+def _open_pidfd(pid: int) -> int:
+    """A descriptor that stays this child's even when its pid is taken again; -1 without one."""
+    if not hasattr(os, "pidfd_open"):
+        return -1
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return -1

@@ -1,0 +1,153 @@
+"""Who runs now: every task from its claim until its outcome is in the outbox.
+
+The registry is what the loops and the task greenlets share. Its methods never yield to the hub,
+so what one of them sees is whole.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from gevent.event import Event
+
+from agent.wire import RunningRow, Task
+
+Kind = Literal["server", "client"]
+KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "client"}
+
+
+@dataclass(eq=False)
+class Stop:
+    """The order to end one task: an event to wait on, and why it was given.
+
+    `hurry` is set when there is no more time for a child to end in peace.
+    """
+
+    ordered: Event = field(default_factory=Event)
+    hurry: Event = field(default_factory=Event)
+    error_class: str = ""
+    reason: str = ""
+
+    def order(self, error_class: str, reason: str) -> None:
+        """Give the order; the first reason stays."""
+        if not self.ordered.is_set():
+            self.error_class, self.reason = error_class, reason
+            self.ordered.set()
+
+
+@dataclass(eq=False)
+class Entry:
+    """One claimed task.
+
+    `kind` is None for what runs no child; `port` is known once the payload was read. `pid` and
+    `started_at` are those of the child that runs at this moment, if any. `gone` is set when the
+    task has left the registry.
+    """
+
+    task: Task
+    kind: Kind | None = None
+    port: int = 0
+    pid: int = 0
+    started_at: datetime | None = None
+    stop: Stop = field(default_factory=Stop)
+    gone: Event = field(default_factory=Event)
+
+    def runs(self, pid: int) -> None:
+        """Note the child that was just started."""
+        self.pid, self.started_at = pid, datetime.now(UTC)
+
+    def runs_nothing(self) -> None:
+        """Note that the child has ended."""
+        self.pid = 0
+
+
+class TaskRegistry:
+    """The tasks in hand, in the order of their claims. The only owner of that knowledge."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, task_id: int) -> bool:
+        return task_id in self._entries
+
+    def enter(self, task: Task) -> Entry:
+        """Take a claimed task in; a task of that id must not be in hand already."""
+        entry = self._entries[task.id] = Entry(task, KINDS.get(task.type))
+        return entry
+
+    def leave(self, entry: Entry) -> None:
+        """Let a task go, its outcome being in the outbox."""
+        del self._entries[entry.task.id]
+        entry.gone.set()
+
+    def earlier(self, entry: Entry) -> list[Entry]:
+        """The tasks with a child, present or to come, claimed before `entry`."""
+        found = []
+        for other in self._entries.values():
+            if other is entry:
+                break
+            if other.kind:
+                found.append(other)
+        return found
+
+    def starts(self) -> int:
+        """How many start tasks are in hand."""
+        return sum(1 for entry in self._entries.values() if entry.kind)
+
+    def clients_besides(self, entry: Entry) -> bool:
+        """Whether another client test runs at this moment."""
+        return any(
+            other.kind == "client" and other.pid and other is not entry
+            for other in self._entries.values()
+        )
+
+    def server_on(self, port: int, besides: Entry) -> Entry | None:
+        """The server task of ours that was claimed before and holds, or will hold, the port."""
+        for other in self.earlier(besides):
+            if other.kind == "server" and other.port == port:
+                return other
+        return None
+
+    def cancel(self, task_id: int) -> bool:
+        """Stop one task because the Manager says that it was canceled; False if not in hand."""
+        entry = self._entries.get(task_id)
+        if entry is None:
+            return False
+        entry.stop.order("killed", "canceled at the Manager")
+        return True
+
+    def stop_all(self, error_class: str, reason: str) -> list[Entry]:
+        """Order every task to stop; returns them."""
+        entries = list(self._entries.values())
+        for entry in entries:
+            entry.stop.order(error_class, reason)
+        return entries
+
+    def hurry_all(self) -> None:
+        """Give no child any more time."""
+        for entry in self._entries.values():
+            entry.stop.hurry.set()
+
+    def rows(self) -> list[RunningRow]:
+        """The heartbeat's rows: one for each child that runs now."""
+        return list(self._rows())
+
+    def _rows(self) -> Iterator[RunningRow]:
+        for entry in self._entries.values():
+            if entry.kind and entry.pid and entry.started_at:
+                yield RunningRow(
+                    type=entry.kind,
+                    port=entry.port,
+                    pid=entry.pid,
+                    task_id=entry.task.id,
+                    started_at=timestamp(entry.started_at),
+                )
+
+
+def timestamp(moment: datetime) -> str:
+    """A UTC moment in ISO 8601 with milliseconds and `Z`."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

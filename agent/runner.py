@@ -1,0 +1,85 @@
+"""From a claimed task to its outcomes, whatever happens: one greenlet a task."""
+
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from agent.client_task import run_client
+from agent.errors import TaskError
+from agent.registry import Entry
+from agent.server_task import run_server
+from agent.wire import ClientPayload, Outcome, ServerPayload, Task, unknown_keys
+from agent.workbench import Workbench, failed
+
+TASK_TYPES = "iperf_server_start, iperf_client_run and kill_all"
+
+log = structlog.get_logger()
+
+
+class TaskRunner:
+    """Runs tasks. `spawn` starts a greenlet whose unforeseen end stops the agent."""
+
+    def __init__(self, bench: Workbench, spawn: Callable[..., object]) -> None:
+        self._bench = bench
+        self._spawn = spawn
+
+    def accept(self, task: Task) -> None:
+        """Take a claimed task and return at once; its outcome goes to the outbox."""
+        if task.id in self._bench.registry:
+            log.warning("the task is in hand already", task_id=task.id)
+            return
+        self._spawn(self._run, self._bench.registry.enter(task))
+
+    def _run(self, entry: Entry) -> None:
+        structlog.contextvars.bind_contextvars(task_id=entry.task.id)
+        log.info("task claimed", type=entry.task.type)
+        try:
+            self._report_all(entry)
+        finally:
+            self._bench.registry.leave(entry)
+
+    def _report_all(self, entry: Entry) -> None:
+        """Put every outcome into the outbox; there is at least one."""
+        put = self._bench.outbox.put
+        try:
+            for outcome in self._perform(entry):
+                put(entry.task.id, outcome)
+        except TaskError as error:
+            log.warning("task failed", error_class=error.error_class, error=str(error))
+            put(entry.task.id, failed(self._bench.report(), error))
+        except Exception:
+            bug = TaskError("other", "a bug in the agent: its log has the traceback")
+            put(entry.task.id, failed(self._bench.report(), bug))
+            raise
+
+    def _perform(self, entry: Entry) -> Iterator[Outcome]:
+        task_type = entry.task.type
+        if task_type == "kill_all":
+            return self._kill_all(entry)
+        if task_type not in ("iperf_server_start", "iperf_client_run"):
+            words = f"unknown task type {task_type!r}: this agent runs {TASK_TYPES}"
+            raise TaskError("unsupported", words)
+        most = self._bench.config.max_tasks
+        if self._bench.registry.starts() > most:
+            raise TaskError("too_many", f"this agent runs {most} tasks already (MAX_TASKS)")
+        if task_type == "iperf_server_start":
+            _note_unknown_keys(entry, ServerPayload)
+            return run_server(self._bench, entry)
+        _note_unknown_keys(entry, ClientPayload)
+        return run_client(self._bench, entry)
+
+    def _kill_all(self, entry: Entry) -> Iterator[Outcome]:
+        """End every task claimed before; report when they are gone, outcomes and all."""
+        others = self._bench.registry.earlier(entry)
+        for other in others:
+            other.stop.order("killed", "stopped by kill_all")
+        for other in others:
+            other.gone.wait()
+        log.info("all killed", count=len(others))
+        answer: dict[str, bool | int] = {"killed": True, "count": len(others)}
+        yield Outcome("succeeded", self._bench.report(), answer=answer)
+
+
+def _note_unknown_keys(entry: Entry, kind: type[ServerPayload] | type[ClientPayload]) -> None:
+    if unknown := unknown_keys(entry.task.payload, kind):
+        log.warning("payload keys that this agent does not know are ignored", keys=unknown)

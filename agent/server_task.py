@@ -1,0 +1,202 @@
+"""An `iperf_server_start` task: a server from its start to its end, and what it served."""
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import gevent
+import msgspec
+import structlog
+
+from agent.errors import TaskError
+from agent.iperf3 import verdict
+from agent.iperf3.argv import server_argv
+from agent.listening import holder_of
+from agent.process import ChildProcess, Ending, watch
+from agent.registry import Entry, timestamp
+from agent.wire import Document, Outcome, Report, ServerPayload, server_payload
+from agent.workbench import Workbench
+
+# A server listens 3 to 11 ms after its start (measured, 3.9 to 3.21).
+LISTEN_POLL = 0.005
+LISTEN_DEADLINE = 10.0
+# A served test is to be reported within a second.
+OUTPUT_POLL = 0.5
+COPY_BYTES = 1024**2
+
+log = structlog.get_logger()
+
+
+def run_server(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
+    """Start a server and yield its outcomes: that it listens, each test served, how it ended.
+
+    Raises TaskError when it never listened.
+    """
+    payload = server_payload(entry.task.payload)
+    entry.port = payload.port
+    _wait_for_port(bench, entry)
+    argv = server_argv(bench.iperf3(), payload)
+    report = bench.report()
+    report.argv, report.attempts = argv, 1
+    report.started_at = timestamp(datetime.now(UTC))
+    stem = bench.directory / f"{entry.task.id}"
+    child = ChildProcess(argv, stem.with_suffix(".json"), stem.with_suffix(".err"))
+    entry.runs(child.pid)
+    log.info("server started", pid=child.pid, port=payload.port, argv=" ".join(argv))
+    server = _Server(bench, entry, payload, report, child)
+    try:
+        server.wait_until_it_listens()
+        yield from server.serve()
+    finally:
+        server.clean_up()
+
+
+def _wait_for_port(bench: Workbench, entry: Entry) -> None:
+    """Wait for a server of ours that is leaving the port; one that stays is a failure."""
+    other = bench.registry.server_on(entry.port, entry)
+    if other is None:
+        return
+    if not other.stop.ordered.is_set():
+        held = f"port {entry.port} is in use by this agent's own task {other.task.id}"
+        raise TaskError("port_in_use", f"{held}: stop that one, or choose another port")
+    gevent.wait([other.gone, entry.stop.ordered], count=1)
+    if entry.stop.ordered.is_set():
+        raise TaskError(entry.stop.error_class, entry.stop.reason)
+
+
+class _Server:
+    """A server child while it lives: the proof of its listening, and its documents."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        entry: Entry,
+        payload: ServerPayload,
+        report: Report,
+        child: ChildProcess,
+    ) -> None:
+        self._bench, self._entry, self._payload = bench, entry, payload
+        self._report, self._child = report, child
+        self._answer = {"started": True, "pid": child.pid, "port": payload.port}
+        self._newest = bench.directory / f"{entry.task.id}.served"
+        self._sent = 0
+        self._seen = 0
+        self._read_up_to = 0
+        self._born = time.monotonic()
+
+    def wait_until_it_listens(self) -> None:
+        """Return once the child holds the listening socket; raises TaskError otherwise."""
+        while not self._bench.listening.holds(self._child.pid, self._payload.port):
+            ending = self._watch(LISTEN_POLL)
+            if ending is Ending.ENDED:
+                raise self._died_early()
+            if ending is not Ending.TIME:
+                raise TaskError(self._entry.stop.error_class, self._entry.stop.reason)
+            if time.monotonic() - self._born > LISTEN_DEADLINE:
+                words = f"iperf3 did not listen on port {self._payload.port}"
+                raise TaskError("other", f"{words} within {LISTEN_DEADLINE:g} s")
+
+    def serve(self) -> Iterator[Outcome]:
+        """Yield that it listens, then a document for each test, then how it ended."""
+        pid = self._child.pid
+        log.info("server listens", pid=pid, port=self._payload.port)
+        self._bench.outbox.started(self._entry.task.id, pid)
+        yield self._outcome()
+        ending = Ending.TIME
+        while ending is Ending.TIME and not self._time_is_over():
+            ending = self._watch(OUTPUT_POLL)
+            if self._read_documents():
+                yield self._outcome()
+        self._end()
+        self._read_documents()
+        self._report.ended = self._why_it_ended(ending)
+        log.info("server ended", pid=pid, why=self._report.ended)
+        yield self._outcome()
+
+    def clean_up(self) -> None:
+        """Leave no child and no file, whatever happened."""
+        self._end()
+        self._child.close()
+        for path in (self._child.stdout, self._child.stderr, self._newest):
+            path.unlink(missing_ok=True)
+
+    def _watch(self, seconds: float) -> Ending:
+        most = self._bench.config.max_output_bytes + self._read_up_to
+        return watch(self._child, self._entry.stop.ordered, seconds, most)
+
+    def _end(self) -> None:
+        if not self._child.ended.is_set():
+            self._child.stop(self._bench.config.stop_grace, self._entry.stop.hurry)
+        self._entry.runs_nothing()
+
+    def _most_seconds(self) -> float | None:
+        limits = (self._payload.max_seconds, self._bench.config.max_server_seconds)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _time_is_over(self) -> bool:
+        most = self._most_seconds()
+        return most is not None and time.monotonic() - self._born >= most
+
+    def _why_it_ended(self, ending: Ending) -> str:
+        if ending is Ending.TIME:
+            return f"stopped after its {self._most_seconds():g} s"
+        if ending is Ending.STOPPED:
+            return self._entry.stop.reason
+        if ending is Ending.OUTPUT:
+            return "stopped: it wrote more than MAX_OUTPUT_BYTES"
+        code = self._child.exit_code
+        if self._payload.one_off and code == 0:
+            return "served its one test"
+        if code is not None and code < 0:
+            return f"iperf3 was killed by signal {-code}, not by this agent"
+        return f"iperf3 ended by itself with code {code}: {self._child.take_stderr()}".rstrip(": ")
+
+    def _died_early(self) -> TaskError:
+        with self._child.output() as output:
+            code = self._child.exit_code or 0
+            judged = verdict.judge_server_exit(code, output, self._child.take_stderr())
+        message = judged.message
+        if judged.error_class == "port_in_use":
+            holder = holder_of(self._payload.port) or "another process"
+            message = f"port {self._payload.port} is in use by {holder}: {message}"
+        return TaskError(judged.error_class, message)
+
+    def _read_documents(self) -> bool:
+        """Take the newest document out of the child's output; False when there is no new one."""
+        size = os.stat(self._child.stdout).st_size
+        if size == self._seen:
+            return False
+        self._seen = size
+        with self._child.output(self._read_up_to) as output:
+            span = verdict.served_document(output)
+            if span is None:
+                return False
+            self._keep(output[span[0] : span[1]])
+        self._read_up_to += span[1]
+        if os.stat(self._child.stdout).st_size == size:
+            # iperf3 appends, so its next document begins at the start of the empty file.
+            os.truncate(self._child.stdout, 0)
+            self._read_up_to = self._seen = 0
+        return True
+
+    def _keep(self, document: memoryview) -> None:
+        """Make it the newest; the outbox may still hold a link to the one before."""
+        fresh = self._newest.with_suffix(".new")
+        with open(fresh, "wb") as file:
+            for start in range(0, len(document), COPY_BYTES):
+                file.write(document[start : start + COPY_BYTES])
+                gevent.sleep(0)
+        os.replace(fresh, self._newest)
+
+    def _outcome(self) -> Outcome:
+        """What is known of the server now: the newest document it served, else that it listens."""
+        self._report.finished_at = timestamp(datetime.now(UTC))
+        report = msgspec.structs.replace(self._report)
+        if not self._newest.exists():
+            return Outcome("succeeded", report, answer=self._answer)
+        self._sent += 1
+        own = Path(f"{self._newest}.{self._sent}")
+        os.link(self._newest, own)
+        return Outcome("succeeded", report, document=Document(str(own), 0, own.stat().st_size))

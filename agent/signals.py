@@ -1,0 +1,46 @@
+"""Signals: handlers count, set an event, and do nothing else.
+
+The first TERM or INT asks for a drain, the second for a kill, the third ends the process at
+once, with the status a shell shows for that signal.
+"""
+
+import os
+import signal
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+
+class StopSignals:
+    """Turns TERM and INT into two events, from `install()` until `remove()`.
+
+    `drain` is set by the first signal, `kill` by the second; `name` says which came last.
+    """
+
+    def __init__(self) -> None:
+        self.drain = Event()
+        self.kill = Event()
+        self.name = ""
+        self._handles: list[Any] = []
+
+    def install(self) -> None:
+        """Take the two signals over; the handles are kept, or gevent would drop them."""
+        self._handles = [
+            gevent.signal_handler(number, self._received, number)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        ]
+
+    def remove(self) -> None:
+        """Give the two signals back to Python's defaults."""
+        for handle in self._handles:
+            handle.cancel()
+        self._handles = []
+
+    def _received(self, number: signal.Signals) -> None:
+        self.name = number.name
+        if self.kill.is_set():
+            os._exit(128 + number)
+        if self.drain.is_set():
+            self.kill.set()
+        self.drain.set()

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Makes the virtual environment DIR with the first Python from 3.11 on that works here.
+# Usage: make-venv.sh DIR
+set -eu
+directory=$1
+
+for python in python3 python3.13 python3.12 python3.11 none; do
+    # A name that is found need not run: pyenv has one for each version that it ever installed.
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
+done
+
+if [ "$python" = none ]; then
+    cat >&2 <<'REMEDY'
+Python 3.11 or newer is needed, and none of python3, python3.13, python3.12 and python3.11 is that.
+Install it, then try again:
+
+    Debian 12, Ubuntu 24.04 and newer   apt-get install python3 python3-venv
+    Fedora                              dnf install python3
+    Alpine                              apk add python3
+    macOS                               brew install python@3.13
+REMEDY
+    exit 1
+fi
+
+# Debian keeps ensurepip, without which venv makes nothing usable, in a package of its own.
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    "$(dirname "$0")/install-package.sh" "$python-venv"
+fi
+exec "$python" -m venv --clear "$directory"

@@ -1,0 +1,1 @@
+"""Tests on real parts: real iperf3, real sockets, real signals, real processes."""

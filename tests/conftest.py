@@ -1,0 +1,58 @@
+"""Fixtures for all tests. gevent patches first, as it does in the agent."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import shutil  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from agent.dev.store import Store  # noqa: E402
+from tests.faulty import FaultyManager, Request  # noqa: E402
+from tests.harness import Bench  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without iperf3 hardly anything can be tested: skip at home, fail in CI."""
+    if shutil.which("iperf3"):
+        return
+    if os.environ.get("CI"):
+        raise pytest.UsageError("iperf3 is not installed: CI must not skip")
+    for item in items:
+        item.add_marker(pytest.mark.skip(reason="iperf3 is not installed"))
+
+
+@pytest.fixture(name="bench")
+def fixture_bench(tmp_path: Path) -> Iterator[Bench]:
+    """A dev Manager with the agents a1 and a2, and a maker of agent processes for it."""
+    yield from _running(Bench(Store(), tmp_path))
+
+
+@pytest.fixture(name="todays_bench")
+def fixture_todays_bench(tmp_path: Path) -> Iterator[Bench]:
+    """The same with a Manager as it is today: no long poll, no replay, no cancel list."""
+    yield from _running(Bench(Store(extensions=False), tmp_path))
+
+
+def _running(bench: Bench) -> Iterator[Bench]:
+    bench.manager.start()
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(name="faulty")
+def fixture_faulty() -> Iterator[Callable[[Callable[[Request], bytes]], FaultyManager]]:
+    """Makes Managers that misbehave as a test says; they are stopped after it."""
+    running: list[FaultyManager] = []
+
+    def make(answer: Callable[[Request], bytes]) -> FaultyManager:
+        running.append(FaultyManager(answer))
+        return running[-1]
+
+    yield make
+    for manager in running:
+        manager.stop()

@@ -1,0 +1,222 @@
+"""The agents' calls over real sockets: answers, refusals, limits."""
+
+import gzip
+from typing import Any
+
+import pytest
+
+from agent.dev.records import Report
+from agent.dev.refusals import NotFound
+from agent.dev.store import Store
+
+from .api import Api
+
+HEARTBEAT = {"ip_address": "127.0.0.1", "running": []}
+
+
+def test_register_answers_the_record_with_the_key(api: Api, store: Store) -> None:
+    answer = api.agent("register", {"ip_address": "192.0.2.7", "operating_system": "Debian 13"})
+    assert answer.status_code == 200
+    record = answer.json()
+    assert record["id"] == 1
+    assert record["registration_key"] == "key-1"
+    assert record["ip_address"] == "192.0.2.7"
+    assert record["operating_system"] == "Debian 13"
+    assert record["status"] == "online"
+    assert record["disabled"] is False
+    assert record["first_registered"].endswith("Z")
+
+
+def test_first_registered_stays_when_an_agent_registers_again(api: Api, store: Store) -> None:
+    first = store.agent(1).first_registered
+    assert first is not None
+    api.agent("register", {"ip_address": "127.0.0.1"})
+    assert store.agent(1).first_registered == first
+    assert store.agent(1).operating_system == "Linux"
+
+
+def test_heartbeat_keeps_the_rows_and_answers_pull_tasks(api: Api, store: Store) -> None:
+    row = {"type": "client", "port": 5201, "pid": 7, "task_id": 3, "unknown": [1]}
+    answer = api.agent("heartbeat", {"ip_address": "127.0.0.2", "running": [row]})
+    assert answer.json() == {"pull_tasks": True}
+    assert [(r.type, r.port, r.pid, r.task_id) for r in store.running(1)] == [
+        ("client", 5201, 7, 3)
+    ]
+    assert store.agent(1).ip_address == "127.0.0.2"
+    assert store.running(2) == []
+
+
+def test_a_task_goes_from_claim_to_result(api: Api, store: Store) -> None:
+    assert api.agent("tasks/claim").json() == {"task": None}
+    older = store.add_task(1, "kill_all", {})
+    store.add_task(1, "kill_all", {})
+    store.add_task(2, "kill_all", {})
+    claimed = api.agent("tasks/claim")
+    assert "Preference-Applied" not in claimed.headers
+    task = claimed.json()["task"]
+    assert (task["id"], task["status"], task["payload"]) == (older.id, "accepted", {})
+    assert task["accepted_at"] and not task["started_at"]
+    running = api.agent(f"tasks/{older.id}/started", {"pid": 12})
+    assert (running.status_code, running.json()["status"]) == (200, "running")
+    report = {"status": "succeeded", "result": {"killed": True, "count": 0}, "exit_code": 0}
+    done = api.agent(f"tasks/{older.id}/result", report)
+    assert (done.status_code, done.json()["status"]) == (200, "succeeded")
+    assert done.json()["result"] == {"killed": True, "count": 0}
+    assert done.json()["finished_at"] and done.json()["error"] is None
+
+
+def test_a_failed_task_keeps_stderr_as_its_error(api: Api, store: Store) -> None:
+    task = store.add_task(1, "iperf_client_run", {})
+    api.agent("tasks/claim")
+    report = {"status": "failed", "result": None, "stderr": "no route", "exit_code": 1}
+    answer = api.agent(f"tasks/{task.id}/result", report).json()
+    assert (answer["status"], answer["error"], answer["result"]) == ("failed", "no route", None)
+
+
+def test_repeating_started_or_result_names_the_current_status(api: Api, store: Store) -> None:
+    task = store.add_task(1, "iperf_client_run", {})
+    api.agent("tasks/claim")
+    api.agent(f"tasks/{task.id}/started")
+    again = api.agent(f"tasks/{task.id}/started")
+    assert again.status_code == 400
+    assert again.json()["detail"]["error"] == "invalid_task_state"
+    assert again.json()["detail"]["details"] == {"current_status": "running"}
+    report = {"status": "failed", "result": {}, "stderr": "", "exit_code": 1}
+    assert api.agent(f"tasks/{task.id}/result", report).status_code == 200
+    again = api.agent(f"tasks/{task.id}/result", report)
+    assert again.status_code == 400
+    assert again.json()["detail"]["details"] == {"current_status": "failed"}
+
+
+def test_a_pending_task_takes_no_result(api: Api, store: Store) -> None:
+    task = store.add_task(1, "kill_all", {})
+    answer = api.agent(f"tasks/{task.id}/result", {"status": "succeeded"})
+    assert answer.json()["detail"]["details"] == {"current_status": "pending"}
+
+
+def test_a_server_task_takes_further_results_that_leave_its_status(api: Api, store: Store) -> None:
+    task = store.add_task(1, "iperf_server_start", {"port": 5201})
+    api.agent("tasks/claim")
+    api.agent(f"tasks/{task.id}/result", {"status": "succeeded", "result": {"started": True}})
+    further = {"status": "failed", "result": {"end": 1}, "stderr": "gone"}
+    answer = api.agent(f"tasks/{task.id}/result", further)
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["result"]) == ("succeeded", {"end": 1})
+    assert answer.json()["error"] is None
+
+
+@pytest.mark.parametrize("call", ["tasks/1/started", "tasks/1/result", "tasks/99/result"])
+def test_a_task_of_another_agent_or_none_is_not_found(api: Api, store: Store, call: str) -> None:
+    store.add_task(2, "kill_all", {})
+    answer = api.agent(call, {"status": "succeeded"})
+    assert answer.status_code == 400
+    assert answer.json()["detail"]["error"] == "task_not_found"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "error"),
+    [
+        ({"X_API_Version": None}, 400, "missing_api_version"),
+        ({"X_API_Version": "2"}, 426, "unsupported_api_version"),
+        ({"X_AGENT_NAME": None}, 401, "missing_agent_headers"),
+        ({"X_AGENT_KEY": None}, 401, "missing_agent_headers"),
+        ({"X_AGENT_KEY": "key-2"}, 401, "invalid_agent_key"),
+        ({"Content_Encoding": "gzip"}, 400, "bad_encoding"),
+    ],
+)
+def test_wrong_headers_are_refused(
+    api: Api, headers: dict[str, str | None], status: int, error: str
+) -> None:
+    data = gzip.compress(b"{}") if "Content_Encoding" in headers else b"{}"
+    answer = api.agent("tasks/claim", data=data, **headers)
+    assert (answer.status_code, answer.json()["detail"]["error"]) == (status, error)
+
+
+def test_an_unknown_agent_is_not_found(api: Api) -> None:
+    answer = api.agent("register", {"ip_address": "127.0.0.1"}, X_AGENT_NAME="nobody")
+    assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        ("heartbeat", HEARTBEAT),
+        ("tasks/claim", {}),
+        ("tasks/1/started", {}),
+        ("tasks/1/result", {"status": "failed"}),
+    ],
+)
+def test_a_disabled_agent_is_turned_away_except_at_register(
+    api: Api, store: Store, call: str, body: Any
+) -> None:
+    store.set_disabled(1, True)
+    answer = api.agent(call, body)
+    assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
+    assert api.agent("register", {"ip_address": "127.0.0.1"}).json()["disabled"] is True
+
+
+@pytest.mark.parametrize(
+    ("call", "data"),
+    [
+        ("register", b"{}"),
+        ("register", b'{"ip_address": 5}'),
+        ("heartbeat", b'{"ip_address": "127.0.0.1"}'),
+        ("heartbeat", b'{"ip_address": "127.0.0.1", "running": [{"type": "other"}]}'),
+        ("tasks/claim", b""),
+        ("tasks/claim", b"[]"),
+        ("tasks/claim", b"{oops"),
+        ("tasks/1/started", b'{"pid": "seven"}'),
+        ("tasks/1/result", b'{"status": "running"}'),
+        ("tasks/1/result", b'{"status": "failed", "result": []}'),
+        ("tasks/1/result", b'{"status": "failed", "result": "words"}'),
+        ("tasks/1/result", b'{"status": "failed", "stderr": null}'),
+        ("tasks/1/result", b'{"status": "failed", "result": {"a": "\xff"}}'),
+        ("tasks/1/result", b'{"status": "failed", "result": {"a": ' + b"[" * 100_000),
+    ],
+)
+def test_a_body_that_does_not_fit_is_422(api: Api, store: Store, call: str, data: bytes) -> None:
+    store.add_task(1, "kill_all", {})
+    store.claim(1)
+    answer = api.agent(call, data=data)
+    assert answer.status_code == 422
+    assert isinstance(answer.json()["detail"], list)
+    assert store.task(1).status == "accepted"
+
+
+def test_text_outside_ascii_arrives_as_it_was_sent(api: Api, store: Store) -> None:
+    task = store.add_task(1, "kill_all", {})
+    store.claim(1)
+    data = '{"status": "failed", "result": {"a": "é"}, "stderr": "Gerät"}'.encode()
+    answer = api.agent(f"tasks/{task.id}/result", data=data).json()
+    assert (answer["error"], answer["result"]) == ("Gerät", {"a": "é"})
+
+
+def test_a_body_over_the_front_end_limit_is_413_without_json(api: Api, store: Store) -> None:
+    answer = api.agent("tasks/claim", data=b" " * (100 * 1024**2 + 1))
+    assert answer.status_code == 413
+    assert "json" not in answer.headers["Content-Type"]
+    assert api.agent("tasks/claim").status_code == 200
+
+
+def test_a_result_of_nearly_the_limit_is_taken_whole(api: Api, store: Store) -> None:
+    task = store.add_task(1, "iperf_client_run", {})
+    store.claim(1)
+    filler = b"x" * (99 * 1024**2)
+    data = b'{"status": "succeeded", "result": {"end": {}, "filler": "' + filler + b'"}}'
+    assert api.agent(f"tasks/{task.id}/result", data=data).status_code == 200
+    assert len(memoryview(store.task(task.id).result)) > len(filler)
+
+
+def test_an_unknown_path_is_a_404_that_is_not_the_managers_own(api: Api) -> None:
+    answer = api.agent("nothing")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
+    answer = api.session.get(f"{api.url}/v1/agent/register", timeout=30)
+    assert (answer.status_code, "POST" in answer.headers["Allow"]) == (405, True)
+
+
+def test_an_agent_disabled_in_mid_upload_is_turned_away(store: Store) -> None:
+    task = store.add_task(1, "kill_all", {})
+    store.claim(1)
+    store.set_disabled(1, True)
+    with pytest.raises(NotFound, match="disabled"):
+        store.report(1, task.id, Report("succeeded"))

@@ -1,0 +1,215 @@
+"""Exercises: what starts, ends, is reserved, times out, and which figures come out."""
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.dev.answers import exercise_results
+from agent.dev.records import NewTest, Report, utc_now
+from agent.dev.refusals import Conflict, NotFound, Refused
+from agent.dev.store import Store
+
+
+def report(status: Any, result: Any = None) -> Report:
+    """A report with that result."""
+    return Report(status, msgspec.Raw(msgspec.json.encode(result)))
+
+
+def add_loopback_test(store: Store, **options: Any) -> NewTest:
+    """A test of a1 with itself in a new exercise, which is not started."""
+    exercise = store.create_exercise("loop", duration_seconds=7)
+    return store.add_test(exercise.id, 1, 1, 5201, **options)
+
+
+def run(store: Store, new: NewTest, result: Any = None) -> None:
+    """Start the exercise and have a1 carry it out."""
+    store.start_exercise(new.test.exercise_id)
+    for task in (new.server_task, new.client_task):
+        store.claim(1)
+        store.started(1, task.id)
+        store.report(1, task.id, report("succeeded", result))
+
+
+def test_a_test_becomes_two_queued_tasks(store: Store) -> None:
+    new = add_loopback_test(store, udp=True, parallel=4, options={"reverse": True})
+    assert (new.server_task.status, new.client_task.status) == ("queued", "queued")
+    assert new.server_task.payload == {"port": 5201, "udp": True}
+    assert new.client_task.payload == {
+        "server_ip": "127.0.0.1",
+        "port": 5201,
+        "udp": True,
+        "parallel": 4,
+        "time": 7,
+        "client_delay_seconds": 2,
+        "reverse": True,
+    }
+    assert store.claim(1) is None
+
+
+def test_time_seconds_goes_before_the_duration_of_the_exercise(store: Store) -> None:
+    assert add_loopback_test(store, time_seconds=3).client_task.payload["time"] == 3
+
+
+def test_start_makes_queued_tasks_pending_and_may_be_repeated(store: Store) -> None:
+    new = add_loopback_test(store)
+    first = store.start_exercise(1).started_at
+    assert store.claim(1) is new.server_task
+    late = store.add_test(1, 1, 2, 5202)
+    assert late.server_task in store.tasks(status="queued")
+    assert store.start_exercise(1).started_at == first
+    assert late.server_task.status == "pending"
+    assert new.server_task.status == "accepted"
+
+
+def test_a_port_is_reserved_until_the_exercise_ends(store: Store) -> None:
+    add_loopback_test(store)
+    with pytest.raises(Conflict, match="port 5201 of 'a1' is reserved by test 1"):
+        add_loopback_test(store)
+    store.stop_exercise(1)
+    assert add_loopback_test(store).test.id == 2
+
+
+def test_a_server_that_never_registered_has_no_address(store: Store) -> None:
+    store.create_exercise("x")
+    with pytest.raises(Conflict, match="'a2' never gave its address"):
+        store.add_test(1, 2, 1, 5201)
+
+
+@pytest.mark.parametrize(("exercise", "server", "client"), [(9, 1, 1), (1, 9, 1), (1, 1, 9)])
+def test_a_test_needs_records_that_exist(
+    store: Store, exercise: int, server: int, client: int
+) -> None:
+    store.create_exercise("x")
+    with pytest.raises(NotFound):
+        store.add_test(exercise, server, client, 5201)
+    assert store.tasks() == []
+
+
+def test_an_exercise_ends_with_a_kill_all_when_all_its_tasks_have_ended(store: Store) -> None:
+    new = add_loopback_test(store)
+    store.sweep(utc_now())
+    assert store.exercise(1).ended_at is None
+    run(store, new)
+    store.sweep(utc_now())
+    assert store.exercise(1).ended_at is not None
+    assert [task.agent_id for task in store.tasks(task_type="kill_all", status="pending")] == [1]
+    store.sweep(utc_now())
+    assert len(store.tasks(task_type="kill_all")) == 1
+    assert store.exercise_tasks(1) == [new.server_task, new.client_task]
+
+
+def test_an_exercise_with_a_task_under_way_or_none_at_all_does_not_end(store: Store) -> None:
+    add_loopback_test(store)
+    store.start_exercise(1)
+    store.create_exercise("empty")
+    store.start_exercise(2)
+    store.sweep(utc_now())
+    assert [exercise.ended_at for exercise in store.exercises()] == [None, None]
+
+
+def test_stop_cancels_what_is_unclaimed_and_kills_the_rest_each_time(store: Store) -> None:
+    exercise = store.create_exercise("two agents")
+    new = store.add_test(exercise.id, 1, 2, 5201)
+    store.start_exercise(exercise.id)
+    store.claim(1)
+    ended = store.stop_exercise(exercise.id).ended_at
+    assert (new.server_task.status, new.client_task.status) == ("accepted", "canceled")
+    assert [task.agent_id for task in store.tasks(task_type="kill_all")] == [1, 2]
+    assert store.stop_exercise(exercise.id).ended_at == ended
+    assert len(store.tasks(task_type="kill_all")) == 4
+    assert store.report(1, new.server_task.id, report("failed")).status == "failed"
+
+
+def test_an_ended_exercise_takes_no_tests_and_no_start(store: Store) -> None:
+    store.create_exercise("over")
+    store.stop_exercise(1)
+    with pytest.raises(Conflict, match="exercise 1 has ended"):
+        store.add_test(1, 1, 1, 5201)
+    with pytest.raises(Conflict, match="exercise 1 has ended"):
+        store.start_exercise(1)
+
+
+@pytest.mark.parametrize(
+    ("payload", "limit"), [({"time": 30}, 40), ({}, 20), ({"time": "long"}, 20)]
+)
+def test_a_client_task_times_out_ten_seconds_after_its_test(
+    store: Store, payload: dict[str, Any], limit: int
+) -> None:
+    task = store.add_task(1, "iperf_client_run", payload)
+    store.claim(1)
+    store.sweep(utc_now() + timedelta(hours=1))
+    assert store.tasks(status="accepted") == [task]
+    started = store.started(1, task.id).started_at
+    assert started is not None
+    store.sweep(started + timedelta(seconds=limit))
+    assert store.tasks(status="running") == [task]
+    store.sweep(started + timedelta(seconds=limit + 1))
+    assert task.status == "timed_out" and task.finished_at is not None
+    assert store.report(1, task.id, report("succeeded", {})).status == "succeeded"
+
+
+def test_a_server_task_never_times_out(store: Store) -> None:
+    task = store.add_task(1, "iperf_server_start", {})
+    store.claim(1)
+    store.started(1, task.id)
+    store.sweep(utc_now() + timedelta(days=1))
+    assert task.status == "running"
+
+
+def test_an_agent_is_offline_fifteen_seconds_after_its_last_heartbeat(store: Store) -> None:
+    store.heartbeat(1, "127.0.0.1", [])
+    seen = store.agent(1).last_heartbeat
+    assert seen is not None
+    store.sweep(seen + timedelta(seconds=15))
+    assert store.agent(1).status == "online"
+    store.sweep(seen + timedelta(seconds=16))
+    assert store.agent(1).status == "offline"
+    store.heartbeat(1, "127.0.0.1", [])
+    assert store.agent(1).status == "online"
+    assert store.agent(2).status == "offline"
+
+
+def test_a_task_that_has_ended_cannot_be_canceled(store: Store) -> None:
+    task = store.add_task(1, "kill_all", {})
+    assert store.cancel_task(task.id).finished_at is not None
+    with pytest.raises(Refused, match="task 1 is canceled"):
+        store.cancel_task(task.id)
+
+
+def test_results_carry_the_figures_of_the_client(store: Store) -> None:
+    new = add_loopback_test(store)
+    sums = {
+        "sum_sent": {"bits_per_second": 2e9, "retransmits": 3},
+        "sum": {"jitter_ms": 0.5, "lost_percent": 1.5},
+    }
+    run(store, new, {"start": {}, "intervals": [], "end": sums})
+    assert msgspec.to_builtins(exercise_results(store, 1)) == {
+        "exercise_id": 1,
+        "tests": [
+            {
+                "test_id": 1,
+                "server": "a1",
+                "client": "a1",
+                "udp": False,
+                "parallel": 1,
+                "status": "succeeded",
+                "metrics": {
+                    "bps_avg": 2e9,
+                    "retransmits": 3,
+                    "jitter_ms": 0.5,
+                    "loss_pct": 1.5,
+                },
+            }
+        ],
+        "aggregate": {"bps_avg": 2e9},
+    }
+
+
+@pytest.mark.parametrize("result", [None, {}, {"end": {}}, {"end": {"sum": 5}}])
+def test_a_result_that_is_no_iperf3_document_has_no_figures(store: Store, result: Any) -> None:
+    run(store, add_loopback_test(store), result)
+    answer = msgspec.to_builtins(exercise_results(store, 1))
+    assert set(answer["tests"][0]["metrics"].values()) == {None}
+    assert answer["aggregate"] == {"bps_avg": None}

@@ -1,0 +1,147 @@
+"""Long poll, claim replay and cancel, and the Manager of today that knows none of them."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import gevent
+import pytest
+import requests
+
+from agent.dev.server import DevManager
+from agent.dev.store import Store
+
+from .api import Api
+
+# Long enough that a claim which is answered in half of it was woken, and did not run out.
+HELD_SECONDS = 20
+HEARTBEAT = {"ip_address": "127.0.0.1", "running": []}
+
+
+@pytest.fixture(name="today")
+def fixture_today() -> Iterator[tuple[Store, Api]]:
+    """A Manager without extensions, and a client of it."""
+    store = Store(extensions=False)
+    store.add_agent("a1", "key-1")
+    manager = DevManager(store, "127.0.0.1", 0)
+    manager.start()
+    with Api(manager.url) as api:
+        yield store, api
+    manager.stop()
+
+
+def held_claim(api: Api) -> gevent.Greenlet:
+    """A claim that is under way and has reached the Manager."""
+    with Api(api.url) as other:
+        held: gevent.Greenlet = gevent.spawn(
+            other.agent, "tasks/claim", Prefer=f"wait={HELD_SECONDS}"
+        )
+        # Each answered call shows that the Manager has served its sockets once more.
+        for _ in range(3):
+            api.agent("heartbeat", HEARTBEAT)
+    return held
+
+
+def test_a_held_claim_is_answered_as_soon_as_a_task_is_pending(api: Api, store: Store) -> None:
+    held = held_claim(api)
+    assert not held.ready()
+    task = store.add_task(1, "kill_all", {})
+    answer: requests.Response = held.get(timeout=HELD_SECONDS / 2)
+    assert answer.json()["task"]["id"] == task.id
+    assert answer.headers["Preference-Applied"] == "wait"
+
+
+def test_a_held_claim_that_sees_no_task_is_answered_when_its_time_is_over(api: Api) -> None:
+    began = time.monotonic()
+    answer = api.agent("tasks/claim", Prefer="respond-async, wait=1")
+    assert time.monotonic() - began >= 1
+    assert answer.json() == {"task": None}
+    assert answer.headers["Preference-Applied"] == "wait"
+
+
+@pytest.mark.parametrize("prefer", ["wait=soon", "wait=-1", "wait", "respond-async"])
+def test_a_preference_that_is_no_wait_is_ignored(api: Api, prefer: str) -> None:
+    assert "Preference-Applied" not in api.agent("tasks/claim", Prefer=prefer).headers
+
+
+def test_disabling_an_agent_ends_its_held_claim(api: Api, store: Store) -> None:
+    held = held_claim(api)
+    store.set_disabled(1, True)
+    answer: requests.Response = held.get(timeout=HELD_SECONDS / 2)
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_task_is_not_given_to_a_client_that_hung_up(
+    api: Api, manager: DevManager, store: Store, caplog: pytest.LogCaptureFixture, reset: bool
+) -> None:
+    dead = socket.create_connection(("127.0.0.1", manager.port))
+    head = "Host: m\r\nX-AGENT-NAME: a1\r\nX-AGENT-KEY: key-1\r\nX-API-Version: 1\r\n"
+    lines = f"POST /v1/agent/tasks/claim HTTP/1.1\r\n{head}Prefer: wait=20\r\n"
+    dead.sendall(f"{lines}Content-Length: 2\r\n\r\n{{}}".encode())
+    live = held_claim(api)
+    if reset:
+        linger_no_time = b"\1\0\0\0\0\0\0\0"
+        dead.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_time)
+    dead.close()
+    task = store.add_task(1, "kill_all", {})
+    answer: requests.Response = live.get(timeout=HELD_SECONDS / 2)
+    assert answer.json()["task"]["id"] == task.id
+    assert caplog.text == ""
+
+
+def test_a_claim_with_the_same_key_gets_the_same_task_again(api: Api, store: Store) -> None:
+    assert api.agent("tasks/claim", Idempotency_Key="k").json() == {"task": None}
+    first = store.add_task(1, "kill_all", {})
+    second = store.add_task(1, "kill_all", {})
+    assert api.agent("tasks/claim", Idempotency_Key="k").json()["task"]["id"] == first.id
+    assert api.agent("tasks/claim", Idempotency_Key="k").json()["task"]["id"] == first.id
+    replayed = api.agent("tasks/claim", Idempotency_Key="k", Prefer="wait=20")
+    assert replayed.json()["task"]["id"] == first.id
+    assert api.agent("tasks/claim", Idempotency_Key="l").json()["task"]["id"] == second.id
+
+
+def test_a_key_of_another_agent_obtains_nothing(api: Api, store: Store) -> None:
+    store.add_task(1, "kill_all", {})
+    api.agent("tasks/claim", Idempotency_Key="k")
+    answer = api.agent("tasks/claim", X_AGENT_NAME="a2", X_AGENT_KEY="key-2", Idempotency_Key="k")
+    assert answer.json() == {"task": None}
+
+
+def test_heartbeats_carry_a_canceled_task_until_it_is_reported(api: Api, store: Store) -> None:
+    task = store.add_task(1, "iperf_client_run", {})
+    api.agent("tasks/claim")
+    store.cancel_task(task.id)
+    for _ in range(2):
+        assert api.agent("heartbeat", HEARTBEAT).json() == {"pull_tasks": True, "cancel": [1]}
+    answer = api.agent(f"tasks/{task.id}/result", {"status": "failed"})
+    assert answer.json()["detail"]["details"] == {"current_status": "canceled"}
+    assert api.agent("heartbeat", HEARTBEAT).json() == {"pull_tasks": True}
+
+
+def test_a_task_canceled_before_it_was_claimed_is_never_handed_out(api: Api, store: Store) -> None:
+    task = store.add_task(1, "iperf_client_run", {})
+    store.cancel_task(task.id)
+    assert api.agent("tasks/claim").json() == {"task": None}
+    assert api.agent("heartbeat", HEARTBEAT).json() == {"pull_tasks": True}
+
+
+def test_the_manager_of_today_does_not_wait(today: tuple[Store, Api]) -> None:
+    answer = today[1].agent("tasks/claim", Prefer="wait=20")
+    assert answer.json() == {"task": None}
+    assert "Preference-Applied" not in answer.headers
+
+
+def test_the_manager_of_today_replays_no_claim(today: tuple[Store, Api]) -> None:
+    store, api = today
+    store.add_task(1, "kill_all", {})
+    assert api.agent("tasks/claim", Idempotency_Key="k").json()["task"]["id"] == 1
+    assert api.agent("tasks/claim", Idempotency_Key="k").json() == {"task": None}
+
+
+def test_the_manager_of_today_tells_no_agent_of_a_cancel(today: tuple[Store, Api]) -> None:
+    store, api = today
+    store.add_task(1, "kill_all", {})
+    store.claim(1)
+    store.cancel_task(1)
+    assert api.agent("heartbeat", HEARTBEAT).json() == {"pull_tasks": True}

@@ -1,0 +1,160 @@
+"""A dev Manager in the test's process, and real `python -m agent` processes for it."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent import subprocess
+from gevent.event import Event
+
+from agent.dev.records import Task
+from agent.dev.server import DevManager
+from agent.dev.store import Store
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 30.0
+FINAL = ("succeeded", "failed", "canceled", "timed_out")
+
+
+class AgentProcess:
+    """A real agent. `lines` are its log lines so far, decoded; what is no JSON is a text."""
+
+    def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
+        """Start `python -m agent` with these arguments and these variables in its environment."""
+        kept = ("PATH", "HOME", "LANG")
+        environment = {
+            name: value for name, value in os.environ.items() if name in kept or "COV" in name
+        }
+        self.lines: list[Any] = []
+        self._said = Event()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "agent", *arguments],
+            cwd=cwd,
+            env={**environment, "PYTHONPATH": str(ROOT), **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._reader = gevent.spawn(self._read)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process.pid
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def wait_for(self, message: str, timeout: float = PATIENCE, **fields: Any) -> dict[str, Any]:
+        """Wait for a log line with this message and these fields; fails the test without one."""
+
+        def found() -> dict[str, Any] | None:
+            for line in self.lines:
+                if isinstance(line, dict) and line.get("message") == message:
+                    if all(line.get(name) == value for name, value in fields.items()):
+                        return line
+            return None
+
+        with gevent.Timeout(timeout, AssertionError(f"no {message!r} {fields} in {self.lines}")):
+            while not (line := found()):
+                self._said.clear()
+                self._said.wait()
+        return line
+
+    def exit_code(self, timeout: float = PATIENCE) -> int:
+        """Wait for the end and for the last line; fails the test when it goes on."""
+        with gevent.Timeout(timeout, AssertionError(f"still running: {self.lines}")):
+            self._reader.join()
+            code: int = self._process.wait()
+        return code
+
+    def close(self) -> None:
+        """End it the hard way if a test has left it running."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(timeout=5)
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for raw in self._process.stdout:
+            text = raw.decode(errors="replace").rstrip("\n")
+            try:
+                self.lines.append(json.loads(text))
+            except ValueError:
+                self.lines.append(text)
+            self._said.set()
+
+
+class Bench:
+    """A dev Manager with two agents, `a1` (id 1) and `a2` (id 2), whose keys are key-1, key-2."""
+
+    def __init__(self, store: Store, directory: Path) -> None:
+        self.store = store
+        self.directory = directory
+        self.manager = DevManager(store, "127.0.0.1", 0)
+        self._agents: list[AgentProcess] = []
+        for number in (1, 2):
+            store.add_agent(f"a{number}", f"key-{number}")
+
+    def agent(self, *arguments: str, number: int = 1, **variables: str) -> AgentProcess:
+        """Start agent a1 or a2; variables given go before those that the bench sets."""
+        settings = {
+            "MANAGER_URL": self.manager.url,
+            "AGENT_NAME": f"a{number}",
+            "AGENT_KEY": f"key-{number}",
+            "STATE_DIR": str(self.directory / f"state-{number}"),
+            "CLAIM_INTERVAL": "0.1",
+            **variables,
+        }
+        agent = AgentProcess(*arguments, cwd=self.directory, **settings)
+        self._agents.append(agent)
+        return agent
+
+    def task(self, task_type: str, number: int = 1, **payload: Any) -> Task:
+        """A pending task for one of the agents."""
+        return self.store.add_task(number, task_type, payload)
+
+    def wait(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
+        """Wait until `condition()` holds at the Manager; fails the test if it never does."""
+        if not self.store.wait_for(condition, timeout):
+            raise AssertionError(f"never so: {[t for t in self.store.tasks()]}")
+
+    def ended(self, task: Task, timeout: float = PATIENCE) -> Task:
+        """Wait until the task has a final status; returns it."""
+        self.wait(lambda: task.status in FINAL, timeout)
+        return task
+
+    def result(self, task: Task) -> Any:
+        """A task's result, decoded."""
+        return json.loads(bytes(task.result))
+
+    def close(self) -> None:
+        """End what still runs."""
+        for agent in self._agents:
+            agent.close()
+        self.manager.stop()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at this moment, of both families."""
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of that id is there and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -1,0 +1,321 @@
+"""Payloads become command lines that iperf3 takes, and never smuggle in an option."""
+
+import shutil
+import socket
+import subprocess
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import TaskError
+from agent.iperf3.argv import client_argv, server_argv
+from agent.iperf3.features import Features, parse_features
+from agent.iperf3.verdict import judge_client, judge_server_exit
+from agent.wire import ClientPayload, ServerPayload, client_payload, server_payload
+
+from .recorded import features
+
+FEATURES = features("3.12")
+# The options as iperf3's own help has them: those that stand alone, and those with a value.
+ALONE = set("-s -u -J -R --bidir -N -Z -4 -6 -1 --dont-fragment --udp-counters-64bit".split())
+VALUED = set("-c -p -b -P -t -n -i -O -l -w -M -C -S -L -B -A --fq-rate --dscp --cport".split())
+VALUED |= {"--connect-timeout", "--bind-dev"}
+STRING_KEYS = ("server_ip", "bind", "bind_dev", "congestion", "dscp", "affinity")
+EVERYTHING: dict[str, Any] = {
+    "reverse": True,
+    "bitrate": 5_000_000,
+    "burst": 10,
+    "fq_rate": 10_000_000,
+    "length": 1400,
+    "window": 65536,
+    "mss": 1400,
+    "congestion": "cubic",
+    "omit": 1,
+    "interval": 0.25,
+    "dscp": "af11",
+    "no_delay": True,
+    "zerocopy": True,
+    "ip_version": 4,
+    "bind": "127.0.0.1",
+    "bind_dev": "lo",
+    "cport": 45678,
+    "affinity": "0,0",
+    "connect_timeout_ms": 700,
+    "dont_fragment": True,
+    "udp_counters_64bit": True,
+}
+
+
+def client(target: str = "10.0.0.1", **keys: Any) -> list[str]:
+    """The words of a client's command line, without the path."""
+    keys = {"server_ip": target, "port": 5200, **keys}
+    payload = client_payload(msgspec.Raw(msgspec.json.encode(keys)))
+    return client_argv(FEATURES, payload, payload.server_ip)[1:]
+
+
+def server(**keys: Any) -> list[str]:
+    """The words of a server's command line, without the path."""
+    payload = server_payload(msgspec.Raw(msgspec.json.encode({"port": 5200, **keys})))
+    return server_argv(FEATURES, payload)[1:]
+
+
+def assert_safe(words: list[str]) -> None:
+    """Each word is an option that is ours to give, or the value behind one that takes it."""
+    rest = iter(words)
+    for word in rest:
+        if word in VALUED:
+            value = next(rest)
+            assert value and not value.startswith("-"), (word, value)
+        else:
+            assert word in ALONE, word
+
+
+def test_a_plain_client_starts_as_people_know_it() -> None:
+    words = client(parallel=16, time=30)
+    assert words[:9] == "-c 10.0.0.1 -p 5200 -P 16 -t 30 -J".split()
+    assert words[9:] == "-i 1 --connect-timeout 5000".split()
+
+
+def test_a_udp_client_without_a_bitrate_is_unlimited() -> None:
+    assert client(udp=True, parallel=16, time=30)[:12] == (
+        "-c 10.0.0.1 -p 5200 -u -b 0 -P 16 -t 30 -J".split()
+    )
+
+
+def test_a_server_takes_no_u_even_for_udp() -> None:
+    assert server(udp=True) == "-s -p 5200 -J".split()
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"bitrate": 1000, "burst": 5}, "-b 1000/5"),
+        ({"bitrate": 0}, "-b 0"),
+        ({"udp": True, "bitrate": 9}, "-u -b 9"),
+        ({"bidir": True}, "--bidir"),
+        ({"fq_rate": 7}, "--fq-rate 7"),
+        ({"length": 1400}, "-l 1400"),
+        ({"window": 4096}, "-w 4096"),
+        ({"mss": 1400}, "-M 1400"),
+        ({"congestion": "bbr"}, "-C bbr"),
+        ({"omit": 3}, "-O 3"),
+        ({"interval": 0.5}, "-i 0.5"),
+        ({"tos": 0}, "-S 0"),
+        ({"dscp": 46}, "--dscp 46"),
+        ({"dscp": "EF"}, "--dscp EF"),
+        ({"flow_label": 5}, "-L 5"),
+        ({"no_delay": True}, "-N"),
+        ({"zerocopy": True}, "-Z"),
+        ({"ip_version": 4}, "-4"),
+        ({"ip_version": 6}, "-6"),
+        ({"bind": "::1"}, "-B ::1"),
+        ({"bind_dev": "eth0.5"}, "--bind-dev eth0.5"),
+        ({"cport": 1024}, "--cport 1024"),
+        ({"affinity": 0}, "-A 0"),
+        ({"affinity": "0,1"}, "-A 0,1"),
+        ({"connect_timeout_ms": 9}, "--connect-timeout 9"),
+        ({"dont_fragment": True}, "--dont-fragment"),
+        ({"udp_counters_64bit": True}, "--udp-counters-64bit"),
+        ({"reverse": True}, "-R"),
+    ],
+)
+def test_each_key_of_a_client_becomes_its_option(keys: dict[str, Any], expected: str) -> None:
+    assert f" {expected} " in f" {' '.join(client(**keys))} "
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"bind": "127.0.0.1"}, "-B 127.0.0.1"),
+        ({"bind_dev": "lo"}, "--bind-dev lo"),
+        ({"ip_version": 4}, "-4"),
+        ({"ip_version": 6}, "-6"),
+        ({"one_off": True}, "-1"),
+        ({"affinity": 0}, "-A 0"),
+    ],
+)
+def test_each_key_of_a_server_becomes_its_option(keys: dict[str, Any], expected: str) -> None:
+    assert server(**keys) == ["-s", "-p", "5200", "-J", *expected.split()]
+
+
+def test_the_agent_and_not_iperf3_ends_a_server_after_its_time() -> None:
+    assert server(max_seconds=5) == server()
+
+
+def test_bytes_replace_the_time() -> None:
+    words = client(bytes=2**40, time=30)
+    assert "-t" not in words
+    assert words[words.index("-n") + 1] == str(2**40)
+
+
+@pytest.mark.parametrize("keys", [{"burst": 5}, {"burst": 5, "bitrate": 0}])
+def test_a_burst_without_a_bitrate_is_a_bad_payload(keys: dict[str, Any]) -> None:
+    with pytest.raises(TaskError, match="burst needs a bitrate") as raised:
+        client(**keys)
+    assert raised.value.error_class == "bad_payload"
+
+
+def test_an_option_that_this_iperf3_lacks_is_named_with_its_key_and_a_remedy() -> None:
+    words = (
+        r"^iperf3 3\.9 at /usr/bin/iperf3 has no --bind-dev \(payload key bind_dev\):"
+        " install a newer iperf3 or leave the key out$"
+    )
+    old = features("3.9")
+    with pytest.raises(TaskError, match=words) as raised:
+        client_argv(old, ClientPayload(server_ip="h", port=1, bind_dev="lo"), "h")
+    assert raised.value.error_class == "unsupported"
+    with pytest.raises(TaskError, match=words):
+        server_argv(old, ServerPayload(port=1, bind_dev="lo"))
+
+
+addresses = st.ip_addresses().map(str)
+devices = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", fullmatch=True)
+zones = st.from_regex(r"[A-Za-z0-9_.:-]{1,15}", fullmatch=True)
+hosts = st.one_of(
+    addresses,
+    st.from_regex(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,40}", fullmatch=True),
+    st.builds("{}%{}".format, st.ip_addresses(v=6), zones),
+)
+shared_keys = {
+    "bind": st.none() | addresses,
+    "bind_dev": st.none() | devices,
+    "ip_version": st.sampled_from([None, 4, 6]),
+}
+server_keys = st.fixed_dictionaries(
+    {"port": st.integers(1, 65535)},
+    optional={
+        **shared_keys,
+        "udp": st.booleans(),
+        "one_off": st.booleans(),
+        "affinity": st.integers(0, 63),
+        "max_seconds": st.floats(0.1, 1e6),
+    },
+)
+client_keys = st.fixed_dictionaries(
+    {"server_ip": hosts, "port": st.integers(1, 65535)},
+    optional={
+        **shared_keys,
+        **dict.fromkeys(
+            ("udp", "reverse", "no_delay", "zerocopy", "dont_fragment", "udp_counters_64bit"),
+            st.booleans(),
+        ),
+        "parallel": st.integers(1, 128),
+        "time": st.integers(1, 86400),
+        "bitrate": st.none() | st.integers(0, 10**13),
+        "fq_rate": st.integers(1, 10**13),
+        "length": st.integers(16, 65000),
+        "window": st.integers(1, 2**29),
+        "mss": st.integers(88, 9216),
+        "congestion": st.from_regex(r"[a-z0-9][a-z0-9_-]{0,14}", fullmatch=True),
+        "omit": st.integers(0, 60),
+        "interval": st.floats(0.1, 60),
+        "bytes": st.none() | st.integers(1, 2**53),
+        "dscp": st.integers(0, 63) | st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,9}", fullmatch=True),
+        "flow_label": st.integers(1, 0xFFFFF),
+        "cport": st.integers(1, 65535),
+        "affinity": st.integers(0, 63) | st.from_regex(r"[0-9]{1,2},[0-9]{1,2}", fullmatch=True),
+        "connect_timeout_ms": st.integers(1, 60_000),
+    },
+)
+
+
+@settings(deadline=None)
+@given(client_keys)
+def test_no_value_of_an_accepted_client_payload_is_read_as_an_option(keys: dict[str, Any]) -> None:
+    payload = client_payload(msgspec.Raw(msgspec.json.encode(keys)))
+    argv = client_argv(FEATURES, payload, payload.server_ip)
+    assert argv[0] == FEATURES.path
+    assert_safe(argv[1:])
+
+
+@settings(deadline=None)
+@given(server_keys)
+def test_no_value_of_an_accepted_server_payload_is_read_as_an_option(keys: dict[str, Any]) -> None:
+    assert_safe(server(**keys))
+
+
+hostile = st.one_of(
+    st.text(max_size=30),
+    st.builds(
+        "{}{}".format, st.sampled_from(["-", "--", "-c", "1.2.3.4%", "::1%", "0,"]), st.text()
+    ),
+    st.sampled_from(["--logfile=/x", "-F/x", "1.1.1.1%eth0", "fe80::1%-I", "h\n", "0,-1", "0\0"]),
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(STRING_KEYS), hostile)
+def test_any_string_in_a_client_payload_is_refused_or_harmless(key: str, text: str) -> None:
+    keys: dict[str, Any] = {"server_ip": "10.0.0.1", key: text}
+    try:
+        words = client(keys.pop("server_ip"), **keys)
+    except TaskError as error:
+        assert error.error_class == "bad_payload"
+    else:
+        assert_safe(words)
+        # iperf3 splits a target or a local address at %, and -A at a comma.
+        assert "%" not in text or ":" in text.split("%")[0]
+        assert key != "affinity" or all(core.isascii() for core in text.split(","))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["bind", "bind_dev", "affinity"]), hostile)
+def test_any_string_in_a_server_payload_is_refused_or_harmless(key: str, text: str) -> None:
+    try:
+        words = server(**{key: text})
+    except TaskError as error:
+        assert error.error_class == "bad_payload"
+    else:
+        assert_safe(words)
+
+
+def installed() -> Features:
+    """The iperf3 of this machine, as the agent sees it."""
+    path = shutil.which("iperf3")
+    assert path, "these tests need iperf3"
+    said = [
+        subprocess.run([path, option], capture_output=True, text=True, timeout=10).stdout
+        for option in ("--version", "--help")
+    ]
+    return parse_features(path, *said)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        EVERYTHING,
+        {**EVERYTHING, "udp": True, "reverse": False, "bidir": True, "dscp": 0, "affinity": 0},
+        {"bytes": 10_000, "tos": 255, "omit": 0, "ip_version": 4},
+        {"ip_version": 6, "server_ip": "::1", "flow_label": 0xFFFFF, "bind": "::1"},
+        {"ip_version": 6, "server_ip": "::1%lo"},
+    ],
+)
+def test_the_installed_iperf3_takes_every_option_of_a_client(keys: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    keys = {"server_ip": "127.0.0.1", "port": port, **keys}
+    payload = client_payload(msgspec.Raw(msgspec.json.encode(keys)))
+    argv = client_argv(installed(), payload, payload.server_ip)
+    done = subprocess.run(argv, capture_output=True, timeout=20)
+    judged = judge_client(done.returncode, done.stdout, done.stderr.decode())
+    assert (judged.ok, judged.error_class) == (False, "refused"), judged.message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"ip_version": 4, "bind": "127.0.0.1", "bind_dev": "lo", "affinity": 0, "one_off": True},
+        {"udp": True, "max_seconds": 5},
+    ],
+)
+def test_the_installed_iperf3_takes_every_option_of_a_server(keys: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        keys = {"port": taken.getsockname()[1], **keys}
+        payload = server_payload(msgspec.Raw(msgspec.json.encode(keys)))
+        argv = server_argv(installed(), payload)
+        done = subprocess.run(argv, capture_output=True, timeout=20)
+    judged = judge_server_exit(done.returncode, done.stdout, done.stderr.decode())
+    assert judged.error_class == "port_in_use", judged.message

@@ -1,0 +1,217 @@
+"""iperf3's JSON is found among stray text, read without being built, and made smaller."""
+
+import json
+import mmap
+import pathlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import TaskError
+from agent.iperf3.documents import find_documents, read_summary, shrink
+
+from .recorded import VERSIONS, run, runs
+
+TCP = run("3.12", "tcp-parallel").stdout.rstrip()
+IDLE = run("3.12", "server-idle-term").stdout.rstrip()
+WARNING = b"WARNING:  Size of data read does not correspond to offered length\n"
+
+documents = st.sampled_from([found.stdout.strip() for found in runs("3.12").values()]).filter(
+    lambda text: text.startswith(b"{") and text.count(b"\n}") == 1
+)
+stray = st.sampled_from([b"", b"\n", WARNING, WARNING.rstrip(), b"\0\0\0", b"a } b\n", b"{ x\n"])
+
+
+def texts(data: bytes) -> list[bytes]:
+    """The documents found, as text."""
+    return [data[start:end] for start, end in find_documents(data)]
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_raise_nothing_and_every_span_is_an_object(data: bytes) -> None:
+    for text in texts(data):
+        assert isinstance(json.loads(text), dict)
+
+
+fragments = st.lists(
+    st.sampled_from([b"{", b"}", b"\n}", b'{\n\t"a":\t', b'{"', b'"', b"1", b"\n", b"\t", b"\xff"]),
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(fragments)
+def test_broken_json_raises_nothing_and_spans_are_valid_and_in_order(pieces: list[bytes]) -> None:
+    data = b"".join(pieces)
+    last = 0
+    for start, end in find_documents(data):
+        assert start >= last and isinstance(json.loads(data[start:end]), dict)
+        last = end
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(stray, documents), max_size=5), stray)
+def test_documents_among_stray_text_are_all_found(
+    pairs: list[tuple[bytes, bytes]], last: bytes
+) -> None:
+    data = b"".join(before + document for before, document in pairs) + last
+    assert texts(data) == [document for _, document in pairs]
+
+
+@settings(deadline=None)
+@given(documents, documents, st.data())
+def test_a_document_that_is_still_being_written_is_left_out(
+    first: bytes, second: bytes, data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(second) - 1))
+    assert texts(first + b"\n" + second[:cut]) == [first]
+
+
+def test_a_document_after_one_that_was_cut_off_is_found() -> None:
+    assert texts(TCP[:900] + b"\n" + IDLE) == [IDLE]
+
+
+def test_objects_on_a_line_of_their_own_are_found() -> None:
+    assert texts(b'{"a":{"b":1}}\nx\n{"c":[{}]} \r\n' + TCP) == [
+        b'{"a":{"b":1}}',
+        b'{"c":[{}]}',
+        TCP,
+    ]
+
+
+def test_what_a_string_holds_is_no_boundary() -> None:
+    document = b'{\n\t"title":\t"{\\"a\\":1} \\n}",\n\t"end":\t{\n\t}\n}'
+    assert texts(WARNING + document) == [document]
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"caf\xc3"])
+def test_a_document_that_is_not_utf_8_is_left_out(text: bytes) -> None:
+    assert texts(b'{\n\t"title":\t"' + text + b'"\n}\n' + IDLE) == [IDLE]
+
+
+def test_nesting_beyond_any_sense_is_left_out() -> None:
+    assert texts(b'{"a":' * 5000 + b"1" + b"}" * 5000) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_that_was_probed_has_each_test_and_its_noise_in_order(version: str) -> None:
+    data = run(version, "server-probed-two-tests").stdout
+    summaries = [read_summary(text) for text in texts(data)]
+    assert all(summaries)
+    tested = [found for found in summaries if found and found.has_end]
+    streams = [found.start.test_start.num_streams for found in tested if found.start.test_start]
+    assert streams == [1, 2]
+
+
+def test_a_file_is_read_through_a_map_that_can_be_closed_afterwards(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "stdout"
+    path.write_bytes(WARNING + TCP + b"\n" + IDLE + b"\n")
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        (start, end), (_, last) = find_documents(mapped)
+        with memoryview(mapped) as view:
+            summary = read_summary(view[start:end])
+            smaller = shrink(view[start:end], 2)
+    assert last == path.stat().st_size - 1
+    assert summary == read_summary(TCP)
+    assert smaller == shrink(TCP, 2)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_figures_are_those_of_the_document(version: str) -> None:
+    for case in ("tcp-parallel", "tcp-reverse", "tcp-bidir", "udp", "udp-reverse"):
+        data = run(version, case).stdout
+        summary, document = read_summary(data), json.loads(data)
+        assert summary is not None and summary.has_end and not summary.error
+        for name in ("sum", "sum_sent", "sum_received"):
+            sums = getattr(summary.end, name)
+            assert (sums is not None) == (name in document["end"])
+            for key, value in document["end"].get(name, {}).items():
+                assert getattr(sums, key, value) == value
+        cpu = summary.end.cpu_utilization_percent
+        assert cpu is not None
+        assert cpu.host_total == document["end"]["cpu_utilization_percent"]["host_total"]
+        assert cpu.remote_total == document["end"]["cpu_utilization_percent"]["remote_total"]
+        assert summary.congestion == document["end"].get("sender_tcp_congestion", "")
+        assert summary.start.version == f"iperf {version}"
+        asked = summary.start.test_start
+        assert asked is not None
+        assert asked.protocol == ("UDP" if case.startswith("udp") else "TCP")
+        assert asked.num_streams == (4 if case == "tcp-parallel" else 1)
+
+
+def test_the_cause_and_not_the_end_is_read_where_a_document_has_two_errors() -> None:
+    for case, cause in (("port-in-use", "Address already in use"), ("arguments-bind", "Cannot")):
+        data = run("3.9", f"server-{case}").stdout
+        assert data.count(b'"error"') == 2
+        summary = read_summary(data)
+        assert summary is not None and cause in summary.error
+
+
+@pytest.mark.parametrize(
+    ("text", "has_end"),
+    [
+        (b'{"end":{}}', False),
+        (b'{"end":{ \n\t}}', False),
+        (b'{"end":null}', False),
+        (b"{}", False),
+        (b'{"end":{"streams":[]}}', True),
+        (b'{"end":{"sum":null},"start":null,"error":null}', True),
+        (b'{"end":{"sum":{"retransmits":null,"packets":"7"}}}', True),
+    ],
+)
+def test_odd_values_are_read_as_far_as_they_go(text: bytes, has_end: bool) -> None:
+    summary = read_summary(text)
+    assert summary is not None and summary.has_end == has_end and summary.error == ""
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"end":[]}', b'{"error":{"a":1}}'])
+def test_what_is_not_a_document_of_iperf3_has_no_summary(text: bytes) -> None:
+    assert read_summary(text) is None
+
+
+def values(document: bytes, key: str) -> bytes:
+    """The text of one of the outermost values of a pretty-printed document."""
+    start = document.index(b'\n\t"' + key.encode() + b'":\t') + len(key) + 6
+    ends = [document.find(b',\n\t"', start), document.find(b"\n}", start)]
+    return document[start : min(end for end in ends if end > 0)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_smaller_document_keeps_start_and_end_byte_for_byte(version: str, level: int) -> None:
+    for case in ("tcp-parallel", "tcp-bidir", "udp", "client-term"):
+        document = run(version, case).stdout.rstrip()
+        smaller = shrink(document, level)
+        assert len(smaller) < len(document)
+        for key in ("start", "end"):
+            text = values(document, key)
+            assert isinstance(json.loads(text), dict) and text in smaller
+        assert read_summary(smaller) == read_summary(document)
+
+
+def test_the_first_level_keeps_the_sums_of_each_interval() -> None:
+    before: dict[str, Any] = json.loads(TCP)
+    after: dict[str, Any] = json.loads(shrink(TCP, 1))
+    for interval in before["intervals"]:
+        assert len(interval["streams"]) == 4
+        interval["streams"] = []
+    assert after == before
+
+
+def test_the_second_level_keeps_no_interval() -> None:
+    before: dict[str, Any] = json.loads(TCP)
+    assert json.loads(shrink(TCP, 2)) == {**before, "intervals": []}
+
+
+def test_a_document_without_intervals_is_made_no_larger_than_it_needs() -> None:
+    assert shrink(b'{"end":{"sum":{}}}', 1) == b'{"end":{"sum":{}}}'
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{", b'{"intervals":[1]}', b'{"intervals":null}'])
+def test_what_cannot_be_made_smaller_is_said_so(text: bytes) -> None:
+    with pytest.raises(TaskError, match="not a document of iperf3") as raised:
+        shrink(text, 1)
+    assert raised.value.error_class == "bad_output"

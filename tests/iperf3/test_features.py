@@ -1,0 +1,62 @@
+"""What an iperf3 says of itself is read, and what is not a usable iperf3 is refused."""
+
+import pytest
+
+from agent.errors import TaskError
+from agent.iperf3.features import parse_features
+
+from .recorded import DATA, VERSIONS, features
+
+HELP = (DATA / "3.12" / "help.txt").read_text()
+SINCE_3_10 = {"--bind-dev", "--dont-fragment"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_version_and_the_options_of_a_real_iperf3_are_read(version: str) -> None:
+    read = features(version)
+    assert read.version == version
+    assert read.path == "/usr/bin/iperf3"
+    assert {"--bidir", "--dscp", "--udp-counters-64bit", "--version4"} <= read.options
+    assert SINCE_3_10 <= read.options if read.release >= (3, 10) else not SINCE_3_10 & read.options
+    assert ("--json-stream" in read.options) == (read.release >= (3, 17))
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "release"),
+    [
+        ("iperf 3.12 (cJSON 1.7.15)\nLinux host", "3.12", (3, 12)),
+        ("iperf 3.19.1 (cJSON 1.7.15)", "3.19.1", (3, 19, 1)),
+        ("iperf 3.9+ (cJSON 1.7.13)", "3.9+", (3, 9)),
+        ("iperf 3.16-mt1", "3.16-mt1", (3, 16)),
+    ],
+)
+def test_the_version_is_kept_as_said_and_compares_as_numbers(
+    text: str, version: str, release: tuple[int, ...]
+) -> None:
+    read = parse_features("/opt/iperf3", text, HELP)
+    assert (read.version, read.release) == (version, release)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "iperf version 2.1.8 (12 August 2022) pthreads", "iperf 2.0", "GNU bash 5.2", "\0"],
+)
+def test_another_program_is_refused_with_what_to_do(text: str) -> None:
+    with pytest.raises(TaskError, match="/bin/x is not iperf3.*install iperf3") as raised:
+        parse_features("/bin/x", text, HELP)
+    assert raised.value.error_class == "iperf3_missing"
+
+
+def test_an_iperf3_without_what_every_run_needs_is_refused() -> None:
+    old = HELP.replace("--connect-timeout", "--nothing-of-that-kind")
+    with pytest.raises(
+        TaskError, match="3.1 at /bin/x has no --connect-timeout: install"
+    ) as raised:
+        parse_features("/bin/x", "iperf 3.1 (cJSON 1.5)", old)
+    assert raised.value.error_class == "iperf3_missing"
+
+
+def test_an_option_that_a_description_mentions_is_not_taken_for_one_it_has() -> None:
+    without = HELP.replace("  --bind-dev <dev>          bind", "  --else <dev>          bind")
+    assert "equivalent to `--bind-dev" in without
+    assert "--bind-dev" not in parse_features("/bin/x", "iperf 3.12", without).options

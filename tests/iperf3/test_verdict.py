@@ -1,0 +1,271 @@
+"""Runs of real iperf3s are judged by what they wrote, whatever their exit code says."""
+
+import msgspec
+import pytest
+
+from agent.iperf3.documents import Summary, find_documents, read_summary
+from agent.iperf3.verdict import (
+    RETRIABLE,
+    judge_client,
+    judge_server_exit,
+    served_document,
+    warnings,
+)
+
+from .recorded import VERSIONS, Run, features, run, runs
+
+CONNECT = "unable to connect to server"
+# The error class and a part of the message of each failed client, for 3.10 and later.
+FAILED = {
+    "refused": ("refused", "Connection refused"),
+    "busy": ("busy", "the server is busy running a test"),
+    "unknown-host": ("unknown_host", "Name or service not known"),
+    "wrong-family": ("unknown_host", "Address family for hostname not supported"),
+    "no-resolver": ("unknown_host", "the host name could not be looked up"),
+    "no-network": ("unreachable", "Network is unreachable"),
+    "no-route": ("unreachable", "No route to host"),
+    "connect-timeout": ("unreachable", "Connection timed out"),
+    "client-term": ("killed", "interrupt - the client has terminated"),
+    "client-kill": ("killed", "iperf3 was ended by SIGKILL"),
+    "client-of-server-term": ("peer_lost", "the server has terminated"),
+    "client-of-server-kill": ("peer_lost", "control socket has closed unexpectedly"),
+    "udp-port-in-use": ("port_in_use", "unable to start stream listener: Address already in use"),
+    "arguments-affinity": ("arguments", "unable to set CPU affinity"),
+    "arguments-bind": ("arguments", "Cannot assign requested address"),
+    "arguments-bind-family": ("arguments", "Address family not supported by protocol"),
+    "arguments-congestion": ("arguments", "unable to set TCP_CONGESTION"),
+    "arguments-dscp": ("arguments", "bad "),
+    "arguments-flow-label": ("arguments", "unable to set IPv6 flow label"),
+    "arguments-length": ("arguments", "block size too large (maximum = 1048576 bytes)"),
+    "arguments-parallel": ("arguments", "number of parallel streams"),
+    "arguments-reverse-bidir": ("arguments", "cannot be both reverse and bidirectional"),
+    "arguments-time-and-bytes": ("arguments", "only one test end condition"),
+    "arguments-unknown-option": ("arguments", "unrecognized option '--nosuch'"),
+    "arguments-window": ("arguments", "socket buffer size not set correctly"),
+}
+NO_CONNECTION = ("refused", "unable to send control message: Bad file descriptor (no connection")
+SILENT = ("other", "iperf3 ended with exit code 1 and did not say why")
+# Where a version says less, or something else.
+OTHERWISE = {
+    "3.9": {
+        "busy": ("busy", "unable to send control message"),
+        **dict.fromkeys(
+            "refused unknown-host wrong-family no-resolver no-network no-route connect-timeout"
+            " arguments-bind arguments-bind-family".split(),
+            NO_CONNECTION,
+        ),
+    },
+    "3.18": {"arguments-affinity": SILENT},
+    "3.22": {"arguments-affinity": SILENT},
+}
+NOT_LISTENING = {
+    "server-port-in-use": ("port_in_use", "unable to start listener", "Address already in use"),
+    "server-arguments-bind": ("arguments", "unable to start listener", "Cannot assign requested"),
+    "server-arguments-udp": ("arguments", "some option", "client only"),
+}
+ALL = [(version, case) for version in VERSIONS for case in runs(version)]
+CLIENTS = [pair for pair in ALL if run(*pair).role == "client"]
+SERVED = [pair for pair in ALL if pair[1].startswith(("server-tcp", "server-udp"))]
+
+
+def summary_of(found: Run) -> Summary:
+    """The summary of the newest document of a test."""
+    span = served_document(found.stdout)
+    assert span is not None
+    summary = read_summary(found.stdout[slice(*span)])
+    assert summary is not None
+    return summary
+
+
+@pytest.mark.parametrize(("version", "case"), CLIENTS)
+def test_a_client_is_judged_by_what_it_wrote(version: str, case: str) -> None:
+    found = run(version, case)
+    judged = judge_client(found.exit_code, found.stdout, found.stderr)
+    spans = find_documents(found.stdout)
+    assert judged.span == (spans[-1] if spans else None)
+    if case in FAILED:
+        error_class, words = OTHERWISE.get(version, {}).get(case, FAILED[case])
+        assert (judged.ok, judged.error_class) == (False, error_class)
+        assert words in judged.message
+        assert not judged.message.startswith(("iperf3:", "error", "parameter error"))
+        assert "\n" not in judged.message
+    else:
+        assert (judged.ok, judged.error_class, judged.message) == (True, "", "")
+        assert judged.summary is not None and judged.summary.has_end
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_was_recorded_has_every_failure_of_the_table(version: str) -> None:
+    assert FAILED.keys() | NOT_LISTENING.keys() <= runs(version).keys()
+
+
+def test_some_failures_exit_with_code_0() -> None:
+    silent = [pair for pair in CLIENTS if pair[1] in FAILED and run(*pair).exit_code == 0]
+    assert ("3.12", "refused") in silent and ("3.22", "client-term") in silent
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_interrupted_client_keeps_what_it_had_measured(version: str) -> None:
+    found = run(version, "client-term")
+    judged = judge_client(found.exit_code, found.stdout, found.stderr)
+    assert judged.summary is not None and judged.summary.end.sum_sent is not None
+    assert judged.summary.end.sum_sent.bytes
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", NOT_LISTENING)
+def test_a_server_that_never_listened_says_why(version: str, case: str) -> None:
+    found = run(version, case)
+    error_class, *words = NOT_LISTENING[case]
+    judged = judge_server_exit(found.exit_code, found.stdout, found.stderr)
+    assert (judged.ok, judged.error_class) == (False, error_class)
+    assert all(word in judged.message for word in words)
+    assert judged.message.startswith(words[0])
+
+
+def test_a_server_that_ended_with_code_0_before_it_listened_has_failed() -> None:
+    judged = judge_server_exit(0, b"", "")
+    assert (judged.ok, judged.error_class) == (False, "bad_output")
+    assert judged.message
+
+
+@pytest.mark.parametrize(("version", "case"), SERVED)
+def test_the_document_of_a_test_outlives_that_of_the_idle_server(version: str, case: str) -> None:
+    data = run(version, case).stdout
+    first, idle = find_documents(data)
+    assert served_document(data) == first
+    assert served_document(data[: first[1]]) == first
+    assert served_document(data[idle[0] :]) is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_newest_of_several_tests_is_the_one_served(version: str) -> None:
+    asked = summary_of(run(version, "server-probed-two-tests")).start.test_start
+    assert asked is not None and asked.num_streams == 2
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_that_was_idle_or_killed_has_served_nothing(version: str) -> None:
+    for case in ("server-idle-term", "server-kill", "server-port-in-use"):
+        assert served_document(run(version, case).stdout) is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_stopped_in_mid_test_has_its_partial_document(version: str) -> None:
+    assert served_document(run(version, "server-term").stdout) is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "error_class", "message"),
+    [
+        (0, b"", "", "bad_output", "iperf3 ended with exit code 0 but wrote no JSON document"),
+        (0, b"nonsense", "warning: x", "bad_output", "iperf3 ended with exit code 0 but"),
+        (0, b'{"end":{}}', "", "bad_output", "iperf3 wrote a document without an end"),
+        (0, b'{"end":[]}', "", "bad_output", "iperf3 wrote a JSON document that is not"),
+        (1, b'{"end":{"sum":{}}}', "", "other", "iperf3 ended with exit code 1 and did not"),
+        (139, b"", "", "other", "iperf3 ended with exit code 139 and did not say why"),
+        (-11, b"", "", "killed", "iperf3 was ended by SIGSEGV"),
+        (-50, b"", "", "killed", "iperf3 was ended by signal 50"),
+        (1, b"", "iperf3: error - something new\n", "other", "something new"),
+        (1, b"", "warning: a\niperf3: error - test authorization failed", "not_allowed", "test au"),
+        (0, b'{"error":"test authorization failed","end":{}}', "", "not_allowed", "test auth"),
+        (1, b"", "iperf3: error - unable to send control message: Connection reset by peer",
+         "busy", "unable to send control message: Connection reset by peer (the server hung up)"),
+        (1, b"", "iperf3: error - unable to write to stream socket: Broken pipe",
+         "peer_lost", "unable to write to stream socket: Broken pipe"),
+        (1, b'{"error":"unable to connect stream: Connection refused"}', "",
+         "peer_lost", "unable to connect stream: Connection refused"),
+    ],
+)  # fmt: skip
+def test_every_failure_has_a_class_and_words(
+    code: int, stdout: bytes, stderr: str, error_class: str, message: str
+) -> None:
+    judged = judge_client(code, stdout, stderr)
+    assert (judged.ok, judged.error_class) == (False, error_class)
+    assert judged.message.startswith(message)
+
+
+def test_only_what_passes_by_itself_is_tried_again() -> None:
+    assert RETRIABLE == {"refused", "busy"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_paced_test_is_nothing_to_warn_of(version: str) -> None:
+    for case in ("tcp", "tcp-parallel", "tcp-reverse", "tcp-bidir", "tcp-omit", "udp"):
+        for recorded in (run(version, case), run(version, f"server-{case}")):
+            assert warnings(summary_of(recorded), features(version)) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_test_that_was_cut_short_says_how_short(version: str) -> None:
+    for case in ("client-term", "client-of-server-term", "server-term"):
+        (found,) = warnings(summary_of(run(version, case)), features(version))
+        assert found.startswith("The test was cut short: 1.") and found.endswith(" s of 30 s.")
+
+
+def edited(version: str, case: str, **changes: float) -> list[str]:
+    """The warnings about a recorded document in which some numbers of its end are replaced."""
+    document = msgspec.json.decode(run(version, case).stdout.split(b"\n}")[0] + b"}")
+    for section in document["end"].values():
+        if isinstance(section, dict):
+            section.update({key: changes[key] for key in changes if key in section})
+    summary = read_summary(msgspec.json.encode(document))
+    assert summary is not None
+    return warnings(summary, features(version))
+
+
+@pytest.mark.parametrize(("case", "side"), [("tcp", "client"), ("server-tcp", "server")])
+def test_a_busy_core_is_named_with_its_side_and_the_single_thread(case: str, side: str) -> None:
+    assert edited("3.12", case, host_total=99.6) == [
+        f"The {side} used 100 % of a core, and iperf3 3.12 does all its work in one thread:"
+        " the test may have been bound by it and not by the network."
+    ]
+    assert edited("3.12", case, host_total=94.9) == []
+
+
+@pytest.mark.parametrize(("case", "side"), [("tcp", "server"), ("server-tcp", "client")])
+def test_a_busy_core_on_the_other_side_is_named(case: str, side: str) -> None:
+    (found,) = edited("3.12", case, remote_total=95.0)
+    assert found.startswith(f"The {side} used 95 % of a core: ")
+
+
+def test_a_threaded_iperf3_is_busy_when_each_stream_has_filled_a_core() -> None:
+    assert edited("3.18", "tcp-parallel", host_total=300.0) == []
+    (found,) = edited("3.18", "tcp-parallel", host_total=390.0)
+    assert found.startswith("The client used 390 % of a core: ")
+
+
+def test_loss_at_the_receiver_is_told_with_its_figures() -> None:
+    lossy = {"lost_percent": 12.345, "lost_packets": 1234, "packets": 9996}
+    for version in VERSIONS:
+        assert edited(version, "udp", **lossy) == [
+            "The receiver lost 12.3 % of the datagrams (1234 of 9996)."
+        ]
+    assert edited("3.12", "udp", lost_percent=0.9) == []
+
+
+def test_a_receiver_that_got_nothing_is_told() -> None:
+    document = msgspec.json.decode(run("3.12", "udp").stdout)
+    document["end"]["sum_received"]["bytes"] = 0
+    summary = read_summary(msgspec.json.encode(document))
+    assert summary is not None
+    sent = document["end"]["sum_sent"]["bytes"]
+    assert warnings(summary, features("3.12")) == [
+        f"The sender sent {sent} bytes and the receiver reports none."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (b'{"end":{"streams":[]}}', 0),
+        (b'{"end":{"cpu_utilization_percent":{"host_total":96}}}', 1),
+        (b'{"start":{"test_start":{"duration":10}},"end":{"sum_sent":null}}', 0),
+    ],
+)
+def test_a_document_that_says_little_is_warned_of_as_far_as_it_goes(
+    text: bytes, count: int
+) -> None:
+    summary = read_summary(text)
+    assert summary is not None
+    assert len(warnings(summary, features("3.18"))) == count
