@@ -22,21 +22,24 @@ PATIENCE = 30.0
 FINAL = ("succeeded", "failed", "canceled", "timed_out")
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """What an agent process gets: these variables, and hardly anything of this process's."""
+    kept = ("PATH", "HOME", "LANG")
+    own = {name: value for name, value in os.environ.items() if name in kept or "COV" in name}
+    return {**own, "PYTHONPATH": str(ROOT), **variables}
+
+
 class AgentProcess:
     """A real agent. `lines` are its log lines so far, decoded; what is no JSON is a text."""
 
     def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
         """Start `python -m agent` with these arguments and these variables in its environment."""
-        kept = ("PATH", "HOME", "LANG")
-        environment = {
-            name: value for name, value in os.environ.items() if name in kept or "COV" in name
-        }
         self.lines: list[Any] = []
         self._said = Event()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agent", *arguments],
             cwd=cwd,
-            env={**environment, "PYTHONPATH": str(ROOT), **variables},
+            env=environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -46,8 +49,9 @@ class AgentProcess:
     @property
     def pid(self) -> int:
         """The process id."""
-        assert self._process.pid
-        return self._process.pid
+        pid = self._process.pid
+        assert pid is not None
+        return int(pid)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
