@@ -4,6 +4,8 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 
 
@@ -11,9 +13,23 @@ def main() -> None:
     """Run the command and exit with its code."""
     if sys.platform == "win32":
         sys.exit("agent-run: Windows is not supported; it runs on Linux, and on macOS for trying")
-    from agent.cli import run
+    _fill_standard_descriptors()
+    try:
+        from agent.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # What a shell shows for a command that Ctrl-C ended.
+        code = 128 + signal.SIGINT
+    sys.exit(code)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what was closed of 0, 1 and 2, or the log would go into whichever file came next."""
+    opened = 0
+    while opened <= 2:
+        opened = os.open(os.devnull, os.O_RDWR)
+    os.close(opened)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent import host
 from agent.client import ManagerClient
@@ -25,6 +26,8 @@ def findings(config: Config) -> Iterator[Finding]:
     """Look at what the agent needs, one thing after the other."""
     yield Finding("configuration", f"agent {config.agent_name}, key is set")
     yield _state(config)
+    if config.log_file:
+        yield _log_file(config.log_file)
     yield _iperf3(config)
     yield from _manager(config)
 
@@ -33,12 +36,26 @@ def _state(config: Config) -> Finding:
     """The state directory, or the nearest one above it that exists, must be writable."""
     path = config.state
     nearest = path
-    while not nearest.exists():
+    # Path.exists() would raise where the way to it may not be walked.
+    while not os.path.exists(nearest):
         nearest = nearest.parent
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+    if _takes_files(nearest):
         return Finding("state directory", str(path) if nearest == path else f"{path} can be made")
     advice = "set STATE_DIR to a directory that this user can write"
     return Finding("state directory", f"{path} cannot be written: {advice}", "settings")
+
+
+def _log_file(path: Path) -> Finding:
+    if os.access(path, os.W_OK) and not path.is_dir():
+        return Finding("log file", str(path))
+    if not os.path.lexists(path) and _takes_files(path.parent):
+        return Finding("log file", f"{path} can be made")
+    advice = "set LOG_FILE to a file that this user can write"
+    return Finding("log file", f"{path} cannot be written: {advice}", "settings")
+
+
+def _takes_files(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
 
 
 def _iperf3(config: Config) -> Finding:

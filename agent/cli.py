@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import click
 import structlog
+from gevent.event import Event
 
 from agent import __version__, config, logs
 from agent.check import findings
@@ -20,7 +22,7 @@ from agent.errors import (
     StateLocked,
 )
 from agent.lifecycle import Agent
-from agent.options import GroupedCommand, SettingOption, load_env_file, setting_options
+from agent.options import GroupedCommand, SettingOption, load_env_file, seconds, setting_options
 from agent.signals import StopSignals
 
 # The numbers are those of sysexits.h.
@@ -31,8 +33,6 @@ EXIT_UNAVAILABLE = 69
 EXIT_LOCKED = 73
 EXIT_REFUSED = 77
 EXIT_CONFIG = 78
-# What a shell shows for a command that Ctrl-C ended.
-EXIT_INTERRUPTED = 130
 
 _EXITS: list[tuple[type[AgentError], int]] = [
     (ConfigError, EXIT_CONFIG),
@@ -46,12 +46,12 @@ log = structlog.get_logger()
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; returns the exit code. Raises KeyboardInterrupt."""
     try:
         code: int = command.main(arguments, prog_name="agent-run", standalone_mode=False)
         return code
-    except click.Abort:
-        return EXIT_INTERRUPTED
+    except click.Abort as abort:  # which click makes of a KeyboardInterrupt
+        raise KeyboardInterrupt from abort
     except click.ClickException as error:
         error.show()
         return EXIT_CONFIG
@@ -70,39 +70,44 @@ def _agent_run(
 ) -> int:
     """Run the agent: register with the Manager, claim iperf3 tasks, report what happened.
 
-    Each option has an environment variable, shown in its place for a value. A flag goes before
-    the environment, and that before the env file. AGENT_KEY, or AGENT_KEY_FILE, has no flag.
+    Each option stands with its variable for the environment or the env file, and its [default].
+    A flag goes before the environment, and that before the env file. The registration key has
+    no flag: set AGENT_KEY or AGENT_KEY_FILE.
     """
     settings = {name: value for name, value in given.items() if value}
     if debug:
         settings["log_level"] = "debug"
-    secrets = {**env_file, **os.environ}
+    secrets: list[Mapping[str, str]] = [os.environ, env_file]
     if check:
-        return _check(settings, secrets)
+        return _check(config.read(settings, *secrets))
     with ExitStack() as stack:
-        errand = None
+        self_test = None
         if dev:
             # Only here, as it needs Flask and costs 20 MB.
             from agent.demo import demo_settings
 
             demo, settings = stack.enter_context(demo_settings(settings))
-            secrets = {"AGENT_KEY": demo.key}
-            errand = demo.self_test
-        return _run_agent(config.read(settings, secrets), exit_after_idle, errand)
+            secrets = [{"AGENT_KEY": demo.key}]
+            self_test = demo.self_test
+        return _run_agent(config.read(settings, *secrets), exit_after_idle, self_test)
 
 
 def _run_agent(
-    settings: Config, exit_after_idle: float | None, errand: Callable[[], None] | None
+    settings: Config, exit_after_idle: float | None, self_test: Callable[[Event], None] | None
 ) -> int:
     key = Key(settings)
     signals = StopSignals()
     signals.install()
+    errand = partial(self_test, signals.drain) if self_test else None
     try:
         writer = logs.configure(
             settings.log_level, settings.log_format, settings.agent_name, key, settings.log_file
         )
     except OSError as error:
-        raise ConfigError(f"LOG_FILE {settings.log_file}: {error.strerror}") from error
+        reason = f"{error.strerror}: must be a file that this user can write"
+        raise ConfigError(f"LOG_FILE {settings.log_file} cannot be opened: {reason}") from error
+    if settings.status_address:
+        log.warning("STATUS_ADDRESS is ignored: this version has no status page yet")
     try:
         Agent(settings, key, signals).run(exit_after_idle, errand)
         return EXIT_OK
@@ -118,11 +123,11 @@ def _run_agent(
         signals.remove()
 
 
-def _check(settings: Mapping[str, str], secrets: Mapping[str, str]) -> int:
+def _check(settings: Config) -> int:
     """Print a line for each finding; 78 goes before 69."""
     logs.silence()
     faults = set()
-    for finding in findings(config.read(settings, secrets)):
+    for finding in findings(settings):
         mark = "not ok" if finding.fault else "ok"
         click.echo(f"{mark:7} {finding.what:16} {finding.says}")
         faults.add(finding.fault)
@@ -146,16 +151,16 @@ def _own_options() -> list[click.Parameter]:
             metavar="FILE",
             callback=load_env_file,
             is_eager=True,
-            help="File with VARIABLE=value lines [default: .env, if there].",
+            help="File of VARIABLE=value lines [.env].",
         ),
-        option("--debug", is_flag=True, help="The same as --log-level debug."),
-        option("--dev", is_flag=True, help="Start a Manager for development here, and test."),
-        option("--check", is_flag=True, help="Say what is well and what is not, and end."),
+        option("--debug", is_flag=True, help="Log each request: --log-level debug."),
+        option("--dev", is_flag=True, help="Try it: with a Manager of its own, and a test."),
+        option("--check", is_flag=True, help="Say what is well and what is not."),
         option(
             "--exit-after-idle",
-            type=click.FloatRange(min=0),
+            callback=seconds,
             metavar="SECONDS",
-            help="End with 0 after so long without a task.",
+            help="End after so long without a task.",
         ),
     ]
 

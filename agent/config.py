@@ -52,56 +52,60 @@ class Config:
         MANAGER, "MANAGER_URL", values.url(), "http://localhost:8000", "Where the Manager is."
     )
     api_version: int = _setting(
-        MANAGER, "API_VERSION", values.whole(1, 99), "1", "Version of the Manager's API."
+        MANAGER, "API_VERSION", values.whole(1, 99), "1", "The version of its API."
     )
     manager_ca_file: Path | None = _setting(
         MANAGER,
         "MANAGER_CA_FILE",
         values.readable_file(),
         "",
-        "CA certificates to trust in place of the system's.",
+        "Its CAs [the system's].",
     )
     manager_cert_file: Path | None = _setting(
-        MANAGER, "MANAGER_CERT_FILE", values.readable_file(), "", "Client certificate to show."
+        MANAGER, "MANAGER_CERT_FILE", values.readable_file(), "", "Our certificate for it."
     )
     manager_cert_key_file: Path | None = _setting(
-        MANAGER, "MANAGER_CERT_KEY_FILE", values.readable_file(), "", "Its private key."
+        MANAGER, "MANAGER_CERT_KEY_FILE", values.readable_file(), "", "The private key of that."
     )
     agent_name: str = _setting(
-        AGENT, "AGENT_NAME", values.name(), "agent1", "Name that the Manager knows."
+        AGENT, "AGENT_NAME", values.name(), "agent1", "Its name at the Manager."
     )
     advertise_address: str | None = _setting(
         AGENT,
         "ADVERTISE_ADDRESS",
         values.address(),
         "",
-        "Address for tests [default: of the route to the Manager].",
+        "For tests [that of the route there].",
     )
     state_dir: Path | None = _setting(
         AGENT,
         "STATE_DIR",
         values.path(),
         "",
-        "Directory for results [default: below the user's state].",
+        "For results [below ~/.local/state].",
     )
     iperf3_path: str = _setting(
         AGENT, "IPERF3_PATH", Kind("a command or a path", str), "iperf3", "The iperf3 to run."
     )
     status_address: tuple[str, int] | None = _setting(
-        AGENT, "STATUS_ADDRESS", values.host_port(), "", "HOST:PORT of the status page."
+        AGENT,
+        "STATUS_ADDRESS",
+        values.host_port(),
+        "",
+        "HOST:PORT; has no effect yet.",
     )
     log_level: str = _setting(
         LOGGING,
         "LOG_LEVEL",
         values.one_of("debug", "info", "warning", "error"),
         "info",
-        "Least level to log.",
+        "debug, info, warning or error.",
     )
     log_format: str = _setting(
         LOGGING, "LOG_FORMAT", values.one_of("json", "console"), "json", "json or console."
     )
     log_file: Path | None = _setting(
-        LOGGING, "LOG_FILE", values.path(), "", "File to log to as well as to stdout."
+        LOGGING, "LOG_FILE", values.path(), "", "A file besides stdout."
     )
     heartbeat_interval: float = _setting(
         TIMES, "HEARTBEAT_INTERVAL", values.seconds(0.1, 3600), "5", "Between heartbeats."
@@ -128,14 +132,14 @@ class Config:
         LIMITS, "MAX_PARALLEL", values.whole(1, 128), "128", "Most streams in a test."
     )
     max_bitrate: int | None = _setting(
-        LIMITS, "MAX_BITRATE", values.rate(), "", "Most bits per second in a test."
+        LIMITS, "MAX_BITRATE", values.rate(), "", "Most bit/s in a test [none]."
     )
     max_server_seconds: float | None = _setting(
         LIMITS,
         "MAX_SERVER_SECONDS",
         values.seconds(1, 10**9),
         "",
-        "Longest life of a server [default: until killed].",
+        "Longest life of a server [none].",
     )
     max_result_bytes: int = _setting(
         LIMITS, "MAX_RESULT_BYTES", values.size(65536), "64M", "Largest result to send."
@@ -147,19 +151,26 @@ class Config:
         LIMITS, "STATE_MAX_BYTES", values.size(1024**2), "1G", "Largest state directory."
     )
     allowed_targets: tuple[Network, ...] | None = _setting(
-        LIMITS, "ALLOWED_TARGETS", values.networks(), "", "Networks to test to [default: any]."
+        LIMITS, "ALLOWED_TARGETS", values.networks(), "", "Networks to test against [any]."
     )
     agent_key: str = dataclasses.field(default="", repr=False)
     agent_key_file: Path | None = None
 
     @property
     def state(self) -> Path:
-        """The state directory: as set, or systemd's, or below the user's state directory."""
+        """The state directory: as set, or systemd's, or below the user's state directory.
+
+        Raises ConfigError for a user without a home.
+        """
         if self.state_dir:
             return self.state_dir
         if given := os.environ.get("STATE_DIRECTORY"):
             return Path(given.split(":")[0])
-        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        try:
+            home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        except RuntimeError as error:
+            words = "STATE_DIR is not set, and this user has no home directory: must be a path"
+            raise ConfigError(words) from error
         return Path(home) / "iperf-agent" / self.agent_name
 
 
@@ -193,11 +204,11 @@ def settings() -> list["dataclasses.Field[Any]"]:
     return [field for field in dataclasses.fields(Config) if field.metadata]
 
 
-def read(given: Mapping[str, str], secrets: Mapping[str, str]) -> Config:
+def read(given: Mapping[str, str], *secrets: Mapping[str, str]) -> Config:
     """Check the settings that were given by field name, and find the key.
 
-    `secrets` are the variables to look for AGENT_KEY and AGENT_KEY_FILE in. Raises ConfigError
-    with one fault for each wrong setting.
+    `secrets` are the variables to look for AGENT_KEY and AGENT_KEY_FILE in, the first that has
+    one of them first. Raises ConfigError with one fault for each wrong setting.
     """
     checked: dict[str, Any] = {}
     faults: list[str] = []
@@ -211,7 +222,7 @@ def read(given: Mapping[str, str], secrets: Mapping[str, str]) -> Config:
     if bool(given.get("manager_cert_file")) != bool(given.get("manager_cert_key_file")):
         faults.append("MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE: give both or neither")
     try:
-        checked["agent_key"], checked["agent_key_file"] = _find_key(secrets)
+        checked["agent_key"], checked["agent_key_file"] = _find_key(*secrets)
     except ConfigError as error:
         faults.extend(error.faults)
     if faults:
@@ -219,17 +230,18 @@ def read(given: Mapping[str, str], secrets: Mapping[str, str]) -> Config:
     return Config(**checked)
 
 
-def _find_key(secrets: Mapping[str, str]) -> tuple[str, Path | None]:
+def _find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:
     """The key and the file it came from: AGENT_KEY, AGENT_KEY_FILE, or systemd's credential."""
-    if key := secrets.get("AGENT_KEY", ""):
-        return _checked_key("AGENT_KEY", key), None
-    if given := secrets.get("AGENT_KEY_FILE"):
-        path = Path(given).expanduser()
-        return read_key_file(path), path
-    if directory := secrets.get("CREDENTIALS_DIRECTORY"):
-        path = Path(directory) / CREDENTIAL
-        if path.exists():
+    for variables in places:
+        if key := variables.get("AGENT_KEY", ""):
+            return _checked_key("AGENT_KEY", key), None
+        if given := variables.get("AGENT_KEY_FILE"):
+            path = Path(os.path.expanduser(given))
             return read_key_file(path), path
+        if directory := variables.get("CREDENTIALS_DIRECTORY"):
+            path = Path(directory) / CREDENTIAL
+            if path.exists():
+                return read_key_file(path), path
     raise ConfigError(f"AGENT_KEY is not set: must be {KEY_ACCEPTED}, or set AGENT_KEY_FILE")
 
 

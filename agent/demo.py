@@ -1,6 +1,7 @@
 """`agent-run --dev`: a dev Manager in this process, and a first test through it on loopback."""
 
 import errno
+import os
 import secrets
 import socket
 import sys
@@ -11,10 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-import gevent
 import msgspec
+from gevent.event import Event
 
 from agent.errors import ConfigError, SelfTestFailed
+from agent.logs import STDOUT
 
 FIRST_PORT = 8000
 PORTS_TRIED = 100
@@ -36,7 +38,7 @@ class Demo:
             from agent.dev.server import DevManager
             from agent.dev.store import Store
         except ModuleNotFoundError as error:
-            advice = "pip install 'iperf-orchestrator-agent[dev]', or pip install flask"
+            advice = "run: pip install flask"
             raise ConfigError(
                 f"--dev needs {error.name}, which is not installed: {advice}"
             ) from error
@@ -57,10 +59,10 @@ class Demo:
         if port != FIRST_PORT:
             click.echo(f"Port {FIRST_PORT} is taken: the dev Manager uses {port}.")
 
-    def self_test(self) -> None:
+    def self_test(self, stopping: Event) -> None:
         """One TCP test through the ordinary tasks, with a progress bar and a summary.
 
-        Raises SelfTestFailed.
+        It is given up without a word once `stopping` is set. Raises SelfTestFailed.
         """
         exercise = self.store.create_exercise("self-test", TEST_SECONDS)
         test = self.store.add_test(
@@ -71,7 +73,9 @@ class Demo:
             options={"client_delay_seconds": CLIENT_DELAY},
         )
         self.store.start_exercise(exercise.id)
-        self._show_progress(test.client_task.id)
+        self._show_progress(test.client_task.id, stopping)
+        if stopping.is_set():
+            return
         client = self.store.task(test.client_task.id)
         if client.status != "succeeded":
             raise SelfTestFailed(f"the test on loopback {client.status}: {client.error}")
@@ -84,8 +88,8 @@ class Demo:
     def _result(self, task_id: int) -> bytes:
         return bytes(self.store.task(task_id).result)
 
-    def _show_progress(self, task_id: int) -> None:
-        """Wait for the client task's end; on a terminal a bar shows the time."""
+    def _show_progress(self, task_id: int, stopping: Event) -> None:
+        """Wait for the client task's end, or for `stopping`; on a terminal a bar shows the time."""
         began = time.monotonic()
         label = f"Self-test: TCP over loopback, {TEST_SECONDS} s"
         steps = int(TEST_SECONDS / BAR_STEP)
@@ -95,7 +99,8 @@ class Demo:
                 if elapsed > TEST_SECONDS + PATIENCE:
                     raise SelfTestFailed("the test on loopback did not end in time")
                 bar.update(max(0, min(steps - 1, int(elapsed / BAR_STEP)) - bar.pos))
-                gevent.sleep(BAR_STEP)
+                if stopping.wait(BAR_STEP):
+                    return
             bar.update(steps - bar.pos)
 
 
@@ -106,7 +111,7 @@ def demo_settings(given: Mapping[str, str]) -> Iterator[tuple[Demo, dict[str, st
     try:
         with TemporaryDirectory(prefix="iperf-agent-") as state:
             own = {"manager_url": demo.manager.url, "state_dir": state}
-            if sys.stdout.isatty() and not given.get("log_format"):
+            if os.isatty(STDOUT) and not given.get("log_format"):
                 own["log_format"] = "console"
             yield demo, {**given, **own}
     finally:

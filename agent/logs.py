@@ -16,10 +16,10 @@ import structlog
 from gevent.monkey import get_original
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("json", "console")
 MAX_PENDING_LINES = 10_000
 STDOUT = 1
+_FIRST_NAMES = ("timestamp", "level", "message")
+_stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
 # A progress bar may stand on a terminal's last line: go to its start and clear it.
 CLEAR_LINE = b"\r\x1b[K"
 
@@ -45,21 +45,26 @@ class LineWriter:
         if self._lines.qsize() >= MAX_PENDING_LINES:
             self._dropped += 1
             return
-        if self._dropped:
-            self._lines.put(f'{{"level":"warning","message":"{self._dropped} log lines dropped"}}')
-            self._dropped = 0
+        self._tell_dropped()
         self._lines.put(line)
 
     debug = info = warning = error = critical = write
 
     def close(self, timeout: float = 1.0) -> bool:
         """Write what is queued, for at most `timeout` seconds; False when time ran out."""
+        self._tell_dropped()
         self._lines.put(None)
         try:
             self._finished.get(timeout=timeout)
         except Empty:
             return False
         return True
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            event = {"level": "warning", "message": "log lines dropped", "count": self._dropped}
+            self._lines.put(_to_json(_stamp(None, "warning", event)))
+            self._dropped = 0
 
     def _write_lines(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -89,9 +94,9 @@ def configure(
 ) -> LineWriter:
     """Set structlog up for the whole process; close the returned writer as the last thing.
 
-    `level` is one of LEVELS, `style` one of FORMATS. `secret` gives the registration key as it
-    is now; whatever is logged, each text that holds it loses it. Raises OSError when `log_file`
-    cannot be opened.
+    `level` is debug, info, warning or error, `style` is json or console. `secret` gives the
+    registration key as it is now; whatever is logged, each text that holds it loses it. Raises
+    OSError when `log_file` cannot be opened.
     """
     writer = LineWriter(log_file)
     structlog.configure(
@@ -99,7 +104,7 @@ def configure(
             structlog.contextvars.merge_contextvars,
             _named(agent_name),
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _stamp,
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
             _redacting(secret),
@@ -128,7 +133,7 @@ def _named(agent_name: str) -> Processor:
 def _redacting(secret: Callable[[], str]) -> Processor:
     def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         key = secret()
-        return {name: _without(key, value) for name, value in event.items()} if key else event
+        return {name: _without(key, value) for name, value in event.items()}
 
     return redact
 
@@ -141,7 +146,9 @@ def _without(key: str, value: Any) -> Any:
         return {str(name): _without(key, item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without(key, item) for item in value]
-    return str(value).replace(key, "[hidden]")
+    # A name of a file need not be UTF-8, but a line of the log is.
+    text = str(value).encode(errors="backslashreplace").decode()
+    return text.replace(key, "[hidden]") if key else text
 
 
 def _renderer(style: str) -> Processor:
@@ -155,4 +162,5 @@ def _renderer(style: str) -> Processor:
 
 
 def _to_json(event: EventDict, **_: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    first = {name: event[name] for name in _FIRST_NAMES}
+    return msgspec.json.encode({**first, **event}, enc_hook=str).decode()

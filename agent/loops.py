@@ -71,8 +71,10 @@ def claim_loop(
     key = str(uuid.uuid4())
     last_task = time.monotonic()
     failures = backoff()
-    while not stop.is_set():
+    while True:
         gevent.wait([may_claim, stop], count=1)
+        if stop.is_set():
+            return
         began = time.monotonic()
         try:
             claim = client.claim(key)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 from dotenv import dotenv_values
 
+from agent import values
 from agent.config import settings
 
 DEFAULT_ENV_FILE = ".env"
@@ -33,7 +34,16 @@ class GroupedCommand(click.Command):
                 groups.setdefault(group, []).append(record)
         for group, records in groups.items():
             with formatter.section(group):
-                formatter.write_dl(records, col_max=44)
+                formatter.write_dl(records, col_max=46)
+
+
+def seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
+    """The callback of an option that takes seconds; raises click.BadParameter."""
+    kind = values.seconds(0, 86400)
+    try:
+        return None if given is None else float(kind.read(given))
+    except ValueError as error:
+        raise click.BadParameter(f"{given!r}: must be {kind.accepted}", ctx, parameter) from error
 
 
 def setting_options() -> list[click.Parameter]:
@@ -41,13 +51,13 @@ def setting_options() -> list[click.Parameter]:
     options: list[click.Parameter] = []
     for field in settings():
         data = field.metadata
-        default = f" [default: {data['default']}]" if data["default"] else ""
+        default = f" [{data['default']}]" if data["default"] else ""
         options.append(
             SettingOption(
                 [f"--{field.name.replace('_', '-')}"],
                 envvar=data["variable"],
                 show_envvar=False,
-                metavar=f"{data['variable']}",
+                metavar=data["variable"],
                 help=f"{data['about']}{default}",
                 group=data["group"],
             )
@@ -65,17 +75,17 @@ def load_env_file(
     """
     try:
         with open(given or DEFAULT_ENV_FILE, encoding="utf-8") as file:
-            lines = dotenv_values(stream=file)
+            lines = dotenv_values(stream=file, interpolate=False)
     except FileNotFoundError as error:
         if given is None:
             return {}
         raise click.BadParameter(f"{given} is not there", ctx, parameter) from error
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{given or DEFAULT_ENV_FILE}: {error}", ctx, parameter) from error
-    values = {name: value for name, value in lines.items() if value}
+    given_here = {name: value for name, value in lines.items() if value}
     ctx.default_map = {
-        field.name: values[field.metadata["variable"]]
+        field.name: given_here[field.metadata["variable"]]
         for field in settings()
-        if field.metadata["variable"] in values
+        if field.metadata["variable"] in given_here
     }
-    return values
+    return given_here

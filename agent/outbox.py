@@ -12,13 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import gevent
 import msgspec
 import structlog
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from agent.client import Body, ManagerClient
-from agent.errors import KeyRefused, ManagerUnavailable, ResultTooLarge, TaskRefused
+from agent.errors import (
+    AgentUnknown,
+    KeyRefused,
+    ManagerUnavailable,
+    ResultTooLarge,
+    TaskError,
+    TaskRefused,
+)
 from agent.iperf3 import documents
 from agent.timing import KEY_REFUSED_PAUSE, backoff
 from agent.wire import Document, Outcome
@@ -78,8 +86,12 @@ class Outbox:
         self._enqueue(task_id, _Message(outcome=outcome))
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until the Manager has everything; False if it has not."""
-        return bool(self._empty.wait(timeout))
+        """Wait up to `timeout` seconds until the Manager has everything; False if it has not.
+
+        Ends early when nothing more will be sent.
+        """
+        gevent.wait([self._empty, self._stop], timeout, count=1)
+        return bool(self._empty.is_set())
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -111,13 +123,16 @@ class Outbox:
                 with self._slots:
                     self._send(task_id, message)
                 return True
-            except ResultTooLarge as error:
+            except (ResultTooLarge, TaskError) as error:
                 if not self._make_smaller(message, str(error)):
                     return True
                 continue
             except TaskRefused as error:
                 self._settle_refusal(task_id, message, error)
                 return True
+            except AgentUnknown:
+                self.stop()
+                raise
             except KeyRefused as error:
                 delay = KEY_REFUSED_PAUSE
                 log.error("the Manager refuses the key", error=str(error))
@@ -150,6 +165,7 @@ class Outbox:
         message.level += 1
         if message.outcome is None or message.level >= len(LEFT_OUT):
             log.error("the Manager takes no result of this size: given up", error=error)
+            _remove_document(message.outcome)
             return False
         log.warning("too large for the Manager", error=error, left_out=LEFT_OUT[message.level])
         return True
@@ -164,8 +180,7 @@ class Outbox:
             log.info("the Manager has it already", status=sent)
         else:
             log.error("the Manager refuses it: given up", status=sent, error=str(error))
-        if message.outcome:
-            _remove_document(message.outcome)
+        _remove_document(message.outcome)
 
 
 def encode(outcome: Outcome, level: int = 0) -> Body:
@@ -196,7 +211,7 @@ def _content(document: Document) -> bytes:
         return file.read(document.end - document.start)
 
 
-def _remove_document(outcome: Outcome) -> None:
+def _remove_document(outcome: Outcome | None) -> None:
     """The Manager has it, or will never take it."""
-    if outcome.document:
+    if outcome and outcome.document:
         os.unlink(outcome.document.path)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import gevent
 from gevent import subprocess
@@ -23,6 +24,8 @@ from gevent.event import Event
 from agent.errors import ChildError
 
 _PR_SET_PDEATHSIG = 1
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
 _LIBC = ctypes.CDLL(None)
 # What iperf3 needs of the environment. The rest, and above all the key, stays with the agent.
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
@@ -35,8 +38,7 @@ class ChildProcess:
     """A running child of ours. Its stdout goes to the file `stdout`, its stderr to `stderr`.
 
     An unread pipe would block iperf3's exit, and one that a grandchild holds open would block
-    the agent: files do neither. They are opened for appending, so that they can be cut short
-    while the child writes. `ended` is set when the child has ended and was reaped.
+    the agent: files do neither. `ended` is set when the child has ended and was reaped.
     """
 
     def __init__(self, argv: list[str], stdout: Path, stderr: Path) -> None:
@@ -45,20 +47,14 @@ class ChildProcess:
         self.stdout = stdout
         self.stderr = stderr
         try:
-            with open(stdout, "ab") as out, open(stderr, "ab") as err:
-                self._popen = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
-                    stdout=out,
-                    stderr=err,
-                    env=_environment(),
-                    start_new_session=True,
-                    preexec_fn=_dying_with(os.getpid()) if sys.platform == "linux" else None,
-                )
-        except OSError as error:
+            with open(stdout, "wb") as out, open(stderr, "wb") as err:
+                self._popen = _started(argv, out, err)
+        except (OSError, ChildError) as error:
             stdout.unlink(missing_ok=True)
             stderr.unlink(missing_ok=True)
-            raise _not_started(argv[0], error) from error
+            if isinstance(error, ChildError):
+                raise
+            raise ChildError("other", f"no place for what {argv[0]} writes: {error}") from error
         pid = self._popen.pid
         assert pid is not None
         self.pid = pid
@@ -79,6 +75,18 @@ class ChildProcess:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 with memoryview(mapped) as whole, whole[start:] as view:
                     yield view
+
+    def forget(self, end: int) -> None:
+        """Give the disk what stdout holds before byte `end` back, and leave the size as it is.
+
+        The file cannot be cut short instead: the child may write at any moment. Where a file
+        system has no holes, the space stays taken until the file is removed.
+        """
+        if sys.platform != "linux":
+            return
+        with open(self.stdout, "rb+") as file:
+            mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+            _LIBC.fallocate(file.fileno(), mode, ctypes.c_int64(0), ctypes.c_int64(end))
 
     @property
     def exit_code(self) -> int | None:
@@ -140,28 +148,45 @@ def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: in
     while True:
         left = until - time.monotonic()
         gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
+        if os.stat(child.stdout).st_size > max_output_bytes:
+            return Ending.OUTPUT
         if child.ended.is_set():
             return Ending.ENDED
         if stop.is_set():
             return Ending.STOPPED
-        if os.stat(child.stdout).st_size > max_output_bytes:
-            return Ending.OUTPUT
         if left <= OUTPUT_LOOK:
             return Ending.TIME
 
 
 def text_output(argv: list[str], timeout: float) -> str:
     """What a short command prints; raises ChildError when it cannot be run or hangs."""
+    command = _started(argv, subprocess.PIPE, subprocess.STDOUT)
+    output: bytes
     try:
-        done = subprocess.run(
-            argv, capture_output=True, timeout=timeout, env=_environment(), start_new_session=True
-        )
+        output, _ = command.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
+        # Its children too, or they would hold the pipe.
+        assert command.pid is not None
+        os.killpg(command.pid, signal.SIGKILL)
+        command.wait()
         raise ChildError("other", f"{argv[0]} did not answer within {timeout:g} s") from error
+    return output.decode(errors="replace")
+
+
+def _started(argv: list[str], out: Any, err: Any) -> subprocess.Popen:
+    """Start a command in a session of its own, to die with the agent; raises ChildError."""
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
+            stdout=out,
+            stderr=err,
+            env=_environment(),
+            start_new_session=True,
+            preexec_fn=_dying_with(os.getpid()) if sys.platform == "linux" else None,
+        )
     except OSError as error:
         raise _not_started(argv[0], error) from error
-    output: bytes = done.stdout + done.stderr
-    return output.decode(errors="replace")
 
 
 def _environment() -> dict[str, str]:

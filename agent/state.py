@@ -13,7 +13,8 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         """Make the directory if need be, and lock it for the life of this process.
 
-        Raises StateLocked when another process has it, ConfigError when it cannot be written.
+        What an earlier process left in `children` is removed. Raises StateLocked when another
+        process has the directory, ConfigError when it cannot be written.
         """
         self.children = path / "children"
         try:
@@ -28,5 +29,8 @@ class StateDirectory:
         except BlockingIOError as error:
             advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
             raise StateLocked(f"another agent runs in {path}: {advice}") from error
-        for left in self.children.iterdir():
-            left.unlink()
+        try:
+            for left in self.children.iterdir():
+                left.unlink()
+        except OSError as error:
+            raise ConfigError(f"STATE_DIR {path} cannot be cleared: {error}: remove it") from error

@@ -33,7 +33,7 @@ def url() -> Kind:
         parts = urlsplit(text)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if re.search(r"[\s?#@]", text):
             raise ValueError
         return text.rstrip("/")
 
@@ -48,7 +48,7 @@ def name() -> Kind:
             raise ValueError
         return text
 
-    return Kind("1 to 64 letters, digits, dots, dashes and underscores", read)
+    return Kind("1 to 64 letters, digits, _, . and -, the first no . or -", read)
 
 
 def one_of(*choices: str) -> Kind:
@@ -83,7 +83,7 @@ def seconds(low: float, high: float) -> Kind:
             raise ValueError
         return number
 
-    return Kind(f"a number of seconds from {low:g} to {high:g}", read)
+    return Kind(f"a number of seconds from {low} to {high}", read)
 
 
 def size(low: int) -> Kind:
@@ -111,14 +111,21 @@ def _scaled(unit: int, low: int) -> Callable[[str], int]:
 
 def path() -> Kind:
     """A path; `~` is the home directory."""
-    return Kind("a path", lambda text: Path(text).expanduser())
+    return Kind("a path", _expanded)
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # nobody of that name, or no home
+        raise ValueError from error
 
 
 def readable_file() -> Kind:
     """A file that this user can read."""
 
     def read(text: str) -> Path:
-        found = Path(text).expanduser()
+        found = _expanded(text)
         if not found.is_file() or not os.access(found, os.R_OK):
             raise ValueError
         return found
@@ -127,8 +134,15 @@ def readable_file() -> Kind:
 
 
 def address() -> Kind:
-    """An IPv4 or IPv6 address."""
-    return Kind("an IP address", lambda text: str(ipaddress.ip_address(text)))
+    """An IPv4 or IPv6 address that others can send to."""
+
+    def read(text: str) -> str:
+        found = ipaddress.ip_address(text)
+        if found.is_unspecified or found.is_multicast:
+            raise ValueError
+        return str(found)
+
+    return Kind("an IP address of this host, like 192.0.2.7", read)
 
 
 def networks() -> Kind:
@@ -145,7 +159,7 @@ def host_port() -> Kind:
 
     def read(text: str) -> tuple[str, int]:
         parts = urlsplit(f"//{text}")
-        if not parts.hostname or not parts.port or parts.path or parts.username:
+        if not parts.hostname or not parts.port or re.search(r"[\s/?#@]", text):
             raise ValueError
         return parts.hostname, parts.port
 

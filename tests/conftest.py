@@ -32,6 +32,18 @@ def fixture_bench(tmp_path: Path) -> Iterator[Bench]:
     yield from _running(Bench(Store(), tmp_path))
 
 
+@pytest.fixture(name="working", scope="module")
+def fixture_working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A dev Manager with agent a1 at work, the same for all tests of a module."""
+    bench = Bench(Store(), tmp_path_factory.mktemp("working"))
+    bench.manager.start()
+    try:
+        bench.agent(HEARTBEAT_INTERVAL="0.2", STOP_GRACE="1").wait_for("registered")
+        yield bench
+    finally:
+        bench.close()
+
+
 @pytest.fixture(name="todays_bench")
 def fixture_todays_bench(tmp_path: Path) -> Iterator[Bench]:
     """The same with a Manager as it is today: no long poll, no replay, no cancel list."""

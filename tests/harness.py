@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gevent.event import Event
 from agent.dev.records import Task
 from agent.dev.server import DevManager
 from agent.dev.store import Store
+from agent.listening import ListenTable
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0
@@ -105,7 +107,7 @@ class Bench:
         self.store = store
         self.directory = directory
         self.manager = DevManager(store, "127.0.0.1", 0)
-        self._agents: list[AgentProcess] = []
+        self.agents: list[AgentProcess] = []
         for number in (1, 2):
             store.add_agent(f"a{number}", f"key-{number}")
 
@@ -120,7 +122,7 @@ class Bench:
             **variables,
         }
         agent = AgentProcess(*arguments, cwd=self.directory, **settings)
-        self._agents.append(agent)
+        self.agents.append(agent)
         return agent
 
     def task(self, task_type: str, number: int = 1, **payload: Any) -> Task:
@@ -143,9 +145,28 @@ class Bench:
 
     def close(self) -> None:
         """End what still runs."""
-        for agent in self._agents:
+        for agent in self.agents:
             agent.close()
         self.manager.stop()
+
+
+def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
+    """Look every 10 ms until `condition()` holds; fails the test if it never does."""
+    with gevent.Timeout(timeout, AssertionError("it never came about")):
+        while not condition():
+            gevent.sleep(0.01)
+
+
+@contextmanager
+def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
+    """An iperf3 server that no agent knows of, from its listening until the block's end."""
+    argv = ["iperf3", "-s", "-p", str(port), *options]
+    with open(os.devnull, "wb") as nowhere, subprocess.Popen(argv, stdout=nowhere) as server:
+        try:
+            until(lambda: ListenTable().holds(server.pid, port))
+            yield server
+        finally:
+            server.kill()
 
 
 def free_port() -> int:
@@ -159,6 +180,6 @@ def is_running(pid: int) -> bool:
     """Whether a process of that id is there and is no zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"

@@ -12,8 +12,8 @@ CHUNK_BYTES = 64 * 1024
 class Body:
     """`prefix`, then a part of a file, then `suffix`.
 
-    `progress` is called before each piece of the file. The pieces are small and the hub turns
-    between them, so that 100 MB hold up nobody.
+    `progress` is called before each piece. The pieces are small and the hub turns between them,
+    so that 100 MB hold up nobody.
     """
 
     def __init__(
@@ -29,20 +29,30 @@ class Body:
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces in order; raises OSError when the file is shorter than the document."""
-        yield self._prefix
-        if self._document:
-            yield from self._file_part(self._document)
-        yield self._suffix
+        for piece in self._pieces():
+            self.progress()
+            yield piece
+            gevent.sleep(0)
 
-    def _file_part(self, document: Document) -> Iterator[bytes]:
-        with open(document.path, "rb") as file:
-            file.seek(document.start)
-            left = document.end - document.start
-            while left:
-                chunk = file.read(min(CHUNK_BYTES, left))
-                if not chunk:
-                    raise OSError(f"{document.path} is shorter than its document")
-                left -= len(chunk)
-                self.progress()
-                yield chunk
-                gevent.sleep(0)
+    def _pieces(self) -> Iterator[bytes]:
+        yield from _chunks(self._prefix)
+        if self._document:
+            yield from _file_part(self._document)
+        yield from _chunks(self._suffix)
+
+
+def _chunks(content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), CHUNK_BYTES):
+        yield content[start : start + CHUNK_BYTES]
+
+
+def _file_part(document: Document) -> Iterator[bytes]:
+    with open(document.path, "rb") as file:
+        file.seek(document.start)
+        left = document.end - document.start
+        while left:
+            chunk = file.read(min(CHUNK_BYTES, left))
+            if not chunk:
+                raise OSError(f"{document.path} is shorter than its document")
+            left -= len(chunk)
+            yield chunk

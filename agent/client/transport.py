@@ -86,10 +86,9 @@ class Transport:
         headers: Mapping[str, str],
     ) -> tuple[int, Answer]:
         """One request. The timer is around all of it: requests' own is for each read."""
-        limit = gevent.Timeout(deadline)
+        limit = _Limit(deadline)
         if isinstance(data, Body):
-            data.progress = lambda: _restart(limit)
-        limit.start()
+            data.progress = limit.restart
         session = self._take_session()
         try:
             with session.request(
@@ -98,12 +97,10 @@ class Transport:
                 data=data,
                 headers=headers,
                 stream=True,
-                # A redirect would carry the key to another host.
-                allow_redirects=False,
             ) as response:
                 content, whole = _read(response)
         except gevent.Timeout as timeout:
-            if timeout is not limit:
+            if timeout is not limit.timeout:
                 raise
             raise ManagerUnavailable(f"{path}: no answer within {deadline:g} s") from None
         finally:
@@ -122,7 +119,7 @@ class Transport:
         return self._new_session()
 
     def _new_session(self) -> requests.Session:
-        session = requests.Session()
+        session = _Session()
         # .netrc, proxies and REQUESTS_CA_BUNDLE stay out, or they would override what was set.
         session.trust_env = False
         if not is_loopback(self._access.url):
@@ -133,9 +130,28 @@ class Transport:
         return session
 
 
-def _restart(limit: gevent.Timeout) -> None:
-    limit.cancel()
-    limit.start()
+class _Limit:
+    """A running gevent.Timeout that can begin anew; its own `start` would resume what was left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.timeout = gevent.Timeout.start_new(seconds)
+
+    def restart(self) -> None:
+        """Have all of the time again."""
+        self.close()
+        self.timeout = gevent.Timeout.start_new(self._seconds)
+
+    def close(self) -> None:
+        """Let no time run any more."""
+        self.timeout.close()
+
+
+class _Session(requests.Session):
+    """A session for which no answer is a redirect: one would carry the key to another host."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: not even looked at, as requests raises ValueError for what is no URL."""
 
 
 def _read(response: requests.Response) -> tuple[bytes, bool]:

@@ -176,7 +176,7 @@ devices = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", fullmatch=True)
 zones = st.from_regex(r"[A-Za-z0-9_.:-]{1,15}", fullmatch=True)
 hosts = st.one_of(
     addresses,
-    st.from_regex(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,40}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,20}(\.[A-Za-z0-9_-]{1,20}){0,3}", fullmatch=True),
     st.builds("{}%{}".format, st.ip_addresses(v=6), zones),
 )
 shared_keys = {

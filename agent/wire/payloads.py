@@ -1,37 +1,58 @@
-"""What the Manager and the agent say to each other, as types (see docs/protocol.md).
-
-Everything that comes from the Manager is checked here and nowhere else. A task's payload stays
-raw until it is decoded by `server_payload` or `client_payload`: a task whose payload does not
-fit is still a task, and fails with a message.
-"""
+"""The payloads of tasks: what is accepted, and in which words the rest is refused."""
 
 import ipaddress
+import re
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
 
 from agent.errors import TaskError
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 # Only what a host name, an address or an IPv6 zone can consist of, and never a leading dash.
-Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*\Z", max_length=253)]
+Host = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*\Z",
+        max_length=253,
+        description="a host name or an IP address",
+    ),
+]
 # The kernel's IFNAMSIZ is 16 with the closing NUL.
-Device = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}\Z")]
+Device = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}\Z",
+        description="the name of a network interface",
+    ),
+]
 # The kernel's TCP_CA_NAME_MAX is 16 with the closing NUL.
-Algorithm = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,14}\Z")]
-DscpName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,9}\Z")]
+Algorithm = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,14}\Z",
+        description="the name of a congestion control, like cubic",
+    ),
+]
+DscpName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,9}\Z",
+        description="the name of a DSCP class, like af11",
+    ),
+]
 Core = Annotated[int, Meta(ge=0, le=999)]
-CorePair = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(,[0-9]{1,3})?\Z")]
+CorePair = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{1,3}(,[0-9]{1,3})?\Z",
+        description='cores of the client and the server, like "0,1"',
+    ),
+]
 IpVersion = Literal[4, 6]
-
-
-class Task(Struct, frozen=True):
-    """One task as it was claimed. `payload` is the undecoded JSON of its parameters."""
-
-    id: int
-    type: str
-    payload: msgspec.Raw = msgspec.Raw(b"{}")
+Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 class ServerPayload(Struct, frozen=True):
@@ -47,7 +68,7 @@ class ServerPayload(Struct, frozen=True):
     ip_version: IpVersion | None = None
     one_off: bool = False
     affinity: Core | None = None
-    max_seconds: Annotated[float, Meta(gt=0)] | None = None
+    max_seconds: Seconds | None = None
 
 
 class ClientPayload(Struct, frozen=True):
@@ -93,114 +114,10 @@ class ClientPayload(Struct, frozen=True):
     udp_counters_64bit: bool = False
 
 
-class AgentRecord(Struct):
-    """The answer to `register`, without the key that it also carries."""
-
-    id: int
-    name: str = ""
-    first_registered: str | None = None
-
-
-class HeartbeatAnswer(Struct):
-    """The answer to `heartbeat`; `cancel` lists tasks whose children are to be stopped."""
-
-    pull_tasks: bool = True
-    cancel: list[int] = []
-
-
-class ClaimAnswer(Struct):
-    """The answer to `claim`."""
-
-    task: Task | None = None
-
-
-class Acknowledged(Struct):
-    """The answer to `started` and `result`: the task, of which only the id is read."""
-
-    id: int
-
-
-class Health(Struct):
-    """The answer to `/healthz`."""
-
-    ok: bool
-
-
-class RefusalDetails(Struct, frozen=True):
-    """What a refusal says about the task."""
-
-    current_status: str | None = None
-
-
-class RefusalDetail(Struct, frozen=True):
-    """The inner part of the Manager's 400 and 401 answers."""
-
-    error: str = ""
-    details: RefusalDetails | None = None
-
-
-class Refusal(Struct):
-    """The Manager's refusals: 404 says `error` at the top, 400 and 401 inside `detail`."""
-
-    error: str = ""
-    detail: RefusalDetail = RefusalDetail()
-
-
-class RunningRow(Struct, omit_defaults=True):
-    """One row of the heartbeat's `running` list; `started_at` is UTC in ISO 8601."""
-
-    type: Literal["server", "client"]
-    port: int
-    pid: int
-    task_id: int
-    started_at: str
-
-
-class Report(Struct, omit_defaults=True):
-    """The `agent` key of a result: how it was measured, and what a reader should know."""
-
-    version: str = ""
-    iperf3_version: str = ""
-    argv: list[str] = []
-    attempts: int = 0
-    started_at: str = ""
-    finished_at: str = ""
-    interface: str = ""
-    mtu: int = 0
-    speed_mbps: int = 0
-    kernel: str = ""
-    congestion: str = ""
-    warnings: list[str] = []
-    error_class: str = ""
-    ended: str = ""
-    truncated: str = ""
-
-
-class Document(Struct, frozen=True):
-    """One JSON object inside a file that iperf3 wrote: the bytes from `start` up to `end`."""
-
-    path: str
-    start: int
-    end: int
-
-
-class Outcome(Struct, frozen=True):
-    """What is reported of a task: at most one of `document` and `answer` beside the report.
-
-    `stderr` is what an operator reads at the Manager; `answer` holds the agent's own keys of
-    the result (`started`, `killed`, ...).
-    """
-
-    status: Literal["succeeded", "failed"]
-    report: Report
-    exit_code: int = 0
-    stderr: str = ""
-    answer: dict[str, bool | int] = {}
-    document: Document | None = None
-
-
 # msgspec lets the last two through for bad UTF-8 and for a thousand levels of nesting.
 _UNFIT = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_KEY = re.compile(r" - at `\$\.(\w+)`\Z")
+_SHOWN = 60
 _Payload = TypeVar("_Payload", ServerPayload, ClientPayload)
 
 
@@ -215,9 +132,7 @@ def client_payload(raw: msgspec.Raw) -> ClientPayload:
     """Decode the payload of an `iperf_client_run` task; raises TaskError(`bad_payload`)."""
     payload = _decode_payload(raw, ClientPayload)
     _check_bind(payload.bind)
-    # iperf3 would read `name%device` as --bind-dev; a zone belongs to an IPv6 address alone.
-    if "%" in payload.server_ip and not _is_address(payload.server_ip):
-        raise TaskError("bad_payload", "payload: server_ip has a % that is no IPv6 zone")
+    _check_host(payload.server_ip)
     if payload.reverse and payload.bidir:
         raise TaskError("bad_payload", "payload: give reverse or bidir, not both")
     if payload.tos is not None and payload.dscp is not None:
@@ -238,7 +153,42 @@ def _decode_payload(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
     try:
         return msgspec.json.decode(raw, type=kind)
     except _UNFIT as error:
-        raise TaskError("bad_payload", f"payload does not fit: {error}") from error
+        raise TaskError("bad_payload", f"payload: {_fault(error, raw, kind)}") from error
+
+
+def _fault(error: Exception, raw: msgspec.Raw, kind: type[_Payload]) -> str:
+    """What is wrong with a payload: the key, what it may be, and what it is."""
+    place = _KEY.search(str(error))
+    if place is None:
+        return str(error)
+    key = place[1]
+    shape = inspect.type_info(kind)
+    assert isinstance(shape, inspect.StructType)
+    accepted = next(_in_words(field.type) for field in shape.fields if field.name == key)
+    given = bytes(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[key]).decode(
+        errors="replace"
+    )
+    shown = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
+    return f"{key} must be {accepted}, not {shown}"
+
+
+def _in_words(kind: inspect.Type) -> str:
+    """What a type of ours accepts."""
+    match kind:
+        case inspect.UnionType(types):
+            known = (_in_words(each) for each in types if not isinstance(each, inspect.NoneType))
+            return " or ".join(known)
+        case inspect.LiteralType(values):
+            return " or ".join(map(str, values))
+        case inspect.Metadata(extra_json_schema={"description": words}):
+            return str(words)
+        case inspect.IntType(ge=least, le=most):
+            return f"a whole number from {least} to {most}"
+        case inspect.FloatType(ge=least, le=most):
+            return f"a number from {least} to {most}"
+        case inspect.BoolType():
+            return "true or false"
+    raise AssertionError(f"no words for {kind}")
 
 
 def _is_address(text: str) -> bool:
@@ -247,6 +197,13 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_host(host: str) -> None:
+    """Let addresses and names pass; iperf3 would read `name%device` as --bind-dev."""
+    if not _is_address(host) and not _NAME.fullmatch(host):
+        words = "a host name, of labels of 1 to 63 characters, or an IP address"
+        raise TaskError("bad_payload", f"payload: server_ip must be {words}, not {host!r}")
 
 
 def _check_bind(bind: str | None) -> None:

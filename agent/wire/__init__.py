@@ -1,0 +1,50 @@
+"""What the Manager and the agent say to each other, as types (see docs/protocol.md).
+
+Everything that comes from the Manager is checked here and nowhere else. A task's payload stays
+raw until it is decoded by `server_payload` or `client_payload`: a task whose payload does not
+fit is still a task, and fails with a message.
+"""
+
+from agent.wire.messages import (
+    Acknowledged,
+    AgentRecord,
+    ClaimAnswer,
+    Document,
+    Health,
+    HeartbeatAnswer,
+    Outcome,
+    Refusal,
+    RefusalDetail,
+    RefusalDetails,
+    Report,
+    RunningRow,
+    Task,
+)
+from agent.wire.payloads import (
+    ClientPayload,
+    ServerPayload,
+    client_payload,
+    server_payload,
+    unknown_keys,
+)
+
+__all__ = [
+    "Acknowledged",
+    "AgentRecord",
+    "ClaimAnswer",
+    "ClientPayload",
+    "Document",
+    "Health",
+    "HeartbeatAnswer",
+    "Outcome",
+    "Refusal",
+    "RefusalDetail",
+    "RefusalDetails",
+    "Report",
+    "RunningRow",
+    "ServerPayload",
+    "Task",
+    "client_payload",
+    "server_payload",
+    "unknown_keys",
+]

@@ -1,0 +1,100 @@
+"""`agent-run --check`: what it says, its exit codes, and that it changes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.command import NO_MANAGER, Ended, run
+from tests.faulty import raw_reply
+from tests.harness import Bench
+from tests.servers import MakeManager
+
+CANARY = "canary-77aa"
+
+
+def check(directory: Path, url: str, **variables: str) -> Ended:
+    """Check an agent of this directory against the Manager at this URL."""
+    settings = {
+        "MANAGER_URL": url,
+        "AGENT_NAME": "a1",
+        "AGENT_KEY": CANARY,
+        "STATE_DIR": str(directory / "state"),
+        **variables,
+    }
+    ended = run("--check", cwd=directory, **settings)
+    assert "Traceback" not in ended.errors
+    assert CANARY not in ended.output + ended.errors
+    return ended
+
+
+def marks(ended: Ended) -> dict[str, str]:
+    """Each finding's mark: `ok` or `not ok`."""
+    lines = ended.output.splitlines()
+    return {line[8:24].strip(): line[:8].strip() for line in lines}
+
+
+def test_all_is_well_and_nothing_is_changed(bench: Bench) -> None:
+    ended = check(bench.directory, bench.manager.url)
+    assert (ended.code, ended.errors) == (0, "")
+    what = ("configuration", "state directory", "iperf3", "address", "Manager")
+    assert marks(ended) == {name: "ok" for name in what}
+    assert f"{bench.manager.url} answers" in ended.output
+    assert list(bench.directory.iterdir()) == []
+    assert bench.store.agent(1).first_registered is None
+    assert bench.store.agent(1).last_heartbeat is None
+
+
+def test_a_manager_that_is_away_is_69(tmp_path: Path) -> None:
+    ended = check(tmp_path, NO_MANAGER)
+    assert ended.code == 69
+    assert [name for name, mark in marks(ended).items() if mark != "ok"] == ["Manager"]
+    assert "Connection refused: check MANAGER_URL" in ended.output
+
+
+def test_a_manager_whose_name_nobody_knows_is_69(tmp_path: Path) -> None:
+    ended = check(tmp_path, "http://manager.invalid:8000")
+    assert ended.code == 69
+    assert "MANAGER_URL" in ended.output
+
+
+def test_a_server_that_is_no_manager_is_69(faulty: MakeManager, tmp_path: Path) -> None:
+    stranger = faulty(lambda _: raw_reply(b"<html>It works!</html>", Content_Type="text/html"))
+    ended = check(tmp_path, stranger.url)
+    assert ended.code == 69
+    assert "is not the Manager's" in ended.output
+    assert [request.path for request in stranger.requests] == ["/healthz"]
+    assert "x-agent-key" not in stranger.requests[0].headers
+
+
+@pytest.mark.parametrize("path", ["/no/such/iperf3", "/bin/true"])
+def test_without_iperf3_it_is_78_even_when_the_manager_is_away(tmp_path: Path, path: str) -> None:
+    ended = check(tmp_path, NO_MANAGER, IPERF3_PATH=path)
+    assert ended.code == 78
+    assert marks(ended)["iperf3"] == "not ok"
+    assert path in ended.output and "IPERF3_PATH" in ended.output
+
+
+def test_a_wrong_setting_is_78_before_anything_is_looked_at(tmp_path: Path) -> None:
+    ended = check(tmp_path, "manager")
+    assert (ended.code, ended.output) == (78, "")
+    assert "MANAGER_URL is 'manager'" in ended.errors
+
+
+@pytest.mark.parametrize(
+    ("variable", "what"), [("STATE_DIR", "state directory"), ("LOG_FILE", "log file")]
+)
+def test_a_path_with_a_file_in_its_way_is_78(bench: Bench, variable: str, what: str) -> None:
+    (bench.directory / "file").touch()
+    in_the_way = str(bench.directory / "file" / "below")
+    ended = check(bench.directory, bench.manager.url, **{variable: in_the_way})
+    assert ended.code == 78
+    assert [name for name, mark in marks(ended).items() if mark != "ok"] == [what]
+    assert f"cannot be written: set {variable}" in ended.output
+
+
+def test_a_log_file_that_can_be_made_is_well_and_is_not_made(bench: Bench) -> None:
+    path = bench.directory / "agent.log"
+    ended = check(bench.directory, bench.manager.url, LOG_FILE=str(path))
+    assert ended.code == 0
+    assert marks(ended)["log file"] == "ok"
+    assert not path.exists()

@@ -1,0 +1,106 @@
+"""Connections to the Manager: how they fail, how long they may take, when they are used again."""
+
+import time
+from socket import socket
+
+import pytest
+from gevent import sleep
+
+from agent.client.transport import Transport
+from agent.errors import ManagerUnavailable
+from tests.faulty import Request, well
+from tests.servers import MakeManager, access, client_of, reset, serving, silent
+
+SMALL_DEADLINE = 0.3
+
+
+def beat(url: str, deadline: float = SMALL_DEADLINE) -> None:
+    """One call with a small deadline."""
+    Transport(access(url)).call("POST", "/v1/agent/heartbeat", b"{}", {}, deadline)
+
+
+def test_a_refused_connection_is_an_unavailable_manager() -> None:
+    with socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(ManagerUnavailable, match="Connection refused"):
+            beat(f"http://127.0.0.1:{taken.getsockname()[1]}")
+
+
+def test_a_connection_reset_at_once_is_an_unavailable_manager() -> None:
+    with serving(reset) as url, pytest.raises(ManagerUnavailable, match="reset"):
+        beat(url, deadline=10)
+
+
+def test_a_connection_reset_after_the_request_is_an_unavailable_manager() -> None:
+    def read_and_reset(connection: socket) -> None:
+        connection.recv(65536)
+        reset(connection)
+
+    with serving(read_and_reset) as url, pytest.raises(ManagerUnavailable, match="reset"):
+        beat(url, deadline=10)
+
+
+def test_a_connection_closed_without_an_answer_is_an_unavailable_manager(
+    faulty: MakeManager,
+) -> None:
+    with pytest.raises(ManagerUnavailable, match="closed connection without response"):
+        beat(faulty(lambda _: b"").url, deadline=10)
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        pytest.param(b"", b"", id="silence"),
+        pytest.param(b"", b"H", id="status line"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", id="headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", b" ", id="body"),
+    ],
+)
+def test_a_call_ends_at_its_deadline_however_the_answer_drips(
+    faulty: MakeManager, head: bytes, piece: bytes
+) -> None:
+    def drip(request: Request) -> bytes:
+        request.socket.sendall(head)
+        while piece:
+            request.socket.sendall(piece)
+            sleep(0.05)
+        return silent(request)
+
+    manager = faulty(drip)
+    began = time.monotonic()
+    with pytest.raises(ManagerUnavailable, match="no answer within 0.3 s"):
+        beat(manager.url)
+    assert SMALL_DEADLINE * 0.9 <= time.monotonic() - began < SMALL_DEADLINE * 3
+
+
+def test_a_connection_is_used_again_within_two_seconds_and_not_later(
+    faulty: MakeManager,
+) -> None:
+    ports: list[int] = []
+
+    def note(request: Request) -> bytes:
+        ports.append(request.socket.getpeername()[1])
+        return well(request)
+
+    client = client_of(faulty(note))
+    client.claim("1")
+    client.claim("2")
+    sleep(2.1)
+    client.claim("3")
+    assert ports[0] == ports[1]
+    assert ports[1] != ports[2]
+
+
+def test_a_connection_that_the_manager_closed_meanwhile_costs_no_call(
+    faulty: MakeManager,
+) -> None:
+    def answer_and_close(request: Request) -> bytes:
+        request.socket.sendall(well(request))
+        return b""
+
+    manager = faulty(answer_and_close)
+    client = client_of(manager)
+    for number in range(5):
+        client.claim(str(number))
+        sleep(0.01)
+    assert len(manager.requests) == 5

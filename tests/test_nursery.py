@@ -1,0 +1,66 @@
+"""A greenlet that fails is noticed: the first failure is kept, a bug is logged."""
+
+import json
+
+import gevent
+import pytest
+import structlog
+
+from agent import logs
+from agent.errors import AgentUnknown, Crashed
+from agent.nursery import Nursery
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def test_a_greenlet_that_ends_well_is_no_failure() -> None:
+    nursery = Nursery()
+    nursery.spawn(lambda: None).join()
+    assert nursery.failure is None
+    assert not nursery.failed.is_set()
+
+
+def test_an_error_on_purpose_is_the_failure_as_it_is() -> None:
+    nursery = Nursery()
+    error = AgentUnknown("404")
+    nursery.spawn(fail, error)
+    assert nursery.failed.wait(5)
+    assert nursery.failure is error
+
+
+def test_the_first_failure_is_the_one_that_is_kept() -> None:
+    nursery = Nursery()
+    first = AgentUnknown("first")
+    gevent.joinall([nursery.spawn(fail, first), nursery.spawn(fail, AgentUnknown("second"))])
+    assert nursery.failure is first
+
+
+def test_a_greenlet_that_was_killed_is_no_failure() -> None:
+    nursery = Nursery()
+    greenlet = nursery.spawn(gevent.sleep, 60)
+    gevent.sleep(0)
+    greenlet.kill()
+    assert nursery.failure is None
+
+
+def test_a_bug_is_logged_as_one_line_with_its_traceback_and_without_the_key(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    nursery = Nursery()
+    writer = logs.configure("info", "json", "a1", lambda: "secret-key")
+    try:
+        nursery.spawn(fail, ZeroDivisionError("with secret-key in it")).join()
+    finally:
+        assert writer.close()
+        structlog.reset_defaults()
+    assert isinstance(nursery.failure, Crashed)
+    assert "ZeroDivisionError" in str(nursery.failure)
+    lines = [line for line in capfd.readouterr().out.splitlines() if "a bug" in line]
+    (line,) = lines
+    said = json.loads(line)
+    assert said["level"] == "error"
+    assert "Traceback" in said["exception"]
+    assert "in fail" in said["exception"]
+    assert "secret-key" not in line

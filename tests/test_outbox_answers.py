@@ -1,0 +1,194 @@
+"""What the outbox makes of the Manager's final answers, and of results that are too large."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent.iperf3.documents import shrink
+from agent.wire import Document, Outcome, Report
+from tests.faulty import Request, raw_reply, reply, well
+from tests.iperf3.recorded import run
+from tests.posting import post_to, with_document
+from tests.servers import MakeManager
+
+DOCUMENT = run("3.12", "tcp-parallel").stdout.rstrip()
+MEASURED = json.loads(DOCUMENT)
+# The document without its intervals, and what goes around it.
+SMALLEST = len(shrink(DOCUMENT, 2)) + 120
+SUCCEEDED = Outcome("succeeded", Report(), answer={"killed": True})
+
+
+def takes_up_to(size: int) -> Callable[[Request], bytes]:
+    """A Manager behind a proxy that takes bodies of at most so many bytes."""
+    return lambda request: (
+        well(request) if len(request.body) <= size else raw_reply(b"<html>", 413)
+    )
+
+
+def invalid_state(status: str) -> bytes:
+    detail = {"error": "invalid_task_state", "details": {"current_status": status}}
+    return reply({"detail": detail}, 400)
+
+
+def test_a_document_is_sent_untouched_and_its_file_goes_with_it(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    post = post_to(faulty(well))
+    path = tmp_path / "document"
+    path.write_bytes(b"stray text\n" + DOCUMENT + b"\nmore")
+    document = Document(str(path), 11, 11 + len(DOCUMENT))
+    post.outbox.put(7, Outcome("succeeded", Report(attempts=1), document=document))
+    assert post.outbox.flush(5)
+    (request,) = post.manager.requests
+    assert DOCUMENT[1:] in request.body
+    assert request.json()["result"] == {"agent": {"attempts": 1}, **MEASURED}
+    assert not path.exists()
+
+
+def test_a_document_stays_until_the_manager_has_it(faulty: MakeManager, tmp_path: Path) -> None:
+    path = tmp_path / "document"
+    there = []
+
+    def answer(request: Request) -> bytes:
+        there.append(path.exists())
+        return well(request) if len(there) > 1 else b""
+
+    post = post_to(faulty(answer))
+    post.outbox.put(7, with_document(path, DOCUMENT))
+    assert post.outbox.flush(10)
+    assert there == [True, True]
+    assert not path.exists()
+
+
+def test_a_result_too_large_for_the_manager_is_sent_without_the_streams(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    post = post_to(faulty(takes_up_to(len(DOCUMENT))))
+    post.outbox.put(7, with_document(tmp_path / "document", DOCUMENT))
+    assert post.outbox.flush(5)
+    first, second = post.manager.requests
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    result = second.json()["result"]
+    assert result.pop("agent") == {"version": "1", "truncated": "the streams of each interval"}
+    intervals = [{**interval, "streams": []} for interval in MEASURED["intervals"]]
+    assert result == {**MEASURED, "intervals": intervals}
+    assert not (tmp_path / "document").exists()
+
+
+def test_a_result_still_too_large_is_sent_without_the_intervals(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    post = post_to(faulty(takes_up_to(SMALLEST)))
+    with capture_logs() as logs:
+        post.outbox.put(7, with_document(tmp_path / "document", DOCUMENT))
+        assert post.outbox.flush(5)
+    assert logs[-1]["event"] == "result delivered"
+    result = post.manager.requests[-1].json()["result"]
+    assert result.pop("agent") == {"version": "1", "truncated": "the intervals"}
+    assert result == {**MEASURED, "intervals": []}
+    assert len(post.manager.requests) == 3
+
+
+def test_a_result_over_the_byte_budget_is_made_smaller_before_it_is_sent(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    post = post_to(faulty(well), max_result_bytes=SMALLEST)
+    post.outbox.put(7, with_document(tmp_path / "document", DOCUMENT))
+    assert post.outbox.flush(5)
+    (request,) = post.manager.requests
+    assert len(request.body) <= SMALLEST
+    assert request.json()["result"]["agent"]["truncated"] == "the intervals"
+    assert request.json()["result"]["end"] == MEASURED["end"]
+
+
+def test_a_document_of_another_shape_is_made_smaller_all_the_same(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    strange = json.dumps({"intervals": ["x" * 5000], "end": {"sum": 1}}).encode()
+    post = post_to(faulty(well), max_result_bytes=1000)
+    post.outbox.put(7, with_document(tmp_path / "document", strange))
+    assert post.outbox.flush(5)
+    assert post.nursery.failure is None
+    result = post.manager.requests[-1].json()["result"]
+    assert (result["intervals"], result["end"]) == ([], {"sum": 1})
+
+
+def test_a_result_that_no_size_satisfies_is_given_up_and_its_file_goes(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    post = post_to(faulty(takes_up_to(10)))
+    with capture_logs() as logs:
+        post.outbox.put(7, with_document(tmp_path / "document", DOCUMENT))
+        assert post.outbox.flush(5)
+    assert len(post.manager.requests) == 3
+    assert [line for line in logs if line["log_level"] == "error"]
+    assert not (tmp_path / "document").exists()
+
+
+@pytest.mark.parametrize(("call", "status"), [("result", "succeeded"), ("started", "running")])
+def test_a_refusal_that_names_the_status_sent_means_that_it_was_delivered(
+    faulty: MakeManager, call: str, status: str
+) -> None:
+    post = post_to(faulty(lambda _: invalid_state(status)))
+    with capture_logs() as logs:
+        if call == "result":
+            post.outbox.put(7, SUCCEEDED)
+        else:
+            post.outbox.started(7, 77)
+        assert post.outbox.flush(5)
+    assert post.manager.calls() == [call]
+    assert not [line for line in logs if line["log_level"] in ("warning", "error")]
+    assert post.canceled == []
+
+
+@pytest.mark.parametrize("call", ["result", "started"])
+def test_a_canceled_task_is_passed_on_and_counts_as_delivered(
+    faulty: MakeManager, tmp_path: Path, call: str
+) -> None:
+    post = post_to(faulty(lambda _: invalid_state("canceled")))
+    path = tmp_path / "document"
+    if call == "result":
+        post.outbox.put(7, with_document(path, DOCUMENT))
+    else:
+        post.outbox.started(7, 77)
+    assert post.outbox.flush(5)
+    assert post.canceled == [7]
+    assert post.manager.calls() == [call]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        invalid_state("failed"),
+        reply({"detail": {"error": "task_not_found"}}, 400),
+        reply({"detail": [{"msg": "does not fit"}]}, 422),
+        raw_reply(b"", 410),
+    ],
+)
+def test_any_other_final_refusal_is_logged_and_the_message_dropped(
+    faulty: MakeManager, tmp_path: Path, answer: bytes
+) -> None:
+    post = post_to(faulty(lambda _: answer))
+    path = tmp_path / "document"
+    with capture_logs() as logs:
+        post.outbox.put(7, with_document(path, DOCUMENT))
+        assert post.outbox.flush(5)
+    assert post.manager.calls() == ["result"]
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert line["event"] == "the Manager refuses it: given up"
+    assert not path.exists()
+    assert post.canceled == []
+
+
+def test_the_message_after_a_refused_one_still_goes(faulty: MakeManager) -> None:
+    post = post_to(
+        faulty(lambda request: raw_reply(b"", 410) if request.call == "started" else well(request))
+    )
+    post.outbox.started(7, 77)
+    post.outbox.put(7, SUCCEEDED)
+    assert post.outbox.flush(5)
+    assert post.manager.calls() == ["started", "result"]

@@ -1,0 +1,90 @@
+"""Uploads: the part of a file that is sent, and the time they may take."""
+
+import time
+from pathlib import Path
+from socket import SO_RCVBUF, SOL_SOCKET, socket
+
+import pytest
+from gevent import sleep
+
+from agent.client import Body, ManagerClient
+from agent.client.transport import Transport
+from agent.errors import ManagerUnavailable, ResultTooLarge
+from agent.wire import Document
+from tests.faulty import raw_reply, reply, well
+from tests.servers import MakeManager, access, client_of, serving
+
+SMALL_DEADLINE = 0.3
+MIB = 1024**2
+
+
+def test_a_part_of_a_file_is_sent_byte_for_byte(faulty: MakeManager, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 8192
+    path = tmp_path / "document"
+    path.write_bytes(content)
+    manager = faulty(well)
+    body = Body(b"before ", Document(str(path), 5, len(content) - 3), b" after")
+    client_of(manager).result(4, body, "key")
+    (request,) = manager.requests
+    expected = b"before " + content[5:-3] + b" after"
+    assert request.headers["content-length"] == str(len(expected)) == str(len(body))
+    assert "transfer-encoding" not in request.headers
+    assert request.body == expected
+
+
+def test_a_document_that_was_cut_short_is_not_sent_as_if_it_were_whole(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    path = tmp_path / "document"
+    path.write_bytes(b"x" * 100)
+    manager = faulty(well)
+    with pytest.raises(ManagerUnavailable, match="shorter than its document"):
+        client_of(manager).result(4, Body(b"", Document(str(path), 0, 200)), "k")
+    assert not [request for request in manager.requests if len(request.body) == 200]
+
+
+@pytest.mark.parametrize("source", ["file", "memory"])
+def test_an_upload_has_its_deadline_from_its_last_progress(tmp_path: Path, source: str) -> None:
+    size, deadline = 12 * MIB, 1.0
+
+    def read_slowly(connection: socket) -> None:
+        connection.setsockopt(SOL_SOCKET, SO_RCVBUF, MIB)
+        with connection, connection.makefile("rb") as stream:
+            while stream.readline() != b"\r\n":
+                pass
+            for _ in range(size // MIB):
+                stream.read(MIB)
+                sleep(0.12)
+            connection.sendall(reply({"id": 1}))
+
+    path = tmp_path / "document"
+    path.write_bytes(b"x" * size)
+    body = Body(b"", Document(str(path), 0, size)) if source == "file" else Body(b"x" * size)
+    began = time.monotonic()
+    with serving(read_slowly) as url:
+        Transport(access(url)).call("POST", "/result", body, {}, deadline)
+    assert time.monotonic() - began > deadline
+
+
+def test_an_upload_that_stalls_is_given_up() -> None:
+    def read_a_little(connection: socket) -> None:
+        connection.recv(1000)
+        sleep(SMALL_DEADLINE * 5)
+        connection.close()
+
+    began = time.monotonic()
+    body = Body(b"x" * (32 * MIB))
+    with serving(read_a_little) as url:
+        with pytest.raises(ManagerUnavailable, match="no answer within"):
+            Transport(access(url)).call("POST", "/result", body, {}, SMALL_DEADLINE)
+    assert time.monotonic() - began < SMALL_DEADLINE * 3
+
+
+def test_a_413_given_before_the_body_was_read_is_heard() -> None:
+    def refuse_and_close(connection: socket) -> None:
+        with connection:
+            connection.recv(1000)
+            connection.sendall(raw_reply(b"<html>", 413))
+
+    with serving(refuse_and_close) as url, pytest.raises(ResultTooLarge):
+        ManagerClient(access(url)).result(1, Body(b"x" * (32 * MIB)), "key")

@@ -1,0 +1,106 @@
+"""What each kind of value takes, what it makes of it, and what it refuses."""
+
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import values
+from agent.values import Kind
+
+GOOD: list[tuple[Kind, str, Any]] = [
+    (values.url(), "http://localhost:8000", "http://localhost:8000"),
+    (values.url(), "https://manager.example/base/", "https://manager.example/base"),
+    (values.url(), "http://[fd00::1]:8000", "http://[fd00::1]:8000"),
+    (values.name(), "a", "a"),
+    (values.name(), "rack-1.host_2", "rack-1.host_2"),
+    (values.name(), "x" * 64, "x" * 64),
+    (values.one_of("json", "console"), "JSON", "json"),
+    (values.whole(1, 128), "1", 1),
+    (values.whole(1, 128), "128", 128),
+    (values.seconds(0.1, 3600), "0.1", 0.1),
+    (values.seconds(0.1, 3600), "3600", 3600),
+    (values.size(65536), "65536", 65536),
+    (values.size(65536), "64k", 65536),
+    (values.size(65536), "64M", 64 * 1024**2),
+    (values.size(65536), "1T", 1024**4),
+    (values.rate(), "1", 1),
+    (values.rate(), "500M", 500 * 10**6),
+    (values.rate(), "10G", 10**10),
+    (values.path(), "/var/x", Path("/var/x")),
+    (values.path(), "~/x", Path.home() / "x"),
+    (values.address(), "192.0.2.7", "192.0.2.7"),
+    (values.address(), "FD00::0:1", "fd00::1"),
+    (values.networks(), "10.1.2.3/8", (ip_network("10.0.0.0/8"),)),
+    (
+        values.networks(),
+        "192.0.2.7, fd00::/8",
+        (ip_network("192.0.2.7/32"), ip_network("fd00::/8")),
+    ),
+    (values.host_port(), "127.0.0.1:9201", ("127.0.0.1", 9201)),
+    (values.host_port(), "[::1]:9201", ("::1", 9201)),
+    (values.host_port(), "localhost:1", ("localhost", 1)),
+]
+
+BAD: list[tuple[Kind, list[str]]] = [
+    (
+        values.url(),
+        [
+            "manager:8000",
+            "ftp://manager",
+            "http://",
+            "http://:8000",
+            "http://manager:0",
+            "http://manager:65536",
+            "http://manager:x",
+            "http://[::1",
+            "http://user@manager",
+            "http://user:pass@manager",
+            "http://manager/?",
+            "http://manager/?a=b",
+            "http://manager/#top",
+            "http://my manager",
+            "http://manager\n",
+        ],
+    ),
+    (values.name(), ["x" * 65, "a b", "a/b", "../a", ".a", "-a", "a\n", "é"]),
+    (values.one_of("json", "console"), ["jsonl", "json console"]),
+    (values.whole(1, 128), ["0", "129", "-1", "1.5", "many", "0x10", "9" * 5000]),
+    (values.seconds(0.1, 3600), ["0", "0.05", "3601", "-1", "nan", "inf", "-inf", "5s"]),
+    (values.size(65536), ["65535", "63K", "-1", "1.5M", "64MB", "64 M", "M", "9" * 19]),
+    (values.rate(), ["0", "-1", "1.5G", "10Gbit", "G"]),
+    (values.path(), ["~nobody-of-that-name/x"]),
+    (values.readable_file(), ["/no/such/file", "/", "~nobody-of-that-name/x"]),
+    (values.address(), ["localhost", "192.0.2", "192.0.2.7/32", "0.0.0.0", "::", "224.0.0.1"]),
+    (values.networks(), ["10.0.0.0/33", "localhost", "10.0.0.0/8,", "10.0.0.0/8;fd00::/8"]),
+    (
+        values.host_port(),
+        ["9201", ":9201", "host", "host:", "host:0", "host:65536", "::1:9201", "u@host:1"]
+        + ["host:1/x", "host:1?x", "host:1#x", "my host:1"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), GOOD)
+def test_a_good_text_becomes_its_value(kind: Kind, text: str, value: Any) -> None:
+    assert kind.read(text) == value
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in BAD for text in texts])
+def test_a_bad_text_is_refused(kind: Kind, text: str) -> None:
+    with pytest.raises(ValueError):
+        kind.read(text)
+
+
+def test_a_file_must_be_there_to_be_readable(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    with pytest.raises(ValueError):
+        values.readable_file().read(str(file))
+    file.touch()
+    assert values.readable_file().read(str(file)) == file
+
+
+def test_bounds_are_said_in_full() -> None:
+    assert values.seconds(0.1, 10**9).accepted == "a number of seconds from 0.1 to 1000000000"
+    assert values.whole(1, 100_000).accepted == "a whole number from 1 to 100000"
