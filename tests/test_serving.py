@@ -1,0 +1,133 @@
+"""Server tasks with real iperf3: proof of listening, documents, and how a server ends."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Bench, free_port, iperf3_server, is_running
+
+
+def test_a_server_is_a_success_once_it_listens_and_each_test_replaces_its_result(
+    working: Bench,
+) -> None:
+    port = free_port()
+    server = working.ended(working.task("iperf_server_start", port=port, udp=True))
+    first = working.result(server)
+    assert server.status == "succeeded"
+    assert (first["started"], first["port"], is_running(first["pid"])) == (True, port, True)
+    assert "-u" not in first["agent"]["argv"]
+    seen = []
+    for streams in (1, 2):
+        client = working.task(
+            "iperf_client_run", server_ip="127.0.0.1", port=port, time=1, parallel=streams
+        )
+        assert working.ended(client).status == "succeeded", client.error
+        number = f'"num_streams":\t{streams}'.encode()
+        working.wait(lambda number=number: number in bytes(server.result))  # type: ignore[misc]
+        seen.append(working.result(server)["end"]["sum_received"]["bytes"])
+    assert len(set(seen)) == 2
+    working.ended(working.task("kill_all"))
+    working.wait(lambda: b'"ended"' in bytes(server.result))
+    last = working.result(server)
+    assert last["agent"]["ended"] == "stopped by kill_all"
+    assert last["end"]["sum_received"]["bytes"] == seen[-1]
+    assert server.status == "succeeded"
+    assert not is_running(first["pid"])
+
+
+def test_a_port_that_a_foreign_server_holds_is_named_with_its_holder(working: Bench) -> None:
+    port = free_port()
+    with iperf3_server(port) as holder:
+        server = working.ended(working.task("iperf_server_start", port=port))
+        assert is_running(holder.pid or 0)
+    assert server.status == "failed"
+    assert f"port {port} is in use by iperf3 (pid {holder.pid})" in (server.error or "")
+    assert working.result(server)["agent"]["error_class"] == "port_in_use"
+
+
+def test_a_port_of_another_server_of_the_agent_is_named_with_its_task(working: Bench) -> None:
+    port = free_port()
+    first = working.ended(working.task("iperf_server_start", port=port))
+    second = working.ended(working.task("iperf_server_start", port=port))
+    assert f"in use by this agent's own task {first.id}" in (second.error or "")
+    assert first.status == "succeeded"
+    working.ended(working.task("kill_all"))
+
+
+def test_a_server_on_a_port_that_is_being_vacated_waits_for_it(working: Bench) -> None:
+    port = free_port()
+    first = working.ended(working.task("iperf_server_start", port=port))
+    kill = working.task("kill_all")
+    second = working.ended(working.task("iperf_server_start", port=port))
+    assert working.result(kill) == {**working.result(kill), "killed": True, "count": 1}
+    assert second.status == "succeeded", second.error
+    assert first.status == "succeeded"
+    working.ended(working.task("kill_all"))
+
+
+@pytest.mark.parametrize(
+    ("options", "family"),
+    [
+        ({"ip_version": 4}, socket.AF_INET),
+        ({"ip_version": 6}, socket.AF_INET6),
+        ({"bind": "127.0.0.1"}, socket.AF_INET),
+        ({"affinity": 0, "bind_dev": "lo"}, socket.AF_INET),
+    ],
+)
+def test_a_server_listens_as_its_payload_says(
+    working: Bench, options: dict[str, Any], family: socket.AddressFamily
+) -> None:
+    port = free_port()
+    server = working.ended(working.task("iperf_server_start", port=port, **options))
+    assert server.status == "succeeded", server.error
+    with socket.socket(family) as probe:
+        probe.connect(("::1" if family is socket.AF_INET6 else "127.0.0.1", port))
+    working.ended(working.task("kill_all"))
+
+
+def test_a_server_that_is_killed_by_others_says_so_and_stays_a_success(working: Bench) -> None:
+    server = working.ended(working.task("iperf_server_start", port=free_port()))
+    os.kill(working.result(server)["pid"], signal.SIGKILL)
+    working.wait(lambda: b'"ended"' in bytes(server.result))
+    assert "signal 9, not by this agent" in working.result(server)["agent"]["ended"]
+    assert server.status == "succeeded"
+    working.wait(lambda: not working.store.running(1))
+
+
+def test_a_one_off_server_ends_after_its_one_test(working: Bench) -> None:
+    port = free_port()
+    server = working.ended(working.task("iperf_server_start", port=port, one_off=True))
+    working.ended(working.task("iperf_client_run", server_ip="::1", port=port, time=1))
+    working.wait(lambda: b'"ended"' in bytes(server.result))
+    assert working.result(server)["agent"]["ended"] == "served its one test"
+    assert working.result(server)["end"]["sum_received"]["bytes"] > 0
+
+
+def test_a_server_does_not_outlive_its_seconds(working: Bench) -> None:
+    server = working.ended(working.task("iperf_server_start", port=free_port(), max_seconds=0.5))
+    working.wait(lambda: b'"ended"' in bytes(server.result))
+    assert working.result(server)["agent"]["ended"] == "stopped after its 0.5 s"
+
+
+def test_a_server_that_cannot_be_bound_fails_in_the_words_of_iperf3(working: Bench) -> None:
+    server = working.ended(working.task("iperf_server_start", port=free_port(), bind="192.0.2.1"))
+    assert server.status == "failed"
+    assert "Cannot assign requested address" in (server.error or "")
+    assert working.result(server)["agent"]["error_class"] == "arguments"
+
+
+def test_a_server_that_never_listens_fails_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    """A stand-in that ends at once with no word: the outcome says that there was none."""
+    mute = tmp_path / "mute"
+    mute.write_text('#!/bin/sh\ncase "$1" in --version|--help) exec iperf3 "$1";; esac\nexit 1\n')
+    mute.chmod(0o755)
+    bench.agent(IPERF3_PATH=str(mute)).wait_for("registered")
+    server = bench.ended(bench.task("iperf_server_start", port=free_port()))
+    assert server.status == "failed"
+    assert "code 1" in (server.error or "")
+    bench.wait(lambda: not bench.store.running(1))
+    assert not list((bench.directory / "state-1" / "children").iterdir())
