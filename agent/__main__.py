@@ -8,12 +8,16 @@ import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 
+from gevent.hub import Hub  # noqa: E402
+
 
 def main() -> None:
     """Run the command and exit with its code."""
     if sys.platform == "win32":
         sys.exit("agent-run: Windows is not supported; it runs on Linux, and on macOS for trying")
     _fill_standard_descriptors()
+    # gevent would print a traceback when Ctrl-C comes while it waits.
+    Hub.NOT_ERROR += (KeyboardInterrupt,)  # type: ignore[assignment]
     try:
         from agent.cli import run
 

@@ -14,8 +14,8 @@ from agent.iperf3 import verdict
 from agent.iperf3.argv import client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
-from agent.limits import checked_target, within_limits
-from agent.process import ChildProcess, Ending, watch
+from agent.limits import check_core, checked_target, within_limits
+from agent.process import FLOODED, ChildProcess, Ending, watch
 from agent.registry import Entry, timestamp
 from agent.timing import jittered
 from agent.wire import ClientPayload, Document, Outcome, Report, client_payload
@@ -44,6 +44,7 @@ def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     payload = client_payload(entry.task.payload)
     entry.port = payload.port
     payload = within_limits(payload, bench.config)
+    check_core(payload.affinity)
     target = checked_target(payload.server_ip, payload.ip_version, bench.config.allowed_targets)
     features = bench.iperf3()
     argv = client_argv(features, payload, target)
@@ -76,9 +77,9 @@ def _attempt(
     bench: Workbench, entry: Entry, argv: list[str], payload: ClientPayload, report: Report
 ) -> _Attempt:
     """Run iperf3 once, to its end or to whatever ends it."""
-    stem = bench.directory / f"{entry.task.id}.{report.attempts}"
+    stem = f"{entry.task.id}.{report.attempts}"
     report.started_at = timestamp(datetime.now(UTC))
-    child = ChildProcess(argv, stem.with_suffix(".json"), stem.with_suffix(".err"))
+    child = ChildProcess(argv, bench.directory / f"{stem}.json", bench.directory / f"{stem}.err")
     entry.runs(child.pid)
     log.info("client started", pid=child.pid, argv=" ".join(argv))
     most = bench.config.max_output_bytes
@@ -89,14 +90,16 @@ def _attempt(
         left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
         _note_company(bench, entry, report)
         ending = watch(child, entry.stop.ordered, left, most)
+    flooded = ending is Ending.OUTPUT
     if ending is not Ending.ENDED:
-        child.stop(bench.config.stop_grace, entry.stop.hurry)
+        child.stop(0 if flooded else bench.config.stop_grace, entry.stop.hurry)
     _note_company(bench, entry, report)
     entry.runs_nothing()
     exit_code = child.close()
     report.finished_at = timestamp(datetime.now(UTC))
     with child.output() as output:
-        judged = verdict.judge_client(exit_code, output, child.take_stderr())
+        # A flood is not looked through: that could hold up every greenlet for minutes.
+        judged = verdict.judge_client(exit_code, b"" if flooded else output, child.take_stderr())
     log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
     if judged.ok and not told:
         bench.outbox.started(entry.task.id, child.pid)
@@ -138,7 +141,7 @@ def _failure(entry: Entry, payload: ClientPayload, attempt: _Attempt) -> tuple[s
         seconds = payload.time + payload.omit + DEADLINE_GRACE
         return "timed_out", f"timed out after {seconds:g} s: iperf3 had not ended by then"
     if attempt.ending is Ending.OUTPUT:
-        return "bad_output", "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
+        return "bad_output", FLOODED
     if entry.stop.ordered.is_set() and not attempt.verdict.ok:
         return entry.stop.error_class, entry.stop.reason
     if attempt.ending is Ending.STOPPED:

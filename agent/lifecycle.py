@@ -24,6 +24,10 @@ from agent.workbench import Workbench
 # A claim in flight gets this many seconds to bring its task; one that the Manager holds is cut.
 CLAIM_FAREWELL = 0.5
 IDLE_LOOK = 0.1
+# The children's part of the shutdown's time; what is left is for their results.
+CHILDREN_SHARE = 0.75
+# Seconds for killed children to be gone, with their outcomes in the outbox.
+KILL_TAKES = 1.0
 
 log = structlog.get_logger()
 
@@ -170,7 +174,9 @@ class Agent:
 
     def _drain(self, claims: gevent.Greenlet) -> None:
         """No new claims, every child stopped, every result sent; a second signal hurries."""
-        until = time.monotonic() + self._config.shutdown_timeout
+        began = time.monotonic()
+        until = began + self._config.shutdown_timeout
+        children_until = began + self._config.shutdown_timeout * CHILDREN_SHARE
         why = self._signals.name or str(self._nursery.failure or "idle")
         log.info("agent stops", why=why, running=len(self._registry), waiting=len(self._outbox))
         self._stop_claims.set()
@@ -178,11 +184,15 @@ class Agent:
         claims.kill()
         entries = self._registry.stop_all("interrupted", f"the agent was stopped ({why})")
         gone = gevent.spawn(lambda: [entry.gone.wait() for entry in entries])
-        gevent.wait([gone, self._signals.kill], max(0, until - time.monotonic()), count=1)
+        gevent.wait([gone, self._signals.kill], _left(children_until), count=1)
         self._registry.hurry_all()
-        gone.join(max(1.0, until - time.monotonic()))
+        gone.join(KILL_TAKES)
         if not isinstance(self._nursery.failure, ManagerRefused):
-            flushed = gevent.spawn(self._outbox.flush, max(0, until - time.monotonic()))
+            flushed = gevent.spawn(self._outbox.flush, _left(until))
             gevent.wait([flushed, self._signals.kill], count=1)
         self._outbox.stop()
         log.info("agent stopped", undelivered=len(self._outbox), running=len(self._registry))
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())

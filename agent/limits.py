@@ -1,6 +1,7 @@
 """What this host's owner allows a test to ask for: targets, time, streams, rate."""
 
 import ipaddress
+import os
 import socket
 
 import msgspec
@@ -34,6 +35,17 @@ def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
 
 def _over(key: str, asked: int, variable: str, most: int) -> TaskError:
     return TaskError("not_allowed", f"{key} {asked} is over this agent's {variable} of {most}")
+
+
+def check_core(affinity: int | str | None) -> None:
+    """Raise TaskError(`arguments`) for a core that this host has not.
+
+    iperf3 3.18 and later end without a word then. Of a pair, the second is the server's.
+    """
+    cores = os.cpu_count()
+    if affinity is not None and cores and int(str(affinity).split(",")[0]) >= cores:
+        words = f"affinity {affinity}: this host has the cores 0 to {cores - 1}"
+        raise TaskError("arguments", words)
 
 
 def checked_target(host: str, ip_version: int | None, allowed: tuple[Network, ...] | None) -> str:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -49,18 +49,14 @@ class ChildProcess:
         try:
             with open(stdout, "wb") as out, open(stderr, "wb") as err:
                 self._popen = _started(argv, out, err)
-        except (OSError, ChildError) as error:
+        except OSError as error:
             stdout.unlink(missing_ok=True)
             stderr.unlink(missing_ok=True)
-            if isinstance(error, ChildError):
-                raise
-            raise ChildError("other", f"no place for what {argv[0]} writes: {error}") from error
-        pid = self._popen.pid
-        assert pid is not None
-        self.pid = pid
+            raise _not_started(argv[0], error) from error
+        self.pid: int = self._popen.pid
         self.ended = Event()
         self._popen.rawlink(lambda _: self.ended.set())
-        self._pidfd = _open_pidfd(pid)
+        self._pidfd = _open_pidfd(self.pid)
         if self.exit_code is not None:
             # Reaped already: the pid, and so the descriptor, may be somebody else's by now.
             self.close()
@@ -142,6 +138,9 @@ class Ending(Enum):
     OUTPUT = "it wrote too much"
 
 
+FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
+
+
 def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: int) -> Ending:
     """Wait for the first of: the child's end, the order to stop, the time, too much output."""
     until = time.monotonic() + seconds
@@ -160,33 +159,31 @@ def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: in
 
 def text_output(argv: list[str], timeout: float) -> str:
     """What a short command prints; raises ChildError when it cannot be run or hangs."""
-    command = _started(argv, subprocess.PIPE, subprocess.STDOUT)
-    output: bytes
     try:
-        output, _ = command.communicate(timeout=timeout)
+        command = _started(argv, subprocess.PIPE, subprocess.STDOUT)
+        output: bytes = command.communicate(timeout=timeout)[0]
+    except OSError as error:
+        raise _not_started(argv[0], error) from error
     except subprocess.TimeoutExpired as error:
         # Its children too, or they would hold the pipe.
-        assert command.pid is not None
-        os.killpg(command.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
         command.wait()
         raise ChildError("other", f"{argv[0]} did not answer within {timeout:g} s") from error
     return output.decode(errors="replace")
 
 
-def _started(argv: list[str], out: Any, err: Any) -> subprocess.Popen:
-    """Start a command in a session of its own, to die with the agent; raises ChildError."""
-    try:
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
-            stdout=out,
-            stderr=err,
-            env=_environment(),
-            start_new_session=True,
-            preexec_fn=_dying_with(os.getpid()) if sys.platform == "linux" else None,
-        )
-    except OSError as error:
-        raise _not_started(argv[0], error) from error
+def _started(argv: list[str], out: Any, err: Any) -> Any:
+    """A command in a session of its own, which dies with the agent; raises OSError."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
+        stdout=out,
+        stderr=err,
+        env=_environment(),
+        start_new_session=True,
+        preexec_fn=_dying_with(os.getpid()) if sys.platform == "linux" else None,
+    )
 
 
 def _environment() -> dict[str, str]:
@@ -194,7 +191,7 @@ def _environment() -> dict[str, str]:
 
 
 def _not_started(path: str, error: OSError) -> ChildError:
-    if isinstance(error, FileNotFoundError | PermissionError):
+    if isinstance(error, FileNotFoundError | PermissionError) and error.filename == path:
         remedy = "install iperf3, or set IPERF3_PATH to it"
         return ChildError("iperf3_missing", f"{path} cannot be run ({error.strerror}): {remedy}")
     return ChildError("other", f"{path} could not be started: {error}")

@@ -13,8 +13,10 @@ import structlog
 from agent.errors import TaskError
 from agent.iperf3 import verdict
 from agent.iperf3.argv import server_argv
+from agent.iperf3.documents import find_documents
+from agent.limits import check_core
 from agent.listening import holder_of
-from agent.process import ChildProcess, Ending, watch
+from agent.process import FLOODED, ChildProcess, Ending, watch
 from agent.registry import Entry, timestamp
 from agent.wire import Document, Outcome, Report, ServerPayload, server_payload
 from agent.workbench import Workbench
@@ -36,6 +38,7 @@ def run_server(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     """
     payload = server_payload(entry.task.payload)
     entry.port = payload.port
+    check_core(payload.affinity)
     _wait_for_port(bench, entry)
     argv = server_argv(bench.iperf3(), payload)
     report = bench.report()
@@ -54,16 +57,14 @@ def run_server(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
 
 
 def _wait_for_port(bench: Workbench, entry: Entry) -> None:
-    """Wait for a server of ours that is leaving the port; one that stays is a failure."""
-    other = bench.registry.server_on(entry.port, entry)
-    if other is None:
-        return
-    if not other.stop.ordered.is_set():
-        held = f"port {entry.port} is in use by this agent's own task {other.task.id}"
-        raise TaskError("port_in_use", f"{held}: stop that one, or choose another port")
-    gevent.wait([other.gone, entry.stop.ordered], count=1)
-    if entry.stop.ordered.is_set():
-        raise TaskError(entry.stop.error_class, entry.stop.reason)
+    """Wait for servers of ours that are leaving the port; one that stays is a failure."""
+    while other := bench.registry.server_on(entry.port, entry):
+        if not other.stop.ordered.is_set():
+            held = f"port {entry.port} is in use by this agent's own task {other.task.id}"
+            raise TaskError("port_in_use", f"{held}: stop that one, or choose another port")
+        gevent.wait([other.gone, entry.stop.ordered], count=1)
+        if entry.stop.ordered.is_set():
+            raise TaskError(entry.stop.error_class, entry.stop.reason)
 
 
 class _Server:
@@ -81,6 +82,7 @@ class _Server:
         self._report, self._child = report, child
         self._answer = {"started": True, "pid": child.pid, "port": payload.port}
         self._newest = bench.directory / f"{entry.task.id}.served"
+        self._fresh = bench.directory / f"{entry.task.id}.fresh"
         self._sent = 0
         self._seen = 0
         self._read_up_to = 0
@@ -92,7 +94,9 @@ class _Server:
             ending = self._watch(LISTEN_POLL)
             if ending is Ending.ENDED:
                 raise self._died_early()
-            if ending is not Ending.TIME:
+            if ending is Ending.OUTPUT:
+                raise TaskError("bad_output", FLOODED)
+            if ending is Ending.STOPPED:
                 raise TaskError(self._entry.stop.error_class, self._entry.stop.reason)
             if time.monotonic() - self._born > LISTEN_DEADLINE:
                 words = f"iperf3 did not listen on port {self._payload.port}"
@@ -107,28 +111,29 @@ class _Server:
         ending = Ending.TIME
         while ending is Ending.TIME and not self._time_is_over():
             ending = self._watch(OUTPUT_POLL)
-            if self._read_documents():
+            if ending is not Ending.OUTPUT and self._read_documents():
                 yield self._outcome()
-        self._end()
-        self._read_documents()
+        self._end(0 if ending is Ending.OUTPUT else self._bench.config.stop_grace)
+        if ending is not Ending.OUTPUT:
+            self._read_documents()
         self._report.ended = self._why_it_ended(ending)
         log.info("server ended", pid=pid, why=self._report.ended)
         yield self._outcome()
 
     def clean_up(self) -> None:
         """Leave no child and no file, whatever happened."""
-        self._end()
+        self._end(self._bench.config.stop_grace)
         self._child.close()
-        for path in (self._child.stdout, self._child.stderr, self._newest):
+        for path in (self._child.stdout, self._child.stderr, self._newest, self._fresh):
             path.unlink(missing_ok=True)
 
     def _watch(self, seconds: float) -> Ending:
         most = self._bench.config.max_output_bytes + self._read_up_to
         return watch(self._child, self._entry.stop.ordered, seconds, most)
 
-    def _end(self) -> None:
+    def _end(self, grace: float) -> None:
         if not self._child.ended.is_set():
-            self._child.stop(self._bench.config.stop_grace, self._entry.stop.hurry)
+            self._child.stop(grace, self._entry.stop.hurry)
         self._entry.runs_nothing()
 
     def _most_seconds(self) -> float | None:
@@ -145,18 +150,22 @@ class _Server:
         if ending is Ending.STOPPED:
             return self._entry.stop.reason
         if ending is Ending.OUTPUT:
-            return "stopped: it wrote more than MAX_OUTPUT_BYTES"
-        code = self._child.exit_code
-        if self._payload.one_off and code == 0:
+            return FLOODED
+        code = self._child.close()
+        if self._payload.one_off and code == 0 and self._newest.exists():
             return "served its one test"
-        if code is not None and code < 0:
+        if code < 0:
             return f"iperf3 was killed by signal {-code}, not by this agent"
-        return f"iperf3 ended by itself with code {code}: {self._child.take_stderr()}".rstrip(": ")
+        return f"iperf3 ended by itself: {self._judged().message}"
+
+    def _judged(self) -> verdict.Verdict:
+        """What the last words of a child that has ended mean."""
+        with self._child.output(self._read_up_to) as output:
+            code = self._child.close()
+            return verdict.judge_server_exit(code, output, self._child.take_stderr())
 
     def _died_early(self) -> TaskError:
-        with self._child.output() as output:
-            code = self._child.exit_code or 0
-            judged = verdict.judge_server_exit(code, output, self._child.take_stderr())
+        judged = self._judged()
         message = judged.message
         if judged.error_class == "port_in_use":
             holder = holder_of(self._payload.port) or "another process"
@@ -170,22 +179,34 @@ class _Server:
             return False
         self._seen = size
         with self._child.output(self._read_up_to) as output:
-            span = verdict.served_document(output)
-            if span is None:
+            served = verdict.served_document(output)
+            if served is None:
+                # A probe leaves an object with no more than an error. The last one is kept in
+                # view for what it may say of the server's end.
+                done = max((start for start, _ in find_documents(output)), default=0)
+            elif self._keep(output[served[0] : served[1]]):
+                done = served[1]
+            else:
                 return False
-            self._keep(output[span[0] : span[1]])
-        self._read_up_to += span[1]
+        self._read_up_to += done
         self._child.forget(self._read_up_to)
-        return True
+        return served is not None
 
-    def _keep(self, document: memoryview) -> None:
-        """Make it the newest; the outbox may still hold a link to the one before."""
-        fresh = self._newest.with_suffix(".new")
-        with open(fresh, "wb") as file:
-            for start in range(0, len(document), COPY_BYTES):
-                file.write(document[start : start + COPY_BYTES])
-                gevent.sleep(0)
-        os.replace(fresh, self._newest)
+    def _keep(self, document: memoryview) -> bool:
+        """Make it the newest; the outbox may still hold a link to the one before.
+
+        False when the disk does not take it: it is tried again when the server writes more.
+        """
+        try:
+            with open(self._fresh, "wb") as file:
+                for start in range(0, len(document), COPY_BYTES):
+                    file.write(document[start : start + COPY_BYTES])
+                    gevent.sleep(0)
+            os.replace(self._fresh, self._newest)
+        except OSError as error:
+            log.error("the document of a served test cannot be kept", error=str(error))
+            return False
+        return True
 
     def _outcome(self) -> Outcome:
         """What is known of the server now: the newest document it served, else that it listens."""

@@ -78,13 +78,13 @@ def test_a_slow_manager_gets_the_ticks_it_can_take_and_no_others(faulty: MakeMan
     def answer(request: Request) -> bytes:
         times.append(time.monotonic())
         if len(times) == 2:
-            gevent.sleep(0.6)
+            gevent.sleep(0.45)
         return well(request)
 
     manager = faulty(answer)
-    with beating(manager, interval=0.4):
+    with beating(manager, interval=0.3):
         manager.wait_for(lambda: len(manager.requests) == 4)
-    assert [round((moment - times[0]) / 0.4) for moment in times] == [0, 1, 3, 4]
+    assert [round((moment - times[0]) / 0.3) for moment in times] == [0, 1, 3, 4]
 
 
 def test_heartbeats_go_on_while_the_manager_is_away_and_say_when_it_is_back(

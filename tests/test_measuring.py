@@ -142,7 +142,7 @@ def test_kill_all_ends_a_running_client_and_one_that_waits(working: Bench, port:
     kill = working.ended(working.task("kill_all"))
     assert working.result(kill)["count"] == 3
     for task in (running, waiting, retrying):
-        assert task.status == "failed"
+        assert working.ended(task).status == "failed"
         assert working.result(task)["agent"]["error_class"] == "killed"
         assert "stopped by kill_all" in (task.error or "")
     assert working.result(running)["intervals"], "the partial document is kept"

@@ -92,7 +92,7 @@ def test_what_cannot_be_run_is_named_with_the_remedy_and_leaves_no_files(
 
 
 def test_a_child_whose_output_has_no_place_is_not_started(tmp_path: Path) -> None:
-    with pytest.raises(ChildError, match="no place for what") as raised:
+    with pytest.raises(ChildError, match="could not be started") as raised:
         ChildProcess(["/bin/true"], tmp_path / "no" / "out", tmp_path / "no" / "err")
     assert raised.value.error_class == "other"
 

@@ -8,7 +8,7 @@ from gevent.event import Event
 
 from agent.timing import backoff, jittered, ticks
 
-INTERVAL = 0.4
+INTERVAL = 0.3
 
 
 def off_phase(moment: float, began: float) -> float:

@@ -6,6 +6,7 @@ import secrets
 import gevent
 from flask import Flask, Response
 from gevent.event import Event
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from agent.dev.admin_api import admin_api
@@ -45,6 +46,8 @@ class DevManager:
             (host, port),
             _application(store, admin_password),
             log=None,
+            # Without a pool the server would not know its connections, and stop none of them.
+            spawn=Pool(),
             handler_class=SocketHandler,
             # Given, it spares a reverse look-up of the address.
             environ={"SERVER_NAME": host},

@@ -24,6 +24,7 @@ _LINE_CLOSING = re.compile(rb"\}(?=[ \t\r\0]*(?:\n|\Z))")
 _EMPTY_OBJECT = re.compile(rb"\{\s*\}")
 _FIRST_ERROR = re.compile(rb'\n\t"error":\t("(?:[^"\\]|\\.)*")')
 # Small enough to leave no mark on memory.
+STRAY_BRACES = 50
 _TEXT_CHUNK = 1024**2
 
 
@@ -112,12 +113,13 @@ def find_documents(data: Buffer) -> list[Span]:
     """The spans of the complete JSON objects of the outermost level, in order.
 
     An object that is still being written, or is not valid JSON in UTF-8, is left out, and so is
-    the text around the objects. An object on a line of its own is found too.
+    the text around the objects. An object on a line of its own is found too. The search is given
+    up after STRAY_BRACES openings of no object, or a flood of them would take for ever.
     """
     spans: list[Span] = []
-    position = 0
+    position = stray = 0
     with memoryview(data) as view:
-        while opening := _OPENING.search(view, position):
+        while stray < STRAY_BRACES and (opening := _OPENING.search(view, position)):
             pretty = view[opening.end()] == ord("\n")
             closing = (_PRETTY_CLOSING if pretty else _LINE_CLOSING).search(view, opening.end())
             if closing is not None and _is_object(view[opening.start() : closing.end()]):
@@ -125,6 +127,7 @@ def find_documents(data: Buffer) -> list[Span]:
                 position = closing.end()
             else:
                 position = opening.end()
+                stray += 1
     return spans
 
 

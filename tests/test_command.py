@@ -1,0 +1,144 @@
+"""The command itself: help, version, ways to call it, and what it refuses."""
+
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent import subprocess
+
+from agent import __version__, cli, config
+from tests.command import LAUNCHER, MODULE, run, run_program
+from tests.faulty import FaultyManager, Request, well
+from tests.harness import PATIENCE, ROOT, environment
+from tests.servers import MakeManager
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 60), (100, 55)])
+def test_the_help_fits_a_screen_and_names_every_variable(
+    tmp_path: Path, columns: int, lines: int
+) -> None:
+    ended = run("--help", cwd=tmp_path, COLUMNS=str(columns))
+    assert ended.code == 0
+    shown = ended.output.splitlines()
+    assert max(map(len, shown)) <= columns
+    assert len(shown) <= lines
+    words = ended.output.split()
+    for field in config.settings():
+        assert field.metadata["variable"] in words
+        assert f"{field.metadata['group']}:" in shown
+    assert "AGENT_KEY" in ended.output
+
+
+def test_on_a_wide_terminal_each_option_has_one_line(tmp_path: Path) -> None:
+    shown = run("-h", cwd=tmp_path, COLUMNS="100").output.splitlines()
+    options = [line for line in shown[shown.index("This run:") :] if line.startswith("  ")]
+    assert all(line.lstrip().startswith("-") for line in options)
+
+
+@pytest.mark.parametrize("program", [MODULE, LAUNCHER])
+def test_python_runs_it_as_a_module_and_by_its_launcher(
+    tmp_path: Path, program: tuple[str, ...]
+) -> None:
+    ended = run_program(sys.executable, *program, "--version", cwd=tmp_path)
+    assert (ended.code, ended.output) == (0, f"agent-run, version {__version__}\n")
+
+
+def test_an_installed_agent_run_is_the_same(tmp_path: Path) -> None:
+    installed = shutil.which("agent-run", path=str(Path(sys.executable).parent))
+    if installed is None:
+        pytest.skip("the package is not installed here")
+    ended = run_program(installed, "--version", cwd=tmp_path)
+    assert (ended.code, ended.output) == (0, f"agent-run, version {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--nope"], "No such option"),
+        (["extra"], "unexpected extra argument"),
+        (["--max-tasks"], "requires an argument"),
+        (["--agent-key", "x"], "No such option"),
+    ],
+)
+def test_what_click_refuses_is_78(
+    capfd: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert cli.run(arguments) == 78
+    output, errors = capfd.readouterr()
+    assert says in errors and arguments[0] in errors
+    assert output == ""
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon", ""])
+def test_a_bad_idle_time_is_78(capfd: pytest.CaptureFixture[str], seconds: str) -> None:
+    assert cli.run(["--exit-after-idle", seconds]) == 78
+    words = f"'--exit-after-idle': {seconds!r}: must be a number of seconds from 0 to 86400"
+    assert words in capfd.readouterr().err
+
+
+class Interrupted:
+    """The command, to be interrupted before it handles signals itself."""
+
+    def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "agent", *arguments],
+            cwd=cwd,
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def line(self) -> str:
+        """The next line it prints."""
+        assert self._process.stdout
+        with gevent.Timeout(PATIENCE):
+            return str(self._process.stdout.readline())
+
+    def interrupt(self) -> tuple[int | None, str]:
+        """Press Ctrl-C; its exit code and what else it printed."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            output, _ = self._process.communicate(timeout=PATIENCE)
+        finally:
+            self._process.kill()
+        return self._process.poll(), str(output)
+
+
+def test_ctrl_c_while_it_loads_is_130_without_a_traceback(tmp_path: Path) -> None:
+    slow = "import signal\nprint('loading', flush=True)\nsignal.pause()\n"
+    (tmp_path / "structlog.py").write_text(slow)
+    command = Interrupted("--check", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert command.line() == "loading\n"
+    assert command.interrupt() == (130, "")
+
+
+def test_ctrl_c_while_it_checks_is_130_without_a_traceback(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    def hang(request: Request) -> bytes:
+        gevent.sleep(PATIENCE)
+        return well(request)
+
+    manager: FaultyManager = faulty(hang)
+    state = str(tmp_path / "state")
+    settings = {"MANAGER_URL": manager.url, "AGENT_KEY": "canary", "STATE_DIR": state}
+    command = Interrupted("--check", cwd=tmp_path, **settings)
+    manager.wait_for(lambda: manager.requests)
+    code, output = command.interrupt()
+    assert code == 130
+    assert "Traceback" not in output and "KeyboardInterrupt" not in output
+
+
+def test_a_closed_stdout_is_not_taken_for_the_next_file_that_is_opened(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    line = f"exec {sys.executable} -m agent >&-"
+    settings = {"AGENT_KEY": "canary", "MANAGER_URL": "http://127.0.0.1:1"}
+    ended = run_program(
+        *("sh", "-c", line), cwd=tmp_path, STATE_DIR=str(state), REGISTER_TIMEOUT="1", **settings
+    )
+    assert ended.code == 69, ended
+    assert (state / "lock").read_bytes() == b""

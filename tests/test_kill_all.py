@@ -1,0 +1,151 @@
+"""kill_all: what it ends, when it says so, and what it leaves alone."""
+
+The stand-in's servers listen, do as they are told by TERM only after a while, or never.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent.dev.records import Task
+from agent.dev.store import Store
+from tests.command import stand_in
+from tests.harness import Bench, free_port, is_running
+
+# Listens on the port that follows -p, and takes no notice of TERM.
+DEAF_SERVER = """
+import signal, socket, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("", int(sys.argv[1])))
+listener.listen()
+signal.pause()
+"""
+BEHAVIOUR = f"""
+case "$*" in *"--bind-dev deaf"*) exec {sys.executable} -c '{DEAF_SERVER}' "$3";; esac
+exec iperf3 "$@"
+"""
+GRACE = 0.7
+
+
+@pytest.fixture(name="odd", scope="module")
+def fixture_odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A bench whose agent takes a little while to end a deaf server, and may run three tasks."""
+    bench = Bench(Store(), tmp_path_factory.mktemp("odd"))
+    bench.manager.start()
+    try:
+        path = stand_in(bench.directory / "iperf3", BEHAVIOUR)
+        bench.agent(IPERF3_PATH=path, STOP_GRACE=str(GRACE), MAX_TASKS="3").wait_for("registered")
+        yield bench
+    finally:
+        bench.close()
+
+
+def server(bench: Bench, port: int, **payload: Any) -> Task:
+    """A server task that listens."""
+    task = bench.ended(bench.task("iperf_server_start", port=port, **payload))
+    assert task.status == "succeeded", task.error
+    return task
+
+
+def waiting_client(bench: Bench) -> Task:
+    """A client task that waits for its delay to pass, for ever as tests go."""
+    task = bench.task("iperf_client_run", server_ip="::1", port=1, client_delay_seconds=3600)
+    bench.agents[0].wait_for("task claimed", task_id=task.id)
+    return task
+
+
+def killed(bench: Bench, kill: Task) -> int:
+    """Wait until a kill_all is reported; returns its count."""
+    result = bench.result(bench.ended(kill))
+    assert result["killed"] is True
+    return int(result["count"])
+
+
+def order(bench: Bench, *events: tuple[str, Task]) -> list[int]:
+    """Where in the agent's log the lines of some tasks are."""
+    lines = bench.agents[0].lines
+    return [lines.index(bench.agents[0].wait_for(words, task_id=t.id)) for words, t in events]
+
+
+def test_with_nothing_to_kill_it_is_done_at_once(odd: Bench) -> None:
+    assert killed(odd, odd.task("kill_all")) == 0
+
+
+def test_it_is_reported_only_when_the_last_child_is_gone(odd: Bench) -> None:
+    deaf = server(odd, free_port(), bind_dev="deaf")
+    waiting = waiting_client(odd)
+    pid = odd.result(deaf)["pid"]
+    kill = odd.task("kill_all")
+    assert odd.ended(waiting).error == "stopped by kill_all before the test began"
+    assert kill.status not in ("succeeded", "failed"), "the deaf server is still there"
+    assert is_running(pid)
+    assert killed(odd, kill) == 2
+    assert not is_running(pid)
+    assert odd.result(deaf)["agent"]["ended"] == "stopped by kill_all"
+
+
+def test_what_is_claimed_after_it_is_left_alone(odd: Bench) -> None:
+    deaf = server(odd, free_port(), bind_dev="deaf")
+    kill = odd.task("kill_all")
+    later = server(odd, free_port())
+    assert killed(odd, kill) == 1
+    assert not is_running(odd.result(deaf)["pid"])
+    assert is_running(odd.result(later)["pid"])
+    assert killed(odd, odd.task("kill_all")) == 1
+
+
+def test_a_server_waits_for_the_port_that_is_being_vacated_and_the_next_one_does_not(
+    odd: Bench,
+) -> None:
+    port = free_port()
+    deaf = server(odd, port, bind_dev="deaf")
+    kill = odd.task("kill_all")
+    second = odd.task("iperf_server_start", port=port)
+    third = odd.task("iperf_server_start", port=port)
+    assert odd.ended(second).status == "succeeded", second.error
+    assert odd.ended(third).status == "failed"
+    assert f"port {port} is in use by this agent's own task {second.id}" in (third.error or "")
+    assert killed(odd, kill) == 1
+    places = order(
+        odd, ("task claimed", second), ("server ended", deaf), ("server started", second)
+    )
+    assert places == sorted(places)
+    assert killed(odd, odd.task("kill_all")) == 1
+
+
+def test_a_server_that_waits_for_a_port_can_be_stopped_too(odd: Bench) -> None:
+    port = free_port()
+    server(odd, port, bind_dev="deaf")
+    first = odd.task("kill_all")
+    waiting = odd.task("iperf_server_start", port=port)
+    second = odd.task("kill_all")
+    assert odd.ended(waiting).error == "stopped by kill_all"
+    assert killed(odd, first) == 1
+    assert killed(odd, second) == 2
+
+
+def test_a_full_agent_refuses_starts_and_still_kills_all(odd: Bench) -> None:
+    server(odd, free_port(), bind_dev="deaf")
+    server(odd, free_port(), bind_dev="deaf")
+    server(odd, free_port())
+    over = odd.ended(odd.task("iperf_server_start", port=free_port()))
+    assert over.error == "this agent runs 3 tasks already (MAX_TASKS)"
+    assert odd.result(over)["agent"]["error_class"] == "too_many"
+    kill = odd.task("kill_all")
+    assert killed(odd, kill) == 3
+
+
+def test_while_the_killed_are_not_gone_they_count(bench: Bench) -> None:
+    path = stand_in(bench.directory / "iperf3", BEHAVIOUR)
+    bench.agent(IPERF3_PATH=path, STOP_GRACE=str(GRACE), MAX_TASKS="1").wait_for("registered")
+    server(bench, free_port(), bind_dev="deaf")
+    kill = bench.task("kill_all")
+    over = bench.ended(bench.task("iperf_server_start", port=free_port()))
+    assert bench.result(over)["agent"]["error_class"] == "too_many"
+    assert killed(bench, kill) == 1
+    assert over.finished_at and kill.finished_at and over.finished_at < kill.finished_at
+    assert server(bench, free_port()).status == "succeeded"

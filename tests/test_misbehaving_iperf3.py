@@ -1,0 +1,193 @@
+"""Tasks whose iperf3 floods, stays deaf, stands still, talks nonsense or is watched too late.
+
+The stand-in does as the target's name, or a server's device name, tells it.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.dev.records import Task
+from agent.dev.store import Store
+from tests.command import stand_in
+from tests.harness import AgentProcess, Bench, free_port, iperf3_server, is_running, until
+
+BEHAVIOURS = r"""
+case "$*" in
+*"-c floods "*|*"--bind-dev floods"*)
+    trap '' TERM
+    while :; do head -c 50000 /dev/zero; echo '{"{"'; sleep 0.05; done;;
+*"-c deaf "*)
+    trap '' TERM
+    echo deaf >&2
+    while :; do sleep 0.05; done;;
+*"-c stands-still "*)
+    kill -STOP $$;;
+*"-c leaves-a-child "*)
+    sleep 60 & echo $! >grandchild;;
+*"-c shows-its-environment "*)
+    env >environment;;
+*"-c talks "*)
+    echo 'WARNING: stray text { "a": '
+    shift 2
+    exec iperf3 -c 127.0.0.1 "$@";;
+*"--bind-dev slow"*)
+    sleep 0.5
+    exec iperf3 -s -p "$3" -J;;
+*"--bind-dev mute"*)
+    exec sleep 60;;
+esac
+"""
+
+
+@pytest.fixture(name="odd", scope="module")
+def fixture_odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A bench whose agent has the stand-in for iperf3."""
+    bench = Bench(Store(), tmp_path_factory.mktemp("odd"))
+    bench.manager.start()
+    try:
+        bench.agent(
+            IPERF3_PATH=stand_in(bench.directory / "iperf3", BEHAVIOURS),
+            MAX_OUTPUT_BYTES="65536",
+            STOP_GRACE="0.3",
+            HEARTBEAT_INTERVAL="0.2",
+        ).wait_for("registered")
+        yield bench
+    finally:
+        bench.close()
+
+
+def run(bench: Bench, behaviour: str, port: int = 1) -> Task:
+    """A client task of one second against a target that is a behaviour."""
+    return bench.task("iperf_client_run", server_ip=behaviour, port=port, time=1, max_retries=0)
+
+
+def pid_of(bench: Bench, task: Task) -> int:
+    """The process id of the task's child, once it runs."""
+    return int(bench.agents[0].wait_for("client started", task_id=task.id)["pid"])
+
+
+def end_all(bench: Bench) -> None:
+    """Have everything stopped by a kill_all."""
+    assert bench.ended(bench.task("kill_all")).status == "succeeded"
+
+
+def error_class(bench: Bench, task: Task) -> str:
+    """The error class of an ended task."""
+    return str(bench.result(bench.ended(task))["agent"].get("error_class", ""))
+
+
+def test_a_client_that_floods_its_output_is_killed_and_the_agent_lives_on(odd: Bench) -> None:
+    task = run(odd, "floods")
+    assert error_class(odd, task) == "bad_output"
+    assert task.error == "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
+    assert not is_running(pid_of(odd, task))
+    seen = odd.store.agent(1).last_heartbeat
+    odd.wait(lambda: odd.store.agent(1).last_heartbeat != seen, timeout=2)
+
+
+def test_a_server_that_floods_before_it_listens_fails_as_bad_output(odd: Bench) -> None:
+    task = odd.task("iperf_server_start", port=free_port(), bind_dev="floods")
+    assert error_class(odd, task) == "bad_output"
+    assert task.error == "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
+
+
+def test_stray_text_in_front_of_the_document_is_skipped(odd: Bench) -> None:
+    port = free_port()
+    with iperf3_server(port):
+        task = odd.ended(run(odd, "talks", port))
+    assert task.status == "succeeded", task.error
+    assert odd.result(task)["end"]["sum_sent"]["bytes"] > 0
+
+
+def test_a_client_that_ignores_term_is_killed_after_the_grace(odd: Bench) -> None:
+    task = run(odd, "deaf")
+    pid = pid_of(odd, task)
+    until(lambda: b"deaf" in written_by(odd, task))
+    end_all(odd)
+    assert error_class(odd, task) == "killed"
+    assert task.error == "stopped by kill_all"
+    assert odd.agents[0].wait_for("client ended", task_id=task.id)["exit_code"] == -signal.SIGKILL
+    assert not is_running(pid)
+
+
+def test_a_client_that_stands_still_is_ended_by_term(odd: Bench) -> None:
+    task = run(odd, "stands-still")
+    pid = pid_of(odd, task)
+    until(lambda: state_of(pid) == "T")
+    end_all(odd)
+    assert odd.agents[0].wait_for("client ended", task_id=task.id)["exit_code"] == -signal.SIGTERM
+    assert not is_running(pid)
+
+
+def test_a_grandchild_that_holds_the_output_does_not_hold_up_the_task(odd: Bench) -> None:
+    task = run(odd, "leaves-a-child")
+    assert error_class(odd, task) == "bad_output"
+    grandchild = int((odd.directory / "grandchild").read_text())
+    assert is_running(grandchild)
+    os.kill(grandchild, signal.SIGKILL)
+
+
+def test_the_key_is_not_in_the_environment_of_a_child(odd: Bench) -> None:
+    odd.ended(run(odd, "shows-its-environment"))
+    shown = (odd.directory / "environment").read_text()
+    assert "PATH=" in shown
+    assert "key-1" not in shown and "AGENT" not in shown
+
+
+def test_a_server_is_no_success_before_it_listens(odd: Bench) -> None:
+    task = odd.task("iperf_server_start", port=free_port(), bind_dev="slow")
+    started = odd.agents[0].wait_for("server started", task_id=task.id)
+    assert odd.ended(task).status == "succeeded", task.error
+    lines = odd.agents[0].lines
+    listens = odd.agents[0].wait_for("server listens", task_id=task.id)
+    assert listens["timestamp"] > started["timestamp"]
+    assert sum(line["message"] == "server listens" for line in lines) == 1
+    end_all(odd)
+
+
+def test_a_server_that_is_stopped_before_it_listens_has_failed(odd: Bench) -> None:
+    task = odd.task("iperf_server_start", port=free_port(), bind_dev="mute")
+    odd.agents[0].wait_for("server started", task_id=task.id)
+    end_all(odd)
+    assert error_class(odd, task) == "killed"
+    assert task.error == "stopped by kill_all"
+
+
+def test_no_file_of_a_child_outlives_its_task(odd: Bench) -> None:
+    end_all(odd)
+    children = odd.directory / "state-1" / "children"
+    until(lambda: not list(children.iterdir()), timeout=5)
+
+
+def test_no_child_outlives_an_agent_that_is_killed(bench: Bench) -> None:
+    """Promise 5: within one second; deaf and stopped ones as well."""
+    path = stand_in(bench.directory / "iperf3", BEHAVIOURS + 'exec iperf3 "$@"')
+    agent = bench.agent(IPERF3_PATH=path)
+    server = bench.ended(bench.task("iperf_server_start", port=free_port()))
+    deaf, still = run(bench, "deaf"), run(bench, "stands-still")
+    pids = [bench.result(server)["pid"], pid_of(bench, deaf), pid_of(bench, still)]
+    until(lambda: state_of(pids[2]) == "T" and b"deaf" in written_by(bench, deaf))
+    assert all(is_running(pid) for pid in pids)
+    kill_hard(agent)
+    until(lambda: not any(is_running(pid) for pid in pids), timeout=3)
+
+
+def kill_hard(agent: AgentProcess) -> None:
+    """End an agent as the kernel does when memory is short."""
+    agent.signal(signal.SIGKILL)
+    assert agent.exit_code() == -signal.SIGKILL
+
+
+def state_of(pid: int) -> str:
+    """The state of a process, as one letter."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def written_by(bench: Bench, task: Task) -> bytes:
+    """What the task's first child has written to stderr."""
+    path = bench.directory / "state-1" / "children" / f"{task.id}.1.err"
+    return path.read_bytes() if path.exists() else b""

@@ -1,0 +1,121 @@
+"""The agent's first words to the Manager, and when they are its last."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command import NO_MANAGER
+from tests.faulty import Request, raw_reply, reply, well
+from tests.harness import Bench, free_port, is_running
+from tests.lone_agent import lone_agent
+from tests.servers import MakeManager, silent
+
+PAGE = b"<html>no such page</html>"
+
+
+def test_an_agent_that_reaches_no_manager_in_time_ends_with_69(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with lone_agent(NO_MANAGER, tmp_path, REGISTER_TIMEOUT="1") as agent:
+        assert agent.exit_code() == 69
+        assert time.monotonic() - began < 6
+        said = agent.wait_for("agent ends", exit_code=69)["error"]
+    assert "Connection refused" in said
+
+
+def test_registering_is_tried_again_until_it_is_done(faulty: MakeManager, tmp_path: Path) -> None:
+    answers = [raw_reply(PAGE, 503), raw_reply(PAGE, 404)]
+    manager = faulty(lambda request: answers.pop() if answers else well(request))
+    with lone_agent(manager.url, tmp_path, "--exit-after-idle", "0") as agent:
+        assert agent.exit_code() == 0
+        agent.wait_for("not registered yet")
+        agent.wait_for("registered", agent_id=1, address="127.0.0.1")
+    registers = [request for request in manager.requests if request.call == "register"]
+    assert len(registers) == 3
+    assert registers[-1].json()["ip_address"] == "127.0.0.1"
+
+
+def test_the_address_that_is_set_is_the_one_that_is_registered(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    manager = faulty(well)
+    idle = ("--exit-after-idle", "0.3")
+    with lone_agent(manager.url, tmp_path, *idle, ADVERTISE_ADDRESS="192.0.2.7") as agent:
+        assert agent.exit_code() == 0
+    addresses = {r.call: r.json()["ip_address"] for r in manager.requests if r.call != "claim"}
+    assert addresses == {"register": "192.0.2.7", "heartbeat": "192.0.2.7"}
+
+
+@pytest.mark.parametrize("status", [401, 403, 426])
+def test_a_refused_key_or_version_ends_the_agent_with_77(
+    faulty: MakeManager, tmp_path: Path, status: int
+) -> None:
+    manager = faulty(lambda _: raw_reply(PAGE, status))
+    with lone_agent(manager.url, tmp_path) as agent:
+        assert agent.exit_code() == 77
+    assert manager.calls() == ["register"]
+
+
+def test_a_wrong_key_is_refused_in_the_managers_words_and_never_logged(
+    bench: Bench, tmp_path: Path
+) -> None:
+    with lone_agent(bench.manager.url, tmp_path, AGENT_KEY="wrong-secret") as agent:
+        assert agent.exit_code() == 77
+        assert "invalid_agent_key" in agent.wait_for("agent ends")["error"]
+    assert "secret" not in str(agent.lines)
+
+
+def test_an_agent_that_the_manager_does_not_know_ends_with_67(bench: Bench, tmp_path: Path) -> None:
+    with lone_agent(bench.manager.url, tmp_path, AGENT_NAME="stranger") as agent:
+        assert agent.exit_code() == 67
+
+
+def test_an_agent_that_is_disabled_stops_its_children_and_ends_with_67(bench: Bench) -> None:
+    agent = bench.agent(HEARTBEAT_INTERVAL="0.2", SHUTDOWN_TIMEOUT="30")
+    server = bench.ended(bench.task("iperf_server_start", port=free_port()))
+    pid = bench.result(server)["pid"]
+    began = time.monotonic()
+    bench.store.set_disabled(1, True)
+    assert agent.exit_code() == 67
+    assert time.monotonic() - began < 6
+    assert not is_running(pid)
+
+
+def test_a_signal_ends_an_agent_whose_manager_is_silent(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    manager = faulty(silent)
+    with lone_agent(manager.url, tmp_path) as agent:
+        manager.wait_for(lambda: manager.requests)
+        began = time.monotonic()
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+        assert time.monotonic() - began < 6
+        agent.wait_for("agent stopped before it was registered", why="SIGTERM")
+    assert all(isinstance(line, dict) for line in agent.lines), "a traceback is no JSON"
+
+
+def test_a_key_that_is_refused_later_leaves_the_tests_alone(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    port = free_port()
+    task = {"id": 1, "type": "iperf_server_start", "payload": {"port": port}}
+
+    def answer(request: Request) -> bytes:
+        if request.call == "claim" and manager.calls().count("claim") == 1:
+            return reply({"task": task})
+        if request.call == "heartbeat" and "result" in manager.calls():
+            return raw_reply(PAGE, 401)
+        return well(request)
+
+    manager = faulty(answer)
+    with lone_agent(manager.url, tmp_path) as agent:
+        pid = agent.wait_for("server listens")["pid"]
+        agent.wait_for("the Manager refuses the key; tests go on")
+        seen = manager.calls().count("claim")
+        manager.wait_for(lambda: manager.calls().count("claim") > seen + 3)
+        assert is_running(pid)
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+    assert not is_running(pid)
