@@ -1,4 +1,4 @@
-"""kill_all: what it ends, when it says so, and what it leaves alone."""
+"""`kill_all`: what it ends, when it says so, and what it leaves alone.
 
 The stand-in's servers listen, do as they are told by TERM only after a while, or never.
 """
