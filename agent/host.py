@@ -35,7 +35,11 @@ def is_loopback(url: str) -> bool:
 def local_address(url: str) -> str:
     """The local address of the route to the URL's host; raises OSError without name or route."""
     parts = urlsplit(url)
-    return _source_address(socket.getaddrinfo(parts.hostname, 9, type=socket.SOCK_DGRAM)[0])
+    try:
+        info = socket.getaddrinfo(parts.hostname, 9, type=socket.SOCK_DGRAM)[0]
+    except UnicodeError as error:  # a label of more than 63 characters
+        raise OSError(f"{parts.hostname} is no host name") from error
+    return _source_address(info)
 
 
 def _source_address(info: AddressInfo) -> str:

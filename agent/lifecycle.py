@@ -161,7 +161,7 @@ class Agent:
             gevent.wait(ends, count=1)
             return
         idle_since = time.monotonic()
-        while time.monotonic() - idle_since < exit_after_idle:
+        while time.monotonic() - idle_since < max(exit_after_idle, IDLE_LOOK):
             if gevent.wait(ends, timeout=IDLE_LOOK, count=1):
                 return
             if (

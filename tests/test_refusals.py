@@ -113,11 +113,20 @@ def test_the_managers_own_404_means_that_the_agent_is_unknown(
 
 
 @pytest.mark.parametrize("call", ["started", "result"])
-@pytest.mark.parametrize("status", [400, 409, 410, 422])
+@pytest.mark.parametrize("status", [409, 410, 422])
 def test_a_refused_task_is_final_for_that_call(faulty: MakeManager, call: str, status: int) -> None:
     error = refused(faulty, call, reply({"detail": [{"msg": "does not fit"}]}, status))
     assert isinstance(error, TaskRefused)
     assert (error.status, error.current_status) == (status, None)
+
+
+@pytest.mark.parametrize("call", ["started", "result"])
+def test_a_400_is_final_for_a_task_only_in_the_managers_words(
+    faulty: MakeManager, call: str
+) -> None:
+    words = {"detail": {"error": "task_not_found"}}
+    assert isinstance(refused(faulty, call, reply(words, 400)), TaskRefused)
+    assert isinstance(refused(faulty, call, raw_reply(PAGE, 400)), ManagerUnavailable)
 
 
 @pytest.mark.parametrize("call", ["started", "result"])

@@ -36,7 +36,8 @@ def refusal(path: str, status: int, content: bytes, headers: Mapping[str, str]) 
     about_task = path.endswith(("/started", "/result"))
     if about_task and status == 413:
         return ResultTooLarge(message, status)
-    if about_task and status in (400, 409, 410, 422):
+    # A 400 without the Manager's words is a proxy's, and no reason to give a result up.
+    if about_task and (status in (409, 410, 422) or (status == 400 and word)):
         details = answer.detail.details
         return TaskRefused(message, status, details.current_status if details else None)
     return ManagerUnavailable(message, retry_after(headers.get("Retry-After")))
