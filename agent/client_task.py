@@ -88,12 +88,11 @@ def _attempt(
     if told:
         bench.outbox.started(entry.task.id, child.pid)
         left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
-        _note_company(bench, entry, report)
+        _note_company(bench, entry, measured=True)
         ending = watch(child, entry.stop.ordered, left, most)
     flooded = ending is Ending.OUTPUT
     if ending is not Ending.ENDED:
         child.stop(0 if flooded else bench.config.stop_grace, entry.stop.hurry)
-    _note_company(bench, entry, report)
     entry.runs_nothing()
     exit_code = child.close()
     report.finished_at = timestamp(datetime.now(UTC))
@@ -101,15 +100,17 @@ def _attempt(
         # A flood is not looked through: that could hold up every greenlet for minutes.
         judged = verdict.judge_client(exit_code, b"" if flooded else output, child.take_stderr())
     log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
+    _note_company(bench, entry, measured=judged.ok)
     if judged.ok and not told:
         bench.outbox.started(entry.task.id, child.pid)
     return _Attempt(ending, exit_code, judged, child.stdout)
 
 
-def _note_company(bench: Workbench, entry: Entry, report: Report) -> None:
-    words = "another test ran on this host at the same time"
-    if words not in report.warnings and bench.registry.clients_besides(entry):
-        report.warnings.append(words)
+def _note_company(bench: Workbench, entry: Entry, measured: bool) -> None:
+    """Tests that run side by side disturb each other; one that was only refused disturbs none."""
+    for other in bench.registry.clients_besides(entry):
+        entry.accompanied = True
+        other.accompanied |= measured
 
 
 def _outcome(
@@ -118,6 +119,8 @@ def _outcome(
     """The outcome that the last attempt stands for; what the agent ended itself has failed."""
     judged = attempt.verdict
     report.error_class, message = _failure(entry, payload, attempt)
+    if entry.accompanied:
+        report.warnings.append("another test ran on this host at the same time")
     if judged.summary:
         report.warnings += verdict.warnings(judged.summary, features)
         report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion

@@ -41,8 +41,9 @@ class Entry:
     """One claimed task.
 
     `kind` is None for what runs no child; `port` is known once the payload was read. `pid` and
-    `started_at` are those of the child that runs at this moment, if any. `gone` is set when the
-    task has left the registry.
+    `started_at` are those of the child that runs at this moment, if any. `accompanied` says that
+    another test was measured on this host at the same time. `gone` is set when the task has left
+    the registry.
     """
 
     task: Task
@@ -50,6 +51,7 @@ class Entry:
     port: int = 0
     pid: int = 0
     started_at: datetime | None = None
+    accompanied: bool = False
     stop: Stop = field(default_factory=Stop)
     gone: Event = field(default_factory=Event)
 
@@ -98,12 +100,13 @@ class TaskRegistry:
         """How many start tasks are in hand."""
         return sum(1 for entry in self._entries.values() if entry.kind)
 
-    def clients_besides(self, entry: Entry) -> bool:
-        """Whether another client test runs at this moment."""
-        return any(
-            other.kind == "client" and other.pid and other is not entry
+    def clients_besides(self, entry: Entry) -> list[Entry]:
+        """The other client tests that run at this moment."""
+        return [
+            other
             for other in self._entries.values()
-        )
+            if other.kind == "client" and other.pid and other is not entry
+        ]
 
     def server_on(self, port: int, besides: Entry) -> Entry | None:
         """The server task of ours that was claimed before and holds, or will hold, the port."""

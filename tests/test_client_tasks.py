@@ -18,7 +18,7 @@ def client(bench: Bench, port: int, **payload: Any) -> Task:
 
 def running(bench: Bench, port: int) -> tuple[Task, int]:
     """A client task of a minute that runs, and the process id of its child."""
-    task = client(bench, port, bytes=None, time=60)
+    task = client(bench, port, bytes=None, time=60, interval=0.1)
     bench.wait(lambda: task.status == "running")
     return task, int(bench.agents[0].wait_for("client started", task_id=task.id)["pid"])
 

@@ -1,25 +1,61 @@
-"""What the agent finds out about its host."""
+"""What the host says of itself."""
+
+import platform
+from pathlib import Path
 
 import pytest
 
 from agent import host
+from agent.host import Route
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://localhost:8000", True),
+        ("http://127.0.0.1", True),
+        ("http://127.9.9.9:1", True),
+        ("https://[::1]:8000/x", True),
+        ("http://10.0.0.1", False),
+        ("https://localhost.example", False),
+        ("https://[fd00::1]", False),
+        ("http://", False),
+    ],
+)
+def test_loopback_is_told_by_the_usual_name_and_the_addresses(url: str, loopback: bool) -> None:
+    assert host.is_loopback(url) is loopback
 
 
 @pytest.mark.parametrize(
     ("url", "address"),
     [("http://127.0.0.1:8000", "127.0.0.1"), ("http://[::1]:8000", "::1")],
 )
-def test_the_address_is_that_of_the_route(url: str, address: str) -> None:
+def test_the_local_address_is_that_of_the_route(url: str, address: str) -> None:
     assert host.local_address(url) == address
 
 
 @pytest.mark.parametrize("name", ["no-such-host.invalid", "a" * 64])
-def test_a_name_without_a_route_is_an_os_error(name: str) -> None:
+def test_a_name_without_an_address_has_no_route(name: str) -> None:
     with pytest.raises(OSError):
         host.local_address(f"http://{name}:8000")
 
 
-def test_the_loopback_interface_is_known_with_its_mtu() -> None:
-    route = host.route_to("127.0.0.1")
-    assert (route.interface, route.mtu > 0) == ("lo", True)
-    assert host.route_to("no-address") == host.Route()
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_the_route_to_this_host_is_its_loopback_interface(address: str) -> None:
+    mtu = int(Path("/sys/class/net/lo/mtu").read_text())
+    assert host.route_to(address) == Route("lo", mtu, 0)
+
+
+@pytest.mark.parametrize("target", ["localhost", "no-such-host.invalid", "", "fe80::1%nonesuch"])
+def test_the_route_to_what_is_no_address_is_left_open(target: str) -> None:
+    assert host.route_to(target) == Route()
+
+
+def test_the_kernel_and_the_system_are_named() -> None:
+    assert host.kernel() == f"{platform.system()} {platform.release()}"
+    assert host.operating_system() == platform.freedesktop_os_release()["PRETTY_NAME"]
+
+
+def test_the_default_congestion_control_is_one_that_the_kernel_has() -> None:
+    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    assert host.default_congestion() in known

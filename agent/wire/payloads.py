@@ -165,9 +165,11 @@ def _fault(error: Exception, raw: msgspec.Raw, kind: type[_Payload]) -> str:
     shape = inspect.type_info(kind)
     assert isinstance(shape, inspect.StructType)
     accepted = next(_in_words(field.type) for field in shape.fields if field.name == key)
-    given = bytes(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[key]).decode(
-        errors="replace"
-    )
+    try:
+        values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except _UNFIT:  # it is broken elsewhere as well
+        return f"{key} must be {accepted}"
+    given = bytes(values[key]).decode(errors="replace")
     shown = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
     return f"{key} must be {accepted}, not {shown}"
 

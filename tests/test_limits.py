@@ -1,0 +1,152 @@
+"""What the host's owner allows: targets, time, streams, rate, cores."""
+
+import os
+from typing import Any
+
+import pytest
+
+from agent import config
+from agent.config import Config
+from agent.errors import TaskError
+from agent.limits import check_core, checked_target, within_limits
+from agent.values import Network, networks
+from agent.wire import ClientPayload
+
+CORES = os.cpu_count() or 1
+
+
+def host(**settings: str) -> Config:
+    """The configuration of a host with these limits."""
+    return config.read(settings, {"AGENT_KEY": "key-1"})
+
+
+def payload(**keys: Any) -> ClientPayload:
+    """A client payload of these keys."""
+    return ClientPayload(server_ip="10.0.0.1", port=5200, **keys)
+
+
+def allowed(text: str) -> tuple[Network, ...]:
+    """ALLOWED_TARGETS as it is read."""
+    read: tuple[Network, ...] = networks().read(text)
+    return read
+
+
+def refused(error: pytest.ExceptionInfo[TaskError]) -> tuple[str, str]:
+    """The class and the message of a refusal."""
+    return error.value.error_class, str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys", "message"),
+    [
+        (
+            {"max_test_seconds": "60"},
+            {"time": 61},
+            "time 61 is over this agent's MAX_TEST_SECONDS of 60",
+        ),
+        (
+            {"max_parallel": "4"},
+            {"parallel": 5},
+            "parallel 5 is over this agent's MAX_PARALLEL of 4",
+        ),
+        (
+            {"max_bitrate": "10M"},
+            {"parallel": 2, "bitrate": 5_000_001},
+            "bitrate x parallel 10000002 is over this agent's MAX_BITRATE of 10000000",
+        ),
+    ],
+)
+def test_what_is_over_a_limit_is_refused_with_both_figures(
+    settings: dict[str, str], keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TaskError) as raised:
+        within_limits(payload(**keys), host(**settings))
+    assert refused(raised) == ("not_allowed", message)
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys", "bitrate"),
+    [
+        ({}, {}, None),
+        ({}, {"udp": True, "bitrate": 0}, 0),
+        ({"max_bitrate": "10M"}, {}, 10_000_000),
+        ({"max_bitrate": "10M"}, {"bitrate": 0, "parallel": 3}, 3_333_333),
+        ({"max_bitrate": "10M"}, {"bitrate": 5_000_000, "parallel": 2}, 5_000_000),
+        ({"max_bitrate": "2"}, {"parallel": 128}, 1),
+        ({"max_test_seconds": "60"}, {"time": 60}, None),
+    ],
+)
+def test_what_is_within_the_limits_runs_with_its_share_of_the_bitrate(
+    settings: dict[str, str], keys: dict[str, Any], bitrate: int | None
+) -> None:
+    assert within_limits(payload(**keys), host(**settings)).bitrate == bitrate
+
+
+@pytest.mark.parametrize(
+    ("target", "ip_version", "targets", "address"),
+    [
+        ("10.1.2.3", None, "10.0.0.0/8", "10.1.2.3"),
+        ("10.1.2.3", 4, "10.1.2.3", "10.1.2.3"),
+        ("localhost", 4, "127.0.0.0/8", "127.0.0.1"),
+        ("::1", 6, "fd00::/8,::1", "::1"),
+        ("::ffff:10.1.2.3", None, "10.0.0.0/8", "::ffff:10.1.2.3"),
+        ("fe80::1%lo", None, "fe80::/10", "fe80::1%lo"),
+        # Other ways to write an address: what was checked is what is connected to.
+        ("2130706433", None, "127.0.0.0/8", "127.0.0.1"),
+        ("127.1", None, "127.0.0.0/8", "127.0.0.1"),
+    ],
+)
+def test_an_allowed_target_becomes_the_address_that_was_checked(
+    target: str, ip_version: int | None, targets: str, address: str
+) -> None:
+    assert checked_target(target, ip_version, allowed(targets)) == address
+
+
+def test_where_any_target_is_allowed_a_name_stays_a_name() -> None:
+    assert checked_target("no-such-host.invalid", None, None) == "no-such-host.invalid"
+
+
+@pytest.mark.parametrize(
+    ("target", "targets"),
+    [
+        ("10.1.2.3", "192.168.0.0/16"),
+        ("localhost", "10.0.0.0/8"),
+        ("::1", "127.0.0.0/8"),
+        ("127.0.0.1", "::/0"),
+        ("::ffff:192.0.2.1", "10.0.0.0/8,::/0"),
+        ("fe80::1%lo", "fd00::/8"),
+        ("0x7f.1", "10.0.0.0/8"),
+    ],
+)
+def test_any_other_target_is_refused(target: str, targets: str) -> None:
+    with pytest.raises(TaskError) as raised:
+        checked_target(target, None, allowed(targets))
+    error_class, message = refused(raised)
+    assert error_class == "not_allowed"
+    assert message.startswith(f"{target} is outside this agent's ALLOWED_TARGETS (")
+
+
+@pytest.mark.parametrize(
+    ("target", "ip_version"), [("127.0.0.1", 6), ("::1", 4), ("fe80::1%no-such-device", None)]
+)
+def test_a_target_without_such_an_address_is_an_unknown_host(
+    target: str, ip_version: int | None
+) -> None:
+    with pytest.raises(TaskError) as raised:
+        checked_target(target, ip_version, allowed("0.0.0.0/0,::/0"))
+    error_class, message = refused(raised)
+    assert error_class == "unknown_host"
+    assert message.startswith(f"{target}: ")
+
+
+@pytest.mark.parametrize("affinity", [None, 0, CORES - 1, "0", f"{CORES - 1},999"])
+def test_a_core_of_this_host_may_be_used(affinity: int | str | None) -> None:
+    check_core(affinity)
+
+
+@pytest.mark.parametrize("affinity", [CORES, str(CORES), f"{CORES},0"])
+def test_a_core_that_this_host_has_not_is_refused(affinity: int | str) -> None:
+    with pytest.raises(TaskError) as raised:
+        check_core(affinity)
+    words = f"affinity {affinity}: this host has the cores 0 to {CORES - 1}"
+    assert refused(raised) == ("arguments", words)

@@ -1,0 +1,111 @@
+"""Who runs now: what the registry says of tasks as they come, run and go."""
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from agent.registry import Entry, Stop, TaskRegistry, timestamp
+from agent.wire import Task
+
+SERVER, CLIENT, KILL = "iperf_server_start", "iperf_client_run", "kill_all"
+
+
+@pytest.fixture(name="registry")
+def fixture_registry() -> TaskRegistry:
+    """An empty registry."""
+    return TaskRegistry()
+
+
+def enter(registry: TaskRegistry, *types: str) -> list[Entry]:
+    """Tasks of these types, claimed in this order."""
+    first = len(registry) + 1
+    return [registry.enter(Task(number, kind)) for number, kind in enumerate(types, first)]
+
+
+def test_a_task_is_in_hand_from_its_claim_until_it_leaves(registry: TaskRegistry) -> None:
+    (entry,) = enter(registry, CLIENT)
+    assert 1 in registry and len(registry) == 1
+    assert not entry.gone.is_set()
+    registry.leave(entry)
+    assert 1 not in registry and len(registry) == 0
+    assert entry.gone.is_set()
+
+
+def test_earlier_are_the_start_tasks_claimed_before_and_no_others(registry: TaskRegistry) -> None:
+    first, _, second, _, kill, _ = enter(registry, SERVER, KILL, CLIENT, "odd", KILL, CLIENT)
+    assert registry.earlier(kill) == [first, second]
+    assert registry.earlier(first) == []
+
+
+def test_only_start_tasks_count_as_starts(registry: TaskRegistry) -> None:
+    enter(registry, SERVER, KILL, CLIENT, "odd")
+    assert registry.starts() == 2
+
+
+def test_a_port_belongs_to_the_server_claimed_first(registry: TaskRegistry) -> None:
+    first, client, second, third = enter(registry, SERVER, CLIENT, SERVER, SERVER)
+    for entry in (first, client, second):
+        entry.port = 5200
+    third.port = 5201
+    assert registry.server_on(5200, first) is None
+    assert registry.server_on(5200, second) is first
+    assert registry.server_on(5201, third) is None
+    registry.leave(first)
+    assert registry.server_on(5200, second) is None, "a client's port is the other side's"
+
+
+def test_company_is_a_client_whose_child_runs(registry: TaskRegistry) -> None:
+    server, waiting, running, own = enter(registry, SERVER, CLIENT, CLIENT, CLIENT)
+    for entry in (server, running, own):
+        entry.runs(100 + entry.task.id)
+    assert registry.clients_besides(own) == [running]
+    running.runs_nothing()
+    assert registry.clients_besides(own) == []
+    assert registry.clients_besides(waiting) == [own]
+
+
+def test_the_rows_are_the_children_that_run(registry: TaskRegistry) -> None:
+    server, client, waiting, kill = enter(registry, SERVER, CLIENT, CLIENT, KILL)
+    server.port, client.port, waiting.port = 5200, 5201, 5202
+    server.runs(100)
+    client.runs(101)
+    kill.pid = 102
+    rows = registry.rows()
+    assert [(row.type, row.port, row.pid, row.task_id) for row in rows] == [
+        ("server", 5200, 100, 1),
+        ("client", 5201, 101, 2),
+    ]
+    assert datetime.fromisoformat(rows[0].started_at).tzinfo
+    assert set(msgspec.to_builtins(rows[0])) == {"type", "port", "pid", "task_id", "started_at"}
+    server.runs_nothing()
+    assert [row.pid for row in registry.rows()] == [101]
+
+
+def test_a_cancel_stops_the_one_task_that_it_names(registry: TaskRegistry) -> None:
+    first, second = enter(registry, SERVER, CLIENT)
+    assert registry.cancel(2)
+    assert not registry.cancel(99)
+    assert not first.stop.ordered.is_set()
+    assert second.stop.ordered.is_set()
+    assert (second.stop.error_class, second.stop.reason) == ("killed", "canceled at the Manager")
+
+
+def test_the_first_reason_to_stop_stays() -> None:
+    stop = Stop()
+    stop.order("killed", "stopped by kill_all")
+    stop.order("interrupted", "the agent was stopped")
+    assert (stop.error_class, stop.reason) == ("killed", "stopped by kill_all")
+
+
+def test_all_can_be_stopped_and_hurried(registry: TaskRegistry) -> None:
+    entries = enter(registry, SERVER, CLIENT, KILL)
+    assert registry.stop_all("interrupted", "the agent was stopped") == entries
+    assert all(entry.stop.ordered.is_set() for entry in entries)
+    assert not any(entry.stop.hurry.is_set() for entry in entries)
+    registry.hurry_all()
+    assert all(entry.stop.hurry.is_set() for entry in entries)
+
+
+def test_moments_are_told_in_utc_to_the_millisecond() -> None:
+    assert timestamp(datetime(2026, 1, 2, 3, 4, 5, 678_901, UTC)) == "2026-01-02T03:04:05.678Z"

@@ -1,0 +1,229 @@
+"""Payloads as they arrive: what is taken, and in which words the rest is refused."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import TaskError
+from agent.wire import ClientPayload, ServerPayload, client_payload, server_payload, unknown_keys
+
+Payload = ClientPayload | ServerPayload
+Decode = Callable[[msgspec.Raw], Payload]
+LABEL = "a" * 63
+
+
+def raw(payload: Any) -> msgspec.Raw:
+    """A payload as the claim leaves it."""
+    return msgspec.Raw(json.dumps(payload).encode())
+
+
+def client(**keys: Any) -> ClientPayload:
+    """A client payload of these keys and the two that are needed."""
+    return client_payload(raw({"server_ip": "10.0.0.1", "port": 5200, **keys}))
+
+
+def refusal(decode: Decode, text: bytes) -> str:
+    """The message about a payload that does not fit."""
+    with pytest.raises(TaskError) as raised:
+        decode(msgspec.Raw(text))
+    assert raised.value.error_class == "bad_payload"
+    return str(raised.value)
+
+
+def test_todays_managers_payloads_are_taken_as_they_are() -> None:
+    server = server_payload(raw({"port": 5200, "udp": False}))
+    assert (server.port, server.udp, server.one_off) == (5200, False, False)
+    asked = {"udp": False, "parallel": 16, "time": 30, "client_delay_seconds": 2}
+    taken = client(**asked)
+    assert {key: getattr(taken, key) for key in asked} == asked
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.1",
+        "fd00::1",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.1",
+        "manager",
+        "a.b-c.example",
+        "example.com.",
+        "_srv.example",
+        "3com.example",
+        f"{LABEL}.{LABEL}.example",
+    ],
+)
+def test_a_host_that_can_be_one_is_taken(host: str) -> None:
+    assert client(server_ip=host).server_ip == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "-c",
+        "--logfile=x",
+        "a b",
+        "a\n",
+        "a\0",
+        "a/b",
+        "ä.example",
+        "a..b",
+        ".a",
+        "a..",
+        ".",
+        f"{LABEL}a.example",
+        "10.0.0.1%eth0",
+        "host%eth0",
+        "host:80",
+        "[::1]",
+        ":::",
+        ".".join(["label"] * 60),
+    ],
+)
+def test_a_host_that_can_be_none_is_refused_by_its_key(host: str) -> None:
+    message = refusal(client_payload, bytes(raw({"server_ip": host, "port": 1})))
+    assert message.startswith("payload: server_ip must be a host name")
+    assert "or an IP address, not" in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"port": 0}, "port must be a whole number from 1 to 65535, not 0"),
+        ({"port": "5200"}, 'port must be a whole number from 1 to 65535, not "5200"'),
+        ({"port": 1.5}, "port must be a whole number from 1 to 65535, not 1.5"),
+        ({"port": None}, "port must be a whole number from 1 to 65535, not null"),
+        ({"port": True}, "port must be a whole number from 1 to 65535, not true"),
+        ({"time": 86401}, "time must be a whole number from 1 to 86400, not 86401"),
+        ({"udp": "yes"}, 'udp must be true or false, not "yes"'),
+        ({"ip_version": 5}, "ip_version must be 4 or 6, not 5"),
+        ({"ip_version": "6"}, 'ip_version must be 4 or 6, not "6"'),
+        ({"interval": 0.01}, "interval must be a number from 0.1 to 60, not 0.01"),
+        (
+            {"congestion": "no such"},
+            'congestion must be the name of a congestion control, like cubic, not "no such"',
+        ),
+        (
+            {"dscp": 64},
+            "dscp must be a whole number from 0 to 63"
+            " or the name of a DSCP class, like af11, not 64",
+        ),
+        (
+            {"affinity": "0,-1"},
+            "affinity must be a whole number from 0 to 999"
+            ' or cores of the client and the server, like "0,1", not "0,-1"',
+        ),
+        ({"bind_dev": "-x"}, 'bind_dev must be the name of a network interface, not "-x"'),
+        ({"bind": "eth0"}, "bind must be an IP address, got 'eth0'"),
+        ({"bind": "127.0.0.1%lo"}, "bind must be an IP address, got '127.0.0.1%lo'"),
+        ({"reverse": True, "bidir": True}, "give reverse or bidir, not both"),
+        ({"tos": 1, "dscp": 1}, "give tos or dscp, not both"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_and_what_it_may_be(
+    keys: dict[str, Any], message: str
+) -> None:
+    given_keys = {"server_ip": "10.0.0.1", "port": 1, **keys}
+    assert refusal(client_payload, bytes(raw(given_keys))) == f"payload: {message}"
+
+
+def test_a_servers_payload_is_refused_in_the_same_way() -> None:
+    given_keys = {"port": 1, "max_seconds": 0}
+    message = "payload: max_seconds must be a number of seconds above 0, not 0"
+    assert refusal(server_payload, bytes(raw(given_keys))) == message
+
+
+def test_of_a_long_value_only_the_beginning_is_shown() -> None:
+    message = refusal(client_payload, bytes(raw({"server_ip": "x" * 5000, "port": 1})))
+    assert len(message) < 150
+    assert message.endswith("xxx...")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"{}", "server_ip"),
+        (b'{"server_ip": "a"}', "port"),
+        (b"[]", "object"),
+        (b"null", "object"),
+        (b'"text"', "object"),
+        (b'{"server_ip": "\xff", "port": 1}', "utf-8"),
+        (b'{"x": %s1%s}' % (b"[" * 5000, b"]" * 5000), "depth"),
+        (b'{"server_ip": "a", "port": 99999999999999999999}', "port must be"),
+        (b'{"server_ip": "a", "port": 1, "retry_delay_seconds": 1e999}', "retry_delay_seconds"),
+        (b'{"server_ip": [1], "port": Infinity}', "server_ip must be a host name"),
+        (b'{"server_ip": [1], "\xff": 1}', "server_ip must be a host name"),
+    ],
+)
+def test_what_is_no_payload_at_all_is_refused_too(text: bytes, words: str) -> None:
+    assert words in refusal(client_payload, text)
+
+
+def test_every_key_has_words_for_what_it_accepts() -> None:
+    for decode, kind in ((client_payload, ClientPayload), (server_payload, ServerPayload)):
+        for key in kind.__struct_fields__:
+            usual = {"server_ip": "a", "port": 1, key: [["no key takes this"]]}
+            assert refusal(decode, bytes(raw(usual))).startswith(f"payload: {key} must be ")
+
+
+def test_unknown_keys_are_named_in_order_and_others_are_not() -> None:
+    payload = raw({"port": 1, "zeta": 1, "alpha": {"deep": [1]}, "server_ip": "a"})
+    assert unknown_keys(payload, ClientPayload) == ["alpha", "zeta"]
+    assert unknown_keys(payload, ServerPayload) == ["alpha", "server_ip", "zeta"]
+    assert unknown_keys(msgspec.Raw(b"[]"), ClientPayload) == []
+
+
+def test_unknown_keys_do_no_harm() -> None:
+    assert client(shiny={"deep": [1]}).port == 5200
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+known_keys = st.sampled_from(ClientPayload.__struct_fields__ + ServerPayload.__struct_fields__)
+payloads = st.dictionaries(known_keys | st.text(), json_values, max_size=6)
+
+
+@settings(deadline=None, max_examples=200)
+@given(payloads | json_values, st.sampled_from([client_payload, server_payload]))
+def test_any_json_is_a_payload_or_a_bad_payload(value: Any, decode: Decode) -> None:
+    check(decode, bytes(raw(value)))
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries({"server_ip": st.just("a"), "port": st.just(1)}), known_keys, json_values
+)
+def test_any_one_value_is_taken_or_refused_by_its_key(
+    usual: dict[str, Any], key: str, value: Any
+) -> None:
+    message = check(client_payload, bytes(raw({**usual, key: value})))
+    assert message is None or key in message
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60), st.sampled_from([client_payload, server_payload]))
+def test_any_bytes_are_a_payload_or_a_bad_payload(text: bytes, decode: Decode) -> None:
+    check(decode, text)
+
+
+def check(decode: Decode, text: bytes) -> str | None:
+    """Decode; the message of the one error that may come of it."""
+    try:
+        decode(msgspec.Raw(text))
+    except TaskError as error:
+        assert error.error_class == "bad_payload"
+        return str(error)
+    return None
