@@ -9,7 +9,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast test-install coverage lint format lock clean iperf3
+.PHONY: help run test test-tasks test-rest test-fast test-install coverage lint format lock clean iperf3
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,8 +18,15 @@ run: $(VENV)/.run iperf3 ## Run the agent: with .env or MANAGER_URL against that
 	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
 	else exec $(BIN)/agent-run --dev --debug; fi
 
-test: $(VENV)/.dev iperf3 ## Run the tests
-	$(BIN)/pytest
+test: $(VENV)/.dev iperf3 ## Run the tests, those of the tasks beside all others
+	@echo "Two halves run side by side, and each is shown when it is done: a minute or two."
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-tasks test-rest
+
+test-tasks:
+	$(BIN)/pytest tests/tasks
+
+test-rest:
+	$(BIN)/pytest --ignore=tests/tasks
 
 test-fast: $(VENV)/.dev iperf3 ## Run the tests that are not marked slow
 	$(BIN)/pytest -m "not slow"

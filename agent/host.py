@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
-
 # One of getaddrinfo's answers: family, type, protocol, canonical name, address.
 AddressInfo = tuple[int, int, int, str, Any]
 
@@ -64,6 +62,9 @@ def route_to(address: str) -> Route:
 
 
 def _interface_with(source: str) -> Route:
+    # Not at the top: an agent that has run no test yet is a megabyte smaller without it.
+    import psutil
+
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.address.partition("%")[0] == source for entry in addresses):
             stats = psutil.net_if_stats().get(name)

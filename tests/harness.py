@@ -1,12 +1,13 @@
 """A dev Manager in the test's process, and real `python -m agent` processes for it."""
 
+import itertools
 import json
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,25 @@ def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment, of both families."""
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on at this moment, of both families.
+
+    It lies below those that the kernel gives to outgoing connections, and every process that
+    runs tests beside this one has its own thousand.
+    """
+    while True:
+        port = next(_PORTS)
+        with socket.socket(socket.AF_INET6) as probe, suppress(OSError):
+            probe.bind(("::", port))
+            return port
+
+
+def _ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + 1_000 * worker
+    return itertools.cycle(range(first, first + 1_000))
+
+
+_PORTS = _ports()
 
 
 def is_running(pid: int) -> bool:
