@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gevent import subprocess
 from gevent.event import Event
 
 from agent.errors import ChildError
+from agent.identity import ProcessIdentity, identify, open_pidfd
 
 _PR_SET_PDEATHSIG = 1
 _FALLOC_FL_KEEP_SIZE = 1
@@ -39,6 +40,8 @@ class ChildProcess:
 
     An unread pipe would block iperf3's exit, and one that a grandchild holds open would block
     the agent: files do neither. `ended` is set when the child has ended and was reaped.
+    `identity` is for whoever finds the child after this agent's death; None off Linux, and when
+    the child had ended before it could be taken.
     """
 
     def __init__(self, argv: list[str], stdout: Path, stderr: Path) -> None:
@@ -56,21 +59,18 @@ class ChildProcess:
         self.pid: int = self._popen.pid
         self.ended = Event()
         self._popen.rawlink(lambda _: self.ended.set())
-        self._pidfd = _open_pidfd(self.pid)
+        # Until the child is reaped its pid is its own, so that both are the child's and the
+        # descriptor needs no comparison with the identity, neither here nor before a signal.
+        self._pidfd = open_pidfd(self.pid)
+        self.identity: ProcessIdentity | None = identify(self.pid)
         if self.exit_code is not None:
-            # Reaped already: the pid, and so the descriptor, may be somebody else's by now.
+            # Reaped already: they may be somebody else's.
             self.close()
+            self.identity = None
 
-    @contextmanager
-    def output(self, start: int = 0) -> Iterator[memoryview]:
+    def output(self, start: int = 0) -> AbstractContextManager[memoryview]:
         """What it wrote to stdout from byte `start` on, mapped and not read; do not keep it."""
-        with open(self.stdout, "rb") as file:
-            if os.fstat(file.fileno()).st_size <= start:
-                yield memoryview(b"")
-                return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                with memoryview(mapped) as whole, whole[start:] as view:
-                    yield view
+        return mapped(self.stdout, start)
 
     def forget(self, end: int) -> None:
         """Give the disk what stdout holds before byte `end` back, and leave the size as it is.
@@ -129,6 +129,18 @@ class ChildProcess:
             return
 
 
+@contextmanager
+def mapped(path: Path, start: int = 0) -> Iterator[memoryview]:
+    """A file's content from byte `start` on, mapped and not read; do not keep it."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size <= start:
+            yield memoryview(b"")
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            with memoryview(content) as whole, whole[start:] as view:
+                yield view
+
+
 class Ending(Enum):
     """Why the watch over a child came to its end."""
 
@@ -142,14 +154,20 @@ FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
 
 
 def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: int) -> Ending:
-    """Wait for the first of: the child's end, the order to stop, the time, too much output."""
+    """Wait for the first of: the child's end, the order to stop, the time, too much output.
+
+    A child that has ended by then has ended, also when the agent stood still meanwhile and its
+    time is over as well. The limit is for stdout and for stderr, each by itself.
+    """
     until = time.monotonic() + seconds
     while True:
         left = until - time.monotonic()
         gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
-        if os.stat(child.stdout).st_size > max_output_bytes:
+        # Not `ended`: when the hub was held up, the time-out is noticed before the child's end.
+        ended = child.exit_code is not None
+        if max(os.stat(path).st_size for path in (child.stdout, child.stderr)) > max_output_bytes:
             return Ending.OUTPUT
-        if child.ended.is_set():
+        if ended:
             return Ending.ENDED
         if stop.is_set():
             return Ending.STOPPED
@@ -201,21 +219,15 @@ def _dying_with(parent: int) -> Callable[[], None]:
     """What the child does before iperf3 takes over: ask to be killed when the agent dies.
 
     It must be KILL, as a stopped or deaf child survives TERM. An agent that died between the
-    fork and the request is seen by the changed parent.
+    fork and the request is seen by the changed parent. What the kernel waits for is the death of
+    the thread that forked: that is the main one for all greenlets, and gevent starts children in
+    no other.
     """
+    # Looked up here: after the fork, another thread may have left the loader's lock behind.
+    prctl = _LIBC.prctl
 
     def ask() -> None:
-        if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
             os._exit(127)
 
     return ask
-
-
-def _open_pidfd(pid: int) -> int:
-    """A descriptor that stays this child's even when its pid is taken again; -1 without one."""
-    if not hasattr(os, "pidfd_open"):
-        return -1
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return -1

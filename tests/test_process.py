@@ -8,9 +8,11 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent import monkey
 from gevent.event import Event
 
 from agent.errors import ChildError
+from agent.identity import identify
 from agent.process import STDERR_KEPT, ChildProcess, Ending, text_output, watch
 from tests.harness import is_running, until
 
@@ -65,6 +67,11 @@ def test_of_stderr_only_the_end_is_kept(shell: Shell) -> None:
 def test_a_child_leads_a_session_of_its_own(shell: Shell) -> None:
     child = shell("sleep 60")
     assert os.getsid(child.pid) == child.pid
+
+
+def test_a_child_can_be_told_from_a_later_process_of_its_pid(shell: Shell) -> None:
+    child = shell("sleep 60")
+    assert child.identity == identify(child.pid) is not None
 
 
 def test_a_child_sees_no_variable_beyond_the_few_it_needs(
@@ -125,6 +132,7 @@ def test_a_deaf_child_is_killed_at_once_when_there_is_no_more_time(shell: Shell)
 def test_a_child_that_stands_still_is_stopped_too(shell: Shell) -> None:
     child = shell("sleep 60")
     os.kill(child.pid, signal.SIGSTOP)
+    until(lambda: "State:\tT" in Path(f"/proc/{child.pid}/status").read_text())
     child.stop(30, Event())
     assert child.close() == -signal.SIGTERM
 
@@ -174,6 +182,16 @@ def test_a_watch_ends_with_the_order_to_stop(shell: Shell) -> None:
     assert watch(shell("sleep 60"), stop, 60, MUCH) is Ending.STOPPED
 
 
+@pytest.mark.parametrize("seconds", [0.3, 1.2])
+def test_a_child_that_ended_while_the_agent_stood_still_has_ended(
+    shell: Shell, seconds: float
+) -> None:
+    """The time is over as well by the time anybody looks, which is no reason to call it so."""
+    child = shell("sleep 0.1")
+    gevent.spawn(monkey.get_original("time", "sleep"), seconds + 0.3)
+    assert watch(child, Event(), seconds, MUCH) is Ending.ENDED
+
+
 @pytest.mark.parametrize("seconds", [0.1, 1.2])
 def test_a_watch_ends_when_the_time_is_over(shell: Shell, seconds: float) -> None:
     began = time.monotonic()
@@ -181,8 +199,9 @@ def test_a_watch_ends_when_the_time_is_over(shell: Shell, seconds: float) -> Non
     assert seconds <= time.monotonic() - began < 3 * seconds + 1
 
 
-def test_a_watch_ends_when_the_child_writes_too_much(shell: Shell) -> None:
-    child = shell("head -c 2000 /dev/zero; sleep 60")
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_a_watch_ends_when_the_child_writes_too_much(shell: Shell, stream: str) -> None:
+    child = shell(f"head -c 2000 /dev/zero >&{stream}; sleep 60")
     assert watch(child, Event(), 60, 1000) is Ending.OUTPUT
 
 
