@@ -17,6 +17,7 @@ from agent.iperf3.verdict import Verdict
 from agent.limits import check_core, checked_target, within_limits
 from agent.process import FLOODED, ChildProcess, Ending, watch
 from agent.registry import Entry, timestamp
+from agent.state import is_full
 from agent.timing import jittered
 from agent.wire import ClientPayload, Document, Outcome, Report, client_payload
 from agent.workbench import Workbench
@@ -79,14 +80,15 @@ def _attempt(
     """Run iperf3 once, to its end or to whatever ends it."""
     stem = f"{entry.task.id}.{report.attempts}"
     report.started_at = timestamp(datetime.now(UTC))
-    child = ChildProcess(argv, bench.directory / f"{stem}.json", bench.directory / f"{stem}.err")
-    entry.runs(child.pid)
+    directory = bench.state.children
+    child = ChildProcess(argv, directory / f"{stem}.json", directory / f"{stem}.err")
+    bench.note_child(entry, child, report)
     log.info("client started", pid=child.pid, argv=" ".join(argv))
     most = bench.config.max_output_bytes
     ending = watch(child, entry.stop.ordered, STARTED_AFTER, most)
     told = ending is Ending.TIME
     if told:
-        bench.outbox.started(entry.task.id, child.pid)
+        bench.outbox.started(entry.claimed, child.pid)
         left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
         _note_company(bench, entry, measured=True)
         ending = watch(child, entry.stop.ordered, left, most)
@@ -102,7 +104,7 @@ def _attempt(
     log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
     _note_company(bench, entry, measured=judged.ok)
     if judged.ok and not told:
-        bench.outbox.started(entry.task.id, child.pid)
+        bench.outbox.started(entry.claimed, child.pid)
     return _Attempt(ending, exit_code, judged, child.stdout)
 
 
@@ -149,4 +151,6 @@ def _failure(entry: Entry, payload: ClientPayload, attempt: _Attempt) -> tuple[s
         return entry.stop.error_class, entry.stop.reason
     if attempt.ending is Ending.STOPPED:
         return entry.stop.error_class, f"{entry.stop.reason}; the test was cut short"
+    if attempt.verdict.error_class == "bad_output" and is_full(attempt.stdout):
+        return "state_full", f"the disk of {attempt.stdout.parent} is full: the document is lost"
     return attempt.verdict.error_class, attempt.verdict.message

@@ -3,6 +3,8 @@
     AgentError
     ├── ConfigError             a setting is wrong; the process ends with exit code 78
     ├── StateLocked             another agent uses the state directory; exit code 73
+    ├── StateUnusable           the state directory cannot be written at the moment
+    ├── RecordDamaged           a line or a file in it is not what was written
     ├── SelfTestFailed          the test that `--dev` begins with has failed; exit code 1
     ├── Crashed                 a greenlet met a bug, which the log has; exit code 1
     ├── TaskError               one task cannot be run, or ran and failed; its result says so
@@ -37,6 +39,14 @@ class ConfigError(AgentError):
 
 class StateLocked(AgentError):
     """Another running agent uses the state directory."""
+
+
+class StateUnusable(AgentError):
+    """The state directory cannot be written now: full, read-only, broken, or over its quota."""
+
+
+class RecordDamaged(AgentError):
+    """A record in the state directory is torn, or its checksum does not fit."""
 
 
 class SelfTestFailed(AgentError):
@@ -94,13 +104,20 @@ class TaskRefused(ManagerError):
     """The call about this task is refused for good.
 
     `status` is the HTTP status, `current_status` the task's status at the Manager when the
-    answer names it ("canceled", "succeeded", ...), else None.
+    answer names it ("canceled", "succeeded", ...), else None. `answer` is its body.
     """
 
-    def __init__(self, message: str, status: int, current_status: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        status: int,
+        current_status: str | None = None,
+        answer: bytes = b"",
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.current_status = current_status
+        self.answer = answer
 
 
 class ResultTooLarge(TaskRefused):

@@ -7,18 +7,21 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent import __version__, host
+from agent import __version__
 from agent.client import Access, ManagerClient
 from agent.config import Config, Key
-from agent.errors import ManagerRefused, ManagerUnavailable, TaskError
+from agent.errors import ManagerRefused, TaskError
+from agent.journal import Journal
 from agent.loops import claim_loop, heartbeat_loop
 from agent.nursery import Nursery
 from agent.outbox import Outbox
+from agent.recovery import recover
+from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.runner import TaskRunner
 from agent.signals import StopSignals
+from agent.spool import Spool
 from agent.state import StateDirectory
-from agent.timing import backoff
 from agent.workbench import Workbench
 
 # A claim in flight gets this many seconds to bring its task; one that the Manager holds is cut.
@@ -54,20 +57,28 @@ class Agent:
         """Open the state directory; raises StateLocked and ConfigError."""
         self._config = config
         self._signals = signals
-        self._state = StateDirectory(config.state)
         self._nursery = Nursery()
+        self._state = StateDirectory(config.state, config.state_max_bytes)
+        self._journal = Journal(self._state)
+        self._spool = Spool(self._state)
         self._client = ManagerClient(manager_access(config, key))
         self._registry = TaskRegistry()
+        self._registration = Registration(config, self._client, self._leave_all)
         self._outbox = Outbox(
-            self._client, config.max_result_bytes, self._nursery.spawn, self._registry.cancel
+            self._client,
+            self._registration,
+            self._journal,
+            self._spool,
+            self._registry,
+            config.max_result_bytes,
+            self._nursery.spawn,
         )
-        self._bench = Workbench(config, self._registry, self._outbox, self._state.children)
+        self._bench = Workbench(config, self._registry, self._outbox, self._journal, self._state)
         self._runner = TaskRunner(self._bench, self._nursery.spawn)
-        self._address = ""
         self._may_claim = Event()
         self._may_claim.set()
         self._stop_claims = Event()
-        self._stop_heartbeats = Event()
+        self._stop_rest = Event()
 
     def run(
         self, exit_after_idle: float | None = None, errand: Callable[[], None] | None = None
@@ -79,46 +90,18 @@ class Agent:
         Raises what ended the agent otherwise: ManagerUnavailable when it could not register in
         time, KeyRefused, AgentUnknown, whatever `errand` raises, or a bug.
         """
-        self._announce()
-        registering = self._nursery.spawn(self._register)
-        gevent.wait([registering, self._signals.drain], count=1)
-        registering.kill()
-        if self._nursery.failure:
-            raise self._nursery.failure
-        if self._signals.drain.is_set():
+        beginning = self._nursery.spawn(self._begin)
+        gevent.wait([beginning, self._signals.drain, self._signals.retire], count=1)
+        if self._signals.stop_asked() and not beginning.ready():
+            # Its children, of which there is `iperf3 --version` at most, die with the process.
             log.info("agent stopped before it was registered", why=self._signals.name)
             return
-        self._work(exit_after_idle, errand)
-
-    def _work(self, exit_after_idle: float | None, errand: Callable[[], None] | None) -> None:
-        spawn = self._nursery.spawn
-        interval = self._config.heartbeat_interval
-        heartbeats = spawn(
-            heartbeat_loop,
-            self._client,
-            self._registry,
-            self._address,
-            interval,
-            self._may_claim,
-            self._stop_heartbeats,
-        )
-        claims = spawn(
-            claim_loop,
-            self._client,
-            self._runner,
-            self._config.claim_interval,
-            self._may_claim,
-            self._stop_claims,
-        )
-        errands = [spawn(errand)] if errand else []
-        self._wait_for_the_end(exit_after_idle, errands)
-        self._drain(claims)
-        self._stop_heartbeats.set()
-        heartbeats.kill()
         if self._nursery.failure:
             raise self._nursery.failure
+        self._work(exit_after_idle, errand)
 
-    def _announce(self) -> None:
+    def _begin(self) -> None:
+        """All that comes before the loops; a signal need not wait for it."""
         log.info(
             "agent starts",
             version=__version__,
@@ -129,34 +112,56 @@ class Agent:
             self._bench.iperf3()
         except TaskError as error:
             log.error("no usable iperf3: tests will fail until there is one", error=str(error))
+        grace = self._config.stop_grace
+        recover(self._state, self._journal, self._spool, self._outbox, grace)
+        self._registration.register()
 
-    def _register(self) -> None:
-        """Register within REGISTER_TIMEOUT, with the address to be tested at."""
-        until = time.monotonic() + self._config.register_timeout
-        for delay in backoff():
-            try:
-                self._address = self._config.advertise_address or self._route_address()
-                record = self._client.register(self._address, host.operating_system())
-            except ManagerUnavailable as error:
-                delay = max(delay, error.retry_after or 0)
-                if time.monotonic() + delay >= until:
-                    raise
-                log.warning("not registered yet", error=str(error), retry_in=round(delay, 1))
-                gevent.sleep(delay)
-            else:
-                log.info("registered", agent_id=record.id, address=self._address)
-                return
+    def _work(self, exit_after_idle: float | None, errand: Callable[[], None] | None) -> None:
+        spawn = self._nursery.spawn
+        heartbeats = spawn(
+            heartbeat_loop,
+            self._client,
+            self._registration,
+            self._registry,
+            self._config.heartbeat_interval,
+            self._may_claim,
+            self._stop_rest,
+        )
+        claims = spawn(
+            claim_loop,
+            self._client,
+            self._registration,
+            self._journal,
+            self._runner,
+            self._config.claim_interval,
+            self._may_claim,
+            self._stop_claims,
+        )
+        spawn(self._state.watch, self._state_recovered, self._stop_rest)
+        self._outbox.start()
+        errands = [spawn(errand)] if errand else []
+        self._wait_for_the_end(exit_after_idle, errands)
+        if self._signals.retire.is_set():
+            self._retire(claims)
+        self._drain(claims)
+        self._stop_rest.set()
+        heartbeats.kill()
+        if self._nursery.failure:
+            raise self._nursery.failure
 
-    def _route_address(self) -> str:
-        try:
-            return host.local_address(self._config.manager_url)
-        except OSError as error:
-            raise ManagerUnavailable(f"no route to {self._config.manager_url}: {error}") from error
+    def _state_recovered(self) -> None:
+        self._journal.mend()
+        self._outbox.save_all()
+
+    def _leave_all(self) -> None:
+        """The Manager was replaced: nobody waits for the outcomes of what runs any more."""
+        for entry in self._registry.stop_all("interrupted", "the Manager was replaced"):
+            entry.gone.wait()
 
     def _wait_for_the_end(
         self, exit_after_idle: float | None, errands: list[gevent.Greenlet]
     ) -> None:
-        ends = [self._signals.drain, self._nursery.failed]
+        ends = [self._signals.drain, self._signals.retire, self._nursery.failed]
         if exit_after_idle is None:
             gevent.wait(ends, count=1)
             return
@@ -172,6 +177,19 @@ class Agent:
                 idle_since = time.monotonic()
         log.info("idle for long enough", seconds=exit_after_idle)
 
+    def _retire(self, claims: gevent.Greenlet) -> None:
+        """Claim nothing more and let the client tests come to their ends."""
+        log.info("agent retires", why=self._signals.name, clients=len(self._registry.clients()))
+        self._end_claims(claims)
+        ends = [self._signals.drain, self._nursery.failed]
+        while self._registry.clients() and not gevent.wait(ends, timeout=IDLE_LOOK, count=1):
+            continue
+
+    def _end_claims(self, claims: gevent.Greenlet) -> None:
+        self._stop_claims.set()
+        claims.join(CLAIM_FAREWELL)
+        claims.kill()
+
     def _drain(self, claims: gevent.Greenlet) -> None:
         """No new claims, every child stopped, every result sent; a second signal hurries."""
         began = time.monotonic()
@@ -179,9 +197,7 @@ class Agent:
         children_until = began + self._config.shutdown_timeout * CHILDREN_SHARE
         why = self._signals.name or str(self._nursery.failure or "idle")
         log.info("agent stops", why=why, running=len(self._registry), waiting=len(self._outbox))
-        self._stop_claims.set()
-        claims.join(CLAIM_FAREWELL)
-        claims.kill()
+        self._end_claims(claims)
         entries = self._registry.stop_all("interrupted", f"the agent was stopped ({why})")
         gone = gevent.spawn(lambda: [entry.gone.wait() for entry in entries])
         gevent.wait([gone, self._signals.kill], _left(children_until), count=1)

@@ -1,30 +1,35 @@
 """The two loops that talk to the Manager while the tasks run."""
 
 import time
-import uuid
+from contextlib import suppress
 
 import gevent
 import structlog
 from gevent.event import Event
 
 from agent.client import ManagerClient
-from agent.errors import KeyRefused, ManagerUnavailable
+from agent.errors import KeyRefused, ManagerUnavailable, StateUnusable
+from agent.journal import Journal
+from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.runner import TaskRunner
 from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered, ticks
+from agent.wire import Claimed
 
 # With no task for so many seconds, claims come at a third of the rate.
 QUIET_AFTER = 60.0
 # An answer that took so many seconds was held: its Manager may be asked again at once.
 HELD_AT_LEAST = 1.0
+# A replayed claim may bring a task that has ended at the Manager since.
+FINAL = frozenset({"succeeded", "failed", "canceled", "timed_out"})
 
 log = structlog.get_logger()
 
 
 def heartbeat_loop(
     client: ManagerClient,
+    registration: Registration,
     registry: TaskRegistry,
-    address: str,
     interval: float,
     may_claim: Event,
     stop: Event,
@@ -39,7 +44,7 @@ def heartbeat_loop(
         if time.monotonic() < silent_until:
             continue
         try:
-            answer = client.heartbeat(address, registry.rows())
+            answer = client.heartbeat(registration.address, registry.rows())
         except KeyRefused as error:
             silent_until = time.monotonic() + KEY_REFUSED_PAUSE
             log.error("the Manager refuses the key; tests go on", error=str(error))
@@ -60,15 +65,20 @@ def heartbeat_loop(
 
 
 def claim_loop(
-    client: ManagerClient, runner: TaskRunner, interval: float, may_claim: Event, stop: Event
+    client: ManagerClient,
+    registration: Registration,
+    journal: Journal,
+    runner: TaskRunner,
+    interval: float,
+    may_claim: Event,
+    stop: Event,
 ) -> None:
     """Claim tasks, one after the other, until `stop`. Raises AgentUnknown.
 
     It never stops because the agent is busy: claims are untyped, and an agent that is full must
-    still see its `kill_all`. The Idempotency-Key stays until it has obtained a task, so a Manager
-    that replays claims loses none with an answer.
+    still see its `kill_all`. The Idempotency-Key stays until it has obtained a task that the
+    journal has, so a Manager that replays claims loses none with an answer.
     """
-    key = str(uuid.uuid4())
     last_task = time.monotonic()
     failures = backoff()
     while True:
@@ -77,7 +87,8 @@ def claim_loop(
             return
         began = time.monotonic()
         try:
-            claim = client.claim(key)
+            life = registration.confirm()
+            claim = client.claim(journal.claim_key)
         except KeyRefused as error:
             pause = KEY_REFUSED_PAUSE
             log.error("the Manager refuses the key", error=str(error))
@@ -88,8 +99,7 @@ def claim_loop(
             failures = backoff()
             now = time.monotonic()
             if claim.task:
-                runner.accept(claim.task)
-                key = str(uuid.uuid4())
+                _take(journal, runner, Claimed(claim.task, life, journal.claim_key))
                 last_task = now
                 continue
             if claim.held and now - began >= HELD_AT_LEAST:
@@ -97,3 +107,21 @@ def claim_loop(
             quiet = now - last_task >= QUIET_AFTER
             pause = jittered(interval * 3 if quiet else interval)
         stop.wait(pause)
+
+
+def _take(journal: Journal, runner: TaskRunner, claimed: Claimed) -> None:
+    """Journal the task and let it run; the next claim waits until the disk has that.
+
+    With a disk that takes nothing the task is still the runner's, which says so in its outcome.
+    """
+    try:
+        if claimed.task.status in FINAL:
+            log.warning("the claim brought a task that has ended", task_id=claimed.task.id)
+            journal.obtained_nothing_new()
+            return
+        journal.claimed(claimed)
+    except StateUnusable as error:
+        log.error("the journal lacks a task", task_id=claimed.task.id, error=str(error))
+    runner.accept(claimed)
+    with suppress(StateUnusable):
+        journal.sync()

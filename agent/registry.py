@@ -11,7 +11,7 @@ from typing import Literal
 
 from gevent.event import Event
 
-from agent.wire import RunningRow, Task
+from agent.wire import Claimed, RunningRow, Task
 
 Kind = Literal["server", "client"]
 KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "client"}
@@ -46,7 +46,7 @@ class Entry:
     the registry.
     """
 
-    task: Task
+    claimed: Claimed
     kind: Kind | None = None
     port: int = 0
     pid: int = 0
@@ -54,6 +54,11 @@ class Entry:
     accompanied: bool = False
     stop: Stop = field(default_factory=Stop)
     gone: Event = field(default_factory=Event)
+
+    @property
+    def task(self) -> Task:
+        """The task itself."""
+        return self.claimed.task
 
     def runs(self, pid: int) -> None:
         """Note the child that was just started."""
@@ -76,9 +81,10 @@ class TaskRegistry:
     def __contains__(self, task_id: int) -> bool:
         return task_id in self._entries
 
-    def enter(self, task: Task) -> Entry:
+    def enter(self, claimed: Claimed) -> Entry:
         """Take a claimed task in; a task of that id must not be in hand already."""
-        entry = self._entries[task.id] = Entry(task, KINDS.get(task.type))
+        entry = Entry(claimed, KINDS.get(claimed.task.type))
+        self._entries[claimed.task.id] = entry
         return entry
 
     def leave(self, entry: Entry) -> None:
@@ -102,11 +108,15 @@ class TaskRegistry:
 
     def clients_besides(self, entry: Entry) -> list[Entry]:
         """The other client tests that run at this moment."""
-        return [
-            other
-            for other in self._entries.values()
-            if other.kind == "client" and other.pid and other is not entry
-        ]
+        return [other for other in self.clients() if other.pid and other is not entry]
+
+    def clients(self) -> list[Entry]:
+        """The client tasks in hand: those that run, and those that wait to."""
+        return [entry for entry in self._entries.values() if entry.kind == "client"]
+
+    def is_measuring(self) -> bool:
+        """Whether a client test runs at this moment."""
+        return any(entry.pid for entry in self.clients())
 
     def server_on(self, port: int, besides: Entry) -> Entry | None:
         """The server task of ours that was claimed before and holds, or will hold, the port."""

@@ -8,7 +8,7 @@ from agent.client_task import run_client
 from agent.errors import TaskError
 from agent.registry import Entry
 from agent.server_task import run_server
-from agent.wire import ClientPayload, Outcome, ServerPayload, Task, unknown_keys
+from agent.wire import Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.workbench import Workbench, failed
 
 TASK_TYPES = "iperf_server_start, iperf_client_run and kill_all"
@@ -23,12 +23,12 @@ class TaskRunner:
         self._bench = bench
         self._spawn = spawn
 
-    def accept(self, task: Task) -> None:
+    def accept(self, claimed: Claimed) -> None:
         """Take a claimed task and return at once; its outcome goes to the outbox."""
-        if task.id in self._bench.registry:
-            log.warning("the task is in hand already", task_id=task.id)
+        if claimed.task.id in self._bench.registry:
+            log.warning("the task is in hand already", task_id=claimed.task.id)
             return
-        self._spawn(self._run, self._bench.registry.enter(task))
+        self._spawn(self._run, self._bench.registry.enter(claimed))
 
     def _run(self, entry: Entry) -> None:
         structlog.contextvars.bind_contextvars(task_id=entry.task.id)
@@ -43,13 +43,13 @@ class TaskRunner:
         put = self._bench.outbox.put
         try:
             for outcome in self._perform(entry):
-                put(entry.task.id, outcome)
+                put(entry.claimed, outcome)
         except TaskError as error:
             log.warning("task failed", error_class=error.error_class, error=str(error))
-            put(entry.task.id, failed(self._bench.report(), error))
+            put(entry.claimed, failed(self._bench.report(), error))
         except Exception:
             bug = TaskError("other", "a bug in the agent: its log has the traceback")
-            put(entry.task.id, failed(self._bench.report(), bug))
+            put(entry.claimed, failed(self._bench.report(), bug))
             raise
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
@@ -59,6 +59,9 @@ class TaskRunner:
         if task_type not in ("iperf_server_start", "iperf_client_run"):
             words = f"unknown task type {task_type!r}: this agent runs {TASK_TYPES}"
             raise TaskError("unsupported", words)
+        if self._bench.state.trouble:
+            words = "this agent's state directory cannot be written"
+            raise TaskError("state_full", f"{words}: {self._bench.state.trouble}")
         most = self._bench.config.max_tasks
         if self._bench.registry.starts() > most:
             raise TaskError("too_many", f"this agent runs {most} tasks already (MAX_TASKS)")

@@ -44,9 +44,9 @@ def run_server(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     report = bench.report()
     report.argv, report.attempts = argv, 1
     report.started_at = timestamp(datetime.now(UTC))
-    stem = bench.directory / f"{entry.task.id}"
+    stem = bench.state.children / f"{entry.task.id}"
     child = ChildProcess(argv, stem.with_suffix(".json"), stem.with_suffix(".err"))
-    entry.runs(child.pid)
+    bench.note_child(entry, child, report)
     log.info("server started", pid=child.pid, port=payload.port, argv=" ".join(argv))
     server = _Server(bench, entry, payload, report, child)
     try:
@@ -81,8 +81,8 @@ class _Server:
         self._bench, self._entry, self._payload = bench, entry, payload
         self._report, self._child = report, child
         self._answer = {"started": True, "pid": child.pid, "port": payload.port}
-        self._newest = bench.directory / f"{entry.task.id}.served"
-        self._fresh = bench.directory / f"{entry.task.id}.fresh"
+        self._newest = served_file(child.stdout)
+        self._fresh = child.stdout.with_suffix(".fresh")
         self._sent = 0
         self._seen = 0
         self._read_up_to = 0
@@ -106,7 +106,7 @@ class _Server:
         """Yield that it listens, then a document for each test, then how it ended."""
         pid = self._child.pid
         log.info("server listens", pid=pid, port=self._payload.port)
-        self._bench.outbox.started(self._entry.task.id, pid)
+        self._bench.outbox.started(self._entry.claimed, pid)
         yield self._outcome()
         ending = Ending.TIME
         while ending is Ending.TIME and not self._time_is_over():
@@ -212,9 +212,16 @@ class _Server:
         """What is known of the server now: the newest document it served, else that it listens."""
         self._report.finished_at = timestamp(datetime.now(UTC))
         report = msgspec.structs.replace(self._report)
+        final = bool(report.ended)
         if not self._newest.exists():
-            return Outcome("succeeded", report, answer=self._answer)
+            return Outcome("succeeded", report, answer=self._answer, final=final)
         self._sent += 1
         own = Path(f"{self._newest}.{self._sent}")
         os.link(self._newest, own)
-        return Outcome("succeeded", report, document=Document(str(own), 0, own.stat().st_size))
+        document = Document(str(own), 0, own.stat().st_size)
+        return Outcome("succeeded", report, document=document, final=final)
+
+
+def served_file(stdout: Path) -> Path:
+    """Where the newest document of a served test lies, beside the server's own output."""
+    return stdout.with_suffix(".served")

@@ -1,36 +1,153 @@
-"""The state directory: private, and one agent's at a time."""
+"""The state directory: private, one agent's at a time, and written by native threads.
+
+format      the number of this layout
+lock        locked while an agent runs
+journal     the tasks that were claimed and are not settled
+children/   what running iperf3 children write
+outbox/     results that the Manager does not have
+rejected/   what it will never take, or what is damaged, and why
+kept/       whole documents of which the Manager took a smaller form
+"""
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from agent.errors import ConfigError, StateLocked
+import structlog
+from gevent.event import Event
+from gevent.threadpool import ThreadPool
+
+from agent.errors import ConfigError, StateLocked, StateUnusable
+from agent.records import write_whole
+
+FORMAT = "1"
+# Seconds between two looks at whether a directory in trouble can be written again.
+LOOK = 5.0
+# Of names, the log and the disk, only the disk may need several threads: a large document that is
+# being synced must not hold up the journal.
+THREADS = 4
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+log = structlog.get_logger()
 
 
 class StateDirectory:
-    """An opened and locked state directory. `children` holds what the iperf3 children write."""
+    """An opened and locked state directory.
 
-    def __init__(self, path: Path) -> None:
+    `trouble` says why the last write failed, and is empty while all is well.
+    """
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
         """Make the directory if need be, and lock it for the life of this process.
 
-        What an earlier process left in `children` is removed. Raises StateLocked when another
-        process has the directory, ConfigError when it cannot be written.
+        `max_bytes` is how much it should hold. Raises StateLocked when another process has it,
+        ConfigError when it cannot be written or has a format that is not known.
         """
+        self.path = path
         self.children = path / "children"
+        self.outbox = path / "outbox"
+        self.rejected = path / "rejected"
+        self.kept = path / "kept"
+        self.trouble = ""
+        self._max_bytes = max_bytes
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.children.mkdir(mode=0o700, exist_ok=True)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            reason = f"{error.strerror}: must be a directory that this user can write"
-            raise ConfigError(f"STATE_DIR {path} cannot be used: {reason}") from error
+            raise _cannot_be_used(path, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
             raise StateLocked(f"another agent runs in {path}: {advice}") from error
+        _check_format(path)
         try:
-            for left in self.children.iterdir():
-                left.unlink()
+            for below in (self.children, self.outbox, self.rejected, self.kept):
+                below.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"STATE_DIR {path} cannot be cleared: {error}: remove it") from error
+            raise _cannot_be_used(path, error) from error
+        self._threads = ThreadPool(THREADS)
+
+    def run(
+        self,
+        function: Callable[_Arguments, _Result],
+        *args: _Arguments.args,
+        **kwargs: _Arguments.kwargs,
+    ) -> _Result:
+        """Let a native thread do the disk's work while the hub turns; raises StateUnusable."""
+        try:
+            result: _Result = self._threads.apply(function, args, kwargs)
+        except OSError as error:
+            if not self.trouble:
+                log.error("the state directory cannot be written", path=self.path, error=str(error))
+            self.trouble = str(error)
+            raise StateUnusable(f"the state directory {self.path}: {error}") from error
+        return result
+
+    def watch(self, recovered: Callable[[], None], stop: Event) -> None:
+        """Until `stop`, see whether a directory in trouble is well again, and keep the quota.
+
+        `recovered` is called when it is, and may raise StateUnusable.
+        """
+        while not stop.wait(LOOK):
+            try:
+                self.run(self._look)
+                if self.trouble:
+                    recovered()
+                    self.trouble = ""
+                    log.info("the state directory can be written again", path=self.path)
+            except StateUnusable:
+                continue
+
+    def _look(self) -> None:
+        """In trouble, try a write; remove the oldest kept documents while there is too much."""
+        if self.trouble:
+            write_whole(self.path / "writable", b"")
+        files = sorted(self.kept.iterdir(), key=lambda file: file.stat().st_mtime)
+        used = sum(_size(file) for below in self.path.iterdir() for file in _files(below))
+        while used > self._max_bytes and files:
+            used -= _size(files[0])
+            files.pop(0).unlink()
+        if used > self._max_bytes:
+            advice = "empty rejected/, or raise STATE_MAX_BYTES"
+            raise OSError(f"{used} bytes are over STATE_MAX_BYTES: {advice}")
+
+
+def is_full(path: Path) -> bool:
+    """Whether the file system of `path` has no room left for this user."""
+    return os.statvfs(path).f_bavail == 0
+
+
+def _files(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else [path]
+
+
+def _size(file: Path) -> int:
+    """What a file takes of the disk; one that is gone by now takes nothing."""
+    try:
+        return file.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def _check_format(path: Path) -> None:
+    marker = path / "format"
+    try:
+        if not marker.exists():
+            write_whole(marker, f"{FORMAT}\n".encode())
+        found = marker.read_text(errors="replace").strip()
+    except OSError as error:
+        raise _cannot_be_used(path, error) from error
+    if found != FORMAT:
+        advice = "use the version that wrote it, or another STATE_DIR"
+        words = f"STATE_DIR {path} has the format {found!r}, and this version knows {FORMAT!r}"
+        raise ConfigError(f"{words}: {advice}")
+
+
+def _cannot_be_used(path: Path, error: OSError) -> ConfigError:
+    reason = f"{error.strerror}: must be a directory that this user can write"
+    return ConfigError(f"STATE_DIR {path} cannot be used: {reason}")

@@ -1,20 +1,22 @@
 """What every task greenlet works with, and the outcomes it makes."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 
 from agent import __version__
 from agent.config import Config
-from agent.errors import TaskError
+from agent.errors import StateUnusable, TaskError
 from agent.host import default_congestion, kernel
 from agent.iperf3.features import Features, parse_features
+from agent.journal import ChildRecord, Journal
 from agent.listening import ListenTable
 from agent.outbox import Outbox
-from agent.process import text_output
-from agent.registry import TaskRegistry
+from agent.process import ChildProcess, text_output
+from agent.registry import Entry, TaskRegistry
+from agent.state import StateDirectory
 from agent.wire import Outcome, Report
 
 # Seconds for `iperf3 --version`, which takes 2 ms.
@@ -27,13 +29,14 @@ log = structlog.get_logger()
 class Workbench:
     """The rooms that a task needs, and the iperf3 that was found.
 
-    `directory` holds the children's output, a few files for each task.
+    The children write into `state.children`, a few files for each task.
     """
 
     config: Config
     registry: TaskRegistry
     outbox: Outbox
-    directory: Path
+    journal: Journal
+    state: StateDirectory
     listening: ListenTable = field(default_factory=ListenTable)
     found: Features | None = None
 
@@ -44,6 +47,16 @@ class Workbench:
             options = len(self.found.options)
             log.info("iperf3 found", version=self.found.version, options=options)
         return self.found
+
+    def note_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
+        """Enter a child that was just started into the registry, and into the journal.
+
+        A disk that does not take it ends no test: with the agent the child would end anyway.
+        """
+        entry.runs(child.pid)
+        record = ChildRecord(child.identity, child.stdout.name, child.stderr.name, report)
+        with suppress(StateUnusable):
+            self.journal.runs(entry.claimed, record)
 
     def report(self) -> Report:
         """A report with what is known before anything has run."""

@@ -12,13 +12,10 @@ from gevent.event import Event
 
 from agent import config
 from agent.loops import claim_loop
-from agent.nursery import Nursery
-from agent.outbox import Outbox
-from agent.registry import TaskRegistry
 from agent.runner import TaskRunner
 from agent.workbench import Workbench
 from tests.faulty import FaultyManager, Request, reply, well
-from tests.servers import client_of
+from tests.posting import post_to
 
 NOTHING = reply({"task": None})
 
@@ -32,18 +29,22 @@ class Claiming:
     """A running claim loop with all that it needs to run tasks."""
 
     def __init__(self, manager: FaultyManager, interval: float, directory: Path) -> None:
-        client = client_of(manager)
-        self.nursery = Nursery()
+        post = self.post = post_to(manager, directory)
+        self.nursery, self.outbox = post.nursery, post.outbox
         self.may_claim, self.stop = Event(), Event()
         self.may_claim.set()
-        registry = TaskRegistry()
-        self.outbox = Outbox(client, 1024**2, self.nursery.spawn, registry.cancel)
         settings = config.read({"state_dir": str(directory)}, {"AGENT_KEY": "key-1"})
-        runner = TaskRunner(
-            Workbench(settings, registry, self.outbox, directory), self.nursery.spawn
-        )
-        self.greenlet = self.nursery.spawn(
-            claim_loop, client, runner, interval, self.may_claim, self.stop
+        bench = Workbench(settings, post.registry, post.outbox, post.journal, post.state)
+        runner = TaskRunner(bench, post.nursery.spawn)
+        self.greenlet = post.nursery.spawn(
+            claim_loop,
+            post.client,
+            post.registration,
+            post.journal,
+            runner,
+            interval,
+            self.may_claim,
+            self.stop,
         )
 
 

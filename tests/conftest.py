@@ -68,3 +68,9 @@ def fixture_faulty() -> Iterator[Callable[[Callable[[Request], bytes]], FaultyMa
     yield make
     for manager in running:
         manager.stop()
+
+
+@pytest.fixture(name="directory")
+def fixture_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for the state, so that `tmp_path` is left to what a test itself writes."""
+    return tmp_path_factory.mktemp("state")

@@ -35,11 +35,13 @@ class FaultyManager:
     """Answers each request with the raw bytes that `answer(request)` returns.
 
     No bytes at all close the connection. `requests` keeps everything that arrived, in order.
-    `answer` may also write to the request's socket itself, or wait.
+    `answer` may also write to the request's socket itself, or wait. With `registers` the calls to
+    `register` are answered well and not kept, for tests that are about other calls.
     """
 
     def __init__(self, answer: Callable[[Request], bytes]) -> None:
         self.answer = answer
+        self.registers = False
         self.requests: list[Request] = []
         self._arrived = Event()
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
@@ -71,6 +73,9 @@ class FaultyManager:
                     headers[name.strip().lower()] = value.strip()
                 body = stream.read(int(headers.get("content-length", 0)))
                 request = Request(method, path, headers, body, connection)
+                if self.registers and request.call == "register":
+                    connection.sendall(well(request))
+                    continue
                 self.requests.append(request)
                 self._arrived.set()
                 answer = self.answer(request)

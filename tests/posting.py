@@ -1,34 +1,83 @@
-"""An outbox in the test's process, and the Manager that it delivers to."""
+"""An outbox in the test's process with its disk, and the Manager that it delivers to."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import config
 from agent.client import ManagerClient
+from agent.journal import Journal
 from agent.nursery import Nursery
 from agent.outbox import Outbox
-from agent.wire import Document, Outcome, Report
+from agent.registration import Registration
+from agent.registry import TaskRegistry
+from agent.spool import Spool
+from agent.state import StateDirectory
+from agent.wire import Claimed, Document, Life, Outcome, Report, Task
 from tests.faulty import FaultyManager, Request
 from tests.servers import client_of
 
 ROOMY = 64 * 1024**2
+LIFE = Life("http://manager", 1, "")
+
+
+def claimed(task_id: int, task_type: str = "iperf_client_run", life: Life = LIFE) -> Claimed:
+    """A task as a claim brought it."""
+    return Claimed(Task(task_id, task_type), life, f"key of {task_id}")
 
 
 @dataclass
 class Post:
-    """The outbox and what is around it. `canceled` lists the tasks it was told are canceled."""
+    """The outbox and what is around it."""
 
     manager: FaultyManager
     client: ManagerClient
     nursery: Nursery
+    registration: Registration
+    state: StateDirectory
+    journal: Journal
+    registry: TaskRegistry
     outbox: Outbox
-    canceled: list[int]
+
+    def put(self, task_id: int, outcome: Outcome) -> None:
+        """An outcome of a task that this Manager, as it is now, handed out."""
+        self.outbox.put(self._claimed(task_id), outcome)
+
+    def started(self, task_id: int, pid: int) -> None:
+        """The same with `started`."""
+        self.outbox.started(self._claimed(task_id), pid)
+
+    def _claimed(self, task_id: int) -> Claimed:
+        assert self.registration.life
+        return claimed(task_id, life=self.registration.life)
+
+    def files(self) -> list[str]:
+        """The names of what waits on the disk, or was set aside or kept there."""
+        return sorted(
+            f"{below.name}/{file.name}"
+            for below in (self.state.outbox, self.state.rejected, self.state.kept)
+            for file in below.iterdir()
+        )
 
 
-def post_to(manager: FaultyManager, max_result_bytes: int = ROOMY) -> Post:
-    """An outbox for that Manager."""
-    client, nursery, canceled = client_of(manager), Nursery(), list[int]()
-    outbox = Outbox(client, max_result_bytes, nursery.spawn, canceled.append)
-    return Post(manager, client, nursery, outbox, canceled)
+def post_to(
+    manager: FaultyManager, directory: Path, max_result_bytes: int = ROOMY, start: bool = True
+) -> Post:
+    """An outbox for that Manager, which registers whoever asks, unless the test says otherwise."""
+    manager.registers = True
+    settings = config.read(
+        {"manager_url": manager.url, "advertise_address": "127.0.0.1"}, {"AGENT_KEY": "key-1"}
+    )
+    client, nursery, registry = client_of(manager), Nursery(), TaskRegistry()
+    registration = Registration(settings, client, lambda: None)
+    registration.confirm()
+    state = StateDirectory(directory, 1024**3)
+    journal = Journal(state)
+    outbox = Outbox(
+        client, registration, journal, Spool(state), registry, max_result_bytes, nursery.spawn
+    )
+    if start:
+        outbox.start()
+    return Post(manager, client, nursery, registration, state, journal, registry, outbox)
 
 
 def task_of(request: Request) -> int:

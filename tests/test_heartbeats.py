@@ -9,12 +9,14 @@ import gevent
 from gevent.event import Event
 from structlog.testing import capture_logs
 
+from agent import config
 from agent.errors import AgentUnknown
 from agent.loops import heartbeat_loop
 from agent.nursery import Nursery
+from agent.registration import Registration
 from agent.registry import TaskRegistry
-from agent.wire import Task
 from tests.faulty import FaultyManager, Request, raw_reply, reply, well
+from tests.posting import claimed
 from tests.servers import MakeManager, client_of
 
 
@@ -26,11 +28,16 @@ class Beating:
         self.may_claim = Event()
         self.stop = Event()
         self.nursery = Nursery()
+        settings = config.read({"advertise_address": "10.0.0.1"}, {"AGENT_KEY": "key-1"})
+        client = client_of(manager)
+        manager.registers = True
+        registration = Registration(settings, client, lambda: None)
+        registration.confirm()
         self.greenlet = self.nursery.spawn(
             heartbeat_loop,
-            client_of(manager),
+            client,
+            registration,
             self.registry,
-            "10.0.0.1",
             interval,
             self.may_claim,
             self.stop,
@@ -50,9 +57,9 @@ def beating(manager: FaultyManager, interval: float = 0.05) -> Iterator[Beating]
 def test_a_heartbeat_has_a_row_for_each_child_that_runs(faulty: MakeManager) -> None:
     manager = faulty(well)
     with beating(manager) as loop:
-        client = loop.registry.enter(Task(7, "iperf_client_run"))
-        loop.registry.enter(Task(8, "kill_all"))
-        waiting = loop.registry.enter(Task(9, "iperf_server_start"))
+        client = loop.registry.enter(claimed(7))
+        loop.registry.enter(claimed(8, "kill_all"))
+        waiting = loop.registry.enter(claimed(9, "iperf_server_start"))
         client.port, waiting.port = 5201, 5202
         client.runs(os.getpid())
         seen = len(manager.requests)
@@ -95,7 +102,7 @@ def test_heartbeats_go_on_while_the_manager_is_away_and_say_when_it_is_back(
     with capture_logs() as logs, beating(manager):
         manager.wait_for(lambda: len(manager.requests) == 6)
     said = [line["event"] for line in logs if line["log_level"] != "debug"]
-    assert said == ["no heartbeat; tests go on"] * 3 + ["the Manager is back"]
+    assert said == ["registered"] + ["no heartbeat; tests go on"] * 3 + ["the Manager is back"]
 
 
 def test_the_answer_says_whether_to_claim(faulty: MakeManager) -> None:
@@ -114,8 +121,8 @@ def test_the_answer_says_whether_to_claim(faulty: MakeManager) -> None:
 def test_tasks_on_the_cancel_list_are_told_to_stop(faulty: MakeManager) -> None:
     manager = faulty(lambda _: reply({"pull_tasks": True, "cancel": [7, 99]}))
     with beating(manager) as loop:
-        canceled = loop.registry.enter(Task(7, "iperf_client_run"))
-        other = loop.registry.enter(Task(8, "iperf_client_run"))
+        canceled = loop.registry.enter(claimed(7))
+        other = loop.registry.enter(claimed(8))
         assert canceled.stop.ordered.wait(5)
         assert canceled.stop.reason == "canceled at the Manager"
         assert not other.stop.ordered.is_set()

@@ -11,7 +11,7 @@ from agent.iperf3.documents import shrink
 from agent.wire import Document, Outcome, Report
 from tests.faulty import Request, raw_reply, reply, well
 from tests.iperf3.recorded import run
-from tests.posting import post_to, with_document
+from tests.posting import claimed, post_to, with_document
 from tests.servers import MakeManager
 
 DOCUMENT = run("3.12", "tcp-parallel").stdout.rstrip()
@@ -34,13 +34,13 @@ def invalid_state(status: str) -> bytes:
 
 
 def test_a_document_is_sent_untouched_and_its_file_goes_with_it(
-    faulty: MakeManager, tmp_path: Path
+    faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:
-    post = post_to(faulty(well))
+    post = post_to(faulty(well), directory)
     path = tmp_path / "document"
     path.write_bytes(b"stray text\n" + DOCUMENT + b"\nmore")
     document = Document(str(path), 11, 11 + len(DOCUMENT))
-    post.outbox.put(7, Outcome("succeeded", Report(attempts=1), document=document))
+    post.put(7, Outcome("succeeded", Report(attempts=1), document=document))
     assert post.outbox.flush(5)
     (request,) = post.manager.requests
     assert DOCUMENT[1:] in request.body
@@ -48,26 +48,27 @@ def test_a_document_is_sent_untouched_and_its_file_goes_with_it(
     assert not path.exists()
 
 
-def test_a_document_stays_until_the_manager_has_it(faulty: MakeManager, tmp_path: Path) -> None:
-    path = tmp_path / "document"
+def test_a_result_is_on_the_disk_before_it_is_sent_and_until_the_manager_has_it(
+    faulty: MakeManager, directory: Path, tmp_path: Path
+) -> None:
     there = []
 
     def answer(request: Request) -> bytes:
-        there.append(path.exists())
+        there.append(post.files())
         return well(request) if len(there) > 1 else b""
 
-    post = post_to(faulty(answer))
-    post.outbox.put(7, with_document(path, DOCUMENT))
+    post = post_to(faulty(answer), directory)
+    post.put(7, with_document(tmp_path / "document", DOCUMENT))
     assert post.outbox.flush(10)
-    assert there == [True, True]
-    assert not path.exists()
+    assert there == [["outbox/000000001.document", "outbox/000000001.result"]] * 2
+    assert post.files() == []
 
 
 def test_a_result_too_large_for_the_manager_is_sent_without_the_streams(
-    faulty: MakeManager, tmp_path: Path
+    faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:
-    post = post_to(faulty(takes_up_to(len(DOCUMENT))))
-    post.outbox.put(7, with_document(tmp_path / "document", DOCUMENT))
+    post = post_to(faulty(takes_up_to(len(DOCUMENT))), directory)
+    post.put(7, with_document(tmp_path / "document", DOCUMENT))
     assert post.outbox.flush(5)
     first, second = post.manager.requests
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
@@ -75,15 +76,16 @@ def test_a_result_too_large_for_the_manager_is_sent_without_the_streams(
     assert result.pop("agent") == {"version": "1", "truncated": "the streams of each interval"}
     intervals = [{**interval, "streams": []} for interval in MEASURED["intervals"]]
     assert result == {**MEASURED, "intervals": intervals}
-    assert not (tmp_path / "document").exists()
+    assert post.files() == ["kept/000000001.document"]
+    assert (post.state.kept / "000000001.document").read_bytes() == DOCUMENT
 
 
 def test_a_result_still_too_large_is_sent_without_the_intervals(
-    faulty: MakeManager, tmp_path: Path
+    faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:
-    post = post_to(faulty(takes_up_to(SMALLEST)))
+    post = post_to(faulty(takes_up_to(SMALLEST)), directory)
     with capture_logs() as logs:
-        post.outbox.put(7, with_document(tmp_path / "document", DOCUMENT))
+        post.put(7, with_document(tmp_path / "document", DOCUMENT))
         assert post.outbox.flush(5)
     assert logs[-1]["event"] == "result delivered"
     result = post.manager.requests[-1].json()["result"]
@@ -93,10 +95,10 @@ def test_a_result_still_too_large_is_sent_without_the_intervals(
 
 
 def test_a_result_over_the_byte_budget_is_made_smaller_before_it_is_sent(
-    faulty: MakeManager, tmp_path: Path
+    faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:
-    post = post_to(faulty(well), max_result_bytes=SMALLEST)
-    post.outbox.put(7, with_document(tmp_path / "document", DOCUMENT))
+    post = post_to(faulty(well), directory, max_result_bytes=SMALLEST)
+    post.put(7, with_document(tmp_path / "document", DOCUMENT))
     assert post.outbox.flush(5)
     (request,) = post.manager.requests
     assert len(request.body) <= SMALLEST
@@ -105,57 +107,62 @@ def test_a_result_over_the_byte_budget_is_made_smaller_before_it_is_sent(
 
 
 def test_a_document_of_another_shape_is_made_smaller_all_the_same(
-    faulty: MakeManager, tmp_path: Path
+    faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:
     strange = json.dumps({"intervals": ["x" * 5000], "end": {"sum": 1}}).encode()
-    post = post_to(faulty(well), max_result_bytes=1000)
-    post.outbox.put(7, with_document(tmp_path / "document", strange))
+    post = post_to(faulty(well), directory, max_result_bytes=1000)
+    post.put(7, with_document(tmp_path / "document", strange))
     assert post.outbox.flush(5)
     assert post.nursery.failure is None
     result = post.manager.requests[-1].json()["result"]
     assert (result["intervals"], result["end"]) == ([], {"sum": 1})
 
 
-def test_a_result_that_no_size_satisfies_is_given_up_and_its_file_goes(
-    faulty: MakeManager, tmp_path: Path
+def test_a_result_that_no_size_satisfies_is_set_aside(
+    faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:
-    post = post_to(faulty(takes_up_to(10)))
+    post = post_to(faulty(takes_up_to(10)), directory)
     with capture_logs() as logs:
-        post.outbox.put(7, with_document(tmp_path / "document", DOCUMENT))
+        post.put(7, with_document(tmp_path / "document", DOCUMENT))
         assert post.outbox.flush(5)
-    assert len(post.manager.requests) == 3
+    assert len(post.manager.requests) == 4
     assert [line for line in logs if line["log_level"] == "error"]
-    assert not (tmp_path / "document").exists()
+    assert post.files() == [
+        f"rejected/000000001.{kind}" for kind in ("answer", "document", "result")
+    ]
+    assert "agent" in post.manager.requests[-1].json()["result"]
 
 
 @pytest.mark.parametrize(("call", "status"), [("result", "succeeded"), ("started", "running")])
 def test_a_refusal_that_names_the_status_sent_means_that_it_was_delivered(
-    faulty: MakeManager, call: str, status: str
+    faulty: MakeManager, directory: Path, call: str, status: str
 ) -> None:
-    post = post_to(faulty(lambda _: invalid_state(status)))
+    post = post_to(faulty(lambda _: invalid_state(status)), directory)
+    entry = post.registry.enter(claimed(7))
     with capture_logs() as logs:
         if call == "result":
-            post.outbox.put(7, SUCCEEDED)
+            post.put(7, SUCCEEDED)
         else:
-            post.outbox.started(7, 77)
+            post.started(7, 77)
         assert post.outbox.flush(5)
     assert post.manager.calls() == [call]
     assert not [line for line in logs if line["log_level"] in ("warning", "error")]
-    assert post.canceled == []
+    assert not entry.stop.ordered.is_set()
 
 
 @pytest.mark.parametrize("call", ["result", "started"])
 def test_a_canceled_task_is_passed_on_and_counts_as_delivered(
-    faulty: MakeManager, tmp_path: Path, call: str
+    faulty: MakeManager, directory: Path, tmp_path: Path, call: str
 ) -> None:
-    post = post_to(faulty(lambda _: invalid_state("canceled")))
+    post = post_to(faulty(lambda _: invalid_state("canceled")), directory)
+    entry = post.registry.enter(claimed(7))
     path = tmp_path / "document"
     if call == "result":
-        post.outbox.put(7, with_document(path, DOCUMENT))
+        post.put(7, with_document(path, DOCUMENT))
     else:
-        post.outbox.started(7, 77)
+        post.started(7, 77)
     assert post.outbox.flush(5)
-    assert post.canceled == [7]
+    assert entry.stop.reason == "canceled at the Manager"
     assert post.manager.calls() == [call]
     assert not path.exists()
 
@@ -169,26 +176,35 @@ def test_a_canceled_task_is_passed_on_and_counts_as_delivered(
         raw_reply(b"", 410),
     ],
 )
-def test_any_other_final_refusal_is_logged_and_the_message_dropped(
-    faulty: MakeManager, tmp_path: Path, answer: bytes
+def test_any_other_final_refusal_is_logged_and_the_result_set_aside(
+    faulty: MakeManager, directory: Path, tmp_path: Path, answer: bytes
 ) -> None:
-    post = post_to(faulty(lambda _: answer))
+    post = post_to(faulty(lambda _: answer), directory)
+    entry = post.registry.enter(claimed(7))
     path = tmp_path / "document"
     with capture_logs() as logs:
-        post.outbox.put(7, with_document(path, DOCUMENT))
+        post.put(7, with_document(path, DOCUMENT))
         assert post.outbox.flush(5)
     assert post.manager.calls() == ["result"]
     (line,) = [line for line in logs if line["log_level"] == "error"]
-    assert line["event"] == "the Manager refuses it: given up"
+    assert line["event"] == "the Manager refuses it: set aside"
     assert not path.exists()
-    assert post.canceled == []
+    assert post.files() == [
+        f"rejected/000000001.{kind}" for kind in ("answer", "document", "result")
+    ]
+    assert (post.state.rejected / "000000001.answer").read_bytes() == answer.partition(b"\r\n\r\n")[
+        2
+    ]
+    assert (post.state.rejected / "000000001.document").read_bytes() == DOCUMENT
+    assert not entry.stop.ordered.is_set()
 
 
-def test_the_message_after_a_refused_one_still_goes(faulty: MakeManager) -> None:
+def test_the_message_after_a_refused_one_still_goes(faulty: MakeManager, directory: Path) -> None:
     post = post_to(
-        faulty(lambda request: raw_reply(b"", 410) if request.call == "started" else well(request))
+        faulty(lambda request: raw_reply(b"", 410) if request.call == "started" else well(request)),
+        directory,
     )
-    post.outbox.started(7, 77)
-    post.outbox.put(7, SUCCEEDED)
+    post.started(7, 77)
+    post.put(7, SUCCEEDED)
     assert post.outbox.flush(5)
     assert post.manager.calls() == ["started", "result"]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from agent.registry import Entry, Stop, TaskRegistry, timestamp
-from agent.wire import Task
+from tests.posting import claimed
 
 SERVER, CLIENT, KILL = "iperf_server_start", "iperf_client_run", "kill_all"
 
@@ -20,7 +20,7 @@ def fixture_registry() -> TaskRegistry:
 def enter(registry: TaskRegistry, *types: str) -> list[Entry]:
     """Tasks of these types, claimed in this order."""
     first = len(registry) + 1
-    return [registry.enter(Task(number, kind)) for number, kind in enumerate(types, first)]
+    return [registry.enter(claimed(number, kind)) for number, kind in enumerate(types, first)]
 
 
 def test_a_task_is_in_hand_from_its_claim_until_it_leaves(registry: TaskRegistry) -> None:

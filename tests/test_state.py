@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ConfigError, StateLocked
+from agent.errors import StateLocked
 from agent.state import StateDirectory
 from tests.harness import Bench
 
@@ -17,7 +17,7 @@ def mode(path: Path) -> int:
 
 
 def test_only_its_user_can_look_into_it(tmp_path: Path) -> None:
-    state = StateDirectory(tmp_path / "made" / "state")
+    state = StateDirectory(tmp_path / "made" / "state", 1024**3)
     assert mode(tmp_path / "made" / "state") == 0o700
     assert mode(state.children) == 0o700
     assert mode(tmp_path / "made" / "state" / "lock") == 0o600
@@ -25,29 +25,14 @@ def test_only_its_user_can_look_into_it(tmp_path: Path) -> None:
 
 def test_an_open_directory_still_hides_what_the_children_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    assert mode(StateDirectory(tmp_path).children) == 0o700
-
-
-def test_what_an_earlier_agent_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "children").mkdir()
-    (tmp_path / "children" / "7.1.json").write_text("{")
-    (tmp_path / "children" / "7.1.err").touch()
-    assert list(StateDirectory(tmp_path).children.iterdir()) == []
-
-
-def test_what_cannot_be_removed_is_named(tmp_path: Path) -> None:
-    stranger = tmp_path / "children" / "directory"
-    stranger.mkdir(parents=True)
-    with pytest.raises(ConfigError, match="cannot be cleared") as caught:
-        StateDirectory(tmp_path)
-    assert str(stranger) in str(caught.value)
+    assert mode(StateDirectory(tmp_path, 1024**3).children) == 0o700
 
 
 def test_a_second_user_of_the_directory_is_told_what_to_do(tmp_path: Path) -> None:
-    first = StateDirectory(tmp_path)
+    first = StateDirectory(tmp_path, 1024**3)
     (first.children / "7.1.json").touch()
     with pytest.raises(StateLocked, match="another AGENT_NAME or STATE_DIR") as caught:
-        StateDirectory(tmp_path)
+        StateDirectory(tmp_path, 1024**3)
     assert str(tmp_path) in str(caught.value)
     assert (first.children / "7.1.json").exists(), "the first one's files are not touched"
 

@@ -36,12 +36,14 @@ class ManagerClient:
     """The five calls of an agent, and the Manager's health.
 
     Each raises ManagerUnavailable, KeyRefused or AgentUnknown; the two about a task also raise
-    TaskRefused.
+    TaskRefused. `failures` counts the calls that the Manager did not answer usably: after one it
+    may be another Manager.
     """
 
     def __init__(self, access: Access) -> None:
         self._access = access
         self._transport = Transport(access)
+        self.failures = 0
 
     def register(self, ip_address: str, operating_system: str) -> wire.AgentRecord:
         """Say hello; the answer also carries the key, which is not read."""
@@ -109,7 +111,11 @@ class ManagerClient:
             "Content-Type": "application/json",
             **(more_headers or {}),
         }
-        return self._transport.call("POST", f"/v1/agent/{call}", body, headers, deadline)
+        try:
+            return self._transport.call("POST", f"/v1/agent/{call}", body, headers, deadline)
+        except ManagerUnavailable:
+            self.failures += 1
+            raise
 
 
 def _decode(call: str, answer: Answer, kind: type[_Answer]) -> _Answer:

@@ -35,11 +35,12 @@ def refusal(path: str, status: int, content: bytes, headers: Mapping[str, str]) 
         return AgentUnknown(message)
     about_task = path.endswith(("/started", "/result"))
     if about_task and status == 413:
-        return ResultTooLarge(message, status)
+        return ResultTooLarge(message, status, answer=content)
     # A 400 without the Manager's words is a proxy's, and no reason to give a result up.
     if about_task and (status in (409, 410, 422) or (status == 400 and word)):
         details = answer.detail.details
-        return TaskRefused(message, status, details.current_status if details else None)
+        current = details.current_status if details else None
+        return TaskRefused(message, status, current, content)
     return ManagerUnavailable(message, retry_after(headers.get("Retry-After")))
 
 

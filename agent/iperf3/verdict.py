@@ -67,6 +67,11 @@ def served_document(data: Buffer) -> Span | None:
     return None
 
 
+def is_cut_short(summary: Summary) -> bool:
+    """Whether a test ended long before its time, whatever its document says."""
+    return bool(_length_warnings(summary))
+
+
 def warnings(summary: Summary, features: Features) -> list[str]:
     """What a reader should know before trusting the figures, one sentence each.
 

@@ -5,6 +5,7 @@ raw until it is decoded by `server_payload` or `client_payload`: a task whose pa
 fit is still a task, and fails with a message.
 """
 
+from agent.wire.claims import Claimed, Life
 from agent.wire.messages import (
     Acknowledged,
     AgentRecord,
@@ -32,10 +33,12 @@ __all__ = [
     "Acknowledged",
     "AgentRecord",
     "ClaimAnswer",
+    "Claimed",
     "ClientPayload",
     "Document",
     "Health",
     "HeartbeatAnswer",
+    "Life",
     "Outcome",
     "Refusal",
     "RefusalDetail",

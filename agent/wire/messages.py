@@ -7,11 +7,15 @@ from msgspec import Struct
 
 
 class Task(Struct, frozen=True):
-    """One task as it was claimed. `payload` is the undecoded JSON of its parameters."""
+    """One task as it was claimed. `payload` is the undecoded JSON of its parameters.
+
+    `status` is `accepted`, but for a claim that is replayed after its task has ended.
+    """
 
     id: int
     type: str
     payload: msgspec.Raw = msgspec.Raw(b"{}")
+    status: str = "accepted"
 
 
 class AgentRecord(Struct):
@@ -109,7 +113,7 @@ class Outcome(Struct, frozen=True):
     """What is reported of a task: at most one of `document` and `answer` beside the report.
 
     `stderr` is what an operator reads at the Manager; `answer` holds the agent's own keys of
-    the result (`started`, `killed`, ...).
+    the result (`started`, `killed`, ...). Only of a server are there more, until the `final` one.
     """
 
     status: Literal["succeeded", "failed"]
@@ -118,3 +122,4 @@ class Outcome(Struct, frozen=True):
     stderr: str = ""
     answer: dict[str, bool | int] = {}
     document: Document | None = None
+    final: bool = True

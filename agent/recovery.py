@@ -1,0 +1,111 @@
+"""What a former life of the agent left: its children, its results, and tasks without an outcome."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from agent import __version__
+from agent.errors import StateUnusable
+from agent.identity import stop_former
+from agent.iperf3 import verdict
+from agent.journal import Journal, TaskRecord
+from agent.outbox import Outbox
+from agent.process import mapped
+from agent.server_task import served_file
+from agent.spool import Spool
+from agent.state import StateDirectory
+from agent.wire import Document, Outcome, Report
+
+INTERRUPTED = "interrupted: the agent restarted"
+
+log = structlog.get_logger()
+
+
+def recover(
+    state: StateDirectory, journal: Journal, spool: Spool, outbox: Outbox, grace: float
+) -> None:
+    """Put into the outbox what the Manager does not have yet, one outcome for each task.
+
+    Children that are provably of the former life, and still run, are stopped first, each with
+    `grace` seconds from TERM to KILL.
+    """
+    parcels = spool.load()
+    for parcel in parcels:
+        outbox.restore(parcel)
+    told = {parcel.claimed.key for parcel in parcels}
+    ended = {parcel.claimed.key for parcel in parcels if parcel.outcome.final}
+    for record in journal.unsettled():
+        if record.claimed.key in ended:
+            continue
+        record.reported |= record.claimed.key in told
+        _stop(record, grace)
+        outcome = _outcome(state, record)
+        log.warning(
+            "a task of the agent's former life",
+            task_id=record.claimed.task.id,
+            status=outcome.status,
+            error=outcome.stderr or outcome.report.ended,
+        )
+        outbox.put(record.claimed, outcome)
+    if not state.trouble:
+        _clear(state, journal)
+
+
+def _stop(record: TaskRecord, grace: float) -> None:
+    if record.child and record.child.identity and stop_former(record.child.identity, grace):
+        log.warning("a child of the agent's former life was stopped", pid=record.child.identity.pid)
+
+
+def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
+    report = record.child.report if record.child else Report(version=__version__)
+    if record.claimed.task.type == "iperf_server_start":
+        return _server_outcome(state, record, report)
+    report.error_class = "interrupted"
+    failed = Outcome("failed", report, exit_code=1, stderr=INTERRUPTED)
+    path = state.children / record.child.stdout if record.child else None
+    if path is None or not path.exists():
+        return failed
+    with mapped(path) as output:
+        judged = verdict.judge_client(0, output, "")
+    if not judged.span:
+        return failed
+    document = Document(str(path), *judged.span)
+    if judged.ok and judged.summary and not verdict.is_cut_short(judged.summary):
+        report.error_class = ""
+        return Outcome("succeeded", report, document=document)
+    return msgspec.structs.replace(failed, document=document)
+
+
+def _server_outcome(state: StateDirectory, record: TaskRecord, report: Report) -> Outcome:
+    """The newest document is repeated; what was reported a success stays one."""
+    document = _newest_served(state.children / record.child.stdout) if record.child else None
+    if not record.reported:
+        report.error_class = "interrupted"
+        return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)
+    report.ended = INTERRUPTED
+    return Outcome(
+        "succeeded", report, answer={} if document else {"started": True}, document=document
+    )
+
+
+def _newest_served(stdout: Path) -> Document | None:
+    """The last document in the output, else the one that was taken out of it before."""
+    if stdout.exists():
+        with mapped(stdout) as output:
+            span = verdict.served_document(output)
+        if span:
+            return Document(str(stdout), *span)
+    kept = served_file(stdout)
+    return Document(str(kept), 0, kept.stat().st_size) if kept.exists() else None
+
+
+def _clear(state: StateDirectory, journal: Journal) -> None:
+    """Remove what the children of the former life wrote: what was of use is in the outbox."""
+    try:
+        journal.mend()
+        for file in state.children.iterdir():
+            state.run(os.unlink, file)
+    except StateUnusable as error:
+        log.error("old output of children stays", error=str(error))

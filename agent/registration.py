@@ -1,0 +1,85 @@
+"""Who the Manager is: registering, and making sure later that it is still the same."""
+
+import time
+from collections.abc import Callable
+
+import gevent
+import structlog
+from gevent.lock import BoundedSemaphore
+
+from agent import host
+from agent.client import ManagerClient
+from agent.config import Config
+from agent.errors import ManagerUnavailable
+from agent.timing import backoff
+from agent.wire import Life
+
+log = structlog.get_logger()
+
+
+class Registration:
+    """The registration of one agent. `address` and `life` are known once it has registered.
+
+    `replaced` is called when the Manager turns out to be another one, or to have been set up
+    anew, before anybody is told of the new life.
+    """
+
+    def __init__(self, config: Config, client: ManagerClient, replaced: Callable[[], None]) -> None:
+        self._config = config
+        self._client = client
+        self._replaced = replaced
+        self._lock = BoundedSemaphore()
+        self._sure_at = -1
+        self.address = ""
+        self.life: Life | None = None
+
+    def register(self) -> None:
+        """Register within REGISTER_TIMEOUT.
+
+        Raises ManagerUnavailable when there was no time for more, KeyRefused and AgentUnknown.
+        """
+        until = time.monotonic() + self._config.register_timeout
+        for delay in backoff():
+            try:
+                self.confirm()
+            except ManagerUnavailable as error:
+                delay = max(delay, error.retry_after or 0)
+                if time.monotonic() + delay >= until:
+                    raise
+                log.warning("not registered yet", error=str(error), retry_in=round(delay, 1))
+                gevent.sleep(delay)
+            else:
+                return
+
+    def confirm(self) -> Life:
+        """The Manager's life, asked for again when a call has failed since the last answer.
+
+        A Manager that was away may have come back without its tasks, and its task 7 is not the
+        one whose result waits here. Raises what a registration raises.
+        """
+        with self._lock:
+            if self.life is None or self._sure_at != self._client.failures:
+                failures = self._client.failures
+                self._set(self._ask())
+                self._sure_at = failures
+            assert self.life
+            return self.life
+
+    def _ask(self) -> Life:
+        self.address = self._config.advertise_address or self._route_address()
+        record = self._client.register(self.address, host.operating_system())
+        return Life.of(self._config.manager_url, record)
+
+    def _set(self, life: Life) -> None:
+        if self.life is None:
+            log.info("registered", agent_id=life.agent_id, address=self.address)
+        elif self.life != life:
+            log.error("the Manager was replaced: what is in hand was another's", now=life)
+            self._replaced()
+        self.life = life
+
+    def _route_address(self) -> str:
+        try:
+            return host.local_address(self._config.manager_url)
+        except OSError as error:
+            raise ManagerUnavailable(f"no route to {self._config.manager_url}: {error}") from error
