@@ -44,6 +44,9 @@ class Entry:
     `started_at` are those of the child that runs at this moment, if any. `accompanied` says that
     another test was measured on this host at the same time. `gone` is set when the task has left
     the registry.
+
+    What a client that streams its intervals has said so far: `bits_per_second` in the latest one,
+    TCP `retransmits` since the start, and in `intervals` the rates of the latest ones.
     """
 
     claimed: Claimed
@@ -52,6 +55,9 @@ class Entry:
     pid: int = 0
     started_at: datetime | None = None
     accompanied: bool = False
+    bits_per_second: float | None = None
+    retransmits: int | None = None
+    intervals: list[float] = field(default_factory=list)
     stop: Stop = field(default_factory=Stop)
     gone: Event = field(default_factory=Event)
 
