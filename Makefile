@@ -9,7 +9,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-tasks test-rest test-fast test-install coverage lint format lock clean iperf3
+.PHONY: help run test test-tasks test-rest test-fast test-install coverage lint format lock docs clean iperf3
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ format: $(VENV)/.dev ## Format the code
 
 lock: $(VENV)/.dev ## Write requirements*.txt anew, with the newest versions that pyproject.toml admits
 	@$(call compile,.,--upgrade)
+
+docs: $(VENV)/.dev ## Write the table of answers into docs/protocol.md
+	$(BIN)/python -m tests.answers
 
 clean: ## Remove the virtual environment, caches and reports
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache

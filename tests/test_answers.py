@@ -1,0 +1,197 @@
+"""Every answer to every call, played on real sockets, and what the agent does with it."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.client import ManagerClient
+from agent.client import manager as calls
+from agent.errors import (
+    AgentUnknown,
+    KeyRefused,
+    ManagerError,
+    ManagerUnavailable,
+    ResultTooLarge,
+    TaskRefused,
+)
+from tests import answers
+from tests.answers import ANSWERS, CALLS, Action
+from tests.faulty import Request, raw_reply, reply, well
+from tests.harness import free_port, iperf3_server
+from tests.lone_agent import lone_agent
+from tests.scenes import ASK, PAGE, PLAYS, SENT, SOON, tls
+from tests.servers import MakeManager
+
+# What the error has to say where its kind alone does not tell that the play was the right one.
+SAYS = {
+    "200 cut short": "IncompleteRead",
+    "301 to another host": ": 301",
+    "connection refused": "Connection refused",
+    "reset before the request was read": "reset by peer",
+    "reset after the request was read": "reset by peer",
+    "silence": "no answer within 0.3 s",
+    "one byte a second": "no answer within 0.3 s",
+    "a gigabyte that begins as the expected JSON": "not the Manager's",
+    "a gigabyte of anything else": "not the Manager's",
+    "TLS certificate for another name": "certificate is not valid for '127.0.0.1'",
+    "TLS certificate that has expired": "certificate has expired",
+    "TLS certificate of an unknown authority": "unable to get local issuer certificate",
+}
+
+
+def leads_to(action: Action, call: str, error: ManagerError | None) -> bool:
+    """Whether the client tells the rest of the agent what makes it act so."""
+    match error:
+        case None:
+            return action is answers.DONE
+        case ManagerUnavailable(retry_after=None):
+            return action in (answers.AGAIN, answers.NEXT_TICK)
+        case ManagerUnavailable(retry_after=17):
+            return action in (answers.AGAIN_WHEN_TOLD, answers.NEXT_TICK)
+        case KeyRefused():
+            return action in (answers.EXIT_77, answers.IN_30_SECONDS)
+        case AgentUnknown():
+            return action is answers.EXIT_67
+        case ResultTooLarge():
+            return action is (answers.SMALLER if call == "result" else answers.DROPPED)
+        case TaskRefused(current_status="canceled"):
+            return action is answers.STOPPED
+        case TaskRefused(current_status=status) if status == SENT[call]:
+            return action is answers.DELIVERED
+        case TaskRefused():
+            return action in (answers.SET_ASIDE, answers.DROPPED)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("answer", "call", "action"),
+    [
+        pytest.param(answer, call, action, id=f"{answer} - {call}")
+        for answer, row in ANSWERS.items()
+        for call, action in zip(CALLS, row, strict=True)
+    ],
+)
+def test_each_answer_to_each_call_does_what_the_table_says(
+    answer: str, call: str, action: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if answer in ("silence", "one byte a second"):
+        monkeypatch.setattr(calls, "LONG_POLL_WAIT", 0)
+        for deadline in ("REGISTER", "HEARTBEAT", "CLAIM", "STARTED"):
+            monkeypatch.setattr(calls, f"{deadline}_DEADLINE", SOON)
+        monkeypatch.setattr(calls, "RESULT_STALL", SOON)
+    error = None
+    with PLAYS[answer]() as scene:
+        try:
+            ASK[call](ManagerClient(scene.access))
+        except ManagerError as raised:
+            error = raised
+    assert leads_to(action, call, error), repr(error)
+    assert error is None or SAYS.get(answer, "") in str(error)
+    assert len(scene.heard) <= 1, "the client itself tries nothing again"
+    assert not (answer.startswith("TLS") and scene.heard), "the key went to a stranger"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_manager_with_a_good_certificate_is_believed(call: str) -> None:
+    with tls() as scene:
+        ASK[call](ManagerClient(scene.access))
+    assert len(scene.heard) == 1
+
+
+def test_every_action_is_shown_by_a_test_of_what_acts() -> None:
+    tests = Path(__file__).parent
+    for row in ANSWERS.values():
+        for call, action in zip(CALLS, row, strict=True):
+            file, _, name = action.shown_by[call].partition("::")
+            shown = re.search(rf"^def {name}\(", (tests / file).read_text(), re.MULTILINE)
+            assert shown, f"{action.words}, {call}: there is no {action.shown_by[call]}"
+
+
+def test_the_documentation_has_the_table_as_it_is() -> None:
+    page = answers.PAGE.read_text()
+    assert answers.markdown() in page
+    assert answers.placed(page) == page, "run make docs"
+
+
+def test_started_is_sent_again_until_the_manager_has_it(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    port = free_port()
+    payload = {"server_ip": "127.0.0.1", "port": port, "time": 60}
+    task = {"id": 1, "type": "iperf_client_run", "payload": payload}
+
+    def answer(request: Request) -> bytes:
+        if request.call == "claim" and manager.calls().count("claim") == 1:
+            return reply({"task": task})
+        if request.call == "started" and manager.calls().count("started") == 1:
+            return raw_reply(PAGE, 503)
+        return well(request)
+
+    manager = faulty(answer)
+    with iperf3_server(port), lone_agent(manager.url, tmp_path):
+        manager.wait_for(lambda: manager.calls().count("started") == 2)
+        seen = manager.calls().count("heartbeat")
+        manager.wait_for(lambda: manager.calls().count("heartbeat") > seen + 3)
+    started = [request for request in manager.requests if request.call == "started"]
+    assert len(started) == 2
+    assert len({request.headers["idempotency-key"] for request in started}) == 1
+    assert "result" not in manager.calls()
+
+
+def test_registration_waits_for_as_long_as_it_is_told(faulty: MakeManager, tmp_path: Path) -> None:
+    times: list[float] = []
+
+    def answer(request: Request) -> bytes:
+        times.append(time.monotonic())
+        return well(request) if len(times) > 1 else raw_reply(PAGE, 429, Retry_After="2")
+
+    manager = faulty(answer)
+    with lone_agent(manager.url, tmp_path) as agent:
+        agent.wait_for("registered")
+    assert times[1] - times[0] >= 2
+
+
+def test_a_registration_that_is_told_to_come_back_too_late_ends_the_agent_with_69(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    manager = faulty(lambda _: raw_reply(PAGE, 503, Retry_After="300"))
+    with lone_agent(manager.url, tmp_path) as agent:
+        assert agent.exit_code() == 69
+    assert manager.calls() == ["register"]
+
+
+def test_a_heartbeat_comes_at_its_time_whatever_it_is_told(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    manager = faulty(
+        lambda request: (
+            raw_reply(PAGE, 429, Retry_After="300")
+            if request.call == "heartbeat"
+            else well(request)
+        )
+    )
+    with lone_agent(manager.url, tmp_path):
+        manager.wait_for(lambda: manager.calls().count("heartbeat") == 4)
+
+
+def test_a_later_registration_that_refuses_the_key_ends_nothing(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    def answer(request: Request) -> bytes:
+        if request.call == "claim":
+            return raw_reply(PAGE, 502)
+        if request.call == "register" and manager.calls().count("register") > 1:
+            return raw_reply(PAGE, 401)
+        return well(request)
+
+    manager = faulty(answer)
+    with lone_agent(manager.url, tmp_path) as agent:
+        agent.wait_for("the Manager refuses the key")
+        seen = manager.calls().count("heartbeat")
+        manager.wait_for(lambda: manager.calls().count("heartbeat") > seen + 3)
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+    assert manager.calls().count("register") == 2
