@@ -54,8 +54,10 @@ def answering(answer: Callable[[Request], bytes]) -> Iterator[Scene]:
         return b""
 
     faulty = FaultyManager(answer_and_close)
-    yield Scene(access(faulty.url), faulty.requests)
-    faulty.stop()
+    try:
+        yield Scene(access(faulty.url), faulty.requests)
+    finally:
+        faulty.stop()
 
 
 def telling(body: Any, status: int, **headers: str) -> AbstractContextManager[Scene]:
