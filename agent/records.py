@@ -6,6 +6,7 @@ native thread.
 
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import RecordDamaged
@@ -31,11 +32,17 @@ def unframe(line: bytes) -> bytes:
 def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place so that a crash leaves the old one or the new one; raises OSError."""
     fresh = path.with_name(path.name + ".new")
-    with open(fresh, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
+    try:
+        with open(fresh, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError:
+        # On a full disk it would hold the last of the room.
+        with suppress(OSError):
+            fresh.unlink()
+        raise
     sync(path.parent)
 
 
