@@ -74,7 +74,9 @@ class Journal:
         self._file = -1
         self._lock = BoundedSemaphore()
         content = _read(self._path.read_bytes() if self._path.exists() else b"")
-        self.claim_key = content.key or str(uuid.uuid4())
+        # With a damaged line the key after a task may be lost: its own would obtain it again.
+        spent = content.key in content.tasks
+        self.claim_key = str(uuid.uuid4()) if spent or not content.key else content.key
         self._tasks = content.tasks
         self._lines = content.lines
         # Nothing is appended behind a line that may be torn.
