@@ -9,7 +9,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-tasks test-rest test-fast test-install coverage lint format lock docs clean iperf3
+.PHONY: help run test test-tasks test-rest test-fast test-faults test-install coverage lint format lock docs clean iperf3 chromium
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ run: $(VENV)/.run iperf3 ## Run the agent: with .env or MANAGER_URL against that
 	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
 	else exec $(BIN)/agent-run --dev --debug; fi
 
-test: $(VENV)/.dev iperf3 ## Run the tests, those of the tasks beside all others
+test: $(VENV)/.dev iperf3 chromium ## Run the tests, those of the tasks beside all others
 	@echo "Two halves run side by side, and each is shown when it is done: a minute or two."
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-tasks test-rest
 
@@ -26,16 +26,22 @@ test-tasks:
 	$(BIN)/pytest tests/tasks
 
 test-rest:
-	$(BIN)/pytest --ignore=tests/tasks
+	$(BIN)/pytest --ignore=tests/tasks --ignore=tests/faults
 
-test-fast: $(VENV)/.dev iperf3 ## Run the tests that are not marked slow
-	$(BIN)/pytest -m "not slow"
+test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks for real (some minutes)
+	@[ "$$(id -u)" -ne 0 ] || command -v ip >/dev/null || deployment/install-package.sh iproute2
+	@[ "$$(id -u)" -ne 0 ] || ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || \
+		deployment/install-package.sh faketime
+	$(BIN)/pytest -rs tests/faults
+
+test-fast: $(VENV)/.dev iperf3 chromium ## Run the tests that are not marked slow
+	$(BIN)/pytest --ignore=tests/faults -m "not slow"
 
 test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what came of it
 	tests/install/run.sh $(BIN)/python
 
-coverage: $(VENV)/.dev iperf3 ## Run the tests and show which branches they leave out
-	$(BIN)/pytest --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
+coverage: $(VENV)/.dev iperf3 chromium ## Run the tests and show which branches they leave out
+	$(BIN)/pytest --ignore=tests/faults --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt follow from pyproject.toml
 	$(BIN)/black --check --quiet --diff .
@@ -66,6 +72,12 @@ clean: ## Remove the virtual environment, caches and reports
 
 iperf3:
 	@command -v "$${IPERF3_PATH:-iperf3}" >/dev/null || deployment/install-package.sh iperf3
+
+# Only root on Debian gets it by itself: elsewhere the tests of the pages are skipped without it.
+chromium:
+	@[ "$$(id -u)" -ne 0 ] || command -v chromium >/dev/null || deployment/install-package.sh chromium
+	@[ "$$(id -u)" -ne 0 ] || command -v chromedriver >/dev/null || \
+		deployment/install-package.sh chromium-driver
 
 $(BIN)/python:
 	@deployment/make-venv.sh $(VENV)
