@@ -10,6 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import gevent
 import msgspec
@@ -269,14 +270,14 @@ class Outbox:
         parcel = message.parcel
         if parcel is None:
             return
-        try:
-            if parcel.outcome.final:
-                self._journal.settled(message.claimed)
-            else:
-                self._journal.reported(message.claimed)
-            dispose(parcel)
-        except StateUnusable as error:
-            log.error("a settled result stays on the disk", error=str(error))
+        note = self._journal.settled if parcel.outcome.final else self._journal.reported
+        # On a full disk the parcel may take the room that the journal needs, which has a second
+        # chance when that is free.
+        for step in (partial(note, message.claimed), partial(dispose, parcel), self._journal.mend):
+            try:
+                step()
+            except StateUnusable as error:
+                log.error("the disk lacks that a result is settled", error=str(error))
 
 
 def _as_it_is_now(outcome: Outcome) -> Outcome:

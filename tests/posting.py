@@ -40,13 +40,14 @@ class Post:
 
     def put(self, task_id: int, outcome: Outcome) -> None:
         """An outcome of a task that this Manager, as it is now, handed out."""
-        self.outbox.put(self._claimed(task_id), outcome)
+        self.outbox.put(self.claimed(task_id), outcome)
 
     def started(self, task_id: int, pid: int) -> None:
         """The same with `started`."""
-        self.outbox.started(self._claimed(task_id), pid)
+        self.outbox.started(self.claimed(task_id), pid)
 
-    def _claimed(self, task_id: int) -> Claimed:
+    def claimed(self, task_id: int) -> Claimed:
+        """A task that this Manager, as it is now, handed out."""
         assert self.registration.life
         return claimed(task_id, life=self.registration.life)
 
