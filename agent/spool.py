@@ -135,7 +135,9 @@ class Spool:
             os.unlink(before)
 
     def _unlink(self, parcel: Parcel) -> None:
+        # Without room for a record its document has both names.
         self._path(parcel.number, _RECORD).unlink(missing_ok=True)
+        self._path(parcel.number, _DOCUMENT).unlink(missing_ok=True)
         if parcel.outcome.document:
             Path(parcel.outcome.document.path).unlink(missing_ok=True)
 
