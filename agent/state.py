@@ -18,6 +18,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
+from gevent.util import wrap_errors
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
 from agent.records import write_whole
@@ -79,13 +80,14 @@ class StateDirectory:
         **kwargs: _Arguments.kwargs,
     ) -> _Result:
         """Let a native thread do the disk's work while the hub turns; raises StateUnusable."""
-        try:
-            result: _Result = self._threads.apply(function, args, kwargs)
-        except OSError as error:
+        # The pool would print the traceback of what is raised there.
+        found = self._threads.apply(wrap_errors(OSError, function), args, kwargs)
+        if isinstance(found, OSError):
             if not self.trouble:
-                log.error("the state directory cannot be written", path=self.path, error=str(error))
-            self.trouble = str(error)
-            raise StateUnusable(f"the state directory {self.path}: {error}") from error
+                log.error("the state directory cannot be written", path=self.path, error=str(found))
+            self.trouble = str(found)
+            raise StateUnusable(f"the state directory {self.path}: {found}") from found
+        result: _Result = found
         return result
 
     def watch(self, recovered: Callable[[], None], stop: Event) -> None:
