@@ -114,11 +114,12 @@ def _take(journal: Journal, runner: TaskRunner, claimed: Claimed) -> None:
 
     With a disk that takes nothing the task is still the runner's, which says so in its outcome.
     """
-    try:
-        if claimed.task.status in FINAL:
-            log.warning("the claim brought a task that has ended", task_id=claimed.task.id)
+    if claimed.task.status in FINAL:
+        log.warning("the claim brought a task that has ended", task_id=claimed.task.id)
+        with suppress(StateUnusable):
             journal.obtained_nothing_new()
-            return
+        return
+    try:
         journal.claimed(claimed)
     except StateUnusable as error:
         log.error("the journal lacks a task", task_id=claimed.task.id, error=str(error))

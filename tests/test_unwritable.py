@@ -1,4 +1,4 @@
-"""The outbox while the disk takes nothing."""
+"""What goes on while the disk takes nothing."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from agent.errors import StateUnusable
 from agent.journal import Journal
 from agent.spool import Spool
 from agent.wire import Outcome, Report
-from tests.faulty import well
+from tests.claiming import ClaimAnswers, claimed, claiming
+from tests.faulty import reply, well
 from tests.posting import Post, post_to, with_document
 from tests.servers import MakeManager
 
@@ -80,3 +81,19 @@ def test_a_delivered_result_gives_its_room_back_though_the_journal_cannot_be_wri
     obstacle.rmdir()
     post.journal.mend()
     assert post.journal.unsettled() == Journal(post.state).unsettled() == []
+
+
+def test_a_task_that_has_ended_is_not_run_again_though_the_journal_cannot_be_written(
+    faulty: MakeManager,
+) -> None:
+    replayed = {"id": 7, "type": "kill_all", "payload": {}, "status": "succeeded"}
+    manager = faulty(ClaimAnswers(reply({"task": replayed}), claimed(8)))
+    with claiming(manager) as loop:
+        obstacle = no_journal(loop.post)
+        manager.wait_for(lambda: "result" in manager.calls())
+        obstacle.rmdir()
+        loop.post.journal.mend()
+    results = [request.path for request in manager.requests if request.call == "result"]
+    assert results == ["/v1/agent/tasks/8/result"]
+    keys = [r.headers["idempotency-key"] for r in manager.requests if r.call == "claim"]
+    assert len(set(keys[:3])) == 3
