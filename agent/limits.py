@@ -15,21 +15,26 @@ from agent.wire import ClientPayload
 def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
     """The payload as it may run; raises TaskError(`not_allowed`).
 
-    MAX_BITRATE is for the whole test: iperf3 takes a rate for each stream. A test that sets no
-    bitrate, or 0 for "unlimited", gets its share of it.
+    MAX_TEST_SECONDS is for all that a test sends, the seconds that it omits from its result
+    included. MAX_BITRATE is for the whole test: iperf3 takes a rate for each stream, and has as
+    many again for the way back with `bidir`. A test that sets no bitrate, or 0 for "unlimited",
+    gets its share of it.
     """
-    if payload.time > config.max_test_seconds:
-        raise _over("time", payload.time, "MAX_TEST_SECONDS", config.max_test_seconds)
+    seconds = payload.time + payload.omit
+    if seconds > config.max_test_seconds:
+        key = "time + omit" if payload.omit else "time"
+        raise _over(key, seconds, "MAX_TEST_SECONDS", config.max_test_seconds)
     if payload.parallel > config.max_parallel:
         raise _over("parallel", payload.parallel, "MAX_PARALLEL", config.max_parallel)
     if config.max_bitrate is None:
         return payload
+    streams = payload.parallel * 2 if payload.bidir else payload.parallel
     if payload.bitrate:
-        total = payload.bitrate * payload.parallel
+        total = payload.bitrate * streams
         if total > config.max_bitrate:
-            raise _over("bitrate x parallel", total, "MAX_BITRATE", config.max_bitrate)
+            raise _over("bitrate x streams", total, "MAX_BITRATE", config.max_bitrate)
         return payload
-    share = max(1, config.max_bitrate // payload.parallel)
+    share = max(1, config.max_bitrate // streams)
     return msgspec.structs.replace(payload, bitrate=share)
 
 
@@ -60,14 +65,19 @@ def checked_target(host: str, ip_version: int | None, allowed: tuple[Network, ..
     family = {4: socket.AF_INET, 6: socket.AF_INET6, None: socket.AF_UNSPEC}[ip_version]
     try:
         found = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)
+        addresses = [_with_zone(*info[4]) for info in found]
     except OSError as error:
         raise TaskError("unknown_host", f"{host}: {error}") from error
-    for info in found:
-        if _is_allowed(str(info[4][0]), allowed):
-            # An IPv6 zone comes with the address as it was given.
-            return host if "%" in host else str(info[4][0])
+    for address in addresses:
+        if _is_allowed(address, allowed):
+            return address
     networks = ", ".join(map(str, allowed))
     raise TaskError("not_allowed", f"{host} is outside this agent's ALLOWED_TARGETS ({networks})")
+
+
+def _with_zone(address: str, _: int, __: int = 0, scope: int = 0) -> str:
+    """A resolved address in words; without its zone a link-local one leads nowhere."""
+    return f"{address}%{socket.if_indextoname(scope)}" if scope else address
 
 
 def _is_allowed(text: str, allowed: tuple[Network, ...]) -> bool:

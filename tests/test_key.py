@@ -83,11 +83,26 @@ def test_a_key_file_that_cannot_be_read_is_a_fault(tmp_path: Path, name: str) ->
     assert "cannot be read" in fault(AGENT_KEY_FILE="~nobody-of-that-name/key")
 
 
-def test_a_credential_of_systemd_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--check",), ("--debug",)])
+def test_an_agent_whose_key_file_everybody_can_read_does_not_start(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    path = key_file(tmp_path, mode=0o644)
+    ended = run(*arguments, cwd=tmp_path, AGENT_KEY_FILE=str(path), MANAGER_URL=NO_MANAGER)
+    assert (ended.code, ended.output) == (78, "")
+    assert ended.errors == (
+        f"agent-run: AGENT_KEY_FILE {path} is readable by everybody: chmod 0600 it\n"
+    )
+
+
+# systemd makes it 0400, and 0440 where an access control list lets the service's user read it.
+@pytest.mark.parametrize("mode", [0o400, 0o440])
+def test_a_credential_of_systemd_is_found(tmp_path: Path, mode: int) -> None:
     place = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert "AGENT_KEY is not set" in fault(**place)
-    key_file(tmp_path)
+    path = key_file(tmp_path, mode=mode)
     assert key_of(place) == CANARY
+    assert key_of({"AGENT_KEY_FILE": str(path)}) == CANARY
     assert key_of({**place, "AGENT_KEY": "other"}) == "other"
 
 
@@ -105,11 +120,11 @@ def test_an_empty_variable_leaves_the_key_to_the_env_file(tmp_path: Path) -> Non
     assert CANARY not in ended.output + ended.errors
 
 
-def replaced(path: Path, content: str, modified: float) -> None:
+def replaced(path: Path, content: str, modified: float, mode: int = 0o600) -> None:
     """Another file in the place of a key file, as those who rotate keys do it."""
     fresh = path.with_suffix(".new")
     fresh.write_text(content)
-    fresh.chmod(0o600)
+    fresh.chmod(mode)
     os.utime(fresh, (modified, modified))
     fresh.replace(path)
 
@@ -126,6 +141,8 @@ def test_while_a_key_file_is_wrong_or_missing_the_last_good_key_stays(tmp_path: 
     path = key_file(tmp_path)
     key = Key(config.read({}, {"AGENT_KEY_FILE": str(path)}))
     replaced(path, "", 1000.0)
+    assert key() == CANARY
+    replaced(path, "fresh", 1500.0, mode=0o644)
     assert key() == CANARY
     path.unlink()
     assert key() == CANARY

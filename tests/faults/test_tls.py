@@ -1,0 +1,294 @@
+"""A real agent and a Manager behind TLS: what it trusts, what it shows, and what it says."""
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from socket import SHUT_WR, create_connection, socket
+from urllib.parse import urlsplit
+
+import gevent
+import pytest
+import trustme
+from gevent.pool import Pool
+from gevent.server import StreamServer
+
+from tests.command import run
+from tests.faulty import FaultyManager, well
+from tests.harness import Bench, free_port
+from tests.lone_agent import lone_agent
+from tests.servers import MakeManager
+
+# What an administrator may have told OpenSSL to allow.
+LAX = """
+openssl_conf = lax
+[lax]
+ssl_conf = sections
+[sections]
+system_default = weak
+[weak]
+MinProtocol = TLSv1
+CipherString = ALL:@SECLEVEL=0
+"""
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
+
+
+@dataclass
+class Authority:
+    """A CA, a stranger to it, and the files that the agent is given."""
+
+    ca: trustme.CA
+    stranger: trustme.CA
+    directory: Path
+
+    def __post_init__(self) -> None:
+        """Write the files."""
+        self.ca_file = self.directory / "ca.pem"
+        self.ca.cert_pem.write_to_path(self.ca_file)
+        self.stranger_file = self.directory / "stranger.pem"
+        self.stranger.cert_pem.write_to_path(self.stranger_file)
+        own = self.ca.issue_cert("agent.example")
+        self.own_certificate, self.own_key = self.directory / "a1.pem", self.directory / "a1.key"
+        own.cert_chain_pems[0].write_to_path(self.own_certificate)
+        own.private_key_pem.write_to_path(self.own_key)
+
+    @property
+    def trusting(self) -> dict[str, str]:
+        """The variables of an agent that trusts this CA."""
+        return {"MANAGER_CA_FILE": str(self.ca_file)}
+
+    @property
+    def known(self) -> dict[str, str]:
+        """The variables of an agent that also has a certificate of this CA's."""
+        return {
+            **self.trusting,
+            "MANAGER_CERT_FILE": str(self.own_certificate),
+            "MANAGER_CERT_KEY_FILE": str(self.own_key),
+        }
+
+
+@pytest.fixture(name="authority", scope="module")
+def fixture_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Two CAs that know nothing of each other."""
+    return Authority(trustme.CA(), trustme.CA(), tmp_path_factory.mktemp("authority"))
+
+
+def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """How a server with this certificate speaks TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+def good(authority: Authority) -> ssl.SSLContext:
+    """As it should be."""
+    return serving(authority.ca.issue_cert("127.0.0.1"))
+
+
+def wrong_name(authority: Authority) -> ssl.SSLContext:
+    """The certificate of another host."""
+    return serving(authority.ca.issue_cert("manager.example"))
+
+
+def expired(authority: Authority) -> ssl.SSLContext:
+    """A certificate that was good until an hour ago."""
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    return serving(authority.ca.issue_cert("127.0.0.1", not_after=an_hour_ago))
+
+
+def unknown_ca(authority: Authority) -> ssl.SSLContext:
+    """A certificate of a CA that nobody here trusts."""
+    return serving(authority.stranger.issue_cert("127.0.0.1"))
+
+
+def demanding(authority: Authority) -> ssl.SSLContext:
+    """A server that wants to see a certificate of the CA's."""
+    context = good(authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.ca.configure_trust(context)
+    return context
+
+
+def outdated(authority: Authority) -> ssl.SSLContext:
+    """A server that knows nothing newer than TLS 1.1."""
+    context = good(authority)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+class Front:
+    """The TLS in front of a Manager."""
+
+    def __init__(self, manager_url: str, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._manager = urlsplit(manager_url)
+        self._connections = Pool()
+        self._server = StreamServer(("127.0.0.1", 0), self._serve, spawn=self._connections)
+        self._server.start()
+        self.url = f"https://127.0.0.1:{self._server.server_port}"
+
+    def change(self, context: ssl.SSLContext) -> None:
+        """Close every connection, and speak TLS in another way from now on."""
+        self._context = context
+        self._connections.kill()
+
+    def stop(self) -> None:
+        """Close the listener and every connection."""
+        self._server.stop(timeout=0.1)
+
+    def _serve(self, connection: socket, _: object) -> None:
+        with self._context.wrap_socket(
+            connection, server_side=True, do_handshake_on_connect=False
+        ) as outer:
+            try:
+                outer.do_handshake()
+            except ssl.SSLError:
+                # TLS 1.3 refuses a client when it has begun to speak. A server that closed now
+                # would reset the connection, and the alert might never be read.
+                outer.shutdown(SHUT_WR)
+                while outer.recv(65536):
+                    pass
+                return
+            with create_connection((self._manager.hostname, self._manager.port)) as inner:
+                back = gevent.spawn(_pass_on, inner, outer)
+                try:
+                    _pass_on(outer, inner)
+                finally:
+                    back.kill()
+
+
+def _pass_on(source: socket, sink: socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65536):
+            sink.sendall(piece)
+
+
+@contextmanager
+def front(manager: FaultyManager | str, context: ssl.SSLContext) -> Iterator[Front]:
+    """TLS in front of that Manager for as long as the block lasts."""
+    made = Front(manager if isinstance(manager, str) else manager.url, context)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+BAD = [
+    pytest.param(wrong_name, "IP address mismatch", id="wrong name"),
+    pytest.param(expired, "certificate has expired", id="expired"),
+    pytest.param(unknown_ca, "unable to get local issuer certificate", id="unknown CA"),
+    pytest.param(demanding, "certificate required", id="no client certificate"),
+    pytest.param(outdated, "protocol version", id="TLS 1.1"),
+]
+
+
+@pytest.mark.parametrize(("context", "words"), BAD)
+def test_an_agent_says_what_is_wrong_and_tries_until_it_is_right(
+    authority: Authority,
+    faulty: MakeManager,
+    tmp_path: Path,
+    context: Callable[[Authority], ssl.SSLContext],
+    words: str,
+) -> None:
+    manager = faulty(well)
+    with front(manager, context(authority)) as tls:
+        with lone_agent(tls.url, tmp_path, **authority.trusting) as agent:
+            agent.wait_for("not registered yet")
+            agent.wait_for("not registered yet")
+            first = next(line for line in agent.lines if line["message"] == "not registered yet")
+            assert words in first["error"]
+            assert manager.requests == []
+            tls.change(good(authority))
+            agent.wait_for("registered")
+
+
+@pytest.mark.parametrize(("context", "words"), BAD)
+def test_the_check_says_what_is_wrong(
+    authority: Authority,
+    faulty: MakeManager,
+    tmp_path: Path,
+    context: Callable[[Authority], ssl.SSLContext],
+    words: str,
+) -> None:
+    settings = {"AGENT_KEY": "key-1", "STATE_DIR": str(tmp_path / "state"), **authority.trusting}
+    with front(faulty(well), context(authority)) as tls:
+        ended = run("--check", cwd=tmp_path, MANAGER_URL=tls.url, **settings)
+        assert ended.code == 69
+        assert words in ended.output
+        tls.change(good(authority))
+        assert run("--check", cwd=tmp_path, MANAGER_URL=tls.url, **settings).code == 0
+
+
+def test_a_certificate_that_goes_bad_at_work_costs_nothing_but_time(
+    authority: Authority, bench: Bench
+) -> None:
+    with front(bench.manager.url, demanding(authority)) as tls:
+        agent = bench.agent(
+            number=1, MANAGER_URL=tls.url, HEARTBEAT_INTERVAL="0.2", **authority.known
+        )
+        agent.wait_for("registered")
+        server = bench.ended(bench.task("iperf_server_start", port=(port := free_port())))
+        assert server.status == "succeeded", server.error
+        test = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=2)
+        agent.wait_for("client started")
+        tls.change(expired(authority))
+        assert "expired" in agent.wait_for("no heartbeat; tests go on")["error"]
+        agent.wait_for("client ended")
+        assert test.status in ("accepted", "running")
+        tls.change(demanding(authority))
+        agent.wait_for("the Manager is back")
+        assert bench.ended(test).status == "succeeded", test.error
+
+
+def test_openssl_itself_cannot_be_told_to_let_the_agent_speak_tls_1_1(
+    authority: Authority, faulty: MakeManager, tmp_path: Path
+) -> None:
+    lax = tmp_path / "openssl.cnf"
+    lax.write_text(LAX)
+    manager = faulty(well)
+    settings = {"OPENSSL_CONF": str(lax), "AGENT_KEY": "key-1", "STATE_DIR": str(tmp_path / "s")}
+    with front(manager, outdated(authority)) as tls:
+        speak_tls_1_1(tls.url, authority)
+        ended = run("--check", cwd=tmp_path, MANAGER_URL=tls.url, **settings, **authority.trusting)
+    assert ended.code == 69
+    assert "protocol version" in ended.output
+    assert manager.requests == []
+
+
+def speak_tls_1_1(url: str, authority: Authority) -> None:
+    """Prove that the server and this OpenSSL can, for whoever wants to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.ca.configure_trust(context)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    parts = urlsplit(url)
+    assert parts.port
+    with create_connection(("127.0.0.1", parts.port)) as connection:
+        with context.wrap_socket(connection, server_hostname="127.0.0.1") as spoken:
+            assert spoken.version() == "TLSv1.1"
+
+
+def test_no_variable_and_no_netrc_has_a_say_in_what_is_trusted_and_sent(
+    authority: Authority, faulty: MakeManager, tmp_path: Path
+) -> None:
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("default login stranger password secret\n")
+    netrc.chmod(0o600)
+    manager = faulty(well)
+    bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    misleading = {"HOME": str(tmp_path), "NETRC": str(netrc)}
+    with front(manager, unknown_ca(authority)) as tls:
+        settings = {**misleading, **{name: str(authority.stranger_file) for name in bundles}}
+        with lone_agent(tls.url, tmp_path, **settings, **authority.trusting) as agent:
+            assert "certificate verify failed" in agent.wait_for("not registered yet")["error"]
+            assert manager.requests == []
+            tls.change(good(authority))
+            agent.wait_for("registered")
+            manager.wait_for(lambda: {"heartbeat", "claim"} <= set(manager.calls()))
+    assert not [request for request in manager.requests if "authorization" in request.headers]
