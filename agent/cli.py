@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import structlog
@@ -21,6 +22,7 @@ from agent.errors import (
     ManagerUnavailable,
     StateLocked,
 )
+from agent.host import is_loopback
 from agent.lifecycle import Agent
 from agent.options import GroupedCommand, SettingOption, load_env_file, seconds, setting_options
 from agent.signals import StopSignals
@@ -108,6 +110,11 @@ def _run_agent(
         raise ConfigError(f"LOG_FILE {settings.log_file} cannot be opened: {reason}") from error
     if settings.status_address:
         log.warning("STATUS_ADDRESS is ignored: this version has no status page yet")
+    if urlsplit(settings.manager_url).scheme == "http" and not is_loopback(settings.manager_url):
+        log.warning(
+            "MANAGER_URL is plain http: the key and the results can be read on the way;"
+            " use https, with MANAGER_CA_FILE for a CA of your own"
+        )
     try:
         Agent(settings, key, signals).run(exit_after_idle, errand)
         return EXIT_OK

@@ -10,7 +10,9 @@ import pytest
 
 from agent.dev.store import Store
 from tests.command import NO_MANAGER
+from tests.faulty import well
 from tests.harness import AgentProcess, Bench, free_port
+from tests.servers import MakeManager
 
 CANARY = "canary-e3b0c442"
 NOW_UTC = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
@@ -134,3 +136,38 @@ def test_a_setting_without_effect_is_named_at_the_start(bench: Bench) -> None:
         "STATUS_ADDRESS is ignored: this version has no status page yet", level="warning"
     )
     agent.wait_for("registered")
+
+
+@pytest.mark.parametrize("url", ["http://manager.example:8000", "HTTP://192.0.2.1"])
+def test_plain_http_to_another_host_is_warned_about_once_at_the_start(
+    bench: Bench, faulty: MakeManager, url: str
+) -> None:
+    # The proxy is asked instead of that host, and answers for it.
+    agent = bench.agent(MANAGER_URL=url, ADVERTISE_ADDRESS="127.0.0.1", HTTP_PROXY=faulty(well).url)
+    agent.wait_for("registered")
+    agent.signal(signal.SIGTERM)
+    assert agent.exit_code() == 0
+    (said,) = [line for line in agent.lines if "plain http" in line["message"]]
+    assert said is agent.lines[0]
+    assert said["level"] == "warning" and "MANAGER_CA_FILE" in said["message"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1",
+        "http://127.1.2.3:1",
+        "http://[::1]:1",
+        "http://localhost:1",
+        "https://manager.example:1",
+    ],
+)
+def test_loopback_and_https_are_not_warned_about(bench: Bench, url: str) -> None:
+    agent = bench.agent(
+        MANAGER_URL=url,
+        ADVERTISE_ADDRESS="127.0.0.1",
+        REGISTER_TIMEOUT="1",
+        HTTPS_PROXY=NO_MANAGER,
+    )
+    assert agent.exit_code() == 69
+    assert [line for line in agent.lines if "plain http" in line["message"]] == []
