@@ -1,0 +1,156 @@
+"""The Manager's life: its task 7 is not the task 7 of the one that was there before it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.journal import Journal
+from agent.spool import Spool
+from agent.wire import Life, Outcome, Report
+from agent.wire.messages import AgentRecord
+from tests.faulty import Request, raw_reply, reply, well
+from tests.harness import Bench, free_port, is_running, until
+from tests.lone_agent import lone_agent, passed_on
+from tests.posting import Post, claimed, post_to
+from tests.servers import MakeManager
+
+URL = "http://manager"
+BORN = "2026-01-02T03:04:05"
+PLAIN = Outcome("failed", Report(error_class="refused"), exit_code=1, stderr="refused")
+
+
+def record(agent_id: int = 1, first_registered: str | None = BORN) -> dict[str, Any]:
+    """What a Manager says of agent a1."""
+    return {"id": agent_id, "name": "a1", "first_registered": first_registered}
+
+
+def life(first_registered: str | None, agent_id: int = 1, url: str = URL) -> Life:
+    return Life.of(url, AgentRecord(agent_id, "a1", first_registered))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-01-02T03:04:05",
+        "2026-01-02 03:04:05",
+        "2026-01-02T03:04:05.9",
+        "2026-01-02T03:04:05.123456",
+        "2026-01-02 03:04:05.123456+00:00",
+        "2026-01-02T03:04:05Z",
+    ],
+)
+def test_one_moment_is_one_life_however_a_database_writes_it(written: str) -> None:
+    assert life(written) == life(BORN)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        life("2026-01-02T03:04:06"),
+        life(None),
+        life(BORN, agent_id=2),
+        life(BORN, url="http://other"),
+    ],
+)
+def test_another_moment_agent_or_address_is_another_life(other: Life) -> None:
+    assert other != life(BORN)
+
+
+def test_a_manager_that_says_no_moment_has_one_life() -> None:
+    assert life(None) == life("")
+
+
+def delivered(faulty: MakeManager, directory: Path, now: dict[str, Any]) -> tuple[Post, int]:
+    """Deliver a result to a Manager that answered a registration with `record()`, and answers the
+    next one with `now`; the post, and how often the result was sent.
+
+    The first answer to the result is lost, which makes an agent ask who the Manager is.
+    """
+
+    def answer(request: Request) -> bytes:
+        if request.call == "register":
+            return reply(now)
+        return b"" if manager.calls().count("result") == 1 else well(request)
+
+    manager = faulty(answer)
+    post = post_to(manager, directory, start=False)
+    manager.registers = False
+    post.registration.life = life(BORN, url=manager.url)
+    post.journal.claimed(post.claimed(7))
+    post.put(7, PLAIN)
+    post.outbox.start()
+    assert post.outbox.flush(10)
+    return post, manager.calls().count("result")
+
+
+def test_a_result_is_sent_again_to_the_same_life(faulty: MakeManager, directory: Path) -> None:
+    same = record(first_registered="2026-01-02 03:04:05.000")
+    post, times = delivered(faulty, directory, same)
+    assert (times, post.files()) == (2, [])
+
+
+@pytest.mark.parametrize(
+    "other", [record(agent_id=2), record(first_registered="2026-01-02T03:04:06"), record(1, None)]
+)
+def test_a_result_of_another_life_goes_to_nobody_and_is_set_aside(
+    faulty: MakeManager, directory: Path, other: dict[str, Any]
+) -> None:
+    post, times = delivered(faulty, directory, other)
+    assert times == 1
+    assert post.files() == ["rejected/000000001.answer", "rejected/000000001.result"]
+    answer = (post.state.rejected / "000000001.answer").read_text()
+    assert answer == "the task belongs to another Manager, or another life of it"
+    assert post.journal.unsettled() == Journal(post.state).unsettled() == []
+
+
+def test_a_result_for_another_address_is_set_aside_by_the_next_life_of_the_agent(
+    faulty: MakeManager, directory: Path
+) -> None:
+    post = post_to(faulty(well), directory, start=False)
+    elsewhere = claimed(7, life=Life("http://elsewhere", 1, ""))
+    post.outbox.put(elsewhere, PLAIN)
+    (parcel,) = Spool(post.state).load()
+    assert parcel.claimed.life.manager_url == "http://elsewhere"
+    post.outbox.start()
+    assert post.outbox.flush(5)
+    assert post.manager.calls() == []
+    assert post.files() == ["rejected/000000001.answer", "rejected/000000001.result"]
+
+
+def test_started_is_not_said_to_another_life(faulty: MakeManager, directory: Path) -> None:
+    post = post_to(faulty(well), directory, start=False)
+    post.outbox.started(claimed(7, life=Life("http://elsewhere", 1, "")), 77)
+    post.outbox.start()
+    assert post.outbox.flush(5)
+    assert post.manager.calls() == []
+
+
+def test_what_runs_for_a_manager_that_was_replaced_is_stopped_and_its_results_go_nowhere(
+    bench: Bench, faulty: MakeManager, tmp_path: Path
+) -> None:
+    replaced: list[bool] = []
+
+    def answer(request: Request) -> bytes:
+        if request.call == "register" and replaced:
+            return reply(record(agent_id=9))
+        if request.call == "heartbeat" and len(replaced) == 1:
+            replaced.append(True)
+            return raw_reply(b"<html>", 502)
+        if request.call == "claim" and replaced:
+            return reply({"task": None})
+        return passed_on(request, bench.manager.url)
+
+    manager = faulty(answer)
+    with lone_agent(manager.url, tmp_path) as agent:
+        server = bench.ended(bench.task("iperf_server_start", port=free_port()))
+        pid = bench.result(server)["pid"]
+        seen = manager.calls().count("result")
+        replaced.append(True)
+        agent.wait_for("the Manager was replaced: what is in hand was another's")
+        agent.wait_for("server ended", why="the Manager was replaced")
+        rejected = tmp_path / "state" / "rejected"
+        until(lambda: list(rejected.glob("*.answer")))
+        assert len(list(rejected.glob("*.result"))) == 1
+        assert not is_running(pid)
+        assert manager.calls().count("result") == seen
