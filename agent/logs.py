@@ -1,88 +1,14 @@
-"""Logging: one JSON object a line, the key never in it, and the hub never waiting for a reader.
-
-A full pipe (a stopped `journalctl`, a terminal that was paused) would block every greenlet at the
-write, so a native thread does the writing, from a bounded queue. Lines that do not fit are
-counted, and the count is written when there is room again.
-"""
+"""Logging: one JSON object a line, and the key never in it. `writer` takes the lines away."""
 
 import os
-from _queue import Empty, SimpleQueue  # gevent replaces the names in `queue` by its own
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
-from gevent.monkey import get_original
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-MAX_PENDING_LINES = 10_000
-STDOUT = 1
-_FIRST_NAMES = ("timestamp", "level", "message")
-_stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-# A progress bar may stand on a terminal's last line: go to its start and clear it.
-CLEAR_LINE = b"\r\x1b[K"
-
-
-class LineWriter:
-    """Writes lines to stdout, and to `log_file` if given, from a native thread.
-
-    structlog calls the method named after the level; they are all the same.
-    """
-
-    def __init__(self, log_file: Path | None = None) -> None:
-        self._file = -1
-        if log_file:
-            self._file = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        self._before = CLEAR_LINE if os.isatty(STDOUT) else b""
-        self._lines: SimpleQueue[str | None] = SimpleQueue()
-        self._finished: SimpleQueue[None] = SimpleQueue()
-        self._dropped = 0
-        get_original("_thread", "start_new_thread")(self._write_lines, ())
-
-    def write(self, line: str) -> None:
-        """Queue one line and return at once; with too many waiting it is dropped and counted."""
-        if self._lines.qsize() >= MAX_PENDING_LINES:
-            self._dropped += 1
-            return
-        self._tell_dropped()
-        self._lines.put(line)
-
-    debug = info = warning = error = critical = write
-
-    def close(self, timeout: float = 1.0) -> bool:
-        """Write what is queued, for at most `timeout` seconds; False when time ran out."""
-        self._tell_dropped()
-        self._lines.put(None)
-        try:
-            self._finished.get(timeout=timeout)
-        except Empty:
-            return False
-        return True
-
-    def _tell_dropped(self) -> None:
-        if self._dropped:
-            event = {"level": "warning", "message": "log lines dropped", "count": self._dropped}
-            self._lines.put(_to_json(_stamp(None, "warning", event)))
-            self._dropped = 0
-
-    def _write_lines(self) -> None:
-        while (line := self._lines.get()) is not None:
-            data = line.encode(errors="backslashreplace") + b"\n"
-            _write_all(STDOUT, self._before + data)
-            if self._file >= 0:
-                _write_all(self._file, data)
-        self._finished.put(None)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write one line; where the reader has gone or the disk is full, there is nobody to tell."""
-    write = get_original("os", "write")
-    try:
-        while data:
-            data = data[write(descriptor, data) :]
-    except OSError:
-        return
+from agent.writer import STDOUT, LineWriter, stamp, to_json
 
 
 def configure(
@@ -104,7 +30,7 @@ def configure(
             structlog.contextvars.merge_contextvars,
             _named(agent_name),
             structlog.processors.add_log_level,
-            _stamp,
+            stamp,
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
             _redacting(secret),
@@ -158,9 +84,4 @@ def _renderer(style: str) -> Processor:
             event_key="message",
             exception_formatter=structlog.dev.plain_traceback,
         )
-    return structlog.processors.JSONRenderer(serializer=_to_json)
-
-
-def _to_json(event: EventDict, **_: Any) -> str:
-    first = {name: event[name] for name in _FIRST_NAMES}
-    return msgspec.json.encode({**first, **event}, enc_hook=str).decode()
+    return structlog.processors.JSONRenderer(serializer=to_json)
