@@ -1,6 +1,5 @@
 """An `iperf_client_run` task: one test, tried again while the server is not ready for it."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,16 +7,17 @@ from pathlib import Path
 
 import structlog
 
-from agent.errors import TaskError
+from agent.client_output import STREAM, Following, written_document
+from agent.errors import StateUnusable, TaskError
 from agent.host import route_to
 from agent.iperf3 import verdict
-from agent.iperf3.argv import client_argv
+from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.limits import check_core, checked_target, within_limits
-from agent.process import FLOODED, ChildProcess, Ending, watch
+from agent.process import FLOODED, ChildProcess, Ending, mapped
 from agent.registry import Entry, timestamp
-from agent.state import is_full
+from agent.state import StateDirectory, is_full
 from agent.timing import jittered
 from agent.wire import ClientPayload, Document, Outcome, Report, client_payload
 from agent.workbench import Workbench
@@ -32,12 +32,12 @@ log = structlog.get_logger()
 
 @dataclass
 class _Attempt:
-    """One run of iperf3: how it came to its end, and what it left."""
+    """One run of iperf3: how it came to its end, and the file that it left, if any."""
 
     ending: Ending
     exit_code: int
     verdict: Verdict
-    stdout: Path
+    written: Path
 
 
 def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
@@ -65,7 +65,7 @@ def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
         if entry.stop.ordered.wait(jittered(delay)):
             break
         delay *= 2
-        os.unlink(attempt.stdout)
+        attempt.written.unlink(missing_ok=True)
     yield _outcome(entry, payload, features, report, attempt)
 
 
@@ -78,34 +78,50 @@ def _attempt(
     bench: Workbench, entry: Entry, argv: list[str], payload: ClientPayload, report: Report
 ) -> _Attempt:
     """Run iperf3 once, to its end or to whatever ends it."""
-    stem = f"{entry.task.id}.{report.attempts}"
+    stem = bench.state.children / f"{entry.task.id}.{report.attempts}"
     report.started_at = timestamp(datetime.now(UTC))
-    directory = bench.state.children
-    child = ChildProcess(argv, directory / f"{stem}.json", directory / f"{stem}.err")
+    stdout = Path(f"{stem}{STREAM if JSON_STREAM in argv else '.json'}")
+    child = ChildProcess(argv, stdout, Path(f"{stem}.err"))
     bench.note_child(entry, child, report)
+    following = Following(entry, child, bench.config.max_output_bytes)
     log.info("client started", pid=child.pid, argv=" ".join(argv))
-    most = bench.config.max_output_bytes
-    ending = watch(child, entry.stop.ordered, STARTED_AFTER, most)
+    ending = following.watch(STARTED_AFTER)
     told = ending is Ending.TIME
     if told:
         bench.outbox.started(entry.claimed, child.pid)
         left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
         _note_company(bench, entry, measured=True)
-        ending = watch(child, entry.stop.ordered, left, most)
-    flooded = ending is Ending.OUTPUT
+        ending = following.watch(left)
     if ending is not Ending.ENDED:
-        child.stop(0 if flooded else bench.config.stop_grace, entry.stop.hurry)
+        grace = 0 if ending is Ending.OUTPUT else bench.config.stop_grace
+        child.stop(grace, entry.stop.hurry)
     entry.runs_nothing()
     exit_code = child.close()
     report.finished_at = timestamp(datetime.now(UTC))
-    with child.output() as output:
-        # A flood is not looked through: that could hold up every greenlet for minutes.
-        judged = verdict.judge_client(exit_code, b"" if flooded else output, child.take_stderr())
+    judged, written = _judge(bench.state, child, exit_code, ending)
+    bench.metrics.child_exits["client", ending.name.lower()] += 1
     log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
     _note_company(bench, entry, measured=judged.ok)
     if judged.ok and not told:
         bench.outbox.started(entry.claimed, child.pid)
-    return _Attempt(ending, exit_code, judged, child.stdout)
+    return _Attempt(ending, exit_code, judged, written)
+
+
+def _judge(
+    state: StateDirectory, child: ChildProcess, exit_code: int, ending: Ending
+) -> tuple[Verdict, Path]:
+    """What became of a client that has ended, and the file that it is judged by."""
+    stderr = child.take_stderr()
+    if ending is Ending.OUTPUT:
+        # A flood is not looked through: that could hold up every greenlet for minutes.
+        return verdict.judge_client(exit_code, b"", stderr), child.stdout
+    try:
+        written = written_document(state, child.stdout)
+    except StateUnusable as error:
+        words = f"{error}: the document is lost"
+        return Verdict(False, "state_full", words, None, None), child.stdout
+    with mapped(written) as output:
+        return verdict.judge_client(exit_code, output, stderr), written
 
 
 def _note_company(bench: Workbench, entry: Entry, measured: bool) -> None:
@@ -128,9 +144,9 @@ def _outcome(
         report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
     document = None
     if judged.span:
-        document = Document(str(attempt.stdout), *judged.span)
+        document = Document(str(attempt.written), *judged.span)
     else:
-        os.unlink(attempt.stdout)
+        attempt.written.unlink(missing_ok=True)
     return Outcome(
         "failed" if report.error_class else "succeeded",
         report,
@@ -151,6 +167,6 @@ def _failure(entry: Entry, payload: ClientPayload, attempt: _Attempt) -> tuple[s
         return entry.stop.error_class, entry.stop.reason
     if attempt.ending is Ending.STOPPED:
         return entry.stop.error_class, f"{entry.stop.reason}; the test was cut short"
-    if attempt.verdict.error_class == "bad_output" and is_full(attempt.stdout):
-        return "state_full", f"the disk of {attempt.stdout.parent} is full: the document is lost"
+    if attempt.verdict.error_class == "bad_output" and is_full(attempt.written.parent):
+        return "state_full", f"the disk of {attempt.written.parent} is full: the document is lost"
     return attempt.verdict.error_class, attempt.verdict.message

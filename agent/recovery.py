@@ -7,6 +7,7 @@ import msgspec
 import structlog
 
 from agent import __version__
+from agent.client_output import written_document
 from agent.errors import StateUnusable
 from agent.identity import stop_former
 from agent.iperf3 import verdict
@@ -64,8 +65,14 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
         return _server_outcome(state, record, report)
     report.error_class = "interrupted"
     failed = Outcome("failed", report, exit_code=1, stderr=INTERRUPTED)
-    path = state.children / record.child.stdout if record.child else None
-    if path is None or not path.exists():
+    if record.child is None:
+        return failed
+    try:
+        path = written_document(state, state.children / record.child.stdout)
+    except StateUnusable as error:
+        log.error("what a test left is lost", error=str(error))
+        return failed
+    if not path.exists():
         return failed
     with mapped(path) as output:
         judged = verdict.judge_client(0, output, "")

@@ -15,6 +15,8 @@ from agent.wire import Claimed, RunningRow, Task
 
 Kind = Literal["server", "client"]
 KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "client"}
+# Enough for a curve; ten minutes at iperf3's own pace.
+INTERVALS_KEPT = 600
 
 
 @dataclass(eq=False)
@@ -69,6 +71,15 @@ class Entry:
     def runs(self, pid: int) -> None:
         """Note the child that was just started."""
         self.pid, self.started_at = pid, datetime.now(UTC)
+        self.bits_per_second = self.retransmits = None
+        self.intervals = []
+
+    def measured(self, bits_per_second: float, retransmits: int | None) -> None:
+        """Note one more interval of the child: its rate, and the retransmits within it if known."""
+        self.bits_per_second = bits_per_second
+        if retransmits is not None:
+            self.retransmits = (self.retransmits or 0) + retransmits
+        self.intervals = [*self.intervals[1 - INTERVALS_KEPT :], bits_per_second]
 
     def runs_nothing(self) -> None:
         """Note that the child has ended."""
@@ -164,6 +175,8 @@ class TaskRegistry:
                     pid=entry.pid,
                     task_id=entry.task.id,
                     started_at=timestamp(entry.started_at),
+                    bits_per_second=entry.bits_per_second,
+                    retransmits=entry.retransmits,
                 )
 
 

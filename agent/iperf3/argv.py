@@ -12,6 +12,8 @@ from agent.wire import ClientPayload, ServerPayload
 
 # iperf3's own default, said so that a document always shows which one was used.
 _INTERVAL = 1.0
+# From 3.17 a client can say each interval when it is over; see agent.iperf3.stream.
+JSON_STREAM = "--json-stream"
 
 
 class _Option(NamedTuple):
@@ -52,6 +54,7 @@ def server_argv(features: Features, payload: ServerPayload) -> list[str]:
 def client_argv(features: Features, payload: ClientPayload, target: str) -> list[str]:
     """The command line of a client that tests against `target`, a host name or an address.
 
+    Its output is a stream where this iperf3 can write one, else a document.
     Raises TaskError(`unsupported`) when this iperf3 lacks an option that the payload asks for,
     TaskError(`bad_payload`) when a burst has no bitrate. What else contradicts itself is
     iperf3's to refuse, in its own words.
@@ -65,7 +68,7 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
         # iperf3 takes one end condition only.
         _Option("time", "--time", "-t", None if payload.bytes else payload.time),
         _Option("bytes", "--bytes", "-n", payload.bytes),
-        _Option("json", "--json", "-J", True),
+        _json(features),
         _Option("interval", "--interval", "-i", f"{payload.interval or _INTERVAL:g}"),
         _Option(
             "connect_timeout_ms",
@@ -78,6 +81,12 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
         _Option("omit", "--omit", "-O", payload.omit or None),
     ]
     return _argv(features, options + _socket_options(payload))
+
+
+def _json(features: Features) -> _Option:
+    if JSON_STREAM in features.options:
+        return _Option("json", JSON_STREAM, JSON_STREAM, True)
+    return _Option("json", "--json", "-J", True)
 
 
 def _socket_options(payload: ClientPayload) -> list[_Option]:

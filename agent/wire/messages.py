@@ -72,13 +72,19 @@ class Refusal(Struct):
 
 
 class RunningRow(Struct, omit_defaults=True):
-    """One row of the heartbeat's `running` list; `started_at` is UTC in ISO 8601."""
+    """One row of the heartbeat's `running` list; `started_at` is UTC in ISO 8601.
+
+    `bits_per_second` in the latest interval and `retransmits` so far are known of a client that
+    streams them.
+    """
 
     type: Literal["server", "client"]
     port: int
     pid: int
     task_id: int
     started_at: str
+    bits_per_second: float | None = None
+    retransmits: int | None = None
 
 
 class Report(Struct, omit_defaults=True):

@@ -30,6 +30,21 @@ ONE_INTERVAL = 1.2
 ISOLATED = ["unshare", "--user", "--map-root-user", "--net"]
 NO_ROUTE = [*ISOLATED, "sh", "-c", 'ip route add unreachable 127.0.0.9; exec "$@"', "sh"]
 MEBIBYTES_50 = "52428800"
+SHORT = ("-t", "1", "-b", "50M")
+TESTS: dict[str, tuple[str, ...]] = {
+    "tcp": SHORT,
+    "tcp-parallel": (*SHORT, "-P", "4"),
+    "tcp-reverse": (*SHORT, "-R"),
+    "tcp-bidir": (*SHORT, "--bidir"),
+    "tcp-bytes": ("-n", MEBIBYTES_50),
+    "tcp-unlimited": ("-t", "1"),
+    "tcp-omit": ("-t", "1", "-O", "1", "-b", "50M"),
+    "tcp-ipv6": (*SHORT, "-6", "-c", "::1"),
+    "udp": (*SHORT, "-u"),
+    "udp-reverse": (*SHORT, "-u", "-R"),
+    "udp-large-datagrams": (*SHORT, "-u", "-l", "65507"),
+}
+STREAM = "--json-stream"
 
 
 class Child:
@@ -148,21 +163,7 @@ def wait_until_idle(port: int) -> None:
 
 def record_tests(to: Recorder) -> None:
     """Tests that end well, each against a fresh server, and what the servers print."""
-    short = ("-t", "1", "-b", "50M")
-    tests: dict[str, tuple[str, ...]] = {
-        "tcp": short,
-        "tcp-parallel": (*short, "-P", "4"),
-        "tcp-reverse": (*short, "-R"),
-        "tcp-bidir": (*short, "--bidir"),
-        "tcp-bytes": ("-n", MEBIBYTES_50),
-        "tcp-unlimited": ("-t", "1"),
-        "tcp-omit": ("-t", "1", "-O", "1", "-b", "50M"),
-        "tcp-ipv6": (*short, "-6", "-c", "::1"),
-        "udp": (*short, "-u"),
-        "udp-reverse": (*short, "-u", "-R"),
-        "udp-large-datagrams": (*short, "-u", "-l", "65507"),
-    }
-    for case, options in tests.items():
+    for case, options in TESTS.items():
         with to.server() as (port, server):
             to.keep(case, "client", to.client(port, *options))
             server.wait_until_written()
@@ -269,6 +270,28 @@ def record_arguments(to: Recorder) -> None:
         to.keep("udp-port-in-use", "client", to.client(port, "-u", "-t", "1"))
 
 
+def record_streams(to: Recorder) -> None:
+    """What clients of the cases above print line by line, from 3.17 on."""
+    with to.server() as (port, _):
+        for case, options in TESTS.items():
+            to.keep(f"stream-{case}", "stream", to.client(port, STREAM, *options))
+            wait_until_idle(port)
+        with running(to, port):
+            to.keep("stream-busy", "stream", to.client(port, STREAM, "-t", "1"))
+    to.keep("stream-refused", "stream", to.client(free_port(), STREAM))
+    to.keep(
+        "stream-unknown-host", "stream", to.client(free_port(), STREAM, "-c", "256.256.256.256")
+    )
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        name = number.name.removeprefix("SIG").lower()
+        with to.server() as (port, server), running(to, port, STREAM) as client:
+            client.stop(number)
+            to.keep(f"stream-client-{name}", "stream", client)
+        with to.server() as (port, server), running(to, port, STREAM) as client:
+            server.stop(number)
+            to.keep(f"stream-client-of-server-{name}", "stream", client)
+
+
 def main() -> None:
     """Record everything with the iperf3 that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -279,6 +302,8 @@ def main() -> None:
     record_interruptions(recorder)
     record_stray(recorder)
     record_arguments(recorder)
+    if STREAM in (recorder.folder / "help.txt").read_text():
+        record_streams(recorder)
     recorder.close()
 
 

@@ -1,0 +1,76 @@
+"""What a client writes: read along while it runs, and made a document when it has ended."""
+
+import os
+import time
+from pathlib import Path
+
+from agent.iperf3.stream import LONGEST_LINE, compose, read_intervals
+from agent.process import OUTPUT_LOOK, ChildProcess, Ending, watch
+from agent.records import sync
+from agent.registry import Entry
+from agent.state import StateDirectory
+
+# The name of a file that holds a stream, and no document, ends so.
+STREAM = ".stream"
+
+
+class Following:
+    """The watch over a client, whose stream it reads along."""
+
+    def __init__(self, entry: Entry, child: ChildProcess, max_output_bytes: int) -> None:
+        self._entry, self._child = entry, child
+        self._most = max_output_bytes
+        self._read_up_to = 0
+
+    def watch(self, seconds: float) -> Ending:
+        """As agent.process.watch; what the stream says goes to the entry."""
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            look = max(0.0, min(OUTPUT_LOOK, left))
+            ending = watch(self._child, self._entry.stop.ordered, look, self._most)
+            if self._child.stdout.suffix == STREAM:
+                self._read_on()
+            if ending is not Ending.TIME or left <= OUTPUT_LOOK:
+                return ending
+
+    def _read_on(self) -> None:
+        """A part of bounded size at a time, not to hold up the other greenlets."""
+        with self._child.output(self._read_up_to) as output:
+            intervals, read = read_intervals(bytes(output[:LONGEST_LINE]))
+        self._read_up_to += read
+        for interval in intervals:
+            # What is omitted is not in iperf3's own total either.
+            retransmits = None if interval.omitted else interval.retransmits
+            if interval.bits_per_second is not None:
+                self._entry.measured(interval.bits_per_second, retransmits)
+
+
+def written_document(state: StateDirectory, stdout: Path) -> Path:
+    """The file in which a client that has ended left its document, or what there is of it.
+
+    A stream is made a document and removed; raises StateUnusable when the disk has no room for
+    both.
+    """
+    if stdout.suffix != STREAM:
+        return stdout
+    document = stdout.with_suffix(".json")
+    # A former life may have come so far.
+    if stdout.exists():
+        state.run(_compose, stdout, document)
+    return document
+
+
+def _compose(stream: Path, document: Path) -> None:
+    """The stream goes when the document is on the disk, or when there is no room for it."""
+    try:
+        with open(stream, "rb") as lines, open(document, "wb") as file:
+            file.writelines(compose(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        sync(document.parent)
+    except OSError:
+        document.unlink(missing_ok=True)
+        raise
+    finally:
+        stream.unlink()

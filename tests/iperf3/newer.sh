@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Fetches the iperf3 of a newer Debian and unpacks it, with its own libraries, into a directory:
+# DIR/iperf3 then runs it. apt checks the signatures and nothing is installed; no root is needed.
+# Does nothing when it is there already.
+# Usage: newer.sh SUITE DIR
+set -euo pipefail
+suite=$1
+mkdir -p "$2"
+directory=$(realpath "$2")
+exec 9>"$directory/lock"
+flock 9
+[ -x "$directory/iperf3" ] && exit
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+for needed in apt-get dpkg-deb flock; do
+    command -v "$needed" >/dev/null || { echo "newer.sh: needs $needed, of Debian" >&2; exit 69; }
+done
+[ -r "$keys" ] || { echo "newer.sh: needs $keys, of Debian" >&2; exit 69; }
+work=$(mktemp -d "$directory/fetched.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial" "$work/root"
+echo "deb [signed-by=$keys] http://deb.debian.org/debian $suite main" >"$work/sources.list"
+cat >"$work/apt.conf" <<CONF
+Dir::Etc::SourceList "$work/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::State "$work/state";
+Dir::State::status "/dev/null";
+Dir::Cache "$work/cache";
+APT::Sandbox::User "";
+Acquire::Retries "3";
+Acquire::Languages "none";
+CONF
+export APT_CONFIG="$work/apt.conf"
+cd "$work"
+apt-get -qq update
+# What libiperf0 needs, and what of that needs more in turn.
+apt-get -qq download iperf3 libiperf0 libsctp1 libssl3t64 libc6 zlib1g libzstd1
+for package in ./*.deb; do
+    dpkg-deb --extract "$package" root
+done
+rm -rf "$directory/root"
+mv root "$directory/root"
+libraries=("$directory"/root/usr/lib/*-linux-gnu*)
+loader=$(find "${libraries[0]}" -name 'ld-linux*.so.*' -print -quit)
+cat >"$directory/iperf3.new" <<RUN
+#!/bin/sh
+exec '$loader' --argv0 iperf3 --library-path '${libraries[0]}' '$directory/root/usr/bin/iperf3' "\$@"
+RUN
+chmod +x "$directory/iperf3.new"
+mv "$directory/iperf3.new" "$directory/iperf3"

@@ -1,0 +1,219 @@
+"""What newer iperf3s write line by line is read as it comes, and becomes the document of `-J`."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.iperf3.documents import find_documents, shrink
+from agent.iperf3.stream import LONGEST_LINE, Interval, compose, read_intervals
+from agent.iperf3.verdict import judge_client
+
+from .recorded import VERSIONS, run, runs
+
+PREFIX = "stream-"
+CASES = [
+    (version, case.removeprefix(PREFIX))
+    for version in VERSIONS
+    for case in runs(version)
+    if case.startswith(PREFIX)
+]
+GOOD = [pair for pair in CASES if pair[1].startswith(("tcp", "udp"))]
+# Here no test began, and the stream does not say what iperf3 this is.
+WITHOUT_START = ("refused", "busy", "unknown-host")
+STREAMING = sorted({version for version, _ in CASES})
+PARALLEL = run("3.18", "stream-tcp-parallel").stdout
+INTERRUPTED = run("3.22", "stream-client-term").stdout
+
+streams = st.sampled_from([run(version, PREFIX + case).stdout for version, case in CASES])
+
+
+def stream(version: str, case: str) -> bytes:
+    """What a client of that case wrote."""
+    return run(version, PREFIX + case).stdout
+
+
+def composed(data: bytes) -> bytes:
+    """The document of a stream."""
+    return b"".join(compose(io.BytesIO(data)))
+
+
+def paths(value: Any, path: str = "") -> Iterator[str]:
+    """Where in a document there is what; the elements of a list count as one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from paths(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from paths(inner, f"{path}[]")
+    else:
+        yield f"{path}: {'text' if isinstance(value, str) else 'number'}"
+
+
+def test_streams_of_two_versions_are_recorded() -> None:
+    assert STREAMING == ["3.18", "3.22"]
+
+
+@pytest.mark.parametrize(("version", "case"), GOOD)
+def test_the_document_has_the_shape_that_j_gives(version: str, case: str) -> None:
+    document = json.loads(composed(stream(version, case)))
+    usual = json.loads(run(version, case).stdout)
+    assert list(document) == list(usual) == ["start", "intervals", "end"]
+    assert len(document["intervals"]) == len(usual["intervals"])
+    assert set(paths(document)) == set(paths(usual))
+
+
+@pytest.mark.parametrize(("version", "case"), GOOD)
+def test_a_reader_of_the_oldest_documents_finds_all_it_knows(version: str, case: str) -> None:
+    known = set(paths(json.loads(run("3.12", case).stdout)))
+    assert known <= set(paths(json.loads(composed(stream(version, case)))))
+
+
+@pytest.mark.parametrize(("version", "case"), CASES)
+def test_every_value_is_what_iperf3_wrote_byte_for_byte(version: str, case: str) -> None:
+    data = stream(version, case)
+    document = msgspec.json.decode(composed(data), type=dict[str, msgspec.Raw])
+    intervals = msgspec.json.decode(document["intervals"], type=list[msgspec.Raw])
+    for line in data.splitlines():
+        event, _, value = line.removeprefix(b'{"event":"').partition(b'","data":')
+        found = intervals.pop(0) if event == b"interval" else document[event.decode()]
+        assert bytes(found) == value[:-1]
+    assert not intervals
+
+
+@pytest.mark.parametrize(("version", "case"), CASES)
+def test_a_run_is_judged_as_with_j(version: str, case: str) -> None:
+    usual, streamed = run(version, case), run(version, PREFIX + case)
+    document = composed(streamed.stdout)
+    assert find_documents(document) == [(0, len(document))]
+    judged = judge_client(streamed.exit_code, document, streamed.stderr)
+    expected = judge_client(usual.exit_code, usual.stdout, usual.stderr)
+    assert (judged.ok, judged.error_class) == (expected.ok, expected.error_class)
+    assert judged.message == expected.message
+    assert judged.summary is not None
+    if case not in WITHOUT_START:
+        assert judged.summary.start.test_start is not None
+
+
+@pytest.mark.parametrize("version", STREAMING)
+@pytest.mark.parametrize("case", WITHOUT_START)
+def test_a_test_that_never_began_has_all_the_keys_too(version: str, case: str) -> None:
+    document, usual = json.loads(composed(stream(version, case))), json.loads(
+        run(version, case).stdout
+    )
+    assert list(document) == list(usual) == ["start", "intervals", "end", "error"]
+    assert document["start"] == {"connected": usual["start"]["connected"]} == {"connected": []}
+    assert (document["intervals"], document["end"]) == ([], {})
+
+
+def test_a_killed_client_leaves_what_it_had_measured() -> None:
+    """`-J` leaves nothing then."""
+    assert run("3.22", "client-kill").stdout == b""
+    document = json.loads(composed(stream("3.22", "client-kill")))
+    assert list(document) == ["start", "intervals", "end"]
+    assert document["start"]["test_start"]["protocol"] == "TCP"
+    assert document["intervals"] and document["end"] == {}
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_document_can_be_made_smaller(level: int) -> None:
+    document, smaller = composed(PARALLEL), shrink(composed(PARALLEL), level)
+    assert len(smaller) < len(document)
+    assert json.loads(smaller)["end"] == json.loads(document)["end"]
+
+
+def test_what_newer_ones_say_besides_becomes_a_key_as_with_j() -> None:
+    said = b'{"event":"server_output_text","data":"a\\tb"}\n'
+    end = PARALLEL.index(b'{"event":"end"')
+    document = json.loads(composed(PARALLEL[:end] + said + PARALLEL[end:]))
+    assert document.pop("server_output_text") == "a\tb"
+    assert document == json.loads(composed(PARALLEL))
+
+
+def test_the_first_of_two_errors_counts() -> None:
+    lines = [b'{"event":"error","data":"the cause"}', b'{"event":"error","data":"exiting"}']
+    assert json.loads(composed(b"\n".join(lines)))["error"] == "the cause"
+
+
+@settings(deadline=None)
+@given(st.sampled_from(GOOD), st.data())
+def test_a_stream_that_was_cut_short_is_no_success(
+    pair: tuple[str, str], data: st.DataObject
+) -> None:
+    whole = stream(*pair).rstrip()
+    cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    document = composed(cut)
+    judged = judge_client(0, document, "")
+    assert (judged.ok, judged.error_class) == (False, "bad_output")
+    assert bool(document) == (b"\n" in cut)
+    if document:
+        assert json.loads(document)["end"] == {}
+        assert len(json.loads(document)["intervals"]) == max(0, cut.count(b"\n") - 1)
+
+
+stray = st.sampled_from([b"", b"\n", b"WARNING: x\n", b'{"event":1}\n', b'{"event":"interval"}\n'])
+
+
+@settings(deadline=None)
+@given(streams, st.data())
+def test_lines_that_are_no_events_change_nothing(lines: bytes, data: st.DataObject) -> None:
+    mixed = b"".join(line + data.draw(stray) for line in lines.splitlines(keepends=True))
+    assert composed(mixed) == composed(lines)
+    assert read_intervals(mixed)[0] == read_intervals(lines)[0]
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=300)
+    | st.lists(st.sampled_from(PARALLEL.split(b",")), max_size=9).map(b",".join)
+)
+def test_arbitrary_bytes_raise_nothing(data: bytes) -> None:
+    assert judge_client(0, composed(data), "").ok is False
+    _, read = read_intervals(data)
+    assert read == data.rfind(b"\n") + 1
+
+
+@settings(deadline=None)
+@given(streams, st.lists(st.integers(1, 2000), min_size=1))
+def test_reading_in_pieces_finds_the_same_as_at_once(data: bytes, sizes: list[int]) -> None:
+    """As the file grows: what is not a whole line yet is read again."""
+    found, position, known = [], 0, 0
+    while known < len(data):
+        known = min(len(data), known + sizes[known % len(sizes)])
+        intervals, read = read_intervals(data[position:known])
+        found += intervals
+        position += read
+    assert (found, position) == read_intervals(data)
+
+
+def test_a_line_that_never_ends_is_passed_over() -> None:
+    endless = b"x" * (LONGEST_LINE + 5)
+    assert read_intervals(endless[:LONGEST_LINE]) == ([], LONGEST_LINE)
+    assert read_intervals(endless[LONGEST_LINE:] + b"\n" + PARALLEL)[0]
+    assert composed(endless + b"\n" + PARALLEL) == composed(PARALLEL)
+
+
+@pytest.mark.parametrize(("version", "case"), GOOD)
+def test_the_intervals_are_those_of_the_document(version: str, case: str) -> None:
+    intervals, read = read_intervals(stream(version, case))
+    document = json.loads(composed(stream(version, case)))
+    assert read == len(stream(version, case))
+    assert [interval.bits_per_second for interval in intervals] == [
+        interval["sum"]["bits_per_second"] for interval in document["intervals"]
+    ]
+    counted = [found.retransmits for found in intervals if not found.omitted]
+    if "retransmits" in document["end"].get("sum_sent", {}) and "reverse" not in case:
+        assert sum(count or 0 for count in counted) == document["end"]["sum_sent"]["retransmits"]
+    else:
+        assert counted == [None] * len(counted)
+
+
+def test_a_rate_that_iperf3_could_not_tell_is_none() -> None:
+    """cJSON writes null for a number that is none."""
+    line = b'{"event":"interval","data":{"sum":{"bits_per_second":null,"retransmits":0}}}\n'
+    assert read_intervals(line)[0] == [Interval(None, 0)]
