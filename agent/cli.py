@@ -108,15 +108,14 @@ def _run_agent(
     except OSError as error:
         reason = f"{error.strerror}: must be a file that this user can write"
         raise ConfigError(f"LOG_FILE {settings.log_file} cannot be opened: {reason}") from error
-    if settings.status_address:
-        log.warning("STATUS_ADDRESS is ignored: this version has no status page yet")
     if urlsplit(settings.manager_url).scheme == "http" and not is_loopback(settings.manager_url):
         log.warning(
             "MANAGER_URL is plain http: the key and the results can be read on the way;"
             " use https, with MANAGER_CA_FILE for a CA of your own"
         )
     try:
-        Agent(settings, key, signals).run(exit_after_idle, errand)
+        agent = Agent(settings, key, signals)
+        agent.run(exit_after_idle, errand, _status_page(agent, settings.status_address))
         return EXIT_OK
     except AgentError as error:
         code = next((code for kind, code in _EXITS if isinstance(error, kind)), EXIT_BUG)
@@ -128,6 +127,15 @@ def _run_agent(
     finally:
         writer.close()
         signals.remove()
+
+
+def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Event], None] | None:
+    if address is None:
+        return None
+    # Only then: prometheus_client and the server cost some megabytes.
+    from agent.status import StatusServer
+
+    return StatusServer(agent.view(), address).run
 
 
 def _check(settings: Config) -> int:

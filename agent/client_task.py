@@ -44,6 +44,7 @@ def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     """Run the test of a client task and yield its one outcome; raises TaskError before it."""
     payload = client_payload(entry.task.payload)
     entry.port = payload.port
+    entry.planned_seconds = None if payload.bytes else payload.time + payload.omit
     payload = within_limits(payload, bench.config)
     check_core(payload.affinity)
     target = checked_target(payload.server_ip, payload.ip_version, bench.config.allowed_targets)
@@ -142,9 +143,11 @@ def _outcome(
     if judged.summary:
         report.warnings += verdict.warnings(judged.summary, features)
         report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
-    document = None
+    document = figures = None
     if judged.span:
         document = Document(str(attempt.written), *judged.span)
+        with mapped(attempt.written) as output:
+            figures = verdict.figures(output[slice(*judged.span)])
     else:
         attempt.written.unlink(missing_ok=True)
     return Outcome(
@@ -153,6 +156,7 @@ def _outcome(
         exit_code=attempt.exit_code,
         stderr=message,
         document=document,
+        figures=figures,
     )
 
 

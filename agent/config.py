@@ -92,7 +92,7 @@ class Config:
         "STATUS_ADDRESS",
         values.host_port(),
         "",
-        "HOST:PORT; has no effect yet.",
+        "HOST:PORT of its page [none].",
     )
     log_level: str = _setting(
         LOGGING,

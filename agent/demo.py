@@ -20,6 +20,7 @@ from agent.writer import STDOUT
 
 FIRST_PORT = 8000
 PORTS_TRIED = 100
+STATUS_ADDRESS = "127.0.0.1:9201"
 TEST_SECONDS = 5
 # Long enough for the server task, which becomes pending at the same moment, to listen.
 CLIENT_DELAY = 0.2
@@ -111,6 +112,7 @@ def demo_settings(given: Mapping[str, str]) -> Iterator[tuple[Demo, dict[str, st
     try:
         with TemporaryDirectory(prefix="iperf-agent-") as state:
             own = {"manager_url": demo.manager.url, "state_dir": state}
+            own["status_address"] = given.get("status_address") or STATUS_ADDRESS
             if os.isatty(STDOUT) and not given.get("log_format"):
                 own["log_format"] = "console"
             yield demo, {**given, **own}

@@ -11,6 +11,7 @@
     │   └── ChildError          iperf3 itself could not be started
     └── ManagerError
         ├── ManagerUnavailable  no usable answer; try again later
+        │   └── ManagerAway     nobody answers a registration; all wait for the same moment
         ├── ManagerRefused      final for the agent
         │   ├── KeyRefused      the key or the API version; exit code 77 at registration
         │   └── AgentUnknown    the agent is unknown or disabled; exit code 67
@@ -19,6 +20,8 @@
 
 Each kind is caught where it is handled. Anything else is a bug and stops the agent.
 """
+
+from collections.abc import Iterator
 
 
 class AgentError(Exception):
@@ -86,6 +89,22 @@ class ManagerUnavailable(ManagerError):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+    def pause(self, delays: Iterator[float]) -> float:
+        """Seconds until the next attempt: the next of a back-off, or more if so asked."""
+        return max(next(delays), self.retry_after or 0)
+
+
+class ManagerAway(ManagerUnavailable):
+    """The agent cannot register, and all else waits for that; it asks again in `again_in` s."""
+
+    def __init__(self, message: str, again_in: float) -> None:
+        super().__init__(message)
+        self.again_in = again_in
+
+    def pause(self, delays: Iterator[float]) -> float:
+        """Seconds until the agent asks again; the caller's own back-off is not used up."""
+        return self.again_in
 
 
 class ManagerRefused(ManagerError):

@@ -13,6 +13,7 @@ from agent.config import Config, Key
 from agent.errors import ManagerRefused, TaskError
 from agent.journal import Journal
 from agent.loops import claim_loop, heartbeat_loop
+from agent.metrics import Metrics
 from agent.nursery import Nursery
 from agent.outbox import Outbox
 from agent.recovery import recover
@@ -22,6 +23,7 @@ from agent.runner import TaskRunner
 from agent.signals import StopSignals
 from agent.spool import Spool
 from agent.state import StateDirectory
+from agent.view import View
 from agent.workbench import Workbench
 
 # A claim in flight gets this many seconds to bring its task; one that the Manager holds is cut.
@@ -61,7 +63,8 @@ class Agent:
         self._state = StateDirectory(config.state, config.state_max_bytes)
         self._journal = Journal(self._state)
         self._spool = Spool(self._state)
-        self._client = ManagerClient(manager_access(config, key))
+        metrics = Metrics()
+        self._client = ManagerClient(manager_access(config, key), metrics)
         self._registry = TaskRegistry()
         self._registration = Registration(config, self._client, self._leave_all)
         self._outbox = Outbox(
@@ -73,23 +76,35 @@ class Agent:
             config.max_result_bytes,
             self._nursery.spawn,
         )
-        self._bench = Workbench(config, self._registry, self._outbox, self._journal, self._state)
+        self._bench = Workbench(
+            config, self._registry, self._outbox, self._journal, self._state, metrics
+        )
         self._runner = TaskRunner(self._bench, self._nursery.spawn)
         self._may_claim = Event()
         self._may_claim.set()
         self._stop_claims = Event()
         self._stop_rest = Event()
 
+    def view(self) -> View:
+        """A look into the agent, for its status page."""
+        return View(self._bench, self._registration)
+
     def run(
-        self, exit_after_idle: float | None = None, errand: Callable[[], None] | None = None
+        self,
+        exit_after_idle: float | None = None,
+        errand: Callable[[], None] | None = None,
+        companion: Callable[[Event], None] | None = None,
     ) -> None:
         """Register, work until a signal, and stop.
 
         With `exit_after_idle` it also ends after so many seconds without a task. `errand` runs
         in a greenlet once the agent is registered; until it is done the agent is not idle.
+        `companion` runs in one from the beginning until the event that it is given.
         Raises what ended the agent otherwise: ManagerUnavailable when it could not register in
         time, KeyRefused, AgentUnknown, whatever `errand` raises, or a bug.
         """
+        if companion:
+            self._nursery.spawn(companion, self._stop_rest)
         beginning = self._nursery.spawn(self._begin)
         gevent.wait([beginning, self._signals.drain, self._signals.retire], count=1)
         if self._signals.stop_asked() and not beginning.ready():
@@ -123,6 +138,7 @@ class Agent:
             self._client,
             self._registration,
             self._registry,
+            self._bench.metrics,
             self._config.heartbeat_interval,
             self._may_claim,
             self._stop_rest,

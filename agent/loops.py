@@ -10,10 +10,12 @@ from gevent.event import Event
 from agent.client import ManagerClient
 from agent.errors import KeyRefused, ManagerUnavailable, StateUnusable
 from agent.journal import Journal
+from agent.metrics import Metrics
 from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.runner import TaskRunner
 from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered, ticks
+from agent.troubles import Trouble
 from agent.wire import Claimed
 
 # With no task for so many seconds, claims come at a third of the rate.
@@ -30,6 +32,7 @@ def heartbeat_loop(
     client: ManagerClient,
     registration: Registration,
     registry: TaskRegistry,
+    metrics: Metrics,
     interval: float,
     may_claim: Event,
     stop: Event,
@@ -39,23 +42,22 @@ def heartbeat_loop(
     The answers say whether to claim, and which tasks were canceled. Raises AgentUnknown.
     """
     silent_until = 0.0
-    away = False
-    for _ in ticks(interval, stop):
+    trouble = Trouble("the Manager is back")
+    for late in ticks(interval, stop):
+        metrics.heartbeat_lateness.observe(late)
         if time.monotonic() < silent_until:
             continue
         try:
             answer = client.heartbeat(registration.address, registry.rows())
         except KeyRefused as error:
             silent_until = time.monotonic() + KEY_REFUSED_PAUSE
-            log.error("the Manager refuses the key; tests go on", error=str(error))
+            trouble.failed("the Manager refuses the key; tests go on", error)
             continue
         except ManagerUnavailable as error:
-            log.warning("no heartbeat; tests go on", error=str(error))
-            away = True
+            trouble.failed("no heartbeat; tests go on", error)
             continue
-        if away:
-            log.info("the Manager is back")
-            away = False
+        metrics.heard_at = time.monotonic()
+        trouble.over()
         if answer.pull_tasks:
             may_claim.set()
         else:
@@ -81,6 +83,7 @@ def claim_loop(
     """
     last_task = time.monotonic()
     failures = backoff()
+    trouble = Trouble("claims are answered again")
     while True:
         gevent.wait([may_claim, stop], count=1)
         if stop.is_set():
@@ -91,11 +94,12 @@ def claim_loop(
             claim = client.claim(journal.claim_key)
         except KeyRefused as error:
             pause = KEY_REFUSED_PAUSE
-            log.error("the Manager refuses the key", error=str(error))
+            trouble.failed("the Manager refuses the key", error)
         except ManagerUnavailable as error:
-            pause = max(next(failures), error.retry_after or 0)
-            log.warning("no claim", error=str(error), retry_in=round(pause, 1))
+            pause = error.pause(failures)
+            trouble.failed("no claim", error, retry_in=round(pause, 1))
         else:
+            trouble.over()
             failures = backoff()
             now = time.monotonic()
             if claim.task:

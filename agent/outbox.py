@@ -33,6 +33,7 @@ from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.spool import Parcel, Spool
 from agent.timing import KEY_REFUSED_PAUSE, backoff
+from agent.troubles import Trouble
 from agent.wire import Claimed, Outcome
 
 # Uploads at a time; more would only share the same line to the Manager.
@@ -83,6 +84,7 @@ class Outbox:
         self._spawn = spawn
         self._queues: dict[int, deque[_Message]] = {}
         self._slots = BoundedSemaphore(SLOTS)
+        self._trouble = Trouble("results are delivered again")
         self._started = False
         self._hurry = Event()
         self._stop = Event()
@@ -130,14 +132,24 @@ class Outbox:
 
     def oldest(self) -> float:
         """The age of the oldest message in seconds; 0 when there is none."""
-        born = min((message.born for message in self._messages()), default=time.monotonic())
-        return time.monotonic() - born
+        now = time.monotonic()
+        return max((now - message.born for message in self._messages()), default=0.0)
+
+    def size(self) -> int:
+        """How many bytes of documents wait."""
+        outcomes = [message.parcel.outcome for message in self._messages() if message.parcel]
+        return sum(o.document.end - o.document.start for o in outcomes if o.document)
+
+    def rejected(self) -> int:
+        """How many results were set aside for good."""
+        return self._spool.rejected
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until the Manager has everything; False if it has not.
 
         What waits for its next attempt has it now. Ends early when nothing more will be sent.
         """
+        self._registration.hurry()
         self._hurry.set()
         gevent.wait([self._empty, self._stop], timeout, count=1)
         return bool(self._empty.is_set())
@@ -167,13 +179,16 @@ class Outbox:
                 return
             queue.popleft()
         del self._queues[task_id]
+        self._trouble.over(task_id)
         if not self._queues:
             self._empty.set()
 
     def _deliver(self, queue: deque[_Message]) -> bool:
         """Send the queue's first message until it is settled; False when told to stop."""
         message = queue[0]
-        for delay in backoff():
+        task_id = message.claimed.task.id
+        delays = backoff()
+        while True:
             self._wait_for_quiet(message)
             try:
                 with self._slots:
@@ -191,15 +206,15 @@ class Outbox:
                 raise
             except KeyRefused as error:
                 delay = KEY_REFUSED_PAUSE
-                log.error("the Manager refuses the key", error=str(error))
+                self._trouble.failed("the Manager refuses the key", error, task_id)
             except ManagerUnavailable as error:
-                delay = max(delay, error.retry_after or 0)
-                log.warning("not delivered yet", error=str(error), retry_in=round(delay, 1))
+                delay = error.pause(delays)
+                retry_in = round(delay, 1)
+                self._trouble.failed("not delivered yet", error, task_id, retry_in=retry_in)
             if message.pid and len(queue) > 1:
                 return True
             if not self._pause(delay):
                 return False
-        raise AssertionError("backoff never ends")
 
     def _pause(self, delay: float) -> bool:
         """Wait for the next attempt; False when there will be none. A flush cuts one wait."""

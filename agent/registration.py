@@ -10,8 +10,9 @@ from gevent.lock import BoundedSemaphore
 from agent import host
 from agent.client import ManagerClient
 from agent.config import Config
-from agent.errors import ManagerUnavailable
+from agent.errors import ManagerAway, ManagerUnavailable
 from agent.timing import backoff
+from agent.troubles import Trouble
 from agent.wire import Life
 
 log = structlog.get_logger()
@@ -21,7 +22,8 @@ class Registration:
     """The registration of one agent. `address` and `life` are known once it has registered.
 
     `replaced` is called when the Manager turns out to be another one, or to have been set up
-    anew, before anybody is told of the new life.
+    anew, before anybody is told of the new life. One back-off serves the whole agent: were each
+    task's result to ask by itself, an agent with many would be back before all others.
     """
 
     def __init__(self, config: Config, client: ManagerClient, replaced: Callable[[], None]) -> None:
@@ -30,40 +32,58 @@ class Registration:
         self._replaced = replaced
         self._lock = BoundedSemaphore()
         self._sure_at = -1
+        self._delays = backoff()
+        self._ask_at = 0.0
         self.address = ""
         self.life: Life | None = None
 
     def register(self) -> None:
         """Register within REGISTER_TIMEOUT.
 
-        Raises ManagerUnavailable when there was no time for more, KeyRefused and AgentUnknown.
+        Raises ManagerAway when there was no time for more, KeyRefused and AgentUnknown.
         """
         until = time.monotonic() + self._config.register_timeout
-        for delay in backoff():
+        trouble = Trouble("the Manager is there")
+        while self.life is None:
             try:
                 self.confirm()
-            except ManagerUnavailable as error:
-                delay = max(delay, error.retry_after or 0)
-                if time.monotonic() + delay >= until:
+            except ManagerAway as error:
+                if time.monotonic() + error.again_in >= until:
                     raise
-                log.warning("not registered yet", error=str(error), retry_in=round(delay, 1))
-                gevent.sleep(delay)
-            else:
-                return
+                trouble.failed("not registered yet", error, retry_in=round(error.again_in, 1))
+                gevent.sleep(error.again_in)
+        trouble.over()
 
     def confirm(self) -> Life:
         """The Manager's life, asked for again when a call has failed since the last answer.
 
         A Manager that was away may have come back without its tasks, and its task 7 is not the
-        one whose result waits here. Raises what a registration raises.
+        one whose result waits here. Raises ManagerAway, KeyRefused and AgentUnknown.
         """
         with self._lock:
             if self.life is None or self._sure_at != self._client.failures:
                 failures = self._client.failures
-                self._set(self._ask())
+                self._set(self._ask_when_due())
                 self._sure_at = failures
             assert self.life
             return self.life
+
+    def hurry(self) -> None:
+        """Let the next who wants to be sure ask at once."""
+        self._ask_at = 0.0
+
+    def _ask_when_due(self) -> Life:
+        left = self._ask_at - time.monotonic()
+        if left > 0:
+            raise ManagerAway("the Manager is away", left)
+        try:
+            life = self._ask()
+        except ManagerUnavailable as error:
+            pause = error.pause(self._delays)
+            self._ask_at = time.monotonic() + pause
+            raise ManagerAway(str(error), pause) from error
+        self._delays = backoff()
+        return life
 
     def _ask(self) -> Life:
         self.address = self._config.advertise_address or self._route_address()

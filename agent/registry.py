@@ -4,6 +4,7 @@ The registry is what the loops and the task greenlets share. Its methods never y
 so what one of them sees is whole.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,7 +45,8 @@ class Entry:
 
     `kind` is None for what runs no child; `port` is known once the payload was read. `pid` and
     `started_at` are those of the child that runs at this moment, if any. `accompanied` says that
-    another test was measured on this host at the same time. `gone` is set when the task has left
+    another test was measured on this host at the same time. `planned_seconds` is how long a test is
+    to take, None when only its end will tell. `gone` is set when the task has left
     the registry.
 
     What a client that streams its intervals has said so far: `bits_per_second` in the latest one,
@@ -57,9 +59,11 @@ class Entry:
     pid: int = 0
     started_at: datetime | None = None
     accompanied: bool = False
+    planned_seconds: float | None = None
     bits_per_second: float | None = None
     retransmits: int | None = None
     intervals: list[float] = field(default_factory=list)
+    entered: float = field(default_factory=time.monotonic)
     stop: Stop = field(default_factory=Stop)
     gone: Event = field(default_factory=Event)
 
@@ -97,6 +101,10 @@ class TaskRegistry:
 
     def __contains__(self, task_id: int) -> bool:
         return task_id in self._entries
+
+    def entries(self) -> list[Entry]:
+        """All of them, in the order of their claims."""
+        return list(self._entries.values())
 
     def enter(self, claimed: Claimed) -> Entry:
         """Take a claimed task in; a task of that id must not be in hand already."""

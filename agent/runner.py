@@ -1,17 +1,19 @@
 """From a claimed task to its outcomes, whatever happens: one greenlet a task."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import structlog
 
 from agent.client_task import run_client
 from agent.errors import TaskError
+from agent.metrics import Reported
 from agent.registry import Entry
 from agent.server_task import run_server
 from agent.wire import Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.workbench import Workbench, failed
 
-TASK_TYPES = "iperf_server_start, iperf_client_run and kill_all"
+TASK_TYPES = ("iperf_server_start", "iperf_client_run", "kill_all")
 
 log = structlog.get_logger()
 
@@ -40,24 +42,49 @@ class TaskRunner:
 
     def _report_all(self, entry: Entry) -> None:
         """Put every outcome into the outbox; there is at least one."""
-        put = self._bench.outbox.put
         try:
             for outcome in self._perform(entry):
-                put(entry.claimed, outcome)
+                self._put(entry, outcome)
         except TaskError as error:
             log.warning("task failed", error_class=error.error_class, error=str(error))
-            put(entry.claimed, failed(self._bench.report(), error))
+            self._put(entry, failed(self._bench.report(), error))
         except Exception:
             bug = TaskError("other", "a bug in the agent: its log has the traceback")
-            put(entry.claimed, failed(self._bench.report(), bug))
+            self._put(entry, failed(self._bench.report(), bug))
             raise
+
+    def _put(self, entry: Entry, outcome: Outcome) -> None:
+        """Hand an outcome over, and count it."""
+        self._bench.outbox.put(entry.claimed, outcome)
+        metrics, task_type = self._bench.metrics, entry.task.type
+        if task_type not in TASK_TYPES:
+            task_type = "other"
+        error_class = outcome.report.error_class
+        if outcome.final:
+            metrics.outcomes[task_type, outcome.status, error_class] += 1
+            metrics.task_seconds[task_type].observe(time.monotonic() - entry.entered)
+        elif outcome.figures is None:
+            return
+        words = outcome.stderr or outcome.report.ended
+        metrics.reported(
+            Reported(
+                time.time(),
+                entry.task.id,
+                task_type,
+                outcome.status,
+                error_class,
+                words,
+                outcome.figures,
+            )
+        )
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         task_type = entry.task.type
         if task_type == "kill_all":
             return self._kill_all(entry)
-        if task_type not in ("iperf_server_start", "iperf_client_run"):
-            words = f"unknown task type {task_type!r}: this agent runs {TASK_TYPES}"
+        if task_type not in TASK_TYPES:
+            known = ", ".join(TASK_TYPES)
+            words = f"unknown task type {task_type!r}: this agent runs {known}"
             raise TaskError("unsupported", words)
         if self._bench.state.trouble:
             words = "this agent's state directory cannot be written"

@@ -18,7 +18,7 @@ from agent.limits import check_core
 from agent.listening import holder_of
 from agent.process import FLOODED, ChildProcess, Ending, watch
 from agent.registry import Entry, timestamp
-from agent.wire import Document, Outcome, Report, ServerPayload, server_payload
+from agent.wire import Document, Figures, Outcome, Report, ServerPayload, server_payload
 from agent.workbench import Workbench
 
 # A server listens 3 to 11 ms after its start (measured, 3.9 to 3.21).
@@ -83,6 +83,7 @@ class _Server:
         self._answer = {"started": True, "pid": child.pid, "port": payload.port}
         self._newest = served_file(child.stdout)
         self._fresh = child.stdout.with_suffix(".fresh")
+        self._figures: Figures | None = None
         self._sent = 0
         self._seen = 0
         self._read_up_to = 0
@@ -113,6 +114,7 @@ class _Server:
             ending = self._watch(OUTPUT_POLL)
             if ending is not Ending.OUTPUT and self._read_documents():
                 yield self._outcome()
+        self._bench.metrics.child_exits["server", ending.name.lower()] += 1
         self._end(0 if ending is Ending.OUTPUT else self._bench.config.stop_grace)
         if ending is not Ending.OUTPUT:
             self._read_documents()
@@ -186,6 +188,7 @@ class _Server:
                 done = max((start for start, _ in find_documents(output)), default=0)
             elif self._keep(output[served[0] : served[1]]):
                 done = served[1]
+                self._figures = verdict.figures(output[served[0] : served[1]])
             else:
                 return False
         self._read_up_to += done
@@ -219,7 +222,8 @@ class _Server:
         own = Path(f"{self._newest}.{self._sent}")
         os.link(self._newest, own)
         document = Document(str(own), 0, own.stat().st_size)
-        return Outcome("succeeded", report, document=document, final=final)
+        figures = None if final else self._figures
+        return Outcome("succeeded", report, document=document, final=final, figures=figures)
 
 
 def served_file(stdout: Path) -> Path:

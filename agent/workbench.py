@@ -1,6 +1,7 @@
 """What every task greenlet works with, and the outcomes it makes."""
 
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from agent.host import default_congestion, kernel
 from agent.iperf3.features import Features, parse_features
 from agent.journal import ChildRecord, Journal
 from agent.listening import ListenTable
+from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process import ChildProcess, text_output
 from agent.registry import Entry, TaskRegistry
@@ -37,6 +39,7 @@ class Workbench:
     outbox: Outbox
     journal: Journal
     state: StateDirectory
+    metrics: Metrics = field(default_factory=Metrics)
     listening: ListenTable = field(default_factory=ListenTable)
     found: Features | None = None
 
@@ -53,6 +56,8 @@ class Workbench:
 
         A disk that does not take it ends no test: with the agent the child would end anyway.
         """
+        if not entry.started_at:
+            self.metrics.wait_seconds.observe(time.monotonic() - entry.entered)
         entry.runs(child.pid)
         record = ChildRecord(child.identity, child.stdout.name, child.stderr.name, report)
         with suppress(StateUnusable):

@@ -8,6 +8,7 @@ from gevent import sleep
 
 from agent.client.transport import Transport
 from agent.errors import ManagerUnavailable
+from agent.metrics import Metrics
 from tests.faulty import Request, well
 from tests.servers import MakeManager, access, client_of, reset, serving, silent
 
@@ -16,7 +17,7 @@ SMALL_DEADLINE = 0.3
 
 def beat(url: str, deadline: float = SMALL_DEADLINE) -> None:
     """One call with a small deadline."""
-    Transport(access(url)).call("POST", "/v1/agent/heartbeat", b"{}", {}, deadline)
+    Transport(access(url), Metrics()).call("POST", "/v1/agent/heartbeat", b"{}", {}, deadline)
 
 
 def test_a_refused_connection_is_an_unavailable_manager() -> None:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from agent import config
 from agent.errors import AgentUnknown
 from agent.loops import heartbeat_loop
+from agent.metrics import Metrics
 from agent.nursery import Nursery
 from agent.registration import Registration
 from agent.registry import TaskRegistry
@@ -38,6 +39,7 @@ class Beating:
             client,
             registration,
             self.registry,
+            Metrics(),
             interval,
             self.may_claim,
             self.stop,
@@ -84,14 +86,14 @@ def test_a_slow_manager_gets_the_ticks_it_can_take_and_no_others(faulty: MakeMan
 
     def answer(request: Request) -> bytes:
         times.append(time.monotonic())
-        if len(times) == 2:
+        if len(times) == 3:
             gevent.sleep(0.45)
         return well(request)
 
     manager = faulty(answer)
     with beating(manager, interval=0.3):
-        manager.wait_for(lambda: len(manager.requests) == 4)
-    assert [round((moment - times[0]) / 0.3) for moment in times] == [0, 1, 3, 4]
+        manager.wait_for(lambda: len(manager.requests) == 5)
+    assert [round((moment - times[1]) / 0.3) for moment in times[1:]] == [0, 1, 3, 4]
 
 
 def test_heartbeats_go_on_while_the_manager_is_away_and_say_when_it_is_back(
@@ -101,8 +103,13 @@ def test_heartbeats_go_on_while_the_manager_is_away_and_say_when_it_is_back(
     manager = faulty(lambda request: answers.pop() if answers else well(request))
     with capture_logs() as logs, beating(manager):
         manager.wait_for(lambda: len(manager.requests) == 6)
-    said = [line["event"] for line in logs if line["log_level"] != "debug"]
-    assert said == ["registered"] + ["no heartbeat; tests go on"] * 3 + ["the Manager is back"]
+    said = [line for line in logs if line["log_level"] != "debug"]
+    assert [line["event"] for line in said] == [
+        "registered",
+        "no heartbeat; tests go on",
+        "the Manager is back",
+    ]
+    assert said[-1]["failures"] == 3
 
 
 def test_the_answer_says_whether_to_claim(faulty: MakeManager) -> None:

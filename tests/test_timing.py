@@ -5,6 +5,7 @@ from itertools import islice
 
 import gevent
 from gevent.event import Event
+from gevent.monkey import get_original
 
 from agent.timing import backoff, jittered, ticks
 
@@ -16,36 +17,48 @@ def off_phase(moment: float, began: float) -> float:
     return abs((moment - began + INTERVAL / 2) % INTERVAL - INTERVAL / 2)
 
 
-def test_the_first_tick_is_at_a_random_moment_and_the_others_keep_its_phase() -> None:
+def test_the_first_tick_is_now_and_the_others_keep_a_random_phase() -> None:
     waits = []
     for _ in range(40):
         began = time.monotonic()
-        next(ticks(0.06, Event()))
+        first, _ = islice(ticks(0.06, Event()), 2)
+        assert first == 0
         waits.append(time.monotonic() - began)
     assert min(waits) < 0.02 < 0.04 < max(waits)
     moments = []
-    for _ in islice(ticks(INTERVAL, Event()), 4):
+    for _ in islice(ticks(INTERVAL, Event()), 5):
         moments.append(time.monotonic())
         gevent.sleep(0.05)
-    assert [round((moment - moments[0]) / INTERVAL) for moment in moments] == [0, 1, 2, 3]
-    assert all(off_phase(moment, moments[0]) < INTERVAL / 4 for moment in moments)
+    second = moments[1]
+    assert [round((moment - second) / INTERVAL) for moment in moments[1:]] == [0, 1, 2, 3]
+    assert all(off_phase(moment, second) < INTERVAL / 4 for moment in moments[1:])
 
 
 def test_a_tick_that_is_missed_is_skipped_and_the_phase_stays() -> None:
     moments = []
-    for _ in islice(ticks(INTERVAL, Event()), 3):
+    for _ in islice(ticks(INTERVAL, Event()), 4):
         moments.append(time.monotonic())
-        if len(moments) == 1:
+        if len(moments) == 2:
             gevent.sleep(INTERVAL * 2.5)
-    assert [round((moment - moments[0]) / INTERVAL) for moment in moments] == [0, 3, 4]
-    assert all(off_phase(moment, moments[0]) < INTERVAL / 4 for moment in moments)
+    second = moments[1]
+    assert [round((moment - second) / INTERVAL) for moment in moments[1:]] == [0, 3, 4]
+    assert all(off_phase(moment, second) < INTERVAL / 4 for moment in moments[1:])
+
+
+def test_a_tick_says_how_late_it_came() -> None:
+    blocking = get_original("time", "sleep")
+    loop = ticks(INTERVAL, Event())
+    next(loop)
+    next(loop)
+    gevent.spawn_later(INTERVAL * 0.9, blocking, INTERVAL * 0.6)
+    assert INTERVAL * 0.3 < next(loop) < INTERVAL * 3
 
 
 def test_ticks_end_at_once_when_they_are_told_to() -> None:
     stop = Event()
     gevent.spawn_later(0.05, stop.set)
     with gevent.Timeout(5):
-        assert not list(ticks(60, stop))
+        assert len(list(ticks(60, stop))) == 1
         assert not list(ticks(60, stop))
 
 

@@ -10,6 +10,7 @@ from gevent import sleep
 from agent.client import Body, ManagerClient
 from agent.client.transport import Transport
 from agent.errors import ManagerUnavailable, ResultTooLarge
+from agent.metrics import Metrics
 from agent.wire import Document
 from tests.faulty import raw_reply, reply, well
 from tests.servers import MakeManager, access, client_of, serving
@@ -62,7 +63,7 @@ def test_an_upload_has_its_deadline_from_its_last_progress(tmp_path: Path, sourc
     body = Body(b"", Document(str(path), 0, size)) if source == "file" else Body(b"x" * size)
     began = time.monotonic()
     with serving(read_slowly) as url:
-        Transport(access(url)).call("POST", "/result", body, {}, deadline)
+        Transport(access(url), Metrics()).call("POST", "/result", body, {}, deadline)
     assert time.monotonic() - began > deadline
 
 
@@ -76,7 +77,7 @@ def test_an_upload_that_stalls_is_given_up() -> None:
     body = Body(b"x" * (32 * MIB))
     with serving(read_a_little) as url:
         with pytest.raises(ManagerUnavailable, match="no answer within"):
-            Transport(access(url)).call("POST", "/result", body, {}, SMALL_DEADLINE)
+            Transport(access(url), Metrics()).call("POST", "/result", body, {}, SMALL_DEADLINE)
     assert time.monotonic() - began < SMALL_DEADLINE * 3
 
 

@@ -12,6 +12,7 @@ from agent import wire
 from agent.client.body import Body
 from agent.client.transport import Access, Answer, Transport
 from agent.errors import ManagerUnavailable
+from agent.metrics import Metrics
 
 # Seconds for a whole call. A result has no total: it may take as long as it makes progress.
 REGISTER_DEADLINE = 10.0
@@ -40,9 +41,9 @@ class ManagerClient:
     may be another Manager.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, metrics: Metrics | None = None) -> None:
         self._access = access
-        self._transport = Transport(access)
+        self._transport = Transport(access, metrics or Metrics())
         self.failures = 0
 
     def register(self, ip_address: str, operating_system: str) -> wire.AgentRecord:
@@ -61,7 +62,7 @@ class ManagerClient:
         deadline = CLAIM_DEADLINE + LONG_POLL_WAIT
         answer = self._send("tasks/claim", b"{}", deadline, idempotency_key, prefer)
         held = answer.headers.get("Preference-Applied", "").startswith("wait")
-        return Claim(_decode("tasks/claim", answer, wire.ClaimAnswer).task, held)
+        return Claim(self._decode("tasks/claim", answer, wire.ClaimAnswer).task, held)
 
     def started(self, task_id: int, pid: int, idempotency_key: str) -> None:
         """Say that a task's process runs."""
@@ -75,14 +76,15 @@ class ManagerClient:
         # The answer is the whole task, the result that was just sent included: of a large one
         # the beginning has to do.
         if answer.whole:
-            _decode(call, answer, wire.Acknowledged)
+            self._decode(call, answer, wire.Acknowledged)
         elif not re.match(rb'\s*{\s*"id"\s*:\s*%d\b' % task_id, answer.content):
+            self.failures += 1
             raise ManagerUnavailable(f"{call}: a large answer that is not the Manager's")
 
     def healthz(self) -> None:
         """Ask whether a Manager is there, without naming or registering anybody."""
         answer = self._transport.call("GET", "/healthz", b"", {}, REGISTER_DEADLINE)
-        _decode("/healthz", answer, wire.Health)
+        self._decode("/healthz", answer, wire.Health)
 
     def _post(
         self,
@@ -93,7 +95,7 @@ class ManagerClient:
         idempotency_key: str | None = None,
     ) -> _Answer:
         data = msgspec.json.encode(body)
-        return _decode(call, self._send(call, data, deadline, idempotency_key), kind)
+        return self._decode(call, self._send(call, data, deadline, idempotency_key), kind)
 
     def _send(
         self,
@@ -117,9 +119,9 @@ class ManagerClient:
             self.failures += 1
             raise
 
-
-def _decode(call: str, answer: Answer, kind: type[_Answer]) -> _Answer:
-    try:
-        return msgspec.json.decode(answer.content, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ManagerUnavailable(f"{call}: the answer is not the Manager's: {error}") from error
+    def _decode(self, call: str, answer: Answer, kind: type[_Answer]) -> _Answer:
+        try:
+            return msgspec.json.decode(answer.content, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self.failures += 1
+            raise ManagerUnavailable(f"{call}: the answer is not the Manager's: {error}") from error

@@ -15,6 +15,7 @@ from agent.client.body import CHUNK_BYTES, Body
 from agent.client.refusals import refusal
 from agent.errors import ManagerUnavailable
 from agent.host import is_loopback
+from agent.metrics import Metrics
 
 # uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
 MAX_IDLE_SECONDS = 2.0
@@ -47,8 +48,9 @@ class Answer:
 class Transport:
     """Sends requests to one Manager. Any number of greenlets may use it at once."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, metrics: Metrics) -> None:
         self._access = access
+        self._metrics = metrics
         self._idle: list[tuple[requests.Session, float]] = []
 
     def call(
@@ -71,8 +73,9 @@ class Transport:
         except (requests.RequestException, HTTPError, OSError) as error:
             raise ManagerUnavailable(f"{path}: {_reason(error)}") from error
         finally:
-            milliseconds = round((time.monotonic() - began) * 1000, 1)
-            log.debug("request", path=path, status=status, milliseconds=milliseconds)
+            seconds = time.monotonic() - began
+            self._metrics.called(path.rpartition("/")[2], status, seconds)
+            log.debug("request", path=path, status=status, milliseconds=round(seconds * 1000, 1))
         if status != 200:
             raise refusal(path, status, answer.content, answer.headers)
         return answer

@@ -26,6 +26,8 @@ _FIRST_ERROR = re.compile(rb'\n\t"error":\t("(?:[^"\\]|\\.)*")')
 # Small enough to leave no mark on memory.
 STRAY_BRACES = 50
 _TEXT_CHUNK = 1024**2
+RATES = 120
+RATES_UP_TO = 4 * 1024**2
 
 
 class Sums(Struct, frozen=True):
@@ -109,6 +111,14 @@ class _Document(Struct):
     end: Raw = Raw(b"{}")
 
 
+class _Interval(Struct):
+    sum: Sums | None = None
+
+
+class _Intervals(Struct):
+    intervals: list[_Interval] = []
+
+
 def find_documents(data: Buffer) -> list[Span]:
     """The spans of the complete JSON objects of the outermost level, in order.
 
@@ -144,6 +154,22 @@ def read_summary(document: Buffer) -> Summary | None:
         end=end or End(),
         has_end=end is not None and _EMPTY_OBJECT.fullmatch(found.end) is None,
     )
+
+
+def read_rates(document: Buffer) -> list[float]:
+    """The sums of the intervals in bits per second, for a curve of RATES points at most.
+
+    Empty for a document without them, and for a large one: a curve is not worth the time.
+    """
+    if len(document) > RATES_UP_TO:
+        return []
+    try:
+        intervals = msgspec.json.decode(document, type=_Intervals, strict=False).intervals
+    except (msgspec.MsgspecError, RecursionError):
+        return []
+    rates = [interval.sum.bits_per_second or 0.0 for interval in intervals if interval.sum]
+    step = -(-len(rates) // RATES) or 1
+    return rates[::step]
 
 
 def shrink(document: Buffer, level: int) -> bytes:

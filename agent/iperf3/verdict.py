@@ -4,9 +4,19 @@ import signal
 
 from msgspec import Struct
 
-from agent.iperf3.documents import Buffer, Span, Summary, Sums, find_documents, read_summary
+from agent.iperf3.documents import (
+    Buffer,
+    Request,
+    Span,
+    Summary,
+    Sums,
+    find_documents,
+    read_rates,
+    read_summary,
+)
 from agent.iperf3.failures import classify, error_line
 from agent.iperf3.features import Features
+from agent.wire import Figures
 
 # What another attempt a little later may well cure.
 RETRIABLE = frozenset({"refused", "busy"})
@@ -65,6 +75,25 @@ def served_document(data: Buffer) -> Span | None:
             if summary is not None and summary.has_end:
                 return start, end
     return None
+
+
+def figures(document: Buffer) -> Figures | None:
+    """What a document says in a few numbers; None when it has no end."""
+    summary = read_summary(document)
+    if summary is None or not summary.has_end:
+        return None
+    sums = summary.end.sum or Sums()
+    sent, received = summary.end.sum_sent or sums, summary.end.sum_received or sums
+    asked = summary.start.test_start or Request()
+    return Figures(
+        direction="bidirectional" if asked.bidir else "reverse" if asked.reverse else "forward",
+        sent=sent.bits_per_second,
+        received=received.bits_per_second,
+        retransmits=sent.retransmits,
+        jitter_ms=sums.jitter_ms,
+        lost_percent=sums.lost_percent,
+        rates=read_rates(document),
+    )
 
 
 def is_cut_short(summary: Summary) -> bool:

@@ -115,6 +115,22 @@ class Document(Struct, frozen=True):
     end: int
 
 
+class Figures(Struct, frozen=True, omit_defaults=True):
+    """What a test measured, for whoever looks at the agent; the Manager gets the document.
+
+    `sent`, `received` and `rates`, the sums of the intervals, are in bits per second. `direction`
+    is forward (the client sends), reverse, or bidirectional, where the client's sending counts.
+    """
+
+    direction: str = "forward"
+    sent: float | None = None
+    received: float | None = None
+    retransmits: float | None = None
+    jitter_ms: float | None = None
+    lost_percent: float | None = None
+    rates: list[float] = []
+
+
 class Outcome(Struct, frozen=True):
     """What is reported of a task: at most one of `document` and `answer` beside the report.
 
@@ -129,3 +145,4 @@ class Outcome(Struct, frozen=True):
     answer: dict[str, bool | int] = {}
     document: Document | None = None
     final: bool = True
+    figures: Figures | None = None

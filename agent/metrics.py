@@ -1,0 +1,88 @@
+"""What is counted while the agent works: plain numbers, each written by the room that knows.
+
+Nothing here knows Prometheus or HTTP: `status` shows it, and an agent without a status page loads
+none of that.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, field
+
+from agent.wire import Figures
+
+RESULTS_KEPT = 50
+# Upper bounds in seconds: a call to the Manager takes a millisecond on a LAN, and a result of
+# 100 MB over a slow link takes minutes.
+CALL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+# From a claim to its child: some milliseconds, or the delay that the payload asks for.
+WAIT_BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+TASK_BOUNDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 86400)
+LATE_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
+
+
+class Histogram:
+    """How many values were at most each bound, and above them all; and their sum."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One outcome as it went into the outbox. `at` is the time in seconds since the epoch.
+
+    A server has one for each test it served, and one for its end.
+    """
+
+    at: float
+    task_id: int
+    type: str
+    status: str
+    error_class: str
+    message: str
+    figures: Figures | None
+
+
+def _by(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:
+    return defaultdict(lambda: Histogram(bounds))
+
+
+@dataclass
+class Metrics:
+    """The counts of one agent's life. Moments are on the monotonic clock, times in seconds.
+
+    `heard_at` is the moment of the last answered heartbeat, None before the first; `figures` is
+    what the last client test in each direction measured, by direction and protocol.
+    """
+
+    born: float = field(default_factory=time.monotonic)
+    heard_at: float | None = None
+    requests: Counter[tuple[str, int]] = field(default_factory=Counter)
+    request_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(CALL_BOUNDS))
+    heartbeat_lateness: Histogram = field(default_factory=lambda: Histogram(LATE_BOUNDS))
+    outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    task_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(TASK_BOUNDS))
+    wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
+    child_exits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    figures: dict[tuple[str, str], Figures] = field(default_factory=dict)
+    results: deque[Reported] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
+
+    def called(self, call: str, status: int, seconds: float) -> None:
+        """Count a call to the Manager; a status of 0 stands for no answer."""
+        self.requests[call, status] += 1
+        self.request_seconds[call].observe(seconds)
+
+    def reported(self, reported: Reported) -> None:
+        """Keep an outcome among the last ones."""
+        self.results.append(reported)
+        if reported.figures and reported.type == "iperf_client_run":
+            protocol = "tcp" if reported.figures.jitter_ms is None else "udp"
+            self.figures[reported.figures.direction, protocol] = reported.figures

@@ -1,0 +1,210 @@
+"""The page: one document, drawn anew for each request. With a script it draws itself anew."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from agent.view import Result, Running, Snapshot
+
+SPARK_WIDTH, SPARK_HEIGHT = 120, 28
+_NAMES = {
+    "iperf_server_start": "server",
+    "iperf_client_run": "client",
+    "kill_all": "kill all",
+    "other": "unknown type",
+}
+# What an operator can do about a failure, by its error class.
+_REMEDIES = {
+    "refused": "Is a server running there, and does a firewall let its port through?",
+    "busy": "An iperf3 server serves one client at a time: start the tests one after the other.",
+    "unreachable": "Look at the routes and the cable between the two hosts.",
+    "unknown_host": "The name is not known to this host's resolver: use an address.",
+    "port_in_use": "Choose another port, or stop its holder: it is not this agent's.",
+    "peer_lost": "The other side went away in mid-test: look at its agent.",
+    "timed_out": "The server froze, or the network stopped passing packets.",
+    "iperf3_missing": "Install iperf3, or set IPERF3_PATH.",
+    "state_full": "Make room on the disk of the state directory.",
+    "not_allowed": "This host's owner limits tests: see ALLOWED_TARGETS and MAX_... settings.",
+    "too_many": "Raise MAX_TASKS, or spread the tests.",
+    "unsupported": "A newer iperf3 is needed for this option.",
+    "bad_payload": "The task does not fit: see docs/protocol.md.",
+    "arguments": "iperf3 does not accept this option here.",
+}
+_UNITS = (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3))
+
+_template = Template(files("agent.status").joinpath("page.html").read_text(encoding="utf-8"))
+
+
+def page(snapshot: Snapshot) -> str:
+    """The whole document."""
+    name = escape(snapshot.name)
+    now = datetime.now(UTC)
+    return _template.substitute(
+        title=f"{'Not ready: ' if snapshot.not_ready else ''}{name} - iperf agent",
+        body="\n".join(_body(snapshot)),
+        drawn=f"as of {now:%Y-%m-%d %H:%M:%S} UTC",
+    )
+
+
+def _body(snapshot: Snapshot) -> Iterable[str]:
+    yield from _header(snapshot)
+    yield from _section("Runs now", _running(snapshot))
+    yield from _section("Last results", _results(snapshot.results))
+    yield from _section("What went wrong lately", _troubles(snapshot))
+    yield from _section("Numbers", _numbers(snapshot))
+
+
+def _section(title: str, content: Iterable[str]) -> Iterable[str]:
+    label = title.lower().replace(" ", "-")
+    yield f'<section aria-labelledby="{label}"><h2 id="{label}">{title}</h2>'
+    yield from content
+    yield "</section>"
+
+
+def _header(snapshot: Snapshot) -> Iterable[str]:
+    heard = snapshot.heard_ago
+    if snapshot.not_ready:
+        state = f'<span class="state bad">Not ready:</span> {escape(snapshot.not_ready[0])}'
+    else:
+        state = f'<span class="state good">Connected.</span> Last heartbeat {heard or 0:.0f} s ago'
+    yield f"<header><h1>Agent {escape(snapshot.name)}</h1>"
+    yield f'<p role="status">{state}</p>'
+    where = f"Manager {snapshot.manager_url}, tested at {snapshot.address or 'no address yet'}"
+    yield f"<p>{escape(where)}</p>"
+    yield "</header>"
+
+
+def _running(snapshot: Snapshot) -> Iterable[str]:
+    if snapshot.running:
+        yield '<ul class="plain">'
+        for child in snapshot.running:
+            yield f"<li>{''.join(_child(child))}</li>"
+        yield "</ul>"
+    else:
+        yield "<p>Nothing.</p>"
+    if snapshot.waiting:
+        yield f'<p class="soft">{snapshot.waiting} more in hand, without a process now.</p>'
+
+
+def _child(child: Running) -> Iterable[str]:
+    what = f"{_NAMES.get(child.type, 'task')} on port {child.port}"
+    yield f"<strong>Task {child.task_id}</strong>, {what}, for {_duration(child.seconds)}"
+    if child.bits_per_second is not None:
+        yield f' <span class="rate">{rate(child.bits_per_second)}</span>'
+        if child.retransmits:
+            yield f' <span class="soft">{child.retransmits} retransmits</span>'
+        yield _spark(child.rates, "Rate so far")
+    if child.seconds_left is not None:
+        whole = child.seconds + child.seconds_left
+        left = f"{child.seconds_left:.0f} s left"
+        values = f'max="{whole:.1f}" value="{child.seconds:.1f}"'
+        yield f'<progress {values} aria-label="Task {child.task_id}">{left}</progress>'
+        yield f'<span class="soft">{left}</span>'
+
+
+def _results(results: Sequence[Result]) -> Iterable[str]:
+    if not results:
+        yield "<p>None yet.</p>"
+        return
+    yield '<div class="scroll"><table>'
+    yield '<caption class="soft">The newest first, times in UTC</caption><thead><tr>'
+    heads = ("Time", "Task", "Outcome", "Throughput", "Lost", "Intervals")
+    yield "".join(f'<th scope="col">{head}</th>' for head in heads)
+    yield "</tr></thead><tbody>"
+    for result in results:
+        yield f"<tr>{''.join(_result(result))}</tr>"
+    yield "</tbody></table></div>"
+
+
+def _result(result: Result) -> Iterable[str]:
+    figures = result.figures
+    yield f"<td>{result.at[11:19]}</td>"
+    yield f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>"
+    tone = "good" if result.status == "succeeded" else "bad"
+    words = escape(result.error_class or result.status)
+    yield f'<td class="{tone}">{words}</td>'
+    measured = figures and (figures.received or figures.sent)
+    yield f'<td class="number">{rate(measured) if measured else ""}</td>'
+    lost = ""
+    if figures and figures.lost_percent is not None:
+        lost = f"{figures.lost_percent:.2g} %, jitter {figures.jitter_ms or 0:.2g} ms"
+    elif figures and figures.retransmits is not None:
+        lost = f"{figures.retransmits:.0f} retransmits"
+    yield f'<td class="number">{lost}</td>'
+    yield f'<td class="wide">{_spark(figures.rates if figures else [], "Throughput")}</td>'
+
+
+def _troubles(snapshot: Snapshot) -> Iterable[str]:
+    found = [f'<span class="bad">{escape(reason)}</span>' for reason in snapshot.not_ready]
+    if snapshot.outbox_messages and snapshot.outbox_oldest > 5:
+        waits = f"{snapshot.outbox_messages} messages wait for the Manager"
+        found.append(f"{waits}, the oldest for {_duration(snapshot.outbox_oldest)}: they are kept.")
+    if snapshot.rejected:
+        found.append(
+            f"{snapshot.rejected} results were set aside: see rejected/ in the state directory."
+        )
+    for result in snapshot.results:
+        if result.status == "failed":
+            found.append(_failure(result))
+    if not found:
+        yield "<p>Nothing.</p>"
+        return
+    yield "<ul>" + "".join(f"<li>{text}</li>" for text in found[:10]) + "</ul>"
+
+
+def _failure(result: Result) -> str:
+    remedy = _REMEDIES.get(result.error_class, "")
+    said = escape(result.message or result.error_class)
+    where = f"Task {result.task_id} at {result.at[11:19]}"
+    return f'{where}: {said} <span class="soft">{remedy}</span>'
+
+
+def _numbers(snapshot: Snapshot) -> Iterable[str]:
+    numbers = {
+        "Agent": snapshot.version,
+        "iperf3": snapshot.iperf3_version or "missing",
+        "Up for": _duration(snapshot.uptime),
+        "Memory": f"{snapshot.resident / 1024**2:.0f} MiB",
+        "CPU": f"{snapshot.cpu_seconds:.1f} s in all",
+        "Waiting messages": str(snapshot.outbox_messages),
+    }
+    pairs = (
+        f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in numbers.items()
+    )
+    yield f"<dl>{''.join(pairs)}</dl>"
+
+
+def _spark(rates: Sequence[float], label: str) -> str:
+    """A curve of rates from 0 to the highest, with its range in words for who cannot see it."""
+    if len(rates) < 2:
+        return ""
+    top = max(rates) or 1.0
+    step = SPARK_WIDTH / (len(rates) - 1)
+    points = " ".join(
+        f"{index * step:.1f},{SPARK_HEIGHT - 1 - value / top * (SPARK_HEIGHT - 2):.1f}"
+        for index, value in enumerate(rates)
+    )
+    words = f"{label}: {rate(min(rates))} to {rate(top)}"
+    return (
+        f'<svg role="img" aria-label="{words}" width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}"'
+        f' viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}"><title>{words}</title>'
+        f'<polyline points="{points}"/></svg>'
+    )
+
+
+def rate(bits_per_second: float) -> str:
+    """A rate for a person: three digits and the unit."""
+    for unit, factor in _UNITS:
+        if bits_per_second >= factor:
+            return f"{bits_per_second / factor:.3g} {unit}"
+    return f"{bits_per_second:.0f} bit/s"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,151 @@
+"""The state of the agent at one moment, as `/status` has it in JSON and the page in words."""
+
+import time
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from agent import __version__
+from agent.registration import Registration
+from agent.registry import Entry, timestamp
+from agent.wire import Figures
+from agent.workbench import Workbench
+
+# After three heartbeats that were not answered the Manager calls the agent offline.
+HEARD_WITHIN = 15.0
+
+
+class Running(Struct):
+    """A child that runs now. Rates are in bits per second, those of the latest intervals last."""
+
+    task_id: int
+    type: str
+    port: int
+    pid: int
+    started_at: str
+    seconds: float
+    seconds_left: float | None
+    bits_per_second: float | None
+    retransmits: int | None
+    rates: list[float]
+
+
+class Result(Struct):
+    """An outcome that was reported."""
+
+    at: str
+    task_id: int
+    type: str
+    status: str
+    error_class: str
+    message: str
+    figures: Figures | None
+
+
+class Snapshot(Struct):
+    """All that the page shows. Times are in seconds, sizes in bytes."""
+
+    name: str
+    version: str
+    iperf3_version: str
+    uptime: float
+    manager_url: str
+    address: str
+    agent_id: int | None
+    heard_ago: float | None
+    not_ready: list[str]
+    running: list[Running]
+    waiting: int
+    results: list[Result]
+    outbox_messages: int
+    outbox_oldest: float
+    rejected: int
+    state_trouble: str
+    resident: int
+    cpu_seconds: float
+
+
+class View:
+    """Looks into the rooms of one agent, and changes nothing in them."""
+
+    def __init__(self, bench: Workbench, registration: Registration) -> None:
+        self.bench = bench
+        self.registration = registration
+
+    def not_ready(self) -> list[str]:
+        """Why the agent could not run a test now, or not report it; empty when it could."""
+        reasons = []
+        heard_ago = self.heard_ago()
+        if self.registration.life is None:
+            reasons.append("not registered with the Manager yet")
+        elif heard_ago is None or heard_ago > HEARD_WITHIN:
+            reasons.append(f"no heartbeat was answered for {HEARD_WITHIN:g} s")
+        if self.bench.state.trouble:
+            reasons.append(f"the state directory cannot be written: {self.bench.state.trouble}")
+        if self.bench.found is None:
+            reasons.append("no usable iperf3: install it or set IPERF3_PATH")
+        return reasons
+
+    def heard_ago(self) -> float | None:
+        """Seconds since the last answered heartbeat; None before the first."""
+        heard_at = self.bench.metrics.heard_at
+        return None if heard_at is None else time.monotonic() - heard_at
+
+    def snapshot(self) -> Snapshot:
+        """Everything at this moment, the newest results first."""
+        # An agent without a status page is smaller without it.
+        import psutil
+
+        bench, metrics, life = self.bench, self.bench.metrics, self.registration.life
+        entries = bench.registry.entries()
+        own = psutil.Process()
+        cpu = own.cpu_times()
+        return Snapshot(
+            name=bench.config.agent_name,
+            version=__version__,
+            iperf3_version=bench.found.version if bench.found else "",
+            uptime=time.monotonic() - metrics.born,
+            manager_url=bench.config.manager_url,
+            address=self.registration.address,
+            agent_id=life.agent_id if life else None,
+            heard_ago=self.heard_ago(),
+            not_ready=self.not_ready(),
+            running=[_running(entry) for entry in entries if entry.kind and entry.pid],
+            waiting=sum(1 for entry in entries if not entry.pid),
+            results=[
+                Result(
+                    timestamp(datetime.fromtimestamp(result.at, UTC)),
+                    result.task_id,
+                    result.type,
+                    result.status,
+                    result.error_class,
+                    result.message,
+                    result.figures,
+                )
+                for result in reversed(metrics.results)
+            ],
+            outbox_messages=len(bench.outbox),
+            outbox_oldest=bench.outbox.oldest(),
+            rejected=bench.outbox.rejected(),
+            state_trouble=bench.state.trouble,
+            resident=own.memory_info().rss,
+            cpu_seconds=cpu.user + cpu.system,
+        )
+
+
+def _running(entry: Entry) -> Running:
+    assert entry.started_at
+    seconds = (datetime.now(UTC) - entry.started_at).total_seconds()
+    planned = entry.planned_seconds
+    return Running(
+        task_id=entry.task.id,
+        type=entry.task.type,
+        port=entry.port,
+        pid=entry.pid,
+        started_at=timestamp(entry.started_at),
+        seconds=max(0.0, seconds),
+        seconds_left=None if planned is None else max(0.0, planned - seconds),
+        bits_per_second=entry.bits_per_second,
+        retransmits=entry.retransmits,
+        rates=entry.intervals,
+    )

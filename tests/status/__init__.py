@@ -1,0 +1,1 @@
+"""Tests of the status page, the health checks and the metrics."""

@@ -1,0 +1,30 @@
+"""One agent with a status page, and some tests behind it, for the tests of this directory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent.dev.store import Store
+from tests.harness import Bench, free_port
+from tests.status.asking import Shown
+
+
+@pytest.fixture(name="shown", scope="package")
+def fixture_shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """The agent after a TCP test, a UDP test and a failed one; its server still runs."""
+    bench = Bench(Store(), tmp_path_factory.mktemp("status"))
+    bench.manager.start()
+    status, port = free_port(), free_port()
+    try:
+        agent = bench.agent(STATUS_ADDRESS=f"127.0.0.1:{status}")
+        agent.wait_for("status page")
+        server = bench.ended(bench.task("iperf_server_start", port=port))
+        here: dict[str, Any] = {"server_ip": "127.0.0.1", "time": 1, "max_retries": 0}
+        bench.ended(bench.task("iperf_client_run", port=port, interval=0.1, **here))
+        bench.wait(lambda: b'"end"' in bytes(server.result))
+        bench.ended(bench.task("iperf_client_run", port=port, udp=True, bitrate=10**7, **here))
+        bench.ended(bench.task("iperf_client_run", port=1, **here))
+        yield Shown(bench, agent, f"http://127.0.0.1:{status}", port)
+    finally:
+        bench.close()

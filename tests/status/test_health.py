@@ -1,0 +1,110 @@
+"""Health, the state as JSON, and who may ask."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Bench, free_port, until
+from tests.lone_agent import lone_agent
+from tests.status.asking import Shown, ask
+
+
+def test_an_agent_that_works_is_alive_and_ready(shown: Shown) -> None:
+    assert ask(shown.url, "/livez").status == 200
+    answer = ask(shown.url, "/readyz")
+    assert (answer.status, answer.json()) == (200, {"ok": True, "reasons": []})
+
+
+def test_the_status_says_what_runs_and_what_was_measured(shown: Shown) -> None:
+    status = ask(shown.url, "/status").json()
+    assert (status["name"], status["agent_id"], status["not_ready"]) == ("a1", 1, [])
+    assert status["manager_url"] == shown.bench.manager.url
+    (server,) = status["running"]
+    assert (server["type"], server["port"]) == ("iperf_server_start", shown.port)
+    assert status["outbox_messages"] == status["rejected"] == 0
+    assert status["resident"] > 10**7 and status["cpu_seconds"] > 0
+    clients = [result for result in status["results"] if result["type"] == "iperf_client_run"]
+    failed, udp, tcp = clients
+    assert (failed["status"], failed["error_class"]) == ("failed", "refused")
+    assert "Connection refused" in failed["message"]
+    assert udp["figures"]["sent"] == pytest.approx(10**7, rel=0.3)
+    assert udp["figures"]["lost_percent"] >= 0
+    assert tcp["figures"]["received"] > 10**6
+    assert len(tcp["figures"]["rates"]) >= 9
+    served = [result for result in status["results"] if result["type"] == "iperf_server_start"]
+    assert served[-1]["figures"]["received"] > 10**6, "the server's own view of the first test"
+
+
+def test_an_agent_that_waits_for_its_manager_is_alive_and_not_ready(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    address = f"127.0.0.1:{port}"
+    with lone_agent("http://127.0.0.1:1", tmp_path, STATUS_ADDRESS=address) as agent:
+        agent.wait_for("not registered yet")
+        assert ask(url, "/livez").status == 200
+        answer = ask(url, "/readyz")
+        assert answer.status == 503
+        assert answer.json() == {"ok": False, "reasons": ["not registered with the Manager yet"]}
+        assert b"not registered with the Manager yet" in ask(url, "/").body
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+
+
+def test_a_missing_iperf3_and_a_silent_manager_are_named(bench: Bench) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    bench.agent(STATUS_ADDRESS=f"127.0.0.1:{port}", IPERF3_PATH="/nowhere/iperf3").wait_for(
+        "registered"
+    )
+    until(lambda: ask(url, "/status").json()["heard_ago"] is not None)
+    assert ask(url, "/readyz").json()["reasons"] == [
+        "no usable iperf3: install it or set IPERF3_PATH"
+    ]
+    bench.manager.stop()
+    until(lambda: len(ask(url, "/readyz").json()["reasons"]) == 2)
+    assert "no heartbeat was answered for 15 s" in ask(url, "/readyz").json()["reasons"]
+
+
+def test_a_port_that_is_taken_is_a_warning_and_no_more(shown: Shown, tmp_path: Path) -> None:
+    taken = shown.url.removeprefix("http://")
+    manager = shown.bench.manager.url
+    with lone_agent(
+        manager, tmp_path, AGENT_NAME="a2", AGENT_KEY="key-2", STATUS_ADDRESS=taken
+    ) as agent:
+        said = agent.wait_for("no status page", level="warning")
+        assert said["address"] == taken
+        assert "another STATUS_ADDRESS" in said["advice"]
+        agent.wait_for("registered")
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:9201", "127.0.0.2:80"])
+def test_on_loopback_it_is_asked_for_by_its_usual_names(shown: Shown, host: str) -> None:
+    assert ask(shown.url, "/status", Host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9201", "10.0.0.1", "localhost.evil"]
+)
+def test_a_name_that_a_web_page_made_point_here_is_refused(shown: Shown, host: str) -> None:
+    answer = ask(shown.url, "/status", Host=host)
+    assert answer.status == 403
+    assert b"a1" not in answer.body
+
+
+def test_nothing_can_be_changed_and_no_other_page_may_read(shown: Shown) -> None:
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        answer = ask(shown.url, "/", method, Origin="http://evil.example")
+        assert answer.status == 405
+        assert answer.headers["allow"] == "GET, HEAD"
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+    head = ask(shown.url, "/status", "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert int(head.headers["content-length"]) > 100
+    assert ask(shown.url, "/nothing").status == 404
+    assert "default-src 'none'" in ask(shown.url, "/").headers["content-security-policy"]
+
+
+def test_nothing_shows_the_key(shown: Shown) -> None:
+    for path in ("/", "/status", "/metrics", "/readyz", "/livez"):
+        assert b"key-1" not in ask(shown.url, path).body

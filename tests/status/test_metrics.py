@@ -1,0 +1,106 @@
+"""The metrics: what is documented is what is exported, and the dashboard uses nothing else."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness import ROOT
+from tests.status.asking import Shown, ask
+
+NAME = re.compile(r"iperf_agent_\w+")
+SUFFIXES = re.compile(r"_(?:bucket|sum|count)$")
+LINE = re.compile(r"\| `(\w+)` \| (\w+) \|(.*?)\| (.*) \|")
+
+
+def exported(shown: Shown) -> dict[str, Metric]:
+    """The metrics by their names as they are documented."""
+    text = ask(shown.url, "/metrics").body.decode()
+    families = {}
+    for family in text_string_to_metric_families(text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        families[name] = family
+    return families
+
+
+def value(family: Metric, **labels: str) -> float:
+    """The one sample with these labels."""
+    (found,) = [
+        sample.value
+        for sample in family.samples
+        if sample.labels == labels and not SUFFIXES.search(sample.name)
+    ]
+    return float(found)
+
+
+def test_the_table_in_the_docs_is_what_is_exported(shown: Shown) -> None:
+    lines = LINE.findall((ROOT / "docs/metrics.md").read_text())
+    documented = {
+        name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels, _ in lines
+    }
+    found = {
+        name: (
+            family.type,
+            {label for sample in family.samples for label in sample.labels} - {"le"},
+        )
+        for name, family in exported(shown).items()
+    }
+    assert found == documented
+
+
+def test_names_follow_the_conventions(shown: Shown) -> None:
+    for name, family in exported(shown).items():
+        assert (family.type == "counter") == name.endswith("_total")
+        assert "_ms" not in name and "_mb" not in name
+        assert family.documentation
+
+
+def test_the_numbers_are_those_of_the_tests_that_ran(shown: Shown) -> None:
+    found = exported(shown)
+    client = "iperf_client_run"
+    tasks = found["iperf_agent_tasks_total"]
+    assert value(tasks, type=client, outcome="succeeded", error_class="") == 2
+    assert value(tasks, type=client, outcome="failed", error_class="refused") == 1
+    assert value(found["iperf_agent_tasks_running"], type="iperf_server_start") == 1
+    assert value(found["iperf_agent_tasks_running"], type=client) == 0
+    assert value(found["iperf_agent_child_exits_total"], type="client", reason="ended") == 3
+    assert value(found["iperf_agent_manager_requests_total"], call="register", status="200") == 1
+    throughput = found["iperf_agent_last_throughput_bits_per_second"]
+    assert value(throughput, direction="forward", protocol="tcp", side="receiver") > 10**6
+    lost = found["iperf_agent_last_lost_ratio"]
+    assert 0 <= value(lost, direction="forward", protocol="udp") <= 1
+    waits = found["iperf_agent_task_queue_wait_seconds"].samples
+    assert [sample.value for sample in waits if sample.name.endswith("_count")] == [4]
+    assert value(found["iperf_agent_ready"]) == 1
+
+
+def test_labels_are_bounded_whatever_the_manager_sends(shown: Shown) -> None:
+    bench = shown.bench
+    for number in range(3):
+        bench.ended(bench.task(f"odd {number}"))
+    tasks = exported(shown)["iperf_agent_tasks_total"]
+    types = {sample.labels["type"] for sample in tasks.samples}
+    assert types <= {"iperf_server_start", "iperf_client_run", "kill_all", "other"}
+    assert value(tasks, type="other", outcome="failed", error_class="unsupported") == 3
+
+
+def _expressions(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, item in node.items():
+            if name in ("expr", "query") and isinstance(item, str):
+                yield item
+            yield from _expressions(item)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _expressions(item)
+
+
+def test_the_dashboard_uses_metrics_that_are_there_and_all_of_them(shown: Shown) -> None:
+    dashboard = json.loads((ROOT / "deployment/grafana/dashboard.json").read_text())
+    used = {name for text in _expressions(dashboard) for name in NAME.findall(text)}
+    known = exported(shown)
+    plain = {name if name in known else SUFFIXES.sub("", name) for name in used}
+    assert plain == set(known)
