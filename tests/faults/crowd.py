@@ -1,0 +1,37 @@
+"""Many agents as greenlets of one process.
+
+`python -m tests.faults.crowd URL DIRECTORY FIRST COUNT` runs the agents aFIRST and the next ones
+for the Manager at URL, each with a state directory of its own below DIRECTORY, until it is killed.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import gevent  # noqa: E402
+
+from agent import config, logs  # noqa: E402
+from agent.config import Key  # noqa: E402
+from agent.lifecycle import Agent  # noqa: E402
+from agent.signals import StopSignals  # noqa: E402
+
+
+def main(url: str, directory: str, first: str, count: str) -> None:
+    """Run the agents; raises what the first of them that ends was ended by."""
+    logs.configure("error", "json", "crowd", str)
+    agents = []
+    for number in range(int(first), int(first) + int(count)):
+        name = f"a{number}"
+        settings = config.read(
+            {"manager_url": url, "agent_name": name, "state_dir": str(Path(directory) / name)},
+            {"AGENT_KEY": f"key-{number}"},
+        )
+        agents.append(gevent.spawn(Agent(settings, Key(settings), StopSignals()).run))
+    gevent.joinall(agents, raise_error=True, count=1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
