@@ -127,8 +127,9 @@ def test_started_is_not_said_to_another_life(faulty: MakeManager, directory: Pat
 
 
 def test_what_runs_for_a_manager_that_was_replaced_is_stopped_and_its_results_go_nowhere(
-    bench: Bench, faulty: MakeManager, tmp_path: Path
+    todays_bench: Bench, faulty: MakeManager, tmp_path: Path
 ) -> None:
+    bench = todays_bench
     replaced: list[bool] = []
 
     def answer(request: Request) -> bytes:
@@ -144,6 +145,7 @@ def test_what_runs_for_a_manager_that_was_replaced_is_stopped_and_its_results_go
     manager = faulty(answer)
     with lone_agent(manager.url, tmp_path) as agent:
         server = bench.ended(bench.task("iperf_server_start", port=free_port()))
+        assert server.status == "succeeded", server.error
         pid = bench.result(server)["pid"]
         seen = manager.calls().count("result")
         replaced.append(True)
