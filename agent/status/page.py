@@ -6,6 +6,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from agent.advice import ADVICE
 from agent.view import Result, Running, Snapshot
 
 SPARK_WIDTH, SPARK_HEIGHT = 120, 28
@@ -14,23 +15,6 @@ _NAMES = {
     "iperf_client_run": "client",
     "kill_all": "kill all",
     "other": "unknown type",
-}
-# What an operator can do about a failure, by its error class.
-_REMEDIES = {
-    "refused": "Is a server running there, and does a firewall let its port through?",
-    "busy": "An iperf3 server serves one client at a time: start the tests one after the other.",
-    "unreachable": "Look at the routes and the cable between the two hosts.",
-    "unknown_host": "The name is not known to this host's resolver: use an address.",
-    "port_in_use": "Choose another port, or stop its holder: it is not this agent's.",
-    "peer_lost": "The other side went away in mid-test: look at its agent.",
-    "timed_out": "The server froze, or the network stopped passing packets.",
-    "iperf3_missing": "Install iperf3, or set IPERF3_PATH.",
-    "state_full": "Make room on the disk of the state directory.",
-    "not_allowed": "This host's owner limits tests: see ALLOWED_TARGETS and MAX_... settings.",
-    "too_many": "Raise MAX_TASKS, or spread the tests.",
-    "unsupported": "A newer iperf3 is needed for this option.",
-    "bad_payload": "The task does not fit: see docs/protocol.md.",
-    "arguments": "iperf3 does not accept this option here.",
 }
 _UNITS = (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3))
 
@@ -110,8 +94,9 @@ def _results(results: Sequence[Result]) -> Iterable[str]:
         return
     yield '<div class="scroll"><table>'
     yield '<caption class="soft">The newest first, times in UTC</caption><thead><tr>'
-    heads = ("Time", "Task", "Outcome", "Throughput", "Lost", "Intervals")
-    yield "".join(f'<th scope="col">{head}</th>' for head in heads)
+    yield "".join(f'<th scope="col">{head}</th>' for head in ("Time", "Task", "Outcome"))
+    yield "".join(f'<th scope="col" class="number">{head}</th>' for head in ("Throughput", "Lost"))
+    yield '<th scope="col">Intervals</th>'
     yield "</tr></thead><tbody>"
     for result in results:
         yield f"<tr>{''.join(_result(result))}</tr>"
@@ -133,7 +118,7 @@ def _result(result: Result) -> Iterable[str]:
     elif figures and figures.retransmits is not None:
         lost = f"{figures.retransmits:.0f} retransmits"
     yield f'<td class="number">{lost}</td>'
-    yield f'<td class="wide">{_spark(figures.rates if figures else [], "Throughput")}</td>'
+    yield f'<td>{_spark(figures.rates if figures else [], "Throughput")}</td>'
 
 
 def _troubles(snapshot: Snapshot) -> Iterable[str]:
@@ -155,7 +140,7 @@ def _troubles(snapshot: Snapshot) -> Iterable[str]:
 
 
 def _failure(result: Result) -> str:
-    remedy = _REMEDIES.get(result.error_class, "")
+    remedy = ADVICE.get(result.error_class, "")
     said = escape(result.message or result.error_class)
     where = f"Task {result.task_id} at {result.at[11:19]}"
     return f'{where}: {said} <span class="soft">{remedy}</span>'

@@ -1,0 +1,96 @@
+"""The page, in a real browser: what a person sees, at any width, in the dark, without a script."""
+
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+
+from tests.browser import browser, complaints, contrast, overflow, requests_made
+from tests.harness import until
+from tests.status.asking import Shown, ask
+
+
+@pytest.fixture(name="visitor", scope="module")
+def fixture_visitor() -> Iterator[Chrome]:
+    """A browser at a desk."""
+    with browser() as driver:
+        yield driver
+
+
+def text(driver: Chrome) -> str:
+    """All that the page says."""
+    return driver.find_element(By.TAG_NAME, "body").text
+
+
+def test_it_says_whether_the_agent_is_connected_and_what_it_does(
+    shown: Shown, visitor: Chrome
+) -> None:
+    visitor.get(shown.url)
+    assert visitor.title == "a1 - iperf agent"
+    assert visitor.find_element(By.CSS_SELECTOR, "[role=status]").text.startswith("Connected.")
+    said = text(visitor)
+    assert f"server on port {shown.port}" in said
+    assert "Connection refused" in said and "No server listens at that address" in said
+    assert visitor.find_elements(By.CSS_SELECTOR, "td svg polyline")
+    assert complaints(visitor) == []
+    assert set(requests_made(visitor)) == {f"{shown.url}/"}
+
+
+def test_it_follows_a_test_while_it_runs(shown: Shown, visitor: Chrome) -> None:
+    visitor.get(shown.url)
+    task = shown.bench.task(
+        "iperf_client_run", server_ip="127.0.0.1", port=shown.port, time=20, bitrate=10**7
+    )
+    until(lambda: f"Task {task.id}" in text(visitor))
+    bar = f"progress[aria-label='Task {task.id}']"
+    first = float(visitor.find_element(By.CSS_SELECTOR, bar).get_attribute("value") or 0)
+
+    def later() -> bool:
+        # The page may replace the bar between the two steps.
+        script = f'return parseFloat(document.querySelector("{bar}").value)'
+        return float(visitor.execute_script(script)) > first
+
+    until(later)
+    shown.bench.ended(shown.bench.task("kill_all"))
+    until(lambda: "stopped by kill_all" in text(visitor))
+    assert complaints(visitor) == []
+    shown.bench.ended(shown.bench.task("iperf_server_start", port=shown.port))
+
+
+def test_who_cannot_see_it_hears_the_same(shown: Shown, visitor: Chrome) -> None:
+    visitor.get(shown.url)
+    curve = visitor.find_element(By.CSS_SELECTOR, "td svg")
+    assert curve.aria_role in ("img", "image")
+    assert "bit/s to " in curve.accessible_name
+    heads = [head.text for head in visitor.find_elements(By.CSS_SELECTOR, "th[scope=col]")]
+    assert heads == ["Time", "Task", "Outcome", "Throughput", "Lost", "Intervals"]
+    named = [s.accessible_name for s in visitor.find_elements(By.TAG_NAME, "section")]
+    assert named == ["Runs now", "Last results", "What went wrong lately", "Numbers"]
+    assert visitor.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_is_readable_at_the_width_of_a_telephone(shown: Shown, dark: bool) -> None:
+    with browser(width=360, dark=dark) as driver:
+        driver.get(shown.url)
+        assert overflow(driver) == 0
+        for selector in ("p", "h1", "td", ".good", ".bad", ".soft", "a"):
+            # WCAG 2.2 asks for 4.5.
+            assert contrast(driver, selector) >= 4.5, selector
+        assert complaints(driver) == []
+
+
+def test_without_a_script_it_refreshes_by_itself(shown: Shown) -> None:
+    with browser(javascript=False) as driver:
+        driver.get(shown.url)
+        drawn = driver.find_element(By.ID, "fresh").text
+        assert drawn.startswith("as of ")
+        until(lambda: driver.find_element(By.ID, "fresh").text != drawn)
+
+
+def test_hostile_words_stay_words(shown: Shown) -> None:
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    shown.bench.ended(shown.bench.task("iperf_client_run", server_ip=hostile, port=1, time=1))
+    page = ask(shown.url, "/").body.decode()
+    assert "<script>alert" not in page and "<img" not in page
