@@ -12,6 +12,7 @@ from gevent.event import Event
 from agent.dev.refusals import StateUnwritable
 from agent.dev.server import DevManager
 from agent.dev.store import Store
+from agent.dev.visitors import DEFAULT_PASSWORD
 from agent.errors import ConfigError
 
 _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@]+)):(?P<port>[0-9]{1,5})")
@@ -45,7 +46,7 @@ def main(
         for agent in agents:
             _make_known(store, agent)
         store.save()
-        _serve(DevManager(store, host, port, admin_password or "admin123"), listen)
+        _serve(DevManager(store, host, port, admin_password or DEFAULT_PASSWORD), listen)
     except (ConfigError, StateUnwritable) as error:
         raise BadSetting(str(error)) from error
 

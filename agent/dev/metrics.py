@@ -33,7 +33,7 @@ def read(result: msgspec.Raw) -> Metrics:
     """The figures of an iperf3 document; of anything else, none."""
     try:
         end = msgspec.json.decode(result, type=_Document).end
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, RecursionError):
         return Metrics()
     sent = end.sum_sent
     return Metrics(sent.bits_per_second, sent.retransmits, end.sum.jitter_ms, end.sum.lost_percent)

@@ -12,22 +12,15 @@ from gevent.pywsgi import WSGIServer
 from agent.dev.admin_api import admin_api
 from agent.dev.agent_api import SocketHandler, agent_api
 from agent.dev.http import prepare, reply
+from agent.dev.page import page
 from agent.dev.records import utc_now
 from agent.dev.refusals import StateUnwritable
 from agent.dev.store import Store
+from agent.dev.visitors import DEFAULT_PASSWORD
 
 SWEEP_SECONDS = 0.5
 # For an answer that is being written when the server stops; held claims are simply dropped.
 STOP_GRACE_SECONDS = 0.2
-
-PAGE = """The dev Manager of the Iperf Orchestrator Agent. Not for production.
-
-Agents:    POST /v1/agent/{register,heartbeat,tasks/claim,tasks/ID/started,tasks/ID/result}
-Login:     POST /v1/auth/login {"username","password"}, then Authorization: Bearer TOKEN
-Operators: /v1/agents  /v1/exercises  /v1/exercises/ID/{tests,start,stop,results}
-           /v1/tasks  /v1/tasks/ID/cancel
-Health:    GET /healthz
-"""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +29,7 @@ class DevManager:
     """Serves a store over HTTP. A port of 0 takes a free one."""
 
     def __init__(
-        self, store: Store, host: str, port: int, admin_password: str = "admin123"
+        self, store: Store, host: str, port: int, admin_password: str = DEFAULT_PASSWORD
     ) -> None:
         self.host = host
         self._store = store
@@ -98,13 +91,9 @@ def _application(store: Store, admin_password: str) -> Flask:
     prepare(app)
     app.register_blueprint(agent_api)
     app.register_blueprint(admin_api)
-    app.add_url_rule("/", view_func=_page)
+    app.register_blueprint(page)
     app.add_url_rule("/healthz", view_func=_health)
     return app
-
-
-def _page() -> Response:
-    return Response(PAGE, mimetype="text/plain")
 
 
 def _health() -> Response:

@@ -49,9 +49,15 @@ class Store(TaskBook):
         """All exercises in the order of their ids."""
         return list(self._state.exercises.values())
 
-    def tests(self, exercise_id: int) -> list[Test]:
-        """The tests of an exercise in the order of their ids."""
-        return [test for test in self._state.tests.values() if test.exercise_id == exercise_id]
+    def test(self, test_id: int) -> Test:
+        """The test of that id; raises NotFound."""
+        return find(self._state.tests, test_id, "test")
+
+    def tests(self, exercise_id: int | None = None) -> list[Test]:
+        """The tests in the order of their ids, of one exercise if one is given."""
+        return [
+            test for test in self._state.tests.values() if exercise_id in (None, test.exercise_id)
+        ]
 
     def exercise_tasks(self, exercise_id: int) -> list[Task]:
         """The tasks of an exercise's tests; its `kill_all` tasks are not among them."""

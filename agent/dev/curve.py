@@ -1,0 +1,135 @@
+"""A throughput curve as the coordinates of an SVG drawing."""
+
+import math
+
+from msgspec import Struct
+
+from agent.dev.figures import Direction, Reading, mean
+
+# In units of the drawing, which is 640 wide, 245 high, and scaled to the width of the page.
+LEFT, RIGHT, TOP, BOTTOM = 62, 612, 44, 214
+_PREFIXES = ("", "k", "M", "G", "T")
+# The shortest interval that iperf3 reports.
+_LEAST_SECONDS = 0.1
+# The fewest dots that would crowd.
+_MANY = 31
+
+
+class Tick(Struct, frozen=True):
+    """A line of the grid: where it is, and what it says."""
+
+    at: float
+    label: str
+
+
+class Dot(Struct, frozen=True):
+    """A reading: where it is, and what it says."""
+
+    x: float
+    y: float
+    words: str
+
+
+class Line(Struct, frozen=True):
+    """One direction's readings: a path, the path of the area below it, and its dots."""
+
+    path: str
+    area: str
+    dots: list[Dot]
+
+
+class Curve(Struct, frozen=True):
+    """A drawing. `unit` is that of the upright axis, `words` say what is to be seen."""
+
+    lines: list[Line]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    unit: str
+    words: str
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number of units with a prefix and three digits, such as `19.5 Gbit/s`."""
+    prefix = _prefix(value)
+    value /= 1000.0 ** _PREFIXES.index(prefix)
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits if prefix or value % 1 else 0}f} {prefix}{unit}"
+
+
+def draw(directions: list[Direction]) -> Curve | None:
+    """The curve of a test; None when it has no readings."""
+    drawn = [way.readings for way in directions if way.readings]
+    if not drawn:
+        return None
+    seconds = max(_LEAST_SECONDS, *(readings[-1].end for readings in drawn))
+    fastest = max(1.0, *(reading.rate for readings in drawn for reading in readings))
+    prefix = _prefix(fastest)
+    scale = 1000.0 ** _PREFIXES.index(prefix)
+    rates = _ticks(fastest / scale, most=5, beyond=True)
+    frame = _Frame(seconds, rates[-1] * scale)
+    return Curve(
+        [_line(readings, frame) for readings in drawn],
+        [Tick(frame.x(tick), f"{tick:g} s") for tick in _ticks(seconds, most=6, beyond=False)],
+        [Tick(frame.y(tick * scale), f"{tick:g}") for tick in rates],
+        f"{prefix}bit/s",
+        "; ".join(_words(readings) for readings in drawn),
+    )
+
+
+class _Frame(Struct, frozen=True):
+    """What the axes span."""
+
+    seconds: float
+    rate: float
+
+    def x(self, seconds: float) -> float:
+        return round(LEFT + (RIGHT - LEFT) * seconds / self.seconds, 1)
+
+    def y(self, rate: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * rate / self.rate, 1)
+
+
+def _line(readings: list[Reading], frame: _Frame) -> Line:
+    """A point in the middle of each reading, and level to the edges of the first and last."""
+    dots = [
+        Dot(
+            frame.x((reading.start + reading.end) / 2),
+            frame.y(reading.rate),
+            f"{reading.start:g} to {reading.end:g} s: {quantity(reading.rate, 'bit/s')}",
+        )
+        for reading in readings
+    ]
+    first, last = frame.x(readings[0].start), frame.x(readings[-1].end)
+    points = [f"{first} {dots[0].y}", *(f"{dot.x} {dot.y}" for dot in dots), f"{last} {dots[-1].y}"]
+    path = "M" + " L".join(points)
+    area = f"{path} L{last} {BOTTOM} L{first} {BOTTOM} Z"
+    return Line(path, area, dots if len(dots) < _MANY else [])
+
+
+def _words(readings: list[Reading]) -> str:
+    rates = [reading.rate for reading in readings]
+    shown = [quantity(rate, "bit/s") for rate in (min(rates), mean(readings), max(rates))]
+    least, average, most = shown
+    seconds = readings[-1].end
+    return (
+        f"Throughput over {seconds:.3g} s: at least {least}, on average {average}, at most {most}"
+    )
+
+
+def _ticks(limit: float, most: int, beyond: bool) -> list[float]:
+    """Round numbers from 0 to `limit` or, when they go `beyond`, to the first one not below it.
+
+    There are about `most` steps, of 1, 2 or 5 times a power of ten.
+    """
+    power = 10 ** math.floor(math.log10(limit / most))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * most >= limit)
+    count = math.ceil(limit / step) if beyond else math.floor(limit / step)
+    return [round(step * number, 9) for number in range(count + 1)]
+
+
+def _prefix(value: float) -> str:
+    power = 0
+    while value >= 999.5 and power < len(_PREFIXES) - 1:
+        value /= 1000
+        power += 1
+    return _PREFIXES[power]

@@ -1,0 +1,119 @@
+"""One test in full, as the page shows it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.advice import ADVICE
+from agent.dev import curve, figures
+from agent.dev.curve import Curve, quantity
+from agent.dev.figures import Direction, Sum
+from agent.dev.records import Task, Test
+from agent.dev.rows import PHASES, TestRow, listed_test, under_way
+from agent.dev.store import Store
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that failed: whose it was, the message, and what to do."""
+
+    task: str
+    message: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class SumRow:
+    """What one side counted, each figure in words; empty where that side does not know it."""
+
+    side: str
+    rate: str
+    data: str
+    retransmits: str
+    jitter: str
+    lost: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The test that is shown in full. `ways` has a line of the curve's legend for each."""
+
+    row: TestRow
+    under_way: bool
+    failures: list[Failure]
+    warnings: list[str]
+    sums: list[SumRow]
+    ways: list[str]
+    directions: list[Direction]
+    curve: Curve | None
+    iperf3_version: str
+
+
+def shown(store: Store, test: Test, now: datetime) -> Shown:
+    """One test in full."""
+    row = listed_test(store, test, now)
+    found = figures.read(store.task(test.client_task_id).result)
+    return Shown(
+        row=row,
+        under_way=under_way(store, test),
+        failures=_failures(store, row),
+        warnings=found.warnings,
+        sums=[line for way in found.directions for line in _sum_rows(row, way)],
+        ways=[" to ".join(_ends(row, way)) for way in found.directions],
+        directions=found.directions,
+        curve=curve.draw(found.directions),
+        iperf3_version=found.iperf3_version,
+    )
+
+
+def _failures(store: Store, row: TestRow) -> list[Failure]:
+    """What went wrong on either side, the server's first: it often explains the client's."""
+    sides = (
+        (f"Server on {row.server}", store.task(row.test.server_task_id)),
+        (f"Client on {row.client}", store.task(row.test.client_task_id)),
+    )
+    return [
+        Failure(side, task.error or PHASES.get(task.status, "no reason given"), _advice(task))
+        for side, task in sides
+        if task.status in ("failed", "timed_out")
+    ]
+
+
+def _advice(task: Task) -> str:
+    if task.status == "timed_out":
+        return ADVICE["timed_out"]
+    error_class = figures.read(task.result).error_class
+    return ADVICE.get(error_class, ADVICE["other"])
+
+
+def _ends(row: TestRow, way: Direction) -> tuple[str, str]:
+    return (row.client, row.server) if way.from_client else (row.server, row.client)
+
+
+def _sum_rows(row: TestRow, way: Direction) -> list[SumRow]:
+    sender, receiver = _ends(row, way)
+    if way.sent == Sum():
+        return []
+    if way.received is None:
+        return [_sum_row(f"{sender} to {receiver}", way.sent, lossy=True)]
+    return [
+        _sum_row(f"sent by {sender}", way.sent, lossy=False),
+        _sum_row(f"received by {receiver}", way.received, lossy=True),
+    ]
+
+
+def _sum_row(side: str, counted: Sum, lossy: bool) -> SumRow:
+    """Jitter and loss are the receiver's to know: of a sender iperf3 says 0."""
+    rate, data, jitter, lost = (counted.bits_per_second, counted.bytes, "", "")
+    if lossy and counted.jitter_ms is not None:
+        jitter = f"{counted.jitter_ms:.3f} ms"
+    if lossy and counted.lost_packets is not None:
+        lost = f"{counted.lost_packets:.0f} of {counted.packets or 0:.0f}"
+        lost += f" ({counted.lost_percent or 0:.3g} %)"
+    return SumRow(
+        side,
+        "" if rate is None else quantity(rate, "bit/s"),
+        "" if data is None else quantity(data, "B"),
+        "" if counted.retransmits is None else f"{counted.retransmits:.0f}",
+        jitter,
+        lost,
+    )

@@ -1,0 +1,125 @@
+"""The page's lists of agents and of tests, put together from the store's records."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.dev import metrics
+from agent.dev.curve import quantity
+from agent.dev.records import Agent, Task, Test
+from agent.dev.store import Store
+
+# The newest tests, of which the page has a list.
+LISTED = 12
+PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """An agent's record, of which the key is never shown, and when the agent was heard of."""
+
+    agent: Agent
+    seen: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running test is, in seconds; `rate` is its newest throughput if that is known."""
+
+    seconds: int
+    total: int
+    rate: str
+
+
+@dataclass(frozen=True)
+class TestRow:
+    """A test as the list shows it. `phase` says its `status` in words; `lost` is for UDP."""
+
+    test: Test
+    client: str
+    server: str
+    kind: str
+    begun: datetime
+    status: str
+    phase: str
+    progress: Progress | None
+    rate: str
+    lost: str
+
+
+def agent_rows(store: Store, now: datetime) -> list[AgentRow]:
+    """The agents that are not disabled."""
+    return [AgentRow(agent, _seen(agent, now)) for agent in store.agents()]
+
+
+def listed_tests(store: Store, now: datetime) -> list[TestRow]:
+    """The newest tests, the last one first."""
+    newest = store.tests()[-LISTED:]
+    return [listed_test(store, test, now) for test in reversed(newest)]
+
+
+def under_way(store: Store, test: Test) -> bool:
+    """Whether the test's exercise was started and goes on: its agents are not to be disturbed."""
+    exercise = store.exercise(test.exercise_id)
+    return exercise.started_at is not None and exercise.ended_at is None
+
+
+def _seen(agent: Agent, now: datetime) -> str:
+    if agent.last_heartbeat is None:
+        return "never registered"
+    if agent.status == "online":
+        return "online"
+    seconds = int((now - agent.last_heartbeat).total_seconds())
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"offline, last heard {seconds // length} {unit} ago"
+    return f"offline, last heard {seconds} s ago"
+
+
+def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
+    """One test as the list shows it."""
+    task = store.task(test.client_task_id)
+    client, server = store.agent(test.client_agent_id), store.agent(test.server_agent_id)
+    status, phase = _state(task, store.task(test.server_task_id), client)
+    found = metrics.read(task.result)
+    return TestRow(
+        test=test,
+        client=client.name,
+        server=server.name,
+        kind=_kind(test, task),
+        begun=task.started_at or task.created_at,
+        status=status,
+        phase=phase,
+        progress=_progress(store, test, task, now) if task.status == "running" else None,
+        rate="" if found.bps_avg is None else quantity(found.bps_avg, "bit/s"),
+        lost="" if not found.loss_pct else f"{found.loss_pct:.3g} % lost",
+    )
+
+
+def _kind(test: Test, task: Task) -> str:
+    protocol = "UDP" if test.udp else "TCP"
+    streams = "1 stream" if test.parallel == 1 else f"{test.parallel} streams"
+    way = ""
+    if task.payload.get("reverse"):
+        way = ", from server to client"
+    elif task.payload.get("bidir"):
+        way = ", both ways"
+    return f"{protocol}, {streams}, {test.time_seconds} s{way}"
+
+
+def _state(task: Task, server_task: Task, client: Agent) -> tuple[str, str]:
+    """The test's status, which is the client task's in all but one case, and words for it."""
+    if task.status == "pending":
+        absent = "" if client.status == "online" else f", which is {client.status}"
+        return task.status, f"waiting for {client.name}{absent}"
+    if (task.status, server_task.status) == ("succeeded", "failed"):
+        # Somebody else's server answered at that address and port.
+        return "failed", "client succeeded, server failed"
+    return task.status, PHASES.get(task.status, task.status)
+
+
+def _progress(store: Store, test: Test, task: Task, now: datetime) -> Progress:
+    elapsed = (now - (task.started_at or now)).total_seconds()
+    rows = [row for row in store.running(task.agent_id) if row.task_id == task.id]
+    rates = [row.bits_per_second for row in rows if row.bits_per_second is not None]
+    rate = quantity(rates[0], "bit/s") if rates else ""
+    return Progress(max(0, min(test.time_seconds, int(elapsed))), test.time_seconds, rate)
