@@ -7,7 +7,7 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent import __version__
+from agent import __version__, systemd
 from agent.client import Access, ManagerClient
 from agent.config import Config, Key
 from agent.errors import ManagerRefused, TaskError
@@ -154,6 +154,7 @@ class Agent:
             self._stop_claims,
         )
         spawn(self._state.watch, self._state_recovered, self._stop_rest)
+        spawn(systemd.keep_informed, self._registry, self._bench.metrics, self._stop_rest)
         self._outbox.start()
         errands = [spawn(errand)] if errand else []
         self._wait_for_the_end(exit_after_idle, errands)
@@ -208,6 +209,7 @@ class Agent:
 
     def _drain(self, claims: gevent.Greenlet) -> None:
         """No new claims, every child stopped, every result sent; a second signal hurries."""
+        systemd.notify("STOPPING=1\nSTATUS=stopping")
         began = time.monotonic()
         until = began + self._config.shutdown_timeout
         children_until = began + self._config.shutdown_timeout * CHILDREN_SHARE

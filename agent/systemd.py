@@ -1,0 +1,72 @@
+"""What the agent tells systemd, as sd_notify(3) has it: ready, what it does, and that it lives.
+
+Nothing is told where there is no NOTIFY_SOCKET.
+"""
+
+import os
+import socket
+
+import structlog
+from gevent.event import Event
+
+from agent.metrics import Metrics
+from agent.registry import TaskRegistry
+
+# Seconds between two looks at whether there is something new to tell.
+LOOK = 1.0
+# Of the watchdog's time: sd_watchdog_enabled(3) asks for half, and the hub may be late.
+WATCHDOG_SHARE = 1 / 3
+
+log = structlog.get_logger()
+
+
+def notify(text: str) -> None:
+    """Send assignments, one a line, to systemd, if it listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+            out.sendto(text.encode(), address)
+    except OSError as error:
+        log.warning("systemd does not listen", error=str(error))
+
+
+def watchdog_seconds() -> float | None:
+    """How long systemd waits for a sign of life before it restarts the agent; None: for ever."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(microseconds) / 1e6 if microseconds.isdigit() and int(microseconds) else None
+
+
+def keep_informed(registry: TaskRegistry, metrics: Metrics, stop: Event) -> None:
+    """Tell systemd of the first answered heartbeat, of what runs, and that the hub turns.
+
+    It is a greenlet like any other, and no thread: a hub that is blocked is not alive. A Manager
+    that is away does not matter here.
+    """
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return
+    limit = watchdog_seconds()
+    pause = min(LOOK, limit * WATCHDOG_SHARE) if limit else LOOK
+    ready, said = False, ""
+    while not stop.wait(pause):
+        tell = ["WATCHDOG=1"] if limit else []
+        if not ready and metrics.heard_at is not None:
+            ready = True
+            tell.append("READY=1")
+        running = _running(registry)
+        if ready and running != said:
+            said = running
+            tell.append(f"STATUS={running}")
+        if tell:
+            notify("\n".join(tell))
+
+
+def _running(registry: TaskRegistry) -> str:
+    rows = registry.rows()
+    clients = sum(1 for row in rows if row.type == "client")
+    return f"{clients} tests and {len(rows) - clients} servers running"
