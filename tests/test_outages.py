@@ -59,7 +59,7 @@ def test_a_result_whose_answer_was_lost_is_reported_once(
 ) -> None:
     def lose_the_first_result(request: Request) -> bytes:
         answer = passed_on(request, bench.manager.url)
-        return b"" if manager.calls().count("result") == 1 == len(results()) else answer
+        return b"" if request.call == "result" and len(results()) == 1 else answer
 
     def results() -> list[Request]:
         return [request for request in manager.requests if request.call == "result"]

@@ -1,0 +1,148 @@
+"""Failures that repeat: which of them are said, and what the sums say."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from agent import troubles
+from agent.errors import KeyRefused, ManagerUnavailable
+from agent.troubles import Trouble
+
+AWAY = ManagerUnavailable("connection refused")
+REFUSED = KeyRefused("401")
+DAY = 24 * 3600
+
+
+class Clock:
+    """Stands for the module `time` there, so that a day passes at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        """The seconds that the test says."""
+        return self.now
+
+
+@pytest.fixture(name="clock")
+def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(troubles, "time", clock)
+    return clock
+
+
+@pytest.fixture(name="said")
+def fixture_said() -> Iterator[list[Any]]:
+    with capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        yield lines
+
+
+def test_a_day_without_the_manager_is_told_in_a_few_lines(clock: Clock, said: list[Any]) -> None:
+    trouble = Trouble("it is back")
+    for second in range(0, DAY, 5):
+        clock.now = second
+        trouble.failed("no call", AWAY, retry_in=5)
+    clock.now = DAY
+    trouble.over()
+    assert said[0] == {
+        "event": "no call",
+        "log_level": "warning",
+        "error": "connection refused",
+        "retry_in": 5,
+    }
+    assert said[1] == {
+        "event": "no call",
+        "log_level": "warning",
+        "last": "connection refused",
+        "failures": 13,
+        "seconds": 60,
+    }
+    moments = [line["seconds"] for line in said[1:]]
+    gaps = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    assert gaps[:3] == [120, 240, 480] and set(gaps[3:-1]) == {600}
+    assert said[-1] == {
+        "event": "it is back",
+        "log_level": "info",
+        "failures": DAY // 5,
+        "seconds": DAY,
+    }
+
+
+def test_every_other_call_failing_is_no_louder(clock: Clock, said: list[Any]) -> None:
+    trouble = Trouble("it is back")
+    for second in range(0, DAY, 10):
+        clock.now = second
+        trouble.failed("no call", AWAY)
+        clock.now = second + 5
+        trouble.over()
+    assert len(said) < 300
+    assert [line["event"] for line in said] == ["no call", "it is back"] * (len(said) // 2)
+    assert said[-1]["failures"] > DAY / 10 * 0.9
+
+
+def test_after_a_minute_without_a_failure_the_next_is_a_new_one(
+    clock: Clock, said: list[Any]
+) -> None:
+    trouble = Trouble("it is back")
+    for second in range(0, 3600, 5):
+        clock.now = second
+        trouble.failed("no call", AWAY)
+    trouble.over()
+    said.clear()
+    clock.now += troubles.FIRST_SUM
+    trouble.failed("no call", AWAY)
+    clock.now += 1
+    trouble.over()
+    assert [line["event"] for line in said] == ["no call", "it is back"]
+    assert (said[1]["failures"], said[1]["seconds"]) == (1, 1)
+
+
+def test_another_kind_of_failure_is_said_at_once_and_a_refused_key_is_an_error(
+    clock: Clock, said: list[Any]
+) -> None:
+    trouble = Trouble("it is back")
+    trouble.failed("no call", AWAY)
+    trouble.failed("the key is refused", REFUSED)
+    trouble.failed("no call", AWAY)
+    trouble.failed("the key is refused", REFUSED)
+    assert [(line["event"], line["log_level"]) for line in said] == [
+        ("no call", "warning"),
+        ("the key is refused", "error"),
+    ]
+
+
+def test_calls_side_by_side_each_say_their_first_and_sum_together(
+    clock: Clock, said: list[Any]
+) -> None:
+    trouble = Trouble("all went")
+    for second in range(61):
+        clock.now = second
+        for task_id in (1, 2):
+            with structlog.contextvars.bound_contextvars(task_id=task_id):
+                trouble.failed("not sent", AWAY, of=task_id)
+    with structlog.contextvars.bound_contextvars(task_id=1):
+        trouble.over(1)
+        assert len(said) == 3
+        trouble.failed("not sent", AWAY, of=1)
+        trouble.over(1)
+    with structlog.contextvars.bound_contextvars(task_id=2):
+        trouble.over(2)
+    assert [(line["event"], line.get("task_id")) for line in said] == [
+        ("not sent", 1),
+        ("not sent", 2),
+        ("not sent", None),
+        ("not sent", 1),
+        ("all went", None),
+    ]
+    assert said[2]["failures"] == 121
+    assert said[4]["failures"] == 123
+
+
+def test_calls_that_never_failed_say_nothing(said: list[Any]) -> None:
+    trouble = Trouble("it is back")
+    trouble.over()
+    trouble.over(7)
+    assert said == []
