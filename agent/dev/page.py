@@ -7,19 +7,17 @@ the same: a form is a plain post, and the document asks for itself again while a
 import hashlib
 from base64 import b64encode
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
-from msgspec import Struct
 from werkzeug.wrappers import Response as AnyResponse
 
-from agent.dev.bodies import Parallel, Port, Seconds
 from agent.dev.curve import quantity
 from agent.dev.detail import shown
+from agent.dev.form import Fault, first_values, start_test, values_of
 from agent.dev.http import store
-from agent.dev.records import Agent, Test, utc_now
-from agent.dev.refusals import Conflict, NotFound, Refused
+from agent.dev.records import Test, utc_now
+from agent.dev.refusals import NotFound
 from agent.dev.rows import agent_rows, listed_tests, under_way
 from agent.dev.visitors import check_reader, check_writer
 
@@ -32,17 +30,6 @@ Operators: /v1/agents  /v1/exercises  /v1/exercises/ID/{tests,start,stop,results
 Health:    GET /healthz
 Browsers:  GET / shows a page that starts tests and draws their results
 """
-# What the API calls a direction.
-OPTIONS = {"send": {}, "reverse": {"reverse": True}, "both": {"bidir": True}}
-FAULTS = {
-    "client_agent_id": "Choose a client from the list.",
-    "server_agent_id": "Choose a server from the list.",
-    "direction": "Choose a direction from the list.",
-    "protocol": "Choose TCP or UDP.",
-    "parallel": "Streams must be a whole number from 1 to 128.",
-    "time_seconds": "Seconds must be a whole number from 1 to 86400.",
-    "server_port": "Port must be a whole number from 1 to 65535.",
-}
 
 
 def _digest(text: str) -> str:
@@ -66,25 +53,6 @@ _HEADERS = {
 page = Blueprint("page", __name__)
 
 
-class Plan(Struct):
-    """The form that starts a test."""
-
-    client_agent_id: int
-    server_agent_id: int
-    direction: Literal["send", "reverse", "both"]
-    protocol: Literal["tcp", "udp"]
-    parallel: Parallel
-    time_seconds: Seconds
-    server_port: Port
-
-
-class Fault(Struct):
-    """Why a form was not taken. `field` is the one to mend, empty when it is none of them."""
-
-    words: str
-    field: str = ""
-
-
 @page.get("/")
 def show() -> Response:
     """The page for a browser; for anything else, such as curl, a text that lists the calls."""
@@ -92,12 +60,12 @@ def show() -> Response:
         return Response(CALLS, mimetype="text/plain", headers={"Vary": "Accept"})
     check_reader()
     if "test" not in request.args:
-        return _document(None, _first_values())
+        return _document(None, first_values(store()))
     try:
         test = store().test(request.args.get("test", 0, int))
     except NotFound as error:
-        return _document(None, _first_values(), Fault(f"{error}."), error.status)
-    return _document(test, _values(test))
+        return _document(None, first_values(store()), Fault(f"{error}.", error.status))
+    return _document(test, values_of(store(), test))
 
 
 @page.post("/")
@@ -105,16 +73,8 @@ def start() -> AnyResponse:
     """Start a test and show it, or show the form again with what is wrong about it."""
     check_writer()
     values = request.form.to_dict()
-    try:
-        plan = msgspec.convert(values, Plan, strict=False)
-        test = _start(plan)
-    except msgspec.ValidationError as error:
-        # It ends with the field's name, as in: Expected `int` <= 128 - at `$.parallel`
-        field = next(name for name in FAULTS if f"{name}`" in str(error))
-        return _document(None, values, Fault(FAULTS[field], field), 422)
-    except Refused as error:
-        return _document(None, values, Fault(f"{error}."), error.status)
-    return _to(test)
+    started = start_test(store(), values)
+    return _document(None, values, started) if isinstance(started, Fault) else _to(started)
 
 
 @page.post("/tests/<int:test_id>/stop")
@@ -126,79 +86,11 @@ def stop(test_id: int) -> AnyResponse:
     return _to(test)
 
 
-def _start(plan: Plan) -> Test:
-    """Start an exercise of this one test; raises Refused, and then leaves none behind."""
-    client, server = store().agent(plan.client_agent_id), store().agent(plan.server_agent_id)
-    for agent in (client, server):
-        _check_free(agent)
-    exercise = store().create_exercise(f"page: {client.name} to {server.name}", plan.time_seconds)
-    try:
-        new = store().add_test(
-            exercise.id,
-            server_agent_id=server.id,
-            client_agent_id=client.id,
-            server_port=plan.server_port,
-            udp=plan.protocol == "udp",
-            parallel=plan.parallel,
-            options=OPTIONS[plan.direction],
-        )
-    except Refused:
-        store().stop_exercise(exercise.id)
-        raise
-    store().start_exercise(exercise.id)
-    return new.test
-
-
-def _check_free(agent: Agent) -> None:
-    """Raise Conflict when the agent is disabled, or takes part in a test that goes on: the end of
-    an exercise stops all that its agents run, and that would be the new test too.
-    """
-    if agent.disabled:
-        raise Conflict("agent_disabled", f"{agent.name!r} is disabled")
-    for test in store().tests():
-        if agent.id in (test.client_agent_id, test.server_agent_id) and under_way(store(), test):
-            message = f"{agent.name!r} takes part in test {test.id}: wait for its end, or stop it"
-            raise Conflict("agent_busy", message)
-
-
-def _first_values() -> dict[str, Any]:
-    """The form for a first test, from the last agent that is online to the first one."""
-    online = [agent.id for agent in store().agents("online")] or [0]
-    return {
-        "client_agent_id": online[-1],
-        "server_agent_id": online[0],
-        "direction": "send",
-        "protocol": "tcp",
-        "parallel": 1,
-        "time_seconds": 10,
-        "server_port": 5201,
-    }
-
-
-def _values(test: Test) -> dict[str, Any]:
-    """The form as it would start this test again."""
-    payload = store().task(test.client_task_id).payload
-    ways = (
-        way for way, options in OPTIONS.items() if options and options.items() <= payload.items()
-    )
-    return {
-        "client_agent_id": test.client_agent_id,
-        "server_agent_id": test.server_agent_id,
-        "direction": next(ways, "send"),
-        "protocol": "udp" if test.udp else "tcp",
-        "parallel": test.parallel,
-        "time_seconds": test.time_seconds,
-        "server_port": test.server_port,
-    }
-
-
 def _to(test: Test) -> AnyResponse:
     return redirect(url_for("page.show", test=test.id, _anchor="result"), 303)
 
 
-def _document(
-    test: Test | None, values: dict[str, Any], fault: Fault | None = None, status: int = 200
-) -> Response:
+def _document(test: Test | None, values: dict[str, Any], fault: Fault | None = None) -> Response:
     """The page with this test in full, or the newest one, and the form filled in."""
     now = utc_now()
     tests = store().tests()
@@ -219,4 +111,4 @@ def _document(
         script=SCRIPT,
         rate=lambda bps: quantity(bps, "bit/s"),
     )
-    return make_response(text, status, _HEADERS)
+    return make_response(text, fault.status if fault else 200, _HEADERS)

@@ -12,6 +12,7 @@ people's pages too. So:
 """
 
 import ipaddress
+from base64 import b64encode
 from hmac import compare_digest
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -44,9 +45,9 @@ def check_writer() -> None:
 
 
 def _check_password(password: str) -> None:
-    given = request.authorization
-    name, secret = (given.username, given.password) if given else (None, None)
-    if name != ADMIN or not compare_digest((secret or "").encode(), password.encode()):
+    proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
+    given = request.headers.get("Authorization", "")
+    if not compare_digest(given.encode(), f"Basic {proof}".encode()):
         challenge = {"WWW-Authenticate": 'Basic realm="dev Manager", charset="UTF-8"'}
         text = f"The user is {ADMIN}, the password that of --admin-password.\n"
         abort(Response(text, 401, challenge, mimetype="text/plain"))

@@ -1,0 +1,388 @@
+"""The dev Manager's page over real sockets: what it shows, takes and refuses."""
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any
+
+import msgspec
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.dev import records
+from agent.dev.records import HeartbeatRow, Report
+from agent.dev.server import DevManager
+from agent.dev.store import Store
+
+from .api import DEADLINE_SECONDS
+
+HTML = {"Accept": "text/html,*/*;q=0.8"}
+FORM = {
+    "client_agent_id": "2",
+    "server_agent_id": "1",
+    "direction": "send",
+    "protocol": "tcp",
+    "parallel": "1",
+    "time_seconds": "3",
+    "server_port": "5201",
+}
+HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>&amp;{{7*7}}"""
+# Where a browser would load something from, or go to.
+LOADING = {"src", "href", "action", "formaction", "data", "poster", "srcset", "xlink:href"}
+
+
+def get(
+    manager: DevManager, path: str = "/", headers: Mapping[str, str] = HTML
+) -> requests.Response:
+    """The page, as a browser asks for it."""
+    sent = {**HTML, **headers}
+    return requests.get(manager.url + path, headers=sent, timeout=DEADLINE_SECONDS)
+
+
+def post(
+    manager: DevManager,
+    path: str = "/",
+    form: Mapping[str, str] = FORM,
+    headers: Mapping[str, str] = HTML,
+) -> requests.Response:
+    """A form as a browser sends it from the page itself, or as the headers say."""
+    return requests.post(
+        manager.url + path,
+        data=form,
+        headers={"Origin": manager.url, **HTML, **headers},
+        timeout=DEADLINE_SECONDS,
+        allow_redirects=False,
+    )
+
+
+def text(answer: requests.Response) -> str:
+    """What is to be read on the page, in one line."""
+    body = re.sub(r"<(style|script)>.*?</\1>", "", answer.text, flags=re.S)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+def make_test(store: Store, **options: Any) -> records.Test:
+    """A test from a2 to a1 that was started."""
+    exercise = store.create_exercise("x", 10)
+    test = store.add_test(exercise.id, 1, 2, 5201, **options).test
+    store.start_exercise(exercise.id)
+    return test
+
+
+def report(store: Store, task_id: int, result: Any, error: str = "") -> None:
+    """An agent claims a task and reports it, as failed when there is an error."""
+    task = store.task(task_id)
+    while task.status in ("pending", "queued"):
+        store.claim(task.agent_id)
+    store.started(task.agent_id, task_id)
+    raw = msgspec.Raw(msgspec.json.encode(result))
+    status: Any = "failed" if error else "succeeded"
+    store.report(task.agent_id, task_id, Report(status, raw, error))
+
+
+class Tags(HTMLParser):
+    """Every tag of a document, with its attributes."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(document)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note one."""
+        self.found.append((tag, dict(attrs)))
+
+
+def test_a_browser_gets_the_page_and_curl_the_calls(manager: DevManager) -> None:
+    page = get(manager)
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "Start a test" in page.text
+    calls = requests.get(manager.url, timeout=DEADLINE_SECONDS)
+    assert calls.headers["Content-Type"].startswith("text/plain")
+    assert "/v1/exercises" in calls.text
+
+
+def test_it_shows_the_agents_without_their_keys(manager: DevManager, store: Store) -> None:
+    store.set_disabled(store.add_agent("retired", "key-3").id, True)
+    page = get(manager)
+    assert "a1 127.0.0.1 Linux online a2 Debian never registered" in text(page)
+    assert "retired" not in page.text
+    assert "key-1" not in page.text
+
+
+def test_nothing_is_loaded_from_elsewhere(manager: DevManager, store: Store) -> None:
+    make_test(store)
+    page = get(manager)
+    for tag, attributes in Tags(page.text).found:
+        for name in LOADING & attributes.keys():
+            where = attributes[name] or ""
+            assert where.startswith(("/", "#", "data:")) or not where, (tag, name, where)
+    assert "http:" not in page.text and "https:" not in page.text and "url(" not in page.text
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "Access-Control-Allow-Origin" not in page.headers
+
+
+def test_a_form_starts_a_test(manager: DevManager, store: Store) -> None:
+    answer = post(manager, form={**FORM, "protocol": "udp", "parallel": "4", "direction": "both"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/?test=1#result")
+    client = store.task(2)
+    assert (client.agent_id, client.status) == (2, "pending")
+    wanted = {"port": 5201, "udp": True, "parallel": 4, "time": 3, "bidir": True}
+    assert wanted.items() <= client.payload.items()
+    assert store.exercise(1).started_at is not None
+
+
+def test_the_form_is_filled_in_as_the_test_that_was_asked_for(
+    manager: DevManager, store: Store
+) -> None:
+    post(manager, form={**FORM, "direction": "reverse", "protocol": "udp", "parallel": "4"})
+    chosen = [
+        attributes["value"]
+        for tag, attributes in Tags(get(manager, "/?test=1").text).found
+        if (tag == "option" and "selected" in attributes) or tag == "input"
+    ]
+    assert chosen == ["2", "1", "reverse", "udp", "4", "3", "5201"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("server_port", "0", "Port must be a whole number from 1 to 65535."),
+        ("server_port", "http", "Port must be a whole number from 1 to 65535."),
+        ("parallel", "129", "Streams must be a whole number from 1 to 128."),
+        ("time_seconds", "", "Seconds must be a whole number from 1 to 86400."),
+        ("time_seconds", "1.5", "Seconds must be a whole number from 1 to 86400."),
+        ("protocol", "sctp", "Choose TCP or UDP."),
+        ("direction", HOSTILE, "Choose a direction from the list."),
+        ("client_agent_id", "a2", "Choose a client from the list."),
+        ("server_agent_id", None, "Choose a server from the list."),
+    ],
+)
+def test_a_form_that_does_not_fit_comes_back_with_words(
+    manager: DevManager, store: Store, field: str, value: str | None, words: str
+) -> None:
+    form = {name: given for name, given in {**FORM, field: value}.items() if given is not None}
+    answer = post(manager, form=form)
+    assert answer.status_code == 422
+    assert words in text(answer)
+    wrong = [
+        attributes for _, attributes in Tags(answer.text).found if "aria-invalid" in attributes
+    ]
+    assert [each["name"] for each in wrong] == [field]
+    assert "<img" not in answer.text and "http-equiv" not in answer.text
+    assert store.exercises() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({"server_agent_id": "2"}, 409, "'a2' never gave its address."),
+        ({"client_agent_id": "9"}, 404, "no agent has the id 9."),
+        ({"client_agent_id": "3"}, 409, "'retired' is disabled."),
+        ({"server_port": "5300"}, 409, "port 5300 of 'a1' is reserved by test 1."),
+    ],
+)
+def test_a_conflict_is_shown_as_words_and_leaves_nothing_behind(
+    manager: DevManager, store: Store, changes: dict[str, str], status: int, words: str
+) -> None:
+    store.set_disabled(store.add_agent("retired", "key-3").id, True)
+    store.create_exercise("never started")
+    store.add_test(1, 1, 1, 5300)
+    answer = post(manager, form={**FORM, **changes})
+    assert answer.status_code == status
+    assert words in text(answer)
+    assert [each.id for each in store.exercises() if not each.ended_at] == [1]
+    assert len(store.tests()) == 1
+
+
+def test_an_agent_that_takes_part_in_a_test_is_left_alone(
+    manager: DevManager, store: Store
+) -> None:
+    post(manager)
+    answer = post(manager, form={**FORM, "server_port": "5202"})
+    assert answer.status_code == 409
+    assert "'a2' takes part in test 1: wait for its end, or stop it." in text(answer)
+    stopped = post(manager, "/tests/1/stop")
+    assert (stopped.status_code, stopped.headers["Location"]) == (303, "/?test=1#result")
+    assert store.exercise(1).ended_at is not None
+    assert post(manager, form={**FORM, "server_port": "5202"}).status_code == 303
+
+
+def test_a_test_that_is_not_there_is_said_to_be_so(manager: DevManager) -> None:
+    for asked in ("99", "x", "", "9" * 5000):
+        answer = get(manager, f"/?test={asked}")
+        assert answer.status_code == 404
+        assert "no test has the id" in text(answer)
+    assert post(manager, "/tests/99/stop").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "null", "http://evil.example", "http://127.0.0.1:1", "http://localhost"]
+)
+def test_a_form_from_another_page_is_refused(
+    manager: DevManager, store: Store, origin: str
+) -> None:
+    test = make_test(store)
+    for path in ("/", f"/tests/{test.id}/stop"):
+        assert post(manager, path, headers={"Origin": origin}).status_code == 403
+    assert len(store.exercises()) == 1 and store.exercise(1).ended_at is None
+
+
+def test_a_form_from_nowhere_is_refused(manager: DevManager, store: Store) -> None:
+    answer = requests.post(manager.url, data=FORM, timeout=DEADLINE_SECONDS)
+    assert (answer.status_code, store.exercises()) == (403, [])
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "[::1", "10.0.0.1"])
+def test_a_foreign_name_for_this_host_is_refused(manager: DevManager, host: str) -> None:
+    answer = get(manager, headers={"Host": host})
+    assert answer.status_code == 403
+    assert "a1" not in answer.text
+    assert post(manager, headers={"Host": host, "Origin": f"http://{host}"}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.2", "[::1]:8000"])
+def test_the_names_of_loopback_are_answered(manager: DevManager, host: str) -> None:
+    assert get(manager, headers={"Host": host}).status_code == 200
+
+
+def test_with_a_password_the_page_asks_for_it(store: Store) -> None:
+    manager = DevManager(store, "127.0.0.1", 0, admin_password="pässword")
+    manager.start()
+    try:
+        for wrong in ("", "admin:admin123", "root:pässword", "admin", "admin:"):
+            given = {"Authorization": "Basic " + b64encode(wrong.encode()).decode()}
+            for headers in (given, {}):
+                answer = get(manager, headers=headers)
+                assert answer.status_code == 401
+                assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+            assert post(manager, headers=given).status_code == 401
+        assert get(manager, headers={"Authorization": "Basic \xff\xfe"}).status_code == 401
+        right = {"Authorization": "Basic " + b64encode("admin:pässword".encode()).decode()}
+        assert get(manager, headers={"Host": "manager.example", **right}).status_code == 200
+        assert post(manager, headers={**right, "Origin": "http://evil.example"}).status_code == 403
+        assert post(manager, headers=right).status_code == 303
+    finally:
+        manager.stop()
+
+
+def test_what_agents_say_is_text_and_never_markup(manager: DevManager, store: Store) -> None:
+    store.update_agent(2, {"name": HOSTILE})
+    store.register(2, HOSTILE, HOSTILE)
+    test = make_test(store)
+    trouble = {"agent": {"warnings": [HOSTILE], "iperf3_version": HOSTILE, "error_class": HOSTILE}}
+    report(store, test.client_task_id, trouble, error=HOSTILE)
+    page = get(manager)
+    assert text(page).count("alert(1)") >= 8
+    tags = Tags(page.text).found
+    assert sum(tag == "script" for tag, _ in tags) == 1
+    assert not [tag for tag, _ in tags if tag == "img"]
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+
+
+def test_a_running_test_has_a_progress_bar_and_its_rate(manager: DevManager, store: Store) -> None:
+    test = make_test(store)
+    assert "waiting for a2, which is offline" in text(get(manager))
+    store.claim(2)
+    assert "about to begin" in text(get(manager))
+    store.started(2, test.client_task_id)
+    row = HeartbeatRow("client", 5201, 1, task_id=test.client_task_id, bits_per_second=9.4e9)
+    store.heartbeat(2, "127.0.0.1", [row])
+    page = get(manager)
+    assert "running" in text(page) and "of 10 s, 9.40 Gbit/s now" in text(page)
+    bars = [attributes for tag, attributes in Tags(page.text).found if tag == "progress"]
+    assert [bar["max"] for bar in bars] == ["10", "10"]
+    assert 'http-equiv="refresh"' in page.text
+
+
+def test_it_stands_still_once_there_is_nothing_to_wait_for(
+    manager: DevManager, store: Store
+) -> None:
+    assert 'http-equiv="refresh"' not in get(manager).text
+    post(manager)
+    assert 'http-equiv="refresh"' in get(manager).text
+    assert 'http-equiv="refresh"' not in post(manager).text
+    post(manager, "/tests/1/stop")
+    assert 'http-equiv="refresh"' not in get(manager).text
+
+
+def test_a_failure_says_what_to_do(manager: DevManager, store: Store) -> None:
+    test = make_test(store)
+    report(store, test.server_task_id, {"agent": {"error_class": "port_in_use"}}, "port in use")
+    report(store, test.client_task_id, {"agent": {"error_class": "unheard of"}}, "no luck")
+    shown = text(get(manager))
+    assert "Server on a1: port in use Choose another port, or stop what listens" in shown
+    assert "Client on a2: no luck The agent's log tells the task's whole story" in shown
+
+
+def test_a_strangers_server_makes_no_success(manager: DevManager, store: Store) -> None:
+    test = make_test(store)
+    report(store, test.server_task_id, None, "port in use")
+    report(store, test.client_task_id, {"end": {"sum_sent": {"bits_per_second": 5e9}}})
+    assert "client succeeded, server failed , 5.00 Gbit/s" in text(get(manager))
+
+
+def test_the_curve_and_the_sums_of_a_udp_test(manager: DevManager, store: Store) -> None:
+    intervals = [
+        {"sum": {"start": at, "end": at + 1, "bits_per_second": rate}}
+        for at, rate in enumerate((2e8, 4e8, 3e8))
+    ]
+    sent = {"bits_per_second": 3e8, "bytes": 112.5e6, "jitter_ms": 0, "lost_packets": 0}
+    lossy = {"jitter_ms": 0.25, "lost_packets": 1000, "packets": 1000, "lost_percent": 100}
+    end = {"sum": lossy, "sum_sent": sent, "sum_received": {"bits_per_second": 2.5e8, **lossy}}
+    test = make_test(store, udp=True)
+    remark = "The receiver lost all."
+    result = {"intervals": intervals, "end": end, "agent": {"warnings": [remark]}}
+    report(store, test.client_task_id, result)
+    page = get(manager)
+    shown = text(page)
+    assert "succeeded , 300 Mbit/s, 100 % lost" in shown
+    assert (
+        "sent by a2 300 Mbit/s 112 MB received by a1 250 Mbit/s 0.250 ms 1000 of 1000 (100 %)"
+        in (shown)
+    )
+    assert f"Note: {remark}" in shown
+    words = "at least 200 Mbit/s, on average 300 Mbit/s, at most 400 Mbit/s"
+    assert f'role="img" aria-label="Throughput over 3 s: {words}"' in page.text
+    assert "1.0 to 2.0 400 Mbit/s" in shown
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["start", "end", "seconds", "bits_per_second", "sum", "bytes", "omitted"]),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)
+numbers = st.floats(0, allow_nan=False, allow_infinity=False)
+sums = st.fixed_dictionaries(
+    {"start": numbers, "end": numbers, "bits_per_second": numbers},
+    optional={"retransmits": st.integers(), "lost_packets": numbers, "jitter_ms": numbers},
+)
+results = st.fixed_dictionaries(
+    {},
+    optional={
+        "start": json_values,
+        "intervals": json_values | st.lists(st.fixed_dictionaries({"sum": sums}), max_size=5),
+        "end": json_values | st.fixed_dictionaries({"sum_sent": sums, "sum_received": sums}),
+        "agent": json_values,
+    },
+)
+
+
+@given(result=results | json_values)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_result_of_an_agent_breaks_the_page(
+    manager: DevManager, store: Store, result: Any
+) -> None:
+    if not store.tests():
+        report(store, make_test(store).client_task_id, {})
+    store.task(2).result = msgspec.Raw(msgspec.json.encode(result))
+    assert get(manager).status_code == 200
