@@ -1,0 +1,136 @@
+"""What the page reads of a result and draws of it: real documents of iperf3, and made-up ones."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.dev.curve import BOTTOM, LEFT, RIGHT, TOP, draw, quantity
+from agent.dev.figures import MOST_READINGS, Direction, Figures, Reading, Sum, mean, read
+from agent.iperf3.documents import find_documents
+
+RECORDED = Path(__file__).parent.parent / "iperf3" / "data"
+CLIENTS = [
+    path
+    for path in sorted(RECORDED.glob("*/*.stdout"))
+    if path.stem.startswith(("tcp", "udp")) and not path.stem.endswith("port-in-use")
+]
+
+
+def figures(result: Any) -> Figures:
+    """The figures of a result."""
+    return read(msgspec.Raw(msgspec.json.encode(result)))
+
+
+def interval(start: Any, end: Any, rate: Any, **more: Any) -> dict[str, Any]:
+    """An interval as iperf3 reports it."""
+    return {"sum": {"start": start, "end": end, "bits_per_second": rate, **more}}
+
+
+def one_way(*readings: Reading) -> list[Direction]:
+    """A test in one direction."""
+    return [Direction(True, Sum(), None, list(readings))]
+
+
+@pytest.mark.parametrize("path", CLIENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_iperf3_is_read(path: Path) -> None:
+    start, end = find_documents(path.read_bytes())[-1]
+    found = read(msgspec.Raw(path.read_bytes()[start:end]))
+    # iperf3 3.9 has no sums of the other direction.
+    both = path.stem == "tcp-bidir" and path.parent.name != "3.9"
+    assert [way.from_client for way in found.directions] == (
+        [True, False] if both else [not path.stem.endswith("reverse")]
+    )
+    for way in found.directions:
+        assert way.sent.bits_per_second and way.sent.bytes
+        assert len(way.readings) == 1
+        losses = way.sent if way.received is None else way.received
+        assert (losses.lost_packets is not None) == path.stem.startswith("udp")
+        assert (way.sent.retransmits is not None) == path.stem.startswith("tcp")
+    curve = draw(found.directions)
+    assert curve is not None and len(curve.lines) == len(found.directions)
+
+
+def test_what_iperf3_omitted_or_left_unsaid_is_no_reading() -> None:
+    intervals = [
+        interval(0, 1, 9e9, omitted=True),
+        interval(0, 1, 1e9),
+        interval(1, 2, None),
+        interval(None, 3, 2e9),
+        interval(3, 3, 2e9),
+        interval(-1, 4, 2e9),
+        interval(4, 1e300, 2e9),
+        interval(4, 5, 1e300),
+        {},
+        interval(5, 6, 3e9),
+    ]
+    (way,) = figures({"intervals": intervals}).directions
+    assert way.readings == [Reading(0, 1, 1e9), Reading(5, 6, 3e9)]
+
+
+@pytest.mark.parametrize("result", [None, [], "x", {"intervals": 1}, {"end": {"sum": []}}])
+def test_what_is_no_document_has_no_figures(result: Any) -> None:
+    assert figures(result) == Figures([], [], "", "")
+
+
+def test_many_readings_become_few_with_the_same_mean() -> None:
+    intervals = [interval(at, at + 1, at * 1e6) for at in range(1009)]
+    (way,) = figures({"intervals": intervals}).directions
+    assert MOST_READINGS / 2 < len(way.readings) <= MOST_READINGS
+    assert (way.readings[0].start, way.readings[-1].end) == (0, 1009)
+    assert mean(way.readings) == pytest.approx(504e6)
+
+
+def test_a_curve_fills_its_frame_from_edge_to_edge() -> None:
+    curve = draw(one_way(Reading(0, 1, 4e9), Reading(1, 2, 0), Reading(2, 2.5, 5e9)))
+    assert curve is not None
+    (line,) = curve.lines
+    assert line.path.startswith(f"M{LEFT:.1f} ") and f"L{RIGHT:.1f} " in line.path
+    assert [dot.y for dot in line.dots] == [78.0, BOTTOM, TOP]
+    assert line.dots[0].words == "0 to 1 s: 4.00 Gbit/s"
+    assert (curve.unit, [tick.label for tick in curve.y_ticks]) == ("Gbit/s", list("012345"))
+    assert [tick.label for tick in curve.x_ticks] == [
+        "0 s",
+        "0.5 s",
+        "1 s",
+        "1.5 s",
+        "2 s",
+        "2.5 s",
+    ]
+    assert "over 2.5 s: at least 0 bit/s, on average 2.60 Gbit/s, at most 5.00 Gbit/s" in (
+        curve.words
+    )
+
+
+@pytest.mark.parametrize(
+    "reading", [Reading(0, 1, 0), Reading(0, 1e-300, 1e-300), Reading(0, 1e6, 1e15)]
+)
+def test_a_reading_at_the_edge_of_numbers_can_be_drawn(reading: Reading) -> None:
+    curve = draw(one_way(reading))
+    assert curve is not None
+    for dot in curve.lines[0].dots:
+        assert LEFT <= dot.x <= RIGHT and TOP <= dot.y <= BOTTOM
+    assert 2 <= len(curve.x_ticks) <= 8 and 2 <= len(curve.y_ticks) <= 8
+
+
+def test_nothing_is_drawn_without_readings() -> None:
+    assert draw([]) is None
+    assert draw(one_way()) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "0 bit/s"),
+        (999.4, "999 bit/s"),
+        (999.6, "1.00 kbit/s"),
+        (12_345, "12.3 kbit/s"),
+        (9_996_000, "10.0 Mbit/s"),
+        (99_960_000, "100 Mbit/s"),
+        (19.5e9, "19.5 Gbit/s"),
+        (1.5e15, "1500 Tbit/s"),
+    ],
+)
+def test_quantities_have_three_digits(value: float, words: str) -> None:
+    assert quantity(value, "bit/s") == words
