@@ -6,6 +6,7 @@ by an event.
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import signal
@@ -31,6 +32,8 @@ _LIBC = ctypes.CDLL(None)
 # What iperf3 needs of the environment. The rest, and above all the key, stays with the agent.
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 STDERR_KEPT = 64 * 1024
+# It is not the disk's fault that a file cannot be opened then.
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 # Seconds between two looks at the size of a child's output.
 OUTPUT_LOOK = 1.0
 
@@ -49,12 +52,18 @@ class ChildProcess:
         self.argv = argv
         self.stdout = stdout
         self.stderr = stderr
+        self._stopped = False
         try:
             with open(stdout, "wb") as out, open(stderr, "wb") as err:
                 self._popen = _started(argv, out, err)
         except OSError as error:
-            stdout.unlink(missing_ok=True)
-            stderr.unlink(missing_ok=True)
+            # Where nobody can write, there is nothing to remove either.
+            with suppress(OSError):
+                stdout.unlink(missing_ok=True)
+                stderr.unlink(missing_ok=True)
+            if error.filename in (str(stdout), str(stderr)) and error.errno not in _NO_DESCRIPTOR:
+                words = f"{stdout.parent} cannot be written: {error.strerror}: mend that"
+                raise ChildError("state_full", words) from error
             raise _not_started(argv[0], error) from error
         self.pid: int = self._popen.pid
         self.ended = Event()
@@ -90,8 +99,16 @@ class ChildProcess:
         code: int | None = self._popen.poll()
         return code
 
+    @property
+    def fate(self) -> str:
+        """How a child that has ended came to its end."""
+        if not self._stopped:
+            return "ended by itself"
+        return "killed" if self.exit_code == -signal.SIGKILL else "terminated"
+
     def stop(self, grace: float, hurry: Event) -> None:
         """TERM, and KILL after `grace` seconds or once `hurry` is set; returns when it is gone."""
+        self._stopped = self.exit_code is None
         self._signal(signal.SIGTERM)
         # A stopped child gets TERM only when it goes on.
         self._signal(signal.SIGCONT)

@@ -87,8 +87,9 @@ class TaskRunner:
             words = f"unknown task type {task_type!r}: this agent runs {known}"
             raise TaskError("unsupported", words)
         if self._bench.state.trouble:
-            words = "this agent's state directory cannot be written"
-            raise TaskError("state_full", f"{words}: {self._bench.state.trouble}")
+            words = f"this agent's state directory {self._bench.state.path} cannot be written"
+            advice = "mend that, and it takes tests again by itself"
+            raise TaskError("state_full", f"{words}: {self._bench.state.trouble}; {advice}")
         most = self._bench.config.max_tasks
         if self._bench.registry.starts() > most:
             raise TaskError("too_many", f"this agent runs {most} tasks already (MAX_TASKS)")

@@ -9,6 +9,7 @@ rejected/   what it will never take, or what is damaged, and why
 kept/       whole documents of which the Manager took a smaller form
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class StateDirectory:
         self._max_bytes = max_bytes
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = _open_lock(path / "lock")
         except OSError as error:
             raise _cannot_be_used(path, error) from error
         try:
@@ -134,6 +135,19 @@ def _size(file: Path) -> int:
         return file.stat().st_blocks * 512
     except FileNotFoundError:
         return 0
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor to lock; where nobody can write, one that is there can be locked all the same.
+
+    It is only the second choice, as NFS locks for writers alone.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _check_format(path: Path) -> None:

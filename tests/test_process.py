@@ -99,9 +99,9 @@ def test_what_cannot_be_run_is_named_with_the_remedy_and_leaves_no_files(
 
 
 def test_a_child_whose_output_has_no_place_is_not_started(tmp_path: Path) -> None:
-    with pytest.raises(ChildError, match="could not be started") as raised:
+    with pytest.raises(ChildError, match=f"{tmp_path / 'no'} cannot be written") as raised:
         ChildProcess(["/bin/true"], tmp_path / "no" / "out", tmp_path / "no" / "err")
-    assert raised.value.error_class == "other"
+    assert raised.value.error_class == "state_full"
 
 
 def test_term_is_enough_for_a_child_that_heeds_it(shell: Shell) -> None:
