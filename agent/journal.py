@@ -73,7 +73,8 @@ class Journal:
         self._path = state.path / "journal"
         self._file = -1
         self._lock = BoundedSemaphore()
-        content = _read(self._path.read_bytes() if self._path.exists() else b"")
+        there = self._path.exists()
+        content = _read(self._path.read_bytes() if there else b"")
         # With a damaged line the key after a task may be lost: its own would obtain it again.
         spent = content.key in content.tasks
         self.claim_key = str(uuid.uuid4()) if spent or not content.key else content.key
@@ -81,7 +82,8 @@ class Journal:
         self._lines = content.lines
         # Nothing is appended behind a line that may be torn.
         self._whole = False
-        if content.damaged:
+        # From its first moment on it has a line.
+        if content.damaged or (there and not content.lines):
             aside = state.rejected / f"journal.{uuid.uuid4()}"
             log.error("the journal has damaged lines", lines=content.damaged, set_aside=str(aside))
             try:
