@@ -98,6 +98,7 @@ class HeartbeatRow(Struct):
     task_id: int | None = None
     started_at: str | None = None
     bits_per_second: float | None = None
+    retransmits: int | None = None
 
 
 class Report(Struct):

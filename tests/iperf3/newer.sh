@@ -7,6 +7,7 @@ set -euo pipefail
 suite=$1
 mkdir -p "$2"
 directory=$(realpath "$2")
+# Two test runs may want it at once.
 exec 9>"$directory/lock"
 flock 9
 [ -x "$directory/iperf3" ] && exit
@@ -26,14 +27,15 @@ Dir::State "$work/state";
 Dir::State::status "/dev/null";
 Dir::Cache "$work/cache";
 APT::Sandbox::User "";
-Acquire::Retries "3";
+Acquire::Retries "1";
+Acquire::http::Timeout "10";
 Acquire::Languages "none";
 CONF
 export APT_CONFIG="$work/apt.conf"
 cd "$work"
 apt-get -qq update
-# What libiperf0 needs, and what of that needs more in turn.
-apt-get -qq download iperf3 libiperf0 libsctp1 libssl3t64 libc6 zlib1g libzstd1
+mapfile -t needed < <(apt-cache depends --recurse --important libiperf0 | grep '^[a-z]')
+apt-get -qq download iperf3 "${needed[@]}"
 for package in ./*.deb; do
     dpkg-deb --extract "$package" root
 done
@@ -46,4 +48,5 @@ cat >"$directory/iperf3.new" <<RUN
 exec '$loader' --argv0 iperf3 --library-path '${libraries[0]}' '$directory/root/usr/bin/iperf3' "\$@"
 RUN
 chmod +x "$directory/iperf3.new"
+"$directory/iperf3.new" --version >"$work/version"
 mv "$directory/iperf3.new" "$directory/iperf3"

@@ -1,6 +1,8 @@
 """The recorded runs of real iperf3s under data/, as values."""
 
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -38,3 +40,15 @@ def features(version: str) -> Features:
     folder = DATA / version
     version_text = (folder / "version.txt").read_text()
     return parse_features("/usr/bin/iperf3", version_text, (folder / "help.txt").read_text())
+
+
+def paths(value: Any, path: str = "") -> Iterator[str]:
+    """Where in a document there is what; the elements of a list count as one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from paths(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from paths(inner, f"{path}[]")
+    else:
+        yield f"{path}: {'text' if isinstance(value, str) else 'number'}"

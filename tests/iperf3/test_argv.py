@@ -16,7 +16,7 @@ from agent.iperf3.features import Features, parse_features
 from agent.iperf3.verdict import judge_client, judge_server_exit
 from agent.wire import ClientPayload, ServerPayload, client_payload, server_payload
 
-from .recorded import features
+from .recorded import VERSIONS, features
 
 FEATURES = features("3.12")
 # The options as iperf3's own help has them: those that stand alone, and those with a value.
@@ -83,6 +83,15 @@ def test_a_udp_client_without_a_bitrate_is_unlimited() -> None:
     assert client(udp=True, parallel=16, time=30)[:12] == (
         "-c 10.0.0.1 -p 5200 -u -b 0 -P 16 -t 30 -J".split()
     )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_client_streams_its_intervals_where_it_can_and_a_server_never(version: str) -> None:
+    found = features(version)
+    words = client_argv(found, ClientPayload(server_ip="h", port=1), "h")
+    streams = found.release >= (3, 17)
+    assert ("--json-stream" in words, "-J" in words) == (streams, not streams)
+    assert server_argv(found, ServerPayload(port=1))[1:] == "-s -p 1 -J".split()
 
 
 def test_a_server_takes_no_u_even_for_udp() -> None:

@@ -2,8 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +12,7 @@ from agent.iperf3.documents import find_documents, shrink
 from agent.iperf3.stream import LONGEST_LINE, Interval, compose, read_intervals
 from agent.iperf3.verdict import judge_client
 
-from .recorded import VERSIONS, run, runs
+from .recorded import VERSIONS, paths, run, runs
 
 PREFIX = "stream-"
 CASES = [
@@ -41,18 +39,6 @@ def stream(version: str, case: str) -> bytes:
 def composed(data: bytes) -> bytes:
     """The document of a stream."""
     return b"".join(compose(io.BytesIO(data)))
-
-
-def paths(value: Any, path: str = "") -> Iterator[str]:
-    """Where in a document there is what; the elements of a list count as one."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from paths(inner, f"{path}.{key}")
-    elif isinstance(value, list):
-        for inner in value:
-            yield from paths(inner, f"{path}[]")
-    else:
-        yield f"{path}: {'text' if isinstance(value, str) else 'number'}"
 
 
 def test_streams_of_two_versions_are_recorded() -> None:
