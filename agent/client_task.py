@@ -96,7 +96,7 @@ def _attempt(
     if ending is not Ending.ENDED:
         grace = 0 if ending is Ending.OUTPUT else bench.config.stop_grace
         child.stop(grace, entry.stop.hurry)
-    entry.runs_nothing()
+    entry.runs_nothing(child.fate)
     exit_code = child.close()
     report.finished_at = timestamp(datetime.now(UTC))
     judged, written = _judge(bench.state, child, exit_code, ending)
@@ -138,6 +138,8 @@ def _outcome(
     """The outcome that the last attempt stands for; what the agent ended itself has failed."""
     judged = attempt.verdict
     report.error_class, message = _failure(entry, payload, attempt)
+    if report.error_class:
+        log.warning("task failed", error_class=report.error_class, error=message)
     if entry.accompanied:
         report.warnings.append("another test ran on this host at the same time")
     if judged.summary:

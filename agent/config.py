@@ -204,6 +204,24 @@ def settings() -> list["dataclasses.Field[Any]"]:
     return [field for field in dataclasses.fields(Config) if field.metadata]
 
 
+def changed(config: Config) -> dict[str, str]:
+    """The settings that are not the defaults, by variable. No secret is among them."""
+    found = {}
+    for field in settings():
+        default = field.metadata["default"]
+        value = getattr(config, field.name)
+        if value != (field.metadata["kind"].read(default) if default else None):
+            found[field.metadata["variable"]] = _in_words(value)
+    return found
+
+
+def _in_words(value: object) -> str:
+    """A checked value as it could be given; a tuple is networks, or a host and a port."""
+    if isinstance(value, tuple):
+        return (":" if isinstance(value[-1], int) else ",").join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def read(given: Mapping[str, str], *secrets: Mapping[str, str]) -> Config:
     """Check the settings that were given by field name, and find the key.
 

@@ -9,7 +9,7 @@ from gevent.event import Event
 
 from agent import __version__, systemd
 from agent.client import Access, ManagerClient
-from agent.config import Config, Key
+from agent.config import Config, Key, changed
 from agent.errors import ManagerRefused, TaskError
 from agent.journal import Journal
 from agent.loops import claim_loop, heartbeat_loop
@@ -18,13 +18,13 @@ from agent.nursery import Nursery
 from agent.outbox import Outbox
 from agent.recovery import recover
 from agent.registration import Registration
-from agent.registry import TaskRegistry
+from agent.registry import Entry, TaskRegistry
 from agent.runner import TaskRunner
 from agent.signals import StopSignals
 from agent.spool import Spool
 from agent.state import StateDirectory
 from agent.view import View
-from agent.workbench import Workbench
+from agent.workbench import Workbench, probe_iperf3
 
 # A claim in flight gets this many seconds to bring its task; one that the Manager holds is cut.
 CLAIM_FAREWELL = 0.5
@@ -117,16 +117,21 @@ class Agent:
 
     def _begin(self) -> None:
         """All that comes before the loops; a signal need not wait for it."""
+        missing = ""
+        try:
+            self._bench.found = probe_iperf3(self._config.iperf3_path)
+        except TaskError as error:
+            missing = str(error)
         log.info(
             "agent starts",
             version=__version__,
+            iperf3=self._bench.found.version if self._bench.found else None,
             manager_url=self._config.manager_url,
             state_dir=str(self._config.state),
+            settings=changed(self._config),
         )
-        try:
-            self._bench.iperf3()
-        except TaskError as error:
-            log.error("no usable iperf3: tests will fail until there is one", error=str(error))
+        if missing:
+            log.error("no usable iperf3: tests will fail until there is one", error=missing)
         grace = self._config.stop_grace
         recover(self._state, self._journal, self._spool, self._outbox, grace)
         self._registration.register()
@@ -225,7 +230,20 @@ class Agent:
             flushed = gevent.spawn(self._outbox.flush, _left(until))
             gevent.wait([flushed, self._signals.kill], count=1)
         self._outbox.stop()
-        log.info("agent stopped", undelivered=len(self._outbox), running=len(self._registry))
+        log.info(
+            "agent stopped",
+            undelivered=len(self._outbox),
+            running=len(self._registry),
+            children=[_fate(entry) for entry in entries if entry.pid or entry.last_child],
+        )
+
+
+def _fate(entry: Entry) -> dict[str, object]:
+    """What became of a task's child in the shutdown."""
+    pid, fate = entry.last_child or (0, "")
+    if entry.pid:
+        pid, fate = entry.pid, "left running, and dies with the agent"
+    return {"task_id": entry.task.id, "type": entry.kind, "pid": pid, "fate": fate}
 
 
 def _left(until: float) -> float:

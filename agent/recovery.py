@@ -56,7 +56,11 @@ def recover(
 
 def _stop(record: TaskRecord, grace: float) -> None:
     if record.child and record.child.identity and stop_former(record.child.identity, grace):
-        log.warning("a child of the agent's former life was stopped", pid=record.child.identity.pid)
+        log.warning(
+            "a child of the agent's former life was stopped",
+            task_id=record.claimed.task.id,
+            pid=record.child.identity.pid,
+        )
 
 
 def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:

@@ -44,10 +44,10 @@ class Entry:
     """One claimed task.
 
     `kind` is None for what runs no child; `port` is known once the payload was read. `pid` and
-    `started_at` are those of the child that runs at this moment, if any. `accompanied` says that
-    another test was measured on this host at the same time. `planned_seconds` is how long a test is
-    to take, None when only its end will tell. `gone` is set when the task has left
-    the registry.
+    `started_at` are those of the child that runs at this moment, if any; `last_child` is the pid
+    and the fate of the one before. `accompanied` says that another test was measured on this host
+    at the same time. `planned_seconds` is how long a test is to take, None when only its end will
+    tell. `gone` is set when the task has left the registry.
 
     What a client that streams its intervals has said so far: `bits_per_second` in the latest one,
     TCP `retransmits` since the start, and in `intervals` the rates of the latest ones.
@@ -57,6 +57,7 @@ class Entry:
     kind: Kind | None = None
     port: int = 0
     pid: int = 0
+    last_child: tuple[int, str] | None = None
     started_at: datetime | None = None
     accompanied: bool = False
     planned_seconds: float | None = None
@@ -85,8 +86,10 @@ class Entry:
             self.retransmits = (self.retransmits or 0) + retransmits
         self.intervals = [*self.intervals[1 - INTERVALS_KEPT :], bits_per_second]
 
-    def runs_nothing(self) -> None:
-        """Note that the child has ended."""
+    def runs_nothing(self, fate: str = "ended by itself") -> None:
+        """Note that the child has ended, and how."""
+        if self.pid:
+            self.last_child = (self.pid, fate)
         self.pid = 0
 
 

@@ -136,7 +136,7 @@ class _Server:
     def _end(self, grace: float) -> None:
         if not self._child.ended.is_set():
             self._child.stop(grace, self._entry.stop.hurry)
-        self._entry.runs_nothing()
+        self._entry.runs_nothing(self._child.fate)
 
     def _most_seconds(self) -> float | None:
         limits = (self._payload.max_seconds, self._bench.config.max_server_seconds)

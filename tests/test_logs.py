@@ -130,14 +130,6 @@ def test_a_log_file_that_cannot_be_opened_is_78(bench: Bench) -> None:
     assert line.startswith(f"agent-run: LOG_FILE {missing} cannot be opened: No such file")
 
 
-def test_a_setting_without_effect_is_named_at_the_start(bench: Bench) -> None:
-    agent = bench.agent(STATUS_ADDRESS="127.0.0.1:9201")
-    agent.wait_for(
-        "STATUS_ADDRESS is ignored: this version has no status page yet", level="warning"
-    )
-    agent.wait_for("registered")
-
-
 @pytest.mark.parametrize("url", ["http://manager.example:8000", "HTTP://192.0.2.1"])
 def test_plain_http_to_another_host_is_warned_about_once_at_the_start(
     bench: Bench, faulty: MakeManager, url: str
