@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -39,8 +40,10 @@ class AgentProcess:
         """Start `python -m agent` with these arguments and these variables in its environment."""
         self.lines: list[Any] = []
         self._said = Event()
+        # Tests that are killed leave no agent behind.
+        dying = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agent", *arguments],
+            [*dying, sys.executable, "-m", "agent", *arguments],
             cwd=cwd,
             env=environment(**variables),
             stdout=subprocess.PIPE,
@@ -173,8 +176,8 @@ def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
 def free_port() -> int:
     """A TCP port that nobody listens on at this moment, of both families.
 
-    It lies below those that the kernel gives to outgoing connections, and every process that
-    runs tests beside this one has its own thousand.
+    It lies below those that the kernel gives to outgoing connections, and a process that runs
+    tests beside this one hardly ever has the same thousand.
     """
     while True:
         port = next(_PORTS)
@@ -184,8 +187,7 @@ def free_port() -> int:
 
 
 def _ports() -> Iterator[int]:
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 10_000 + 1_000 * worker
+    first = 10_000 + 1_000 * (os.getpid() % 20)
     return itertools.cycle(range(first, first + 1_000))
 
 
