@@ -142,7 +142,17 @@ def test_a_stream_that_was_cut_short_is_no_success(
         assert len(json.loads(document)["intervals"]) == max(0, cut.count(b"\n") - 1)
 
 
-stray = st.sampled_from([b"", b"\n", b"WARNING: x\n", b'{"event":1}\n', b'{"event":"interval"}\n'])
+stray = st.sampled_from(
+    [
+        b"",
+        b"\n",
+        b"WARNING: x\n",
+        b'{"event":1}\n',
+        b'{"event":"interval"}\n',
+        b'{"event":"caf\xc3","data":1}\n',
+        b'{"event":"end","data":' + b"[" * 10**4 + b"]" * 10**4 + b"}\n",
+    ]
+)
 
 
 @settings(deadline=None)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
+from agent.client_output import Following
 from agent.dev.records import Task
 from agent.dev.store import Store
-from agent.process import FLOODED
+from agent.process import FLOODED, ChildProcess, Ending
 from agent.recovery import INTERRUPTED
 from agent.registry import INTERVALS_KEPT, TaskRegistry
-from tests.harness import Bench, free_port, iperf3_server, until
+from tests.harness import PATIENCE, Bench, free_port, iperf3_server, until
 from tests.iperf3.newer import newer_iperf3
 from tests.iperf3.recorded import paths, run
 from tests.posting import claimed
@@ -245,6 +246,19 @@ def test_a_disk_without_room_for_the_document_fails_the_test(
     finally:
         bench.close()
         subprocess.run(["umount", "--lazy", state], check=True)
+
+
+def test_each_interval_counts_once_and_what_is_omitted_for_no_total(tmp_path: Path) -> None:
+    """The child outlives its output, so that this is looked at twice."""
+    said = tmp_path / "said"
+    said.write_bytes(
+        run("3.22", "stream-tcp-omit").stdout.replace(b'"retransmits":0', b'"retransmits":7')
+    )
+    entry = TaskRegistry().enter(claimed(7))
+    argv = ["sh", "-c", 'cat "$0"; sleep 1.2', str(said)]
+    child = ChildProcess(argv, tmp_path / "7.1.stream", tmp_path / "7.1.err")
+    assert Following(entry, child, 1024**2).watch(PATIENCE) is Ending.ENDED
+    assert (len(entry.intervals), entry.retransmits) == (2, 7)
 
 
 def test_an_entry_holds_the_latest_intervals_of_its_latest_child() -> None:
