@@ -39,11 +39,12 @@ class Following:
         with self._child.output(self._read_up_to) as output:
             intervals, read = read_intervals(bytes(output[:LONGEST_LINE]))
         self._read_up_to += read
-        for interval in intervals:
-            # What is omitted is not in iperf3's own total either.
-            retransmits = None if interval.omitted else interval.retransmits
-            if interval.bits_per_second is not None:
-                self._entry.measured(interval.bits_per_second, retransmits)
+        rates = [each.bits_per_second for each in intervals if each.bits_per_second is not None]
+        # What is omitted is not in iperf3's own total either.
+        resent = [each.retransmits for each in intervals if not each.omitted]
+        counted = [count for count in resent if count is not None]
+        if rates:
+            self._entry.measured(rates, sum(counted) if counted else None)
 
 
 def written_document(state: StateDirectory, stdout: Path) -> Path:

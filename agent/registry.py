@@ -49,8 +49,8 @@ class Entry:
     at the same time. `planned_seconds` is how long a test is to take, None when only its end will
     tell. `gone` is set when the task has left the registry.
 
-    What a client that streams its intervals has said so far: `bits_per_second` in the latest one,
-    TCP `retransmits` since the start, and in `intervals` the rates of the latest ones.
+    What a client that streams its intervals has said so far: `bits_per_second` lately, TCP
+    `retransmits` since the start, and in `intervals` the rates of the latest ones.
     """
 
     claimed: Claimed
@@ -79,12 +79,15 @@ class Entry:
         self.bits_per_second = self.retransmits = None
         self.intervals = []
 
-    def measured(self, bits_per_second: float, retransmits: int | None) -> None:
-        """Note one more interval of the child: its rate, and the retransmits within it if known."""
-        self.bits_per_second = bits_per_second
+    def measured(self, rates: list[float], retransmits: int | None) -> None:
+        """Note the intervals since the last time: their rates, and their retransmits if known.
+
+        A test that is paced sends in bursts: of short intervals, only the mean is of use.
+        """
+        self.bits_per_second = sum(rates) / len(rates)
         if retransmits is not None:
             self.retransmits = (self.retransmits or 0) + retransmits
-        self.intervals = [*self.intervals[1 - INTERVALS_KEPT :], bits_per_second]
+        self.intervals = [*self.intervals, *rates][-INTERVALS_KEPT:]
 
     def runs_nothing(self, fate: str = "ended by itself") -> None:
         """Note that the child has ended, and how."""

@@ -74,8 +74,7 @@ class Refusal(Struct):
 class RunningRow(Struct, omit_defaults=True):
     """One row of the heartbeat's `running` list; `started_at` is UTC in ISO 8601.
 
-    `bits_per_second` in the latest interval and `retransmits` so far are known of a client that
-    streams them.
+    `bits_per_second` lately and `retransmits` so far are known of a client that streams them.
     """
 
     type: Literal["server", "client"]

@@ -259,17 +259,20 @@ def test_each_interval_counts_once_and_what_is_omitted_for_no_total(tmp_path: Pa
     child = ChildProcess(argv, tmp_path / "7.1.stream", tmp_path / "7.1.err")
     assert Following(entry, child, 1024**2).watch(PATIENCE) is Ending.ENDED
     assert (len(entry.intervals), entry.retransmits) == (2, 7)
+    assert entry.bits_per_second == sum(entry.intervals) / 2
 
 
 def test_an_entry_holds_the_latest_intervals_of_its_latest_child() -> None:
     registry = TaskRegistry()
     entry = registry.enter(claimed(7))
     entry.runs(1)
-    for number in range(INTERVALS_KEPT + 5):
-        entry.measured(float(number), 1 if number % 2 else None)
-    assert entry.intervals == [float(number) for number in range(5, INTERVALS_KEPT + 5)]
+    for number in range(INTERVALS_KEPT):
+        entry.measured([number, number + 0.5], 1 if number % 2 else None)
+    last = INTERVALS_KEPT - 1
+    assert len(entry.intervals) == INTERVALS_KEPT
+    assert entry.intervals[-3:] == [last - 0.5, last, last + 0.5]
     (row,) = registry.rows()
-    assert (row.bits_per_second, row.retransmits) == (INTERVALS_KEPT + 4.0, 302)
+    assert (row.bits_per_second, row.retransmits) == (last + 0.25, INTERVALS_KEPT // 2)
     entry.runs(2)
     (row,) = registry.rows()
     assert (row.bits_per_second, row.retransmits, entry.intervals) == (None, None, [])
