@@ -4,6 +4,7 @@ import secrets
 import signal
 import sys
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def fixture_life(
         key_file.chmod(0o600)
         secret = {"AGENT_KEY": "", "AGENT_KEY_FILE": str(key_file)}
     manager = faulty(lambda asked: passed_on(asked, bench.manager.url))
-    return Life(bench, manager, secret)
+    return Life(bench, manager, secret, f"127.0.0.1:{free_port()}")
 
 
 @dataclass
@@ -90,6 +91,17 @@ class Life:
     bench: Bench
     manager: FaultyManager
     secret: dict[str, str]
+    status: str
+
+    def pages(self) -> str:
+        """All that the agent shows of itself."""
+        shown = []
+        for path in ("/", "/livez", "/readyz", "/status", "/metrics"):
+            page = HTTPConnection(self.status)
+            page.request("GET", path)
+            shown.append(page.getresponse().read().decode())
+            page.close()
+        return "".join(shown)
 
     def agent(self) -> AgentProcess:
         """Agent a1 at debug level, with a log file and an iperf3 that records."""
@@ -105,6 +117,7 @@ class Life:
             LOG_FILE=str(directory / "agent.log"),
             HEARTBEAT_INTERVAL="0.2",
             SHUTDOWN_TIMEOUT="4",
+            STATUS_ADDRESS=self.status,
             **self.secret,
         )
         agent.wait_for("registered")
@@ -132,13 +145,16 @@ def test_the_key_stays_where_it_was_put_through_all_that_goes_wrong(
     assert bench.ended(bench.task("unheard_of")).status == "failed"
     cut_short = bench.task("iperf_client_run", port=port, **{**target, "time": 30})
     agent.wait_for("client started", task_id=cut_short.id)
+    pages = life.pages()
     agent.signal(signal.SIGKILL)
     agent.exit_code()
     again = life.agent()
     bench.store.update_agent(1, {"registration_key": "another"})
     again.wait_for("the Manager refuses the key; tests go on")
+    pages += life.pages()
     again.signal(signal.SIGTERM)
     assert again.exit_code() == 0
+    assert "<html" in pages and "# HELP" in pages and canary not in pages
     assert canary not in repr(agent.lines + again.lines)
     recorded = (bench.directory / "recorded").read_text()
     assert all(seen in recorded for seen in ("--version", "-s -p", "-c 127.0.0.1", "PATH="))
