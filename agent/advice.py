@@ -16,8 +16,8 @@ ADVICE = {
     " between the two.",
     "timed_out": "The test hung: its server froze, the network stopped passing packets, or the"
     " agent went away. Try again when both agents are online.",
-    "killed": "Something other than the agent ended iperf3: the host's log may name it, lack of"
-    " memory for instance.",
+    "killed": "A kill_all or a cancellation stops tests, and the message then says so. If it"
+    " names a signal, look in the host's log: lack of memory, for instance.",
     "interrupted": "The agent was told to stop the test, or was stopped itself: start it again.",
     "bad_output": "iperf3 wrote no result that can be used: check its installation and the"
     " agent's disk.",

@@ -90,11 +90,11 @@ def _to(test: Test) -> AnyResponse:
     return redirect(url_for("page.show", test=test.id, _anchor="result"), 303)
 
 
-def _document(test: Test | None, values: dict[str, Any], fault: Fault | None = None) -> Response:
-    """The page with this test in full, or the newest one, and the form filled in."""
+def _document(asked: Test | None, values: dict[str, Any], fault: Fault | None = None) -> Response:
+    """The page with the test that was asked for, else the newest, and the form filled in."""
     now = utc_now()
     tests = store().tests()
-    test = test or (tests[-1] if tests else None)
+    test = asked or (tests[-1] if tests else None)
     goes_on = any(under_way(store(), each) for each in tests)
     text = render_template(
         "page.html",
@@ -102,6 +102,7 @@ def _document(test: Test | None, values: dict[str, Any], fault: Fault | None = N
         tests=listed_tests(store(), now),
         shown=shown(store(), test, now) if test else None,
         values=values,
+        asked=asked,
         fault=fault,
         calls=CALLS,
         now=now,

@@ -79,7 +79,7 @@ def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
     """One test as the list shows it."""
     task = store.task(test.client_task_id)
     client, server = store.agent(test.client_agent_id), store.agent(test.server_agent_id)
-    status, phase = _state(task, store.task(test.server_task_id), client)
+    status, phase = _state(store, test, client)
     found = metrics.read(task.result)
     return TestRow(
         test=test,
@@ -106,14 +106,18 @@ def _kind(test: Test, task: Task) -> str:
     return f"{protocol}, {streams}, {test.time_seconds} s{way}"
 
 
-def _state(task: Task, server_task: Task, client: Agent) -> tuple[str, str]:
+def _state(store: Store, test: Test, client: Agent) -> tuple[str, str]:
     """The test's status, which is the client task's in all but one case, and words for it."""
+    task, server_task = store.task(test.client_task_id), store.task(test.server_task_id)
+    ended = store.exercise(test.exercise_id).ended_at
     if task.status == "pending":
         absent = "" if client.status == "online" else f", which is {client.status}"
         return task.status, f"waiting for {client.name}{absent}"
     if (task.status, server_task.status) == ("succeeded", "failed"):
         # Somebody else's server answered at that address and port.
         return "failed", "client succeeded, server failed"
+    if task.status == "failed" and task.finished_at and ended and ended < task.finished_at:
+        return task.status, "stopped"
     return task.status, PHASES.get(task.status, task.status)
 
 

@@ -1,0 +1,220 @@
+"""The dev Manager's page in a real Chromium, with two real agents."""
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from agent.dev.records import Report
+from agent.dev.store import Store
+from tests.browser import browser, complaints, contrast, overflow, requests_made
+from tests.harness import ROOT, Bench, until
+
+RECORDED = ROOT / "tests" / "iperf3" / "data" / "3.12"
+# As WCAG 2 asks for of text (AA).
+READABLE = 4.5
+TEXTS = ("h1", "header p", "label", "small", "td.online", ".succeeded", "button", "a", ".figure")
+
+
+@pytest.fixture(name="pair", scope="module")
+def fixture_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A dev Manager and its two agents at work, the same for all tests of this module."""
+    bench = Bench(Store(), tmp_path_factory.mktemp("pair"))
+    bench.manager.start()
+    try:
+        for number in (1, 2):
+            bench.agent(number=number, HEARTBEAT_INTERVAL="0.2").wait_for("registered")
+        yield bench
+    finally:
+        bench.close()
+
+
+def find(driver: Chrome, selector: str) -> WebElement:
+    """The one element of that CSS selector."""
+    (element,) = driver.find_elements("css selector", selector)
+    return element
+
+
+def press(driver: Chrome, *keys: str) -> None:
+    """Press keys, each of which goes to whatever has the focus by then."""
+    for key in keys:
+        driver.switch_to.active_element.send_keys(key)
+
+
+def status(driver: Chrome) -> str:
+    """What a screen reader is told of the test. The page may be on its way out: then nothing."""
+    return str(
+        driver.execute_script("return document.querySelector('[role=status]')?.innerText ?? ''")
+    )
+
+
+def all_ended(bench: Bench) -> bool:
+    """Whether no exercise goes on."""
+    return all(exercise.ended_at for exercise in bench.store.exercises())
+
+
+@pytest.fixture(name="finished")
+def fixture_finished(bench: Bench) -> Bench:
+    """A dev Manager with a finished test, 1, whose document a real iperf3 wrote, and no agents."""
+    store = bench.store
+    for number in (1, 2):
+        store.register(number, f"10.0.0.{number}", "Debian GNU/Linux 12 (bookworm)")
+    store.create_exercise("x")
+    new = store.add_test(1, 1, 2, 5201)
+    store.start_exercise(1)
+    document = msgspec.Raw((RECORDED / "tcp-unlimited.stdout").read_bytes())
+    for task in (new.server_task, new.client_task):
+        store.claim(task.agent_id)
+        store.report(task.agent_id, task.id, Report("succeeded", document))
+    bench.wait(lambda: all_ended(bench))
+    return bench
+
+
+@pytest.mark.slow
+def test_a_test_is_started_and_watched_by_the_keyboard_alone(pair: Bench) -> None:
+    with browser() as driver:
+        driver.get(pair.manager.url)
+        until(lambda: "a1" in find(driver, "#agents").text)
+        press(driver, Keys.TAB)
+        names = []
+        for keys in ("a2", "a1", "", "T", "2", "2", "5212"):
+            field = driver.switch_to.active_element
+            names.append(field.accessible_name)
+            if field.tag_name == "input":
+                field.send_keys(Keys.CONTROL, "a")
+            press(driver, keys, Keys.TAB)
+        assert names == ["Client", "Server", "Direction", "Protocol", "Streams", "Seconds", "Port"]
+        assert driver.switch_to.active_element.accessible_name == "Start"
+        press(driver, Keys.ENTER)
+
+        until(lambda: status(driver).startswith("running"))
+        bars = driver.find_elements("css selector", "progress")
+        assert {bar.aria_role for bar in bars} == {"progressbar"}
+        assert all(bar.accessible_name for bar in bars)
+        until(lambda: status(driver).startswith("succeeded"))
+        figure = find(driver, "#detail svg")
+        assert figure.accessible_name.startswith("Throughput over 2 s: at least ")
+        assert (find(driver, "path.curve").get_attribute("d") or "").count("L") >= 3
+        assert len(driver.find_elements("css selector", "#detail circle")) == 2
+        assert "sent by a2" in find(driver, "#detail").text
+        assert driver.title.startswith("Test ")
+
+        find(driver, "#readings summary").send_keys(Keys.ENTER)
+        assert "0.0 to 1.0" in find(driver, "#readings").text
+        assert complaints(driver) == []
+        assert {url.split("/")[2] for url in requests_made(driver)} == {
+            f"127.0.0.1:{pair.manager.port}"
+        }
+    client = pair.store.task(pair.store.tests()[-1].client_task_id)
+    assert (client.agent_id, client.payload["parallel"], client.payload["time"]) == (2, 2, 2)
+    pair.wait(lambda: all_ended(pair))
+
+
+@pytest.mark.slow
+def test_without_scripts_it_starts_a_test_and_shows_its_curve(pair: Bench) -> None:
+    pair.wait(lambda: all_ended(pair))
+    with browser(javascript=False) as driver:
+        driver.get(pair.manager.url)
+        for name, value in (("time_seconds", "1"), ("server_port", "5213")):
+            field = find(driver, f"[name={name}]")
+            field.clear()
+            field.send_keys(value)
+        find(driver, "form button").click()
+        until(lambda: status(driver).startswith("succeeded"))
+        assert find(driver, "path.curve").get_attribute("d")
+        assert find(driver, "footer noscript a").text == "Ask again"
+        assert complaints(driver) == []
+    pair.wait(lambda: all_ended(pair))
+
+
+@pytest.mark.slow
+def test_a_test_is_stopped(pair: Bench) -> None:
+    pair.wait(lambda: all_ended(pair))
+    with browser() as driver:
+        driver.get(pair.manager.url)
+        find(driver, "[name=server_port]").clear()
+        find(driver, "[name=server_port]").send_keys("5214")
+        find(driver, "form button").click()
+        until(lambda: status(driver).startswith("running"))
+        stop = find(driver, "#stop button")
+        stop.send_keys(Keys.ENTER)
+        until(lambda: status(driver).startswith("stopped"))
+        assert not driver.find_elements("css selector", "#stop button")
+    pair.wait(lambda: all_ended(pair))
+
+
+def test_what_the_reader_does_outlives_each_refresh(finished: Bench) -> None:
+    with browser() as driver:
+        driver.get(f"{finished.manager.url}/?test=1")
+        find(driver, "#readings summary").click()
+        seconds = find(driver, "[name=time_seconds]")
+        seconds.send_keys(Keys.CONTROL, "a")
+        seconds.send_keys("77")
+        find(driver, ".current a").send_keys(Keys.NULL)
+        finished.store.add_agent("late", "key-3")
+        finished.store.create_exercise("never started")
+        finished.store.add_test(2, 1, 2, 5299)
+        until(lambda: "never registered" in find(driver, "#client_agent_id").text)
+        until(lambda: "not started" in find(driver, "#tests").text)
+        assert driver.switch_to.active_element.get_attribute("id") == "test-1"
+        assert find(driver, "#client_agent_id").get_attribute("value") == "2"
+        assert find(driver, "#readings").get_attribute("open")
+        assert find(driver, "[name=time_seconds]").get_attribute("value") == "77"
+
+
+def test_a_fault_of_the_form_is_told(finished: Bench) -> None:
+    with browser() as driver:
+        driver.get(finished.manager.url)
+        driver.execute_script("document.querySelector('form').noValidate = true")
+        find(driver, "[name=server_port]").send_keys("0000", Keys.ENTER)
+        until(lambda: driver.title.startswith("Not started"))
+        field = driver.switch_to.active_element
+        assert (field.accessible_name, field.get_attribute("aria-invalid")) == ("Port", "true")
+        assert find(driver, "#fault").aria_role == "alert"
+        assert contrast(driver, "#fault") >= READABLE
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_can_be_read_in_both_schemes(finished: Bench, dark: bool) -> None:
+    with browser(dark=dark) as driver:
+        driver.get(f"{finished.manager.url}/?test=1")
+        ratios = {selector: contrast(driver, selector) for selector in TEXTS}
+        assert min(ratios.values()) >= READABLE, ratios
+        back = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert back == ("rgb(20, 23, 27)" if dark else "rgb(245, 246, 248)")
+
+
+@pytest.mark.parametrize("width", [360, 700, 1600])
+def test_nothing_sticks_out_at_any_width(finished: Bench, width: int) -> None:
+    with browser(width=width) as driver:
+        driver.get(finished.manager.url)
+        assert overflow(driver) == 0
+        finished.store.update_agent(1, {"name": "w" * 300})
+        finished.store.register(1, "2001:db8:1234:5678:9abc:def0:1234:5678", None)
+        driver.get(finished.manager.url)
+        assert overflow(driver) == 0
+
+
+def test_every_part_has_a_name_for_a_screen_reader(finished: Bench) -> None:
+    with browser() as driver:
+        driver.get(f"{finished.manager.url}/?test=1")
+        assert find(driver, "html").get_attribute("lang") == "en"
+        for selector in ("section", "input", "select", "button", "a", "svg", "table", "summary"):
+            for element in driver.find_elements("css selector", selector):
+                if element.is_displayed():
+                    assert element.accessible_name, element.get_attribute("outerHTML")
+        levels = [each.tag_name for each in driver.find_elements("css selector", "h1, h2, h3")]
+        assert levels == ["h1", "h2", "h2", "h2", "h2"]
+        assert len(driver.find_elements("css selector", "main")) == 1
+
+
+def test_it_says_when_the_manager_is_gone(bench: Bench) -> None:
+    with browser() as driver:
+        driver.get(bench.manager.url)
+        assert not find(driver, "#lost").is_displayed()
+        bench.manager.stop()
+        until(lambda: find(driver, "#lost").is_displayed())
+        assert "does not answer" in find(driver, "#lost").text
