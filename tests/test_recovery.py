@@ -128,8 +128,11 @@ def test_a_client_whose_document_is_complete_has_succeeded(former: Post) -> None
     assert "sum_received" in str(result.result["end"])
 
 
-def test_a_client_that_was_cut_short_has_failed_with_what_there_is(former: Post) -> None:
-    ran(former, took(former, 7), CUT_SHORT)
+@pytest.mark.parametrize("version", ["3.12", "3.22"])
+def test_a_client_that_was_cut_short_has_failed_with_what_there_is(
+    former: Post, version: str
+) -> None:
+    ran(former, took(former, 7), run(version, "client-term").stdout)
     result = only(former, 7)
     assert (result.status, result.stderr) == ("failed", INTERRUPTED)
     assert result.report["error_class"] == "interrupted"
