@@ -128,11 +128,14 @@ def test_a_client_whose_document_is_complete_has_succeeded(former: Post) -> None
     assert "sum_received" in str(result.result["end"])
 
 
-@pytest.mark.parametrize("version", ["3.12", "3.22"])
+@pytest.mark.parametrize(
+    ("version", "case"),
+    [("3.9", "client-of-server-term"), ("3.12", "client-term"), ("3.22", "client-term")],
+)
 def test_a_client_that_was_cut_short_has_failed_with_what_there_is(
-    former: Post, version: str
+    former: Post, version: str, case: str
 ) -> None:
-    ran(former, took(former, 7), run(version, "client-term").stdout)
+    ran(former, took(former, 7), run(version, case).stdout)
     result = only(former, 7)
     assert (result.status, result.stderr) == ("failed", INTERRUPTED)
     assert result.report["error_class"] == "interrupted"
