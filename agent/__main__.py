@@ -25,7 +25,17 @@ def main() -> None:
     except KeyboardInterrupt:
         # What a shell shows for a command that Ctrl-C ended.
         code = 128 + signal.SIGINT
+    _let_go_of_stdout()
     sys.exit(code)
+
+
+def _let_go_of_stdout() -> None:
+    """Write what is left; when its reader has gone, Python would print a traceback at the end."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fill_standard_descriptors() -> None:

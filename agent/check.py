@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import host
+import click
+import msgspec
+
+from agent import host, logs
 from agent.client import ManagerClient
 from agent.config import Config, Key
 from agent.errors import ManagerError, TaskError
@@ -22,7 +25,33 @@ class Finding:
     fault: str = ""
 
 
-def findings(config: Config) -> Iterator[Finding]:
+def check(config: Config, as_json: bool) -> set[str]:
+    """Print a line for each finding, as a JSON object or in words; returns the faults."""
+    logs.silence()
+    faults = set()
+    for finding in _findings(config):
+        if as_json:
+            line = msgspec.json.encode(
+                {
+                    "check": finding.what,
+                    "ok": not finding.fault,
+                    "message": finding.says,
+                    "fault": finding.fault or None,
+                }
+            ).decode()
+        else:
+            mark = (
+                click.style("not ok ", fg="red")
+                if finding.fault
+                else click.style("ok     ", fg="green")
+            )
+            line = f"{mark} {finding.what:16} {finding.says}"
+        click.echo(line, color=logs.in_colour())
+        faults.add(finding.fault)
+    return faults - {""}
+
+
+def _findings(config: Config) -> Iterator[Finding]:
     """Look at what the agent needs, one thing after the other."""
     yield Finding("configuration", f"agent {config.agent_name}, key is set")
     yield _state(config)

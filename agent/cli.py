@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -12,8 +11,9 @@ import structlog
 from gevent.event import Event
 
 from agent import __version__, config, logs
-from agent.check import findings
+from agent.check import check as check_all
 from agent.config import Config, Key
+from agent.env_file import EnvFile
 from agent.errors import (
     AgentError,
     AgentUnknown,
@@ -24,7 +24,7 @@ from agent.errors import (
 )
 from agent.host import is_loopback
 from agent.lifecycle import Agent
-from agent.options import GroupedCommand, SettingOption, load_env_file, seconds, setting_options
+from agent.options import GroupedCommand, origins, own_options, setting_options
 from agent.signals import StopSignals
 
 # The numbers are those of sysexits.h.
@@ -44,6 +44,10 @@ _EXITS: list[tuple[type[AgentError], int]] = [
     (ManagerUnavailable, EXIT_UNAVAILABLE),
 ]
 
+# What a command line would show to everybody on the host.
+_NO_FLAGS = ("--agent-key", "--agent-key-file", "--key")
+_KEY_GOES = "the registration key goes into AGENT_KEY or a file that AGENT_KEY_FILE names"
+
 log = structlog.get_logger()
 
 
@@ -54,6 +58,13 @@ def run(arguments: list[str]) -> int:
         return code
     except click.Abort as abort:  # which click makes of a KeyboardInterrupt
         raise KeyboardInterrupt from abort
+    except click.NoSuchOption as error:
+        if error.option_name in _NO_FLAGS:
+            words = f"No such option {error.option_name!r}: {_KEY_GOES}."
+            click.UsageError(words, error.ctx).show()
+        else:
+            error.show()
+        return EXIT_CONFIG
     except click.ClickException as error:
         error.show()
         return EXIT_CONFIG
@@ -63,7 +74,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _agent_run(
-    env_file: Mapping[str, str],
+    env_file: EnvFile,
     debug: bool,
     dev: bool,
     check: bool,
@@ -79,9 +90,14 @@ def _agent_run(
     settings = {name: value for name, value in given.items() if value}
     if debug:
         settings["log_level"] = "debug"
-    secrets: list[Mapping[str, str]] = [os.environ, env_file]
+    for slip in env_file.slips:
+        click.echo(f"agent-run: {slip}", err=True)
+    where = origins(click.get_current_context())
+    secrets: list[Mapping[str, str]] = [os.environ, env_file.values]
     if check:
-        return _check(config.read(settings, *secrets))
+        # Only JSON that was asked for: the setting's default is for the log.
+        as_json = settings.get("log_format", "").lower() == "json"
+        return _check(config.read(settings, *secrets, origins=where), as_json)
     with ExitStack() as stack:
         self_test = None
         if dev:
@@ -91,7 +107,8 @@ def _agent_run(
             demo, settings = stack.enter_context(demo_settings(settings))
             secrets = [{"AGENT_KEY": demo.key}]
             self_test = demo.self_test
-        return _run_agent(config.read(settings, *secrets), exit_after_idle, self_test)
+        checked = config.read(settings, *secrets, origins=where)
+        return _run_agent(checked, exit_after_idle, self_test)
 
 
 def _run_agent(
@@ -100,7 +117,7 @@ def _run_agent(
     key = Key(settings)
     signals = StopSignals()
     signals.install()
-    errand = partial(self_test, signals.drain) if self_test else None
+    errand = partial(_for_readers, self_test, signals) if self_test else None
     try:
         writer = logs.configure(
             settings.log_level, settings.log_format, settings.agent_name, key, settings.log_file
@@ -129,6 +146,15 @@ def _run_agent(
         signals.remove()
 
 
+def _for_readers(self_test: Callable[[Event], None], signals: StopSignals) -> None:
+    """The self-test; when nobody reads its words any more (`| head`), there is no more to do."""
+    try:
+        self_test(signals.drain)
+    except BrokenPipeError:
+        signals.name = "SIGPIPE"
+        signals.drain.set()
+
+
 def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Event], None] | None:
     if address is None:
         return None
@@ -138,14 +164,9 @@ def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Eve
     return StatusServer(agent.view(), address).run
 
 
-def _check(settings: Config) -> int:
-    """Print a line for each finding; 78 goes before 69."""
-    logs.silence()
-    faults = set()
-    for finding in findings(settings):
-        mark = "not ok" if finding.fault else "ok"
-        click.echo(f"{mark:7} {finding.what:16} {finding.says}")
-        faults.add(finding.fault)
+def _check(settings: Config, as_json: bool) -> int:
+    """The check's exit code: 78 goes before 69."""
+    faults = check_all(settings, as_json)
     if "settings" in faults:
         return EXIT_CONFIG
     return EXIT_UNAVAILABLE if "manager" in faults else EXIT_OK
@@ -156,34 +177,10 @@ def _show_faults(error: ConfigError) -> None:
         click.echo(f"agent-run: {fault}", err=True)
 
 
-def _own_options() -> list[click.Parameter]:
-    def option(*names: str, **attributes: Any) -> SettingOption:
-        return SettingOption(list(names), **attributes)
-
-    return [
-        option(
-            "--env-file",
-            metavar="FILE",
-            callback=load_env_file,
-            is_eager=True,
-            help="File of VARIABLE=value lines [.env].",
-        ),
-        option("--debug", is_flag=True, help="Log each request: --log-level debug."),
-        option("--dev", is_flag=True, help="Try it: with a Manager of its own, and a test."),
-        option("--check", is_flag=True, help="Say what is well and what is not."),
-        option(
-            "--exit-after-idle",
-            callback=seconds,
-            metavar="SECONDS",
-            help="End after so long without a task.",
-        ),
-    ]
-
-
 command = GroupedCommand(
     "agent-run",
     callback=_agent_run,
-    params=[*_own_options(), *setting_options()],
+    params=[*own_options(), *setting_options()],
     help=_agent_run.__doc__,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

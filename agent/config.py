@@ -11,6 +11,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from agent.values import Kind, Network
 
 PLACEHOLDER_KEY = "your-registration-key-here"
 CREDENTIAL = "agent-key"
+SECRETS = ("AGENT_KEY", "AGENT_KEY_FILE")
 KEY_ACCEPTED = "the registration key that the Manager gave this agent"
 
 log = structlog.get_logger()
@@ -222,11 +224,16 @@ def _in_words(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def read(given: Mapping[str, str], *secrets: Mapping[str, str]) -> Config:
+def read(
+    given: Mapping[str, str],
+    *secrets: Mapping[str, str],
+    origins: Mapping[str, str] = MappingProxyType({}),
+) -> Config:
     """Check the settings that were given by field name, and find the key.
 
     `secrets` are the variables to look for AGENT_KEY and AGENT_KEY_FILE in, the first that has
-    one of them first. Raises ConfigError with one fault for each wrong setting.
+    one of them first; `origins` says in words where a setting was given. Raises ConfigError with
+    one fault for each wrong setting.
     """
     checked: dict[str, Any] = {}
     faults: list[str] = []
@@ -236,7 +243,9 @@ def read(given: Mapping[str, str], *secrets: Mapping[str, str]) -> Config:
         try:
             checked[field.name] = kind.read(text) if text else None
         except ValueError:
-            faults.append(f"{field.metadata['variable']} is {text!r}: must be {kind.accepted}")
+            origin = f" ({origins[field.name]})" if field.name in origins else ""
+            wrong = f"{field.metadata['variable']} is {text!r}{origin}"
+            faults.append(f"{wrong}: must be {kind.accepted}")
     if bool(given.get("manager_cert_file")) != bool(given.get("manager_cert_key_file")):
         faults.append("MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE: give both or neither")
     try:

@@ -57,8 +57,6 @@ class Demo:
         else:
             last = FIRST_PORT + PORTS_TRIED - 1
             raise ConfigError(f"--dev found no free port from {FIRST_PORT} to {last}")
-        if port != FIRST_PORT:
-            click.echo(f"Port {FIRST_PORT} is taken: the dev Manager uses {port}.")
 
     def self_test(self, stopping: Event) -> None:
         """One TCP test through the ordinary tasks, with a progress bar and a summary.
@@ -110,6 +108,9 @@ def demo_settings(given: Mapping[str, str]) -> Iterator[tuple[Demo, dict[str, st
     """A demo, and the settings for an agent of its Manager, with a state directory for a while."""
     demo = Demo(given.get("agent_name") or "agent1")
     try:
+        if demo.manager.port != FIRST_PORT:
+            taken = f"Port {FIRST_PORT} is taken: the dev Manager uses {demo.manager.port}."
+            click.echo(taken, err=True)
         with TemporaryDirectory(prefix="iperf-agent-") as state:
             own = {"manager_url": demo.manager.url, "state_dir": state}
             own["status_address"] = given.get("status_address") or STATUS_ADDRESS

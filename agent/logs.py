@@ -43,6 +43,11 @@ def configure(
     return writer
 
 
+def in_colour() -> bool:
+    """Whether stdout is for colours: a terminal, of somebody who has not said NO_COLOR."""
+    return os.isatty(STDOUT) and not os.environ.get("NO_COLOR")
+
+
 def silence() -> None:
     """Log nothing: for a command that speaks for itself."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
@@ -80,7 +85,7 @@ def _without(key: str, value: Any) -> Any:
 def _renderer(style: str) -> Processor:
     if style == "console":
         return structlog.dev.ConsoleRenderer(
-            colors=os.isatty(STDOUT),
+            colors=in_colour(),
             event_key="message",
             exception_formatter=structlog.dev.plain_traceback,
         )

@@ -1,16 +1,20 @@
 """The command's options: one for each setting of `agent.config`, and help that groups them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
-from dotenv import dotenv_values
+from click.core import ParameterSource
 
-from agent import values
-from agent.config import settings
+from agent import env_file, values
+from agent.config import SECRETS, settings
+from agent.env_file import EnvFile
 
 DEFAULT_ENV_FILE = ".env"
 THIS_RUN = "This run"
+_Completion = Callable[[click.Context, click.Parameter, str], list[str]]
+# What the variables whose values are paths end with; a shell completes those.
+PATHS = ("_FILE", "_DIR", "_PATH")
 
 
 class SettingOption(click.Option):
@@ -32,18 +36,49 @@ class GroupedCommand(click.Command):
             if record:
                 group = getattr(parameter, "group", THIS_RUN)
                 groups.setdefault(group, []).append(record)
+        formatter.write_paragraph()
+        # Not as sections: the empty lines between them would take it off the screen.
         for group, records in groups.items():
-            with formatter.section(group):
-                formatter.write_dl(records, col_max=46)
+            formatter.write_heading(group)
+            formatter.indent()
+            formatter.write_dl(records, col_max=46)
+            formatter.dedent()
 
 
-def seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
+def _seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
     """The callback of an option that takes seconds; raises click.BadParameter."""
     kind = values.seconds(0, 86400)
     try:
         return None if given is None else float(kind.read(given))
     except ValueError as error:
         raise click.BadParameter(f"{given!r}: must be {kind.accepted}", ctx, parameter) from error
+
+
+def own_options() -> list[click.Parameter]:
+    """The options for one run, which have no variable."""
+
+    def option(*names: str, **attributes: Any) -> SettingOption:
+        return SettingOption(list(names), **attributes)
+
+    return [
+        option(
+            "--env-file",
+            metavar="FILE",
+            type=click.Path(),
+            callback=_load_env_file,
+            is_eager=True,
+            help="File of VARIABLE=value lines [.env].",
+        ),
+        option("--debug", is_flag=True, help="Log each request: --log-level debug."),
+        option("--dev", is_flag=True, help="Try it: with a Manager of its own, and a test."),
+        option("--check", is_flag=True, help="Say what is well and what is not."),
+        option(
+            "--exit-after-idle",
+            callback=_seconds,
+            metavar="SECONDS",
+            help="End after so long without a task.",
+        ),
+    ]
 
 
 def setting_options() -> list[click.Parameter]:
@@ -60,32 +95,55 @@ def setting_options() -> list[click.Parameter]:
                 metavar=data["variable"],
                 help=f"{data['about']}{default}",
                 group=data["group"],
+                type=click.Path() if data["variable"].endswith(PATHS) else click.STRING,
+                shell_complete=_one_of(data["kind"].words),
             )
         )
     return options
 
 
-def load_env_file(
-    ctx: click.Context, parameter: click.Parameter, given: str | None
-) -> Mapping[str, str]:
-    """Make the env file's lines the defaults of the options; return them all, secrets included.
+def origins(ctx: click.Context) -> dict[str, str]:
+    """Where each setting was given, in words, by field name."""
+    found = {}
+    for field in settings():
+        variable = field.metadata["variable"]
+        source = ctx.get_parameter_source(field.name)
+        if source is ParameterSource.COMMANDLINE:
+            found[field.name] = f"--{field.name.replace('_', '-')}"
+        elif source is ParameterSource.ENVIRONMENT:
+            found[field.name] = "in the environment"
+        elif source is ParameterSource.DEFAULT_MAP:
+            found[field.name] = ctx.params["env_file"].place(variable)
+    return found
+
+
+def _one_of(words: tuple[str, ...]) -> _Completion | None:
+    """What completes one of the words; None without words."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+        return [word for word in words if word.startswith(begun)]
+
+    return complete if words else None
+
+
+def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | None) -> EnvFile:
+    """Make the env file's lines the defaults of the options, and return it.
 
     Without the flag the file `.env` is read if there is one. Raises click.BadParameter when a
     file that was asked for is not there.
     """
+    variables = {field.metadata["variable"]: field.name for field in settings()}
     try:
-        with open(given or DEFAULT_ENV_FILE, encoding="utf-8") as file:
-            lines = dotenv_values(stream=file, interpolate=False)
+        file = env_file.read(given or DEFAULT_ENV_FILE, [*variables, *SECRETS])
     except FileNotFoundError as error:
         if given is None:
-            return {}
+            return EnvFile()
         raise click.BadParameter(f"{given} is not there", ctx, parameter) from error
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{given or DEFAULT_ENV_FILE}: {error}", ctx, parameter) from error
-    given_here = {name: value for name, value in lines.items() if value}
     ctx.default_map = {
-        field.name: given_here[field.metadata["variable"]]
-        for field in settings()
-        if field.metadata["variable"] in given_here
+        name: file.values[variable]
+        for variable, name in variables.items()
+        if variable in file.values
     }
-    return given_here
+    return file

@@ -20,10 +20,11 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of value: `accepted` ends the sentence "must be ..."."""
+    """One kind of value: `accepted` ends the sentence "must be ...". `words` are all there are."""
 
     accepted: str
     read: Callable[[str], Any]
+    words: tuple[str, ...] = ()
 
 
 def url() -> Kind:
@@ -59,7 +60,7 @@ def one_of(*choices: str) -> Kind:
             raise ValueError
         return text.lower()
 
-    return Kind(" or ".join(choices), read)
+    return Kind(" or ".join(choices), read, choices)
 
 
 def whole(low: int, high: int) -> Kind:

@@ -1,12 +1,20 @@
 """`agent-run --check`: what it says, its exit codes, and that it changes nothing."""
 
+import json
+import os
+import pty
+import sys
+from contextlib import suppress
 from pathlib import Path
 
+import gevent
 import pytest
+from gevent import subprocess
+from gevent.os import tp_read
 
-from tests.command import NO_MANAGER, Ended, run
+from tests.command import MODULE, NO_MANAGER, Ended, run
 from tests.faulty import raw_reply
-from tests.harness import Bench
+from tests.harness import PATIENCE, Bench, environment
 from tests.servers import MakeManager
 
 CANARY = "canary-77aa"
@@ -98,3 +106,44 @@ def test_a_log_file_that_can_be_made_is_well_and_is_not_made(bench: Bench) -> No
     assert ended.code == 0
     assert marks(ended)["log file"] == "ok"
     assert not path.exists()
+
+
+def on_a_terminal(directory: Path, **variables: str) -> set[bytes]:
+    """How the lines begin that a check prints on a terminal, up to what was looked at."""
+    ours, its = pty.openpty()
+    settings = {"MANAGER_URL": NO_MANAGER, "AGENT_KEY": CANARY, "STATE_DIR": str(directory)}
+    process = subprocess.Popen(
+        [sys.executable, *MODULE, "--check"],
+        cwd=directory,
+        env=environment(TERM="xterm", **settings, **variables),
+        stdin=its,
+        stdout=its,
+        stderr=its,
+    )
+    output = b""
+    with gevent.Timeout(PATIENCE), suppress(OSError):  # which is how its end is told
+        os.close(its)
+        while piece := tp_read(ours, 65536):
+            output += piece
+    os.close(ours)
+    process.wait()
+    return {line[: line.index(b"ok") + 2] for line in output.splitlines()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how a terminal ends is Linux's")
+def test_on_a_terminal_it_is_in_colour_unless_that_is_not_wanted(tmp_path: Path) -> None:
+    assert on_a_terminal(tmp_path) == {b"\x1b[32mok", b"\x1b[31mnot ok"}
+    assert on_a_terminal(tmp_path, NO_COLOR="1") == {b"ok", b"not ok"}
+
+
+def test_json_that_was_asked_for_is_one_object_a_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOG_FORMAT=JSON\n")
+    found = [json.loads(line) for line in check(tmp_path, NO_MANAGER).output.splitlines()]
+    assert [(line["check"], line["ok"], line["fault"]) for line in found] == [
+        ("configuration", True, None),
+        ("state directory", True, None),
+        ("iperf3", True, None),
+        ("address", True, None),
+        ("Manager", False, "manager"),
+    ]
+    assert "check MANAGER_URL" in found[-1]["message"]

@@ -1,5 +1,7 @@
 """The command itself: help, version, ways to call it, and what it refuses."""
 
+import json
+import re
 import shutil
 import signal
 import sys
@@ -10,13 +12,13 @@ import pytest
 from gevent import subprocess
 
 from agent import __version__, cli, config
-from tests.command import LAUNCHER, MODULE, run, run_program
+from tests.command import LAUNCHER, MODULE, Ended, run, run_program
 from tests.faulty import FaultyManager, Request, well
 from tests.harness import PATIENCE, ROOT, environment
 from tests.servers import MakeManager
 
 
-@pytest.mark.parametrize(("columns", "lines"), [(80, 60), (100, 55)])
+@pytest.mark.parametrize(("columns", "lines"), [(80, 50), (100, 48)])
 def test_the_help_fits_a_screen_and_names_every_variable(
     tmp_path: Path, columns: int, lines: int
 ) -> None:
@@ -60,7 +62,8 @@ def test_an_installed_agent_run_is_the_same(tmp_path: Path) -> None:
         (["--nope"], "No such option"),
         (["extra"], "unexpected extra argument"),
         (["--max-tasks"], "requires an argument"),
-        (["--agent-key", "x"], "No such option"),
+        (["--manager-ur", "x"], "Did you mean"),
+        (["--agent-key", "x"], "goes into AGENT_KEY or a file that AGENT_KEY_FILE names"),
     ],
 )
 def test_what_click_refuses_is_78(
@@ -77,6 +80,93 @@ def test_a_bad_idle_time_is_78(capfd: pytest.CaptureFixture[str], seconds: str) 
     assert cli.run(["--exit-after-idle", seconds]) == 78
     words = f"'--exit-after-idle': {seconds!r}: must be a number of seconds from 0 to 86400"
     assert words in capfd.readouterr().err
+
+
+def test_a_wrong_setting_is_named_with_the_place_where_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "my.env").write_text(
+        "# mine\n\n\nexport LOG_FORMAT=xml\nMAX_TASKS=7\nMAX_PARALLEL=-1\nAGENT_KEY=canary\n"
+    )
+    ended = run(
+        *("--env-file", "my.env", "--max-tasks", "many"),
+        cwd=tmp_path,
+        CLAIM_INTERVAL="slow",
+        MAX_PARALLEL="none",
+    )
+    assert (ended.code, ended.output) == (78, "")
+    assert ended.errors.splitlines() == [
+        "agent-run: LOG_FORMAT is 'xml' (my.env line 4): must be json or console",
+        "agent-run: CLAIM_INTERVAL is 'slow' (in the environment): must be a number of seconds"
+        " from 0.05 to 3600",
+        "agent-run: MAX_TASKS is 'many' (--max-tasks): must be a whole number from 1 to 100000",
+        "agent-run: MAX_PARALLEL is 'none' (in the environment): must be a whole number"
+        " from 1 to 128",
+    ]
+
+
+def test_slips_in_the_env_file_are_named_and_do_not_stop_the_agent(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "\nMANAGR_URL=http://canary\nmax_task=3\nAGENT_KEY=canary\nRegion=west\n=\n"
+        "EDITOR=vi\nLOG_LEVL=\n"
+    )
+    ended = run("--check", cwd=tmp_path, MANAGER_URL="http://127.0.0.1:1", STATE_DIR=str(tmp_path))
+    assert ended.code == 69
+    assert ended.errors.splitlines() == [
+        "agent-run: .env line 6 is ignored: it is not VARIABLE=value",
+        "agent-run: .env line 2: MANAGR_URL is ignored: did you mean MANAGER_URL?",
+        "agent-run: .env line 3: max_task is ignored: did you mean MAX_TASKS?",
+    ]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("words", "word", "found"),
+    [
+        ("agent-run --max-t", "--max-t", {"--max-tasks", "--max-test-seconds"}),
+        ("agent-run --log-level ", "", {"debug", "info", "warning", "error"}),
+        ("agent-run --log-format c", "c", {"console"}),
+    ],
+)
+def test_a_shell_completes_options_and_words(
+    tmp_path: Path, shell: str, words: str, word: str, found: set[str]
+) -> None:
+    current = word if shell == "fish" else str(len(words.split(" ")) - 1)
+    ended = run(
+        cwd=tmp_path,
+        _AGENT_RUN_COMPLETE=f"{shell}_complete",
+        COMP_WORDS=words,
+        COMP_CWORD=current,
+    )
+    assert (ended.code, ended.errors) == (0, "")
+    assert {line for line in re.split(r"[\n,\t]", ended.output)} >= found
+    assert "--dev" not in ended.output
+
+
+def test_a_shell_completes_paths_itself(tmp_path: Path) -> None:
+    words = {"COMP_WORDS": "agent-run --log-file ", "COMP_CWORD": "2"}
+    ended = run(cwd=tmp_path, _AGENT_RUN_COMPLETE="bash_complete", **words)
+    assert ended.output.split(",")[0] == "file"
+
+
+@pytest.mark.parametrize("argument", ["--help", "--check"])
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path, argument: str) -> None:
+    ended = unread(argument, cwd=tmp_path, AGENT_KEY="canary", STATE_DIR=str(tmp_path))
+    assert (ended.code, ended.errors) == (1, "")
+
+
+def test_a_demo_that_nobody_reads_any_more_ends_in_peace(tmp_path: Path) -> None:
+    log_file = tmp_path / "agent.log"
+    ended = unread("--dev", cwd=tmp_path, LOG_FILE=str(log_file), TMPDIR=str(tmp_path))
+    assert ended.code == 0
+    assert "Traceback" not in ended.errors and "Broken" not in ended.errors
+    said = [json.loads(line) for line in log_file.read_text().splitlines()]
+    assert [line["why"] for line in said if line["message"] == "agent stops"] == ["SIGPIPE"]
+
+
+def unread(argument: str, cwd: Path, **variables: str) -> Ended:
+    """Run the command with a stdout whose reader has gone."""
+    line = f"{{ {sys.executable} -m agent {argument}; echo $? >code; }} | true"
+    ended = run_program("sh", "-c", line, cwd=cwd, **variables)
+    return Ended(int((cwd / "code").read_text()), ended.output, ended.errors)
 
 
 class Interrupted:

@@ -41,7 +41,10 @@ def test_the_command_names_every_fault_on_a_line_of_its_own(tmp_path: Path) -> N
     wrong = {variable: text for variable, text, _ in FAULTS}
     ended = run(cwd=tmp_path, **wrong)
     assert ended.code == 78
-    faults = [f"{variable} is {text!r}: must be {accepted}" for variable, text, accepted in FAULTS]
+    faults = [
+        f"{variable} is {text!r} (in the environment): must be {accepted}"
+        for variable, text, accepted in FAULTS
+    ]
     missing = [line for line in ended.errors.splitlines() if "AGENT_KEY is not set" in line]
     lines = [f"agent-run: {fault}" for fault in faults]
     assert sorted(ended.errors.splitlines()) == sorted(lines + missing)
