@@ -13,7 +13,7 @@ from agent.dev.store import Store
 from tests.browser import browser, complaints, contrast, overflow, requests_made
 from tests.harness import ROOT, Bench, until
 
-RECORDED = ROOT / "tests" / "iperf3" / "data" / "3.12"
+DOCUMENT = (ROOT / "tests/iperf3/data/3.12/tcp-unlimited.stdout").read_bytes()
 # As WCAG 2 asks for of text (AA).
 READABLE = 4.5
 TEXTS = ("h1", "header p", "label", "small", "td.online", ".succeeded", "button", "a", ".figure")
@@ -65,10 +65,9 @@ def fixture_finished(bench: Bench) -> Bench:
     store.create_exercise("x")
     new = store.add_test(1, 1, 2, 5201)
     store.start_exercise(1)
-    document = msgspec.Raw((RECORDED / "tcp-unlimited.stdout").read_bytes())
     for task in (new.server_task, new.client_task):
         store.claim(task.agent_id)
-        store.report(task.agent_id, task.id, Report("succeeded", document))
+        store.report(task.agent_id, task.id, Report("succeeded", msgspec.Raw(DOCUMENT)))
     bench.wait(lambda: all_ended(bench))
     return bench
 
@@ -154,11 +153,14 @@ def test_what_the_reader_does_outlives_each_refresh(finished: Bench) -> None:
         seconds.send_keys(Keys.CONTROL, "a")
         seconds.send_keys("77")
         find(driver, ".current a").send_keys(Keys.NULL)
+        remark = msgspec.Raw(b'{"agent": {"warnings": ["Mind this."]}, ' + DOCUMENT[1:])
+        finished.store.task(2).result = remark
         finished.store.add_agent("late", "key-3")
         finished.store.create_exercise("never started")
         finished.store.add_test(2, 1, 2, 5299)
         until(lambda: "never registered" in find(driver, "#client_agent_id").text)
         until(lambda: "not started" in find(driver, "#tests").text)
+        until(lambda: "Mind this." in find(driver, "#detail").text)
         assert driver.switch_to.active_element.get_attribute("id") == "test-1"
         assert find(driver, "#client_agent_id").get_attribute("value") == "2"
         assert find(driver, "#readings").get_attribute("open")
