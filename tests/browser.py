@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import pytest
@@ -37,15 +38,18 @@ def browser(
     Chromium is not installed, and fails it in CI.
     """
     _check_installed()
-    driver = Chrome(_options(javascript), ChromeService(shutil.which(DRIVER)))
-    try:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        yield driver
-    finally:
-        driver.quit()
+    # Chromium leaves files behind in its temporary directory.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        own = ChromeService(shutil.which(DRIVER), env={**os.environ, "TMPDIR": directory})
+        driver = Chrome(_options(javascript), own)
+        try:
+            metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+            yield driver
+        finally:
+            driver.quit()
 
 
 def complaints(driver: Chrome) -> list[str]:
