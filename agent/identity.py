@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+from select import POLLIN
 
 import msgspec
-from gevent.select import select
+from gevent.select import poll
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Field 22 of /proc/PID/stat (proc(5)), counted from the state, the first one behind the name.
@@ -89,4 +90,7 @@ def _stopped(pidfd: int, grace: float) -> bool:
 
 def _gone(pidfd: int, seconds: float | None) -> bool:
     """Wait until the process has ended; a zombie has, whoever may reap it."""
-    return bool(select([pidfd], [], [], seconds)[0])
+    # Not select(): it takes no descriptor above 1023.
+    waiting = poll()
+    waiting.register(pidfd, POLLIN)
+    return bool(waiting.poll(None if seconds is None else seconds * 1000))

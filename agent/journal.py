@@ -98,7 +98,7 @@ class Journal:
     def claimed(self, claimed: Claimed) -> None:
         """Note a task, and with it that the next claim has a new key."""
         self.claim_key = str(uuid.uuid4())
-        self._tasks[claimed.key] = record = TaskRecord(claimed)
+        self._tasks[claimed.key] = record = TaskRecord(claimed.on_disk)
         self._append(_Line(key=self.claim_key, task=record))
 
     def obtained_nothing_new(self) -> None:

@@ -15,9 +15,8 @@ from agent.errors import RecordDamaged
 def frame(payload: bytes) -> bytes:
     """One line: the CRC-32 of the payload in eight hexadecimal digits, a blank, the payload.
 
-    The payload is JSON, in which a line break is a blank: what the Manager sent may have some.
+    The payload must have no line break, as the JSON that we write has none.
     """
-    payload = payload.replace(b"\n", b" ").replace(b"\r", b" ")
     return b"%08x %b\n" % (zlib.crc32(payload), payload)
 
 

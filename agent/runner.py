@@ -86,6 +86,8 @@ class TaskRunner:
             known = ", ".join(TASK_TYPES)
             words = f"unknown task type {task_type!r}: this agent runs {known}"
             raise TaskError("unsupported", words)
+        if entry.task.unreadable:
+            raise TaskError("bad_payload", entry.task.unreadable)
         if self._bench.state.trouble:
             words = f"this agent's state directory {self._bench.state.path} cannot be written"
             advice = "mend that, and it takes tests again by itself"

@@ -55,7 +55,7 @@ class Spool:
 
     def parcel(self, claimed: Claimed, outcome: Outcome, idempotency_key: str) -> Parcel:
         """A parcel that is not on the disk yet."""
-        return Parcel(next(self._numbers), claimed, outcome, idempotency_key)
+        return Parcel(next(self._numbers), claimed.on_disk, outcome, idempotency_key)
 
     def load(self) -> list[Parcel]:
         """The parcels that a former life left, the oldest first; the damaged are set aside.

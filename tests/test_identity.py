@@ -135,3 +135,17 @@ def test_other_greenlets_go_on_while_a_process_takes_its_time(orphan: Orphan) ->
 def state_of(pid: int) -> str:
     """The state of a process, as one letter."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_an_agent_with_many_descriptors_open_still_stops_its_former_child() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        identity = identify(child.pid)
+        assert identity
+        many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+        try:
+            assert stop_former(identity, 1)
+        finally:
+            child.kill()
+            for descriptor in many:
+                os.close(descriptor)
+    assert child.returncode == -signal.SIGTERM

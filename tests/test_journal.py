@@ -82,17 +82,6 @@ def test_a_new_journal_keeps_its_first_key_over_a_restart(state: StateDirectory)
     assert Journal(state).claim_key == first.claim_key
 
 
-def test_line_breaks_of_the_managers_json_are_no_lines_of_the_journal(
-    state: StateDirectory,
-) -> None:
-    claim(Journal(state), 7, b'{\r\n  "port":\n 5201,\r"server_ip": "a\\nb"}')
-    with capture_logs() as logs:
-        (record,) = Journal(state).unsettled()
-    assert not logs
-    payload = msgspec.json.decode(record.claimed.task.payload)
-    assert payload == {"port": 5201, "server_ip": "a\nb"}
-
-
 def test_a_settled_task_and_an_unknown_one_have_no_child_and_no_report(
     state: StateDirectory,
 ) -> None:

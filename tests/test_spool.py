@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from agent.errors import StateUnusable
 from agent.spool import ANSWER_KEPT, Parcel, Spool
 from agent.state import StateDirectory
-from agent.wire import Outcome, Report, Task
+from agent.wire import Outcome, Report
 from tests.posting import LIFE, claimed, with_document
 
 CONTENT = b'stray text\n{"end":{"sum":1}}\nmore'
@@ -76,15 +76,6 @@ def test_the_directory_may_be_moved_between_two_lives(tmp_path: Path) -> None:
     (parcel,) = Spool(StateDirectory(tmp_path / "there", 1024**3)).load()
     assert parcel.outcome.document
     assert parcel.outcome.document.path == str(tmp_path / "there" / "outbox" / DOCUMENT)
-
-
-def test_a_payload_with_line_breaks_is_one_record(state: StateDirectory) -> None:
-    spool = Spool(state)
-    task = Task(7, "iperf_client_run", msgspec.Raw(b'{\r\n"port": 5201\n}'))
-    parcel = spool.parcel(msgspec.structs.replace(claimed(7), task=task), PLAIN, "key")
-    spool.save(parcel)
-    (loaded,) = Spool(state).load()
-    assert msgspec.json.decode(loaded.claimed.task.payload) == {"port": 5201}
 
 
 def test_a_crash_after_the_document_was_linked_leaves_it_with_the_child(

@@ -22,6 +22,11 @@ STARTED_DEADLINE = 10.0
 RESULT_STALL = 30.0
 LONG_POLL_WAIT = 20
 
+# How the answer to a claim begins: the task's id, which has 64 bits, and its type.
+_TASK_HEAD = re.compile(
+    rb'\s*{\s*"task"\s*:\s*{\s*"id"\s*:\s*(\d{1,19})\s*,\s*"type"\s*:\s*"([\w-]{1,64})"'
+)
+
 _Answer = TypeVar("_Answer")
 
 
@@ -57,12 +62,20 @@ class ManagerClient:
         return self._post("heartbeat", body, wire.HeartbeatAnswer, HEARTBEAT_DEADLINE)
 
     def claim(self, idempotency_key: str) -> Claim:
-        """Ask for the oldest pending task; a Manager that can holds the call for one."""
+        """Ask for the oldest pending task; a Manager that can holds the call for one.
+
+        Of an answer that is too large, too deep or no text, the beginning has to do: a task that
+        was handed out and left alone would come again at each replay, and no other ever.
+        """
         prefer = {"Prefer": f"wait={LONG_POLL_WAIT}"}
         deadline = CLAIM_DEADLINE + LONG_POLL_WAIT
         answer = self._send("tasks/claim", b"{}", deadline, idempotency_key, prefer)
         held = answer.headers.get("Preference-Applied", "").startswith("wait")
-        return Claim(self._decode("tasks/claim", answer, wire.ClaimAnswer).task, held)
+        try:
+            task = self._decode("tasks/claim", answer, wire.ClaimAnswer).task
+        except ManagerUnavailable as error:
+            task = _unreadable_task(answer.content, error)
+        return Claim(task, held)
 
     def started(self, task_id: int, pid: int, idempotency_key: str) -> None:
         """Say that a task's process runs."""
@@ -125,3 +138,11 @@ class ManagerClient:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.failures += 1
             raise ManagerUnavailable(f"{call}: the answer is not the Manager's: {error}") from error
+
+
+def _unreadable_task(content: bytes, error: ManagerUnavailable) -> wire.Task:
+    """The task that the answer begins with, without its payload; raises the error without one."""
+    head = _TASK_HEAD.match(content)
+    if head is None:
+        raise error
+    return wire.Task(int(head[1]), head[2].decode(), unreadable=str(error))

@@ -1,5 +1,6 @@
 """One HTTP request under one deadline, over a connection that is known to be fresh."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from agent.metrics import Metrics
 # uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
 MAX_IDLE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1024**2
+# Debian and its like, then Red Hat and its like. certifi's file lacks what a company has added.
+SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
 log = structlog.get_logger()
 
@@ -77,7 +80,9 @@ class Transport:
             self._metrics.called(path.rpartition("/")[2], status, seconds)
             log.debug("request", path=path, status=status, milliseconds=round(seconds * 1000, 1))
         if status != 200:
-            raise refusal(path, status, answer.content, answer.headers)
+            # The answer may repeat the key, and that to a result is kept on the disk.
+            content = answer.content.replace(self._access.key().encode(), b"[hidden]")
+            raise refusal(path, status, content, answer.headers)
         return answer
 
     def _within(
@@ -127,7 +132,7 @@ class Transport:
         session.trust_env = False
         if not is_loopback(self._access.url):
             session.proxies = get_environ_proxies(self._access.url)
-        session.verify = self._access.ca_file or True
+        session.verify = self._access.ca_file or _system_cas()
         session.cert = self._access.certificate
         session.headers["User-Agent"] = f"iperf-agent/{__version__}"
         return session
@@ -155,6 +160,11 @@ class _Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None: not even looked at, as requests raises ValueError for what is no URL."""
+
+
+def _system_cas() -> str | bool:
+    """The CAs that this host trusts; those of certifi, by True, where it has none."""
+    return next(filter(os.path.exists, SYSTEM_CAS), True)
 
 
 def _read(response: requests.Response) -> tuple[bytes, bool]:

@@ -1,5 +1,6 @@
 """Whose task it is: the Manager's life that handed it out, and the claim that obtained it."""
 
+import msgspec
 from msgspec import Struct
 
 from agent.wire.messages import AgentRecord, Task
@@ -29,3 +30,9 @@ class Claimed(Struct, frozen=True):
     task: Task
     life: Life
     key: str
+
+    @property
+    def on_disk(self) -> "Claimed":
+        """What another life of the agent needs: not the payload, which may be large or hostile."""
+        bare = msgspec.structs.replace(self.task, payload=msgspec.Raw(b"{}"))
+        return msgspec.structs.replace(self, task=bare)

@@ -10,12 +10,14 @@ class Task(Struct, frozen=True):
     """One task as it was claimed. `payload` is the undecoded JSON of its parameters.
 
     `status` is `accepted`, but for a claim that is replayed after its task has ended.
+    `unreadable` says why the payload is none: the task fails with that.
     """
 
     id: int
     type: str
     payload: msgspec.Raw = msgspec.Raw(b"{}")
     status: str = "accepted"
+    unreadable: str = ""
 
 
 class AgentRecord(Struct):

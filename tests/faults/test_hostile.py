@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.command import stand_in
 from tests.faults.hostile import CLIENT, SERVER, TASKS, Task
-from tests.faulty import FaultyManager, Request, raw_reply, reply, well
+from tests.faulty import Request, raw_reply, reply, well
 from tests.harness import is_running, until
 from tests.lone_agent import lone_agent
+from tests.servers import MakeManager
 
 HOW_MANY = 10_000
 # A client's run ends at once and well, a server's without having listened.
@@ -73,6 +74,12 @@ class Handing:
         self._waiting = iter(answers.values())
         self._by_key: dict[str, bytes] = {}
         self.results: dict[int, dict[str, Any]] = {}
+        self.takes_results = True
+
+    @property
+    def handed_out(self) -> int:
+        """How many claims with a new key there were."""
+        return len(self._by_key)
 
     def __call__(self, request: Request) -> bytes:
         """What it answers."""
@@ -81,6 +88,8 @@ class Handing:
             if key not in self._by_key:
                 self._by_key[key] = next(self._waiting, reply({"task": None}))
             return self._by_key[key]
+        if request.call == "result" and not self.takes_results:
+            return reply({}, 503)
         if request.call == "result":
             self.results[int(request.path.split("/")[-2])] = request.json()
         return well(request)
@@ -125,14 +134,14 @@ def assert_reported(task: Task, result: dict[str, Any]) -> None:
 
 @pytest.mark.timeout(300)
 def test_of_ten_thousand_hostile_tasks_none_becomes_an_option_and_each_has_its_result(
-    faulty: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    faulty: MakeManager, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tasks = {id_of(number): task for number, task in enumerate(made(HOW_MANY))}
     assert len(tasks) == HOW_MANY
     # It ends those that wait for their time.
     tasks[HOW_MANY * 10] = Task('"kill_all"', "{}")
     handing = Handing({number: claim_answer(number, task) for number, task in tasks.items()})
-    manager: FaultyManager = faulty(handing)
+    manager = faulty(handing)
     argv = tmp_path / "argv"
     argv.mkdir()
     recorder = stand_in(tmp_path / "iperf3", RECORDING % argv)
@@ -158,3 +167,55 @@ def test_of_ten_thousand_hostile_tasks_none_becomes_an_option_and_each_has_its_r
     with capsys.disabled():
         classes = Counter(report.get("error_class", "succeeded") for report in reports)
         print(f"\n{HOW_MANY} hostile tasks, {len(runs)} of them reached iperf3: {dict(classes)}")
+
+
+UNREADABLE = [
+    pytest.param("[" * 100_000 + "]" * 100_000, id="100,000 brackets"),
+    pytest.param('{"a":' * 2_000 + "0" + "}" * 2_000, id="2,000 objects"),
+    pytest.param('{"server_ip": "\\ud800", "port": 1}', id="half a surrogate pair"),
+    pytest.param(f'{{"server_ip": "{"a" * 2 * 1024**2}", "port": 1}}', id="2 MiB"),
+]
+
+
+@pytest.mark.parametrize("payload", UNREADABLE)
+def test_a_task_that_cannot_be_read_as_a_whole_fails_and_holds_up_no_other(
+    faulty: MakeManager, tmp_path: Path, payload: str
+) -> None:
+    handing = Handing(
+        {
+            7: claim_answer(7, Task(f'"{CLIENT}"', payload)),
+            8: claim_answer(8, Task('"kill_all"', payload)),
+            9: claim_answer(9, Task('"unheard_of"', "{}")),
+        }
+    )
+    manager = faulty(handing)
+    with lone_agent(manager.url, tmp_path):
+        manager.wait_for(lambda: len(handing.results) == 3)
+    assert handing.results[7]["result"]["agent"]["error_class"] == "bad_payload"
+    assert handing.results[7]["stderr"]
+    assert handing.results[8]["status"] == "succeeded"
+
+
+def test_hostile_tasks_in_the_state_directory_do_not_stop_the_next_life(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    """Some wait for their time and stand in the journal, the results of others on the disk."""
+    hostile = ['"\udcff"', "1e999", "9" * 5000, "[\n1,\r\n2]", '"\\u0000\\u2028"']
+    hostile += ["[" * depth + "]" * depth for depth in range(980, 1000)]
+    waiting = '{"server_ip": "127.0.0.1", "port": 1, "client_delay_seconds": 3600, "x": %s}'
+    payloads = [waiting % value for value in hostile] + [
+        '{"port": %s}' % value for value in hostile
+    ]
+    tasks = {number: Task(f'"{CLIENT}"', payload) for number, payload in enumerate(payloads)}
+    handing = Handing({number: claim_answer(number, task) for number, task in tasks.items()})
+    handing.takes_results = False
+    manager = faulty(handing)
+    with lone_agent(manager.url, tmp_path) as agent:
+        manager.wait_for(lambda: handing.handed_out == len(tasks))
+        agent.signal(signal.SIGKILL)
+        agent.exit_code()
+    handing.takes_results = True
+    with lone_agent(manager.url, tmp_path):
+        manager.wait_for(lambda: len(handing.results) == len(tasks))
+    for number, task in tasks.items():
+        assert_reported(task, handing.results[number])
