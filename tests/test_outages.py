@@ -27,6 +27,7 @@ def test_a_test_goes_on_without_the_manager_and_is_reported_when_it_is_back(benc
     assert bench.ended(client).status == "succeeded", client.error
     assert bench.result(client)["end"]["sum_sent"]["bytes"] > 0
     agent.wait_for("the Manager is back")
+    assert "task_id" not in agent.wait_for("results are delivered again")
     assert bench.ended(bench.task("kill_all")).status == "succeeded", "claims go on too"
 
 

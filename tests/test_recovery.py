@@ -6,6 +6,7 @@ from pathlib import Path
 import gevent
 import pytest
 from gevent import subprocess
+from structlog.testing import capture_logs
 
 from agent import outbox as outbox_room
 from agent.identity import identify
@@ -228,11 +229,13 @@ def test_a_crash_between_the_settlement_and_the_removal_sends_the_same_once_more
 
 def test_a_child_that_still_runs_is_stopped_before_its_output_is_read(former: Post) -> None:
     task = took(former, 7)
-    with subprocess.Popen(["sleep", "60"]) as child:
+    with capture_logs() as logs, subprocess.Popen(["sleep", "60"]) as child:
         ran(former, task, CUT_SHORT, child.pid)
         assert only(former, 7).status == "failed"
         with gevent.Timeout(5):
             assert child.wait() == -15
+    (said,) = [line for line in logs if line.get("pid") == child.pid]
+    assert said["task_id"] == 7
 
 
 def test_a_large_result_waits_while_a_client_test_runs(
