@@ -10,6 +10,7 @@ from gevent.event import Event
 from agent import __version__, systemd
 from agent.client import Access, ManagerClient
 from agent.config import Config, Key, changed
+from agent.delivery import Delivery
 from agent.errors import ManagerRefused, TaskError
 from agent.journal import Journal
 from agent.loops import claim_loop, heartbeat_loop
@@ -67,15 +68,15 @@ class Agent:
         self._client = ManagerClient(manager_access(config, key), metrics)
         self._registry = TaskRegistry()
         self._registration = Registration(config, self._client, self._leave_all)
-        self._outbox = Outbox(
+        delivery = Delivery(
             self._client,
             self._registration,
             self._journal,
             self._spool,
             self._registry,
             config.max_result_bytes,
-            self._nursery.spawn,
         )
+        self._outbox = Outbox(delivery, self._registration, self._spool, self._nursery.spawn)
         self._bench = Workbench(
             config, self._registry, self._outbox, self._journal, self._state, metrics
         )

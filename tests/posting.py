@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agent import config
 from agent.client import ManagerClient
+from agent.delivery import Delivery
 from agent.journal import Journal
 from agent.nursery import Nursery
 from agent.outbox import Outbox
@@ -73,9 +74,9 @@ def post_to(
     registration.confirm()
     state = StateDirectory(directory, 1024**3)
     journal = Journal(state)
-    outbox = Outbox(
-        client, registration, journal, Spool(state), registry, max_result_bytes, nursery.spawn
-    )
+    spool = Spool(state)
+    delivery = Delivery(client, registration, journal, spool, registry, max_result_bytes)
+    outbox = Outbox(delivery, registration, spool, nursery.spawn)
     if start:
         outbox.start()
     return Post(manager, client, nursery, registration, state, journal, registry, outbox)

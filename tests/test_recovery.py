@@ -8,7 +8,9 @@ import pytest
 from gevent import subprocess
 from structlog.testing import capture_logs
 
+from agent import delivery as delivery_room
 from agent import outbox as outbox_room
+from agent.delivery import Delivery
 from agent.identity import identify
 from agent.iperf3.documents import find_documents
 from agent.journal import ChildRecord, Journal
@@ -70,9 +72,8 @@ def ran(former: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> N
 def next_life(former: Post, grace: float = 1) -> Post:
     """The rooms of the agent that starts again over the same directory, recovered and started."""
     journal, spool, registry = Journal(former.state), Spool(former.state), TaskRegistry()
-    outbox = Outbox(
-        former.client, former.registration, journal, spool, registry, 64 << 20, former.nursery.spawn
-    )
+    delivery = Delivery(former.client, former.registration, journal, spool, registry, 64 << 20)
+    outbox = Outbox(delivery, former.registration, spool, former.nursery.spawn)
     recover(former.state, journal, spool, outbox, grace)
     outbox.start()
     return Post(
@@ -241,7 +242,7 @@ def test_a_child_that_still_runs_is_stopped_before_its_output_is_read(former: Po
 def test_a_large_result_waits_while_a_client_test_runs(
     former: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_room, "LARGE_RESULT", 1000)
+    monkeypatch.setattr(delivery_room, "LARGE_RESULT", 1000)
     monkeypatch.setattr(outbox_room, "LARGE_RESULT_LOOK", 0.02)
     registry, outbox = former.registry, former.outbox
     outbox.start()
@@ -261,9 +262,9 @@ def test_a_large_result_waits_while_a_client_test_runs(
 def test_a_large_result_waits_no_longer_than_a_while(
     former: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_room, "LARGE_RESULT", 1000)
+    monkeypatch.setattr(delivery_room, "LARGE_RESULT", 1000)
     monkeypatch.setattr(outbox_room, "LARGE_RESULT_LOOK", 0.02)
-    monkeypatch.setattr(outbox_room, "LARGE_RESULT_WAITS", 0.5)
+    monkeypatch.setattr(delivery_room, "LARGE_RESULT_WAITS", 0.5)
     former.outbox.start()
     former.registry.enter(claimed(1)).runs(77)
     former.put(7, with_document(former.state.children / "7.json", WHOLE.strip()))
@@ -274,7 +275,7 @@ def test_a_large_result_waits_no_longer_than_a_while(
 def test_a_large_result_does_not_wait_when_the_agent_ends(
     former: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_room, "LARGE_RESULT", 1000)
+    monkeypatch.setattr(delivery_room, "LARGE_RESULT", 1000)
     former.outbox.start()
     former.registry.enter(claimed(1)).runs(77)
     former.put(7, with_document(former.state.children / "7.json", WHOLE.strip()))

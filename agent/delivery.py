@@ -1,0 +1,159 @@
+"""One attempt to bring one message to the Manager, and what its answer means for the message."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+import structlog
+
+from agent.client import ManagerClient
+from agent.envelope import LEFT_OUT, SMALLEST, fitting
+from agent.errors import ResultTooLarge, StateUnusable, TaskRefused
+from agent.journal import Journal
+from agent.registration import Registration
+from agent.registry import TaskRegistry
+from agent.spool import Parcel, Spool
+from agent.wire import Claimed, Outcome
+
+# A result of more bytes waits for the tests of this host to end, but not for longer than this.
+LARGE_RESULT = 1024**2
+LARGE_RESULT_WAITS = 60.0
+
+log = structlog.get_logger()
+
+
+@dataclass(eq=False)
+class Message:
+    """Either `started` (a pid) or an outcome in its parcel, and how small it has to be."""
+
+    claimed: Claimed
+    pid: int = 0
+    parcel: Parcel | None = None
+    level: int = 0
+    born: float = field(default_factory=time.monotonic)
+    idempotency_key: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+class Delivery:
+    """Sends messages and settles them. `registry` is told which tasks were canceled."""
+
+    def __init__(
+        self,
+        client: ManagerClient,
+        registration: Registration,
+        journal: Journal,
+        spool: Spool,
+        registry: TaskRegistry,
+        max_result_bytes: int,
+    ) -> None:
+        self._client = client
+        self._registration = registration
+        self._journal = journal
+        self._spool = spool
+        self._registry = registry
+        self._max_result_bytes = max_result_bytes
+
+    def would_disturb(self, message: Message) -> bool:
+        """Whether this is a large upload and a test runs on this host, for a while at most."""
+        document = message.parcel and message.parcel.outcome.document
+        if not document or document.end - document.start <= LARGE_RESULT:
+            return False
+        too_long = time.monotonic() - message.born >= LARGE_RESULT_WAITS
+        return self._registry.is_measuring() and not too_long
+
+    def attempt(self, message: Message) -> bool:
+        """Send it once; False when it is to be sent again at once, in a smaller form.
+
+        Raises ManagerUnavailable, KeyRefused and AgentUnknown, with the message unsettled.
+        """
+        try:
+            self._send(message)
+        except ResultTooLarge as error:
+            return not self._make_smaller(message, error)
+        except TaskRefused as error:
+            self._settle_refusal(message, error)
+        return True
+
+    def _send(self, message: Message) -> None:
+        claimed, parcel = message.claimed, message.parcel
+        life = self._registration.confirm()
+        if claimed.life != life:
+            log.error("a result of another Manager, or another life of it, is set aside")
+            self._set_aside(message, b"the task belongs to another Manager, or another life of it")
+        elif parcel is None:
+            self._client.started(claimed.task.id, message.pid, message.idempotency_key)
+        else:
+            self._send_result(message, parcel)
+
+    def _send_result(self, message: Message, parcel: Parcel) -> None:
+        outcome = _as_it_is_now(parcel.outcome)
+        body, message.level = fitting(outcome, message.level, self._max_result_bytes)
+        self._client.result(message.claimed.task.id, body, message.idempotency_key)
+        log.info("result delivered", status=outcome.status, bytes=len(body))
+        self._settle(message, self._spool.keep if message.level else self._spool.remove)
+
+    def _make_smaller(self, message: Message, error: ResultTooLarge) -> bool:
+        message.level += 1
+        if message.parcel is None or message.level > SMALLEST:
+            log.error("the Manager takes no result of this size: given up", error=str(error))
+            self._set_aside(message, error.answer)
+            return False
+        log.warning("too large for the Manager", error=str(error), left_out=LEFT_OUT[message.level])
+        return True
+
+    def _settle_refusal(self, message: Message, error: TaskRefused) -> None:
+        """A final answer: after a lost reply it may mean that the message did arrive."""
+        task_id, parcel = message.claimed.task.id, message.parcel
+        sent = parcel.outcome.status if parcel else "running"
+        if error.current_status == "canceled":
+            log.info("the task was canceled at the Manager")
+            self._registry.cancel(task_id)
+            self._settle(message, self._spool.remove)
+        elif error.current_status == sent:
+            log.info("the Manager has it already", status=sent)
+            self._settle(message, self._spool.remove)
+        else:
+            log.error("the Manager refuses it: set aside", status=sent, error=str(error))
+            self._set_aside(message, error.answer)
+
+    def _set_aside(self, message: Message, answer: bytes) -> None:
+        self._settle(message, lambda parcel: self._spool.set_aside(parcel, answer))
+
+    def _settle(self, message: Message, dispose: Callable[[Parcel], None]) -> None:
+        """Nothing more is to be sent of the message: note that first, and then let go of it.
+
+        A crash in between sends it once more, and the Manager says that it has it.
+        """
+        parcel = message.parcel
+        if parcel is None:
+            return
+        note = self._journal.settled if parcel.outcome.final else self._journal.reported
+        # On a full disk the parcel may take the room that the journal needs, which has a second
+        # chance when that is free.
+        for step in (partial(note, message.claimed), partial(dispose, parcel), self._journal.mend):
+            try:
+                step()
+            except StateUnusable as error:
+                log.error("the disk lacks that a result is settled", error=str(error))
+
+
+def _as_it_is_now(outcome: Outcome) -> Outcome:
+    """The outcome, without its document when somebody took that from the state directory."""
+    document = outcome.document
+    if document is None or _size(document.path) >= document.end:
+        return outcome
+    log.error("the document of a result is gone", file=document.path)
+    warnings = [*outcome.report.warnings, "The document was lost on the agent's disk."]
+    report = msgspec.structs.replace(outcome.report, warnings=warnings)
+    return msgspec.structs.replace(outcome, report=report, document=None)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
