@@ -8,7 +8,7 @@ import structlog
 from gevent.event import Event
 
 from agent.client import ManagerClient
-from agent.errors import KeyRefused, ManagerUnavailable, StateUnusable
+from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusable
 from agent.journal import Journal
 from agent.metrics import Metrics
 from agent.registration import Registration
@@ -79,11 +79,13 @@ def claim_loop(
 
     It never stops because the agent is busy: claims are untyped, and an agent that is full must
     still see its `kill_all`. The Idempotency-Key stays until it has obtained a task that the
-    journal has, so a Manager that replays claims loses none with an answer.
+    journal has, so a Manager that replays claims loses none with an answer. One that does not
+    hold claims is taken for a Manager of today, which knows neither.
     """
     last_task = time.monotonic()
     failures = backoff()
     trouble = Trouble("claims are answered again")
+    unanswered = False
     while True:
         gevent.wait([may_claim, stop], count=1)
         if stop.is_set():
@@ -98,8 +100,12 @@ def claim_loop(
         except ManagerUnavailable as error:
             pause = error.pause(failures)
             trouble.failed("no claim", error, retry_in=round(pause, 1))
+            unanswered |= not isinstance(error, ManagerAway)
         else:
             trouble.over()
+            if unanswered and not claim.held:
+                log.warning("a claim had no answer: a task that it obtained is lost")
+            unanswered = False
             failures = backoff()
             now = time.monotonic()
             if claim.task:
