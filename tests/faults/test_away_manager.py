@@ -1,29 +1,16 @@
 """A Manager that is killed in the middle of tests, and comes back: with its state, or empty."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import gevent
 import msgspec
 import pytest
-from gevent import subprocess
 
 from agent.records import unframe
 from agent.spool import Parcel
-from tests.dev.api import Api
-from tests.harness import (
-    ROOT,
-    AgentProcess,
-    environment,
-    free_port,
-    iperf3_server,
-    is_running,
-    until,
-)
+from tests.faults.manager_process import killable
+from tests.harness import AgentProcess, free_port, iperf3_server, is_running, until
 from tests.lone_agent import lone_agent
 
 # Seconds that the Manager is away.
@@ -32,85 +19,8 @@ AWAY = 60.0
 LENGTHS = (1, 1, *range(16, 58, 3), 75, 76, 77, 78)
 # Slow enough that twenty of them disturb nobody: bits per second.
 BITRATE = 100_000
-# What is promised; tests wait for three times as long.
-RESULTS_WITHIN, HEARTBEAT_WITHIN = 35.0, 5.0
-LOOK = 0.5
-
-
-class Manager:
-    """`python -m agent.dev` on one port, with agent a1; `api` is the operator's way to it."""
-
-    def __init__(self, *options: str) -> None:
-        self._port = free_port()
-        self._options = options
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and log in."""
-        listen = ("--listen", f"127.0.0.1:{self._port}", "--agent", "a1:key-1")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "agent.dev", *listen, *self._options],
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout
-        assert b"listening" in self._process.stdout.readline()
-        self.back_at = datetime.now(UTC)
-        self.api = Api(self.url)
-        assert self.api.login().ok
-
-    def kill(self) -> None:
-        """End it without a chance to write anything."""
-        self.api.session.close()
-        self._process.kill()
-        self._process.wait()
-
-    def add(self, task_type: str, **payload: Any) -> int:
-        """Give a1 a task; returns its id."""
-        task = {"agent_id": 1, "type": task_type, "payload": payload}
-        return int(self.api.call("POST", "tasks", task).json()["id"])
-
-    def tasks(self, *task_ids: int) -> list[dict[str, Any]]:
-        """What it knows of these tasks."""
-        return [self.api.call("GET", f"tasks/{task_id}").json() for task_id in task_ids]
-
-    def wait_for_status(self, status: str, *task_ids: int, timeout: float = 30.0) -> None:
-        """Wait until all of these tasks have this status; fails the test if they never do."""
-        others = {0: ""}
-        with gevent.Timeout(timeout, AssertionError(others)):
-            while others:
-                gevent.sleep(LOOK)
-                found = {task["id"]: task for task in self.tasks(*task_ids)}
-                others.clear()
-                others |= {
-                    n: t["error"] or t["status"] for n, t in found.items() if t["status"] != status
-                }
-
-    def wait_for_heartbeat(self) -> float:
-        """How many seconds after its start a heartbeat came; fails the test when none does."""
-
-        def came() -> Any:
-            last = self.api.call("GET", "agents/1").json()["last_heartbeat"]
-            return last and datetime.fromisoformat(last) >= self.back_at
-
-        until(came, 3 * HEARTBEAT_WITHIN)
-        return self.age()
-
-    def age(self) -> float:
-        """The seconds since its start."""
-        return (datetime.now(UTC) - self.back_at).total_seconds()
-
-
-@contextmanager
-def killable(*options: str) -> Iterator[Manager]:
-    """A Manager that is not left behind."""
-    manager = Manager(*options)
-    try:
-        yield manager
-    finally:
-        manager.kill()
+# What is promised; the test waits for three times as long.
+RESULTS_WITHIN = 35.0
 
 
 def ended(agent: AgentProcess) -> set[int]:
