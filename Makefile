@@ -9,7 +9,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-tasks test-rest test-fast test-faults test-install coverage lint format lock docs clean iperf3 chromium
+.PHONY: help run test test-tasks test-pages test-rest test-fast test-faults test-install coverage lint format lock docs clean iperf3 chromium
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,15 +18,19 @@ run: $(VENV)/.run iperf3 ## Run the agent: with .env or MANAGER_URL against that
 	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
 	else exec $(BIN)/agent-run --dev --debug; fi
 
-test: $(VENV)/.dev iperf3 chromium ## Run the tests, those of the tasks beside all others
-	@echo "Two halves run side by side, and each is shown when it is done: a minute or two."
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-tasks test-rest
+# Tests mostly wait, so that three runs go well on two cores.
+test: $(VENV)/.dev iperf3 chromium ## Run the tests, in three parts side by side
+	@echo "Three parts run side by side, and each is shown when it is done: two minutes or so."
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-tasks test-pages test-rest
 
 test-tasks:
 	$(BIN)/pytest tests/tasks
 
+test-pages:
+	$(BIN)/pytest tests/dev tests/status
+
 test-rest:
-	$(BIN)/pytest --ignore=tests/tasks --ignore=tests/faults
+	$(BIN)/pytest $(addprefix --ignore=tests/,tasks dev status faults deployment image)
 
 test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks for real (some minutes)
 	@[ "$$(id -u)" -ne 0 ] || command -v ip >/dev/null || deployment/install-package.sh iproute2

@@ -1,8 +1,10 @@
 """The page, in a real browser: what a person sees, at any width, in the dark, without a script."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
@@ -86,7 +88,14 @@ def test_without_a_script_it_refreshes_by_itself(shown: Shown) -> None:
         driver.get(shown.url)
         drawn = driver.find_element(By.ID, "fresh").text
         assert drawn.startswith("as of ")
-        until(lambda: driver.find_element(By.ID, "fresh").text != drawn)
+
+        def drawn_anew() -> bool:
+            # The page may be replaced between the two steps.
+            with suppress(StaleElementReferenceException, NoSuchElementException):
+                return driver.find_element(By.ID, "fresh").text != drawn
+            return False
+
+        until(drawn_anew)
 
 
 def test_hostile_words_stay_words(shown: Shown) -> None:
