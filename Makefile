@@ -7,9 +7,14 @@ COMPILE := "$(CURDIR)/$(BIN)/uv" pip compile --quiet --universal --python-versio
 compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
+TARGETS := help run test test-tasks test-pages test-rest test-fast test-faults \
+	test-install coverage lint format lock docs clean iperf3 chromium
+RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
+	deployment/kubernetes/*/*/*.yaml))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-tasks test-pages test-rest test-fast test-faults test-install coverage lint format lock docs clean iperf3 chromium
+.PHONY: $(TARGETS)
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +58,11 @@ lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt fol
 	$(BIN)/flake8
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+	$(BIN)/kubernetes-validate --strict --quiet $(RESOURCES)
+	$(BIN)/shellcheck .ci/run $(wildcard deployment/*.sh tests/*.sh tests/*/*.sh)
+	$(BIN)/python -m tests.shell_in_yaml deployment
+	@$(MAKE) --always-make --silent SHELL=tests/recipe_check.sh $(TARGETS)
 	@rm -rf $(VENV)/lock && mkdir $(VENV)/lock
 	@cp pyproject.toml requirements.txt requirements-dev.txt $(VENV)/lock
 	@$(call compile,$(VENV)/lock)
@@ -71,7 +81,7 @@ docs: $(VENV)/.dev ## Write the table of answers into docs/protocol.md
 
 clean: ## Remove the virtual environment, caches and reports
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache
-	rm -rf .import_linter_cache *.egg-info
+	rm -rf .import_linter_cache ./*.egg-info
 	find agent tests -name __pycache__ -prune -exec rm -rf {} +
 
 iperf3:
