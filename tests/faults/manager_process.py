@@ -38,7 +38,7 @@ class ManagerProcess:
         )
         assert self._process.stdout
         assert b"listening" in self._process.stdout.readline()
-        self.back_at = datetime.now(UTC)
+        self._began = datetime.now(UTC)
         self.api = Api(self.url)
         assert self.api.login().ok
 
@@ -69,19 +69,20 @@ class ManagerProcess:
                     n: t["error"] or t["status"] for n, t in found.items() if t["status"] != status
                 }
 
-    def wait_for_heartbeat(self) -> float:
-        """How many seconds after its start a heartbeat came; fails the test when none does."""
+    def wait_for_heartbeat(self) -> None:
+        """Wait until the agent is heard of again; a registration would count as well."""
+        now = datetime.now(UTC)
 
-        def came() -> Any:
+        def came() -> bool:
             last = self.api.call("GET", "agents/1").json()["last_heartbeat"]
-            return last and datetime.fromisoformat(last) >= self.back_at
+            return datetime.fromisoformat(last) >= now
 
         until(came, HEARTBEAT_WITHIN)
-        return self.age()
 
-    def age(self) -> float:
-        """The seconds since its start."""
-        return (datetime.now(UTC) - self.back_at).total_seconds()
+    def age(self, line: dict[str, Any] | None = None) -> float:
+        """The seconds from its start until now, or until a line of an agent's log."""
+        moment = datetime.fromisoformat(line["timestamp"]) if line else datetime.now(UTC)
+        return (moment - self._began).total_seconds()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from agent.records import unframe
 from agent.spool import Parcel
-from tests.faults.manager_process import killable
+from tests.faults.manager_process import HEARTBEAT_WITHIN, killable
 from tests.harness import AgentProcess, free_port, iperf3_server, is_running, until
 from tests.lone_agent import lone_agent
 
@@ -69,12 +69,13 @@ def test_a_manager_that_was_away_for_a_minute_gets_every_result(tmp_path: Path) 
             gevent.sleep(AWAY)
             assert ended(agent) == set(clients[:16]), "tests go on and come to their ends"
             manager.start()
-            heartbeat = manager.wait_for_heartbeat()
+            heartbeat = manager.age(agent.wait_for("the Manager is back", HEARTBEAT_WITHIN))
             manager.wait_for_status("succeeded", *clients[2:16], timeout=3 * RESULTS_WITHIN)
             arrived = manager.age()
             manager.wait_for_status("succeeded", *clients, timeout=3 * RESULTS_WITHIN)
             until(lambda: all("end" in task["result"] for task in manager.tasks(*servers)))
             until(lambda: not files_in(tmp_path))
+            manager.wait_for_heartbeat()
             print(f"away for {AWAY:g} s: a heartbeat {heartbeat:.1f} s after its return,")
             print(f"the 14 results that had waited {arrived:.1f} s after it")
             for seconds, task in zip(LENGTHS, manager.tasks(*clients), strict=True):
@@ -116,11 +117,12 @@ def test_an_empty_managers_task_gets_no_result_of_an_old_one(tmp_path: Path) -> 
             manager.add("iperf_client_run", server_ip="127.0.0.1", port=ports[0], time=1),
         ]
         assert new == [7, 8]
-        heartbeat = manager.wait_for_heartbeat()
+        heartbeat = manager.age(agent.wait_for("the Manager is back", HEARTBEAT_WITHIN))
         manager.wait_for_status("succeeded", *fillers, *new)
         until(lambda: set_aside(tmp_path) == {7, 8, 9})
         print(f"a heartbeat {heartbeat:.1f} s after the return, all old results aside by")
         print(f"{manager.age():.1f} s after it")
+        manager.wait_for_heartbeat()
         assert not is_running(running), "nobody waits for this test any more"
         server, client = manager.tasks(*new)
         assert server["result"]["port"] == ports[3] and "end" not in server["result"]
