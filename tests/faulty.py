@@ -37,11 +37,13 @@ class FaultyManager:
     No bytes at all close the connection. `requests` keeps everything that arrived, in order.
     `answer` may also write to the request's socket itself, or wait. With `registers` the calls to
     `register` are answered well and not kept, for tests that are about other calls.
+    `before_body` is called with a request's path before its body is read.
     """
 
     def __init__(self, answer: Callable[[Request], bytes]) -> None:
         self.answer = answer
         self.registers = False
+        self.before_body: Callable[[str], object] = lambda path: None
         self.requests: list[Request] = []
         self._arrived = Event()
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
@@ -71,6 +73,7 @@ class FaultyManager:
                 while (header := stream.readline()) not in (b"\r\n", b""):
                     name, _, value = header.decode().partition(":")
                     headers[name.strip().lower()] = value.strip()
+                self.before_body(path)
                 body = stream.read(int(headers.get("content-length", 0)))
                 request = Request(method, path, headers, body, connection)
                 if self.registers and request.call == "register":
