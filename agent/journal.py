@@ -56,6 +56,7 @@ class _Line(Struct, omit_defaults=True):
 class _Content:
     key: str
     tasks: dict[str, TaskRecord]
+    settled: set[str]
     lines: int
     damaged: int
 
@@ -79,6 +80,8 @@ class Journal:
         spent = content.key in content.tasks
         self.claim_key = str(uuid.uuid4()) if spent or not content.key else content.key
         self._tasks = content.tasks
+        # The keys of tasks that a former life settled: what it still has of them is not sent.
+        self.settled_before = content.settled
         self._lines = content.lines
         # Nothing is appended behind a line that may be torn.
         self._whole = False
@@ -169,7 +172,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _read(data: bytes) -> _Content:
-    content = _Content("", {}, 0, 0)
+    content = _Content("", {}, set(), 0, 0)
     for raw in data.splitlines():
         try:
             line = msgspec.json.decode(unframe(raw), type=_Line)
@@ -178,7 +181,9 @@ def _read(data: bytes) -> _Content:
             continue
         content.lines += 1
         content.key = line.key or content.key
-        content.tasks.pop(line.settled, None)
+        if line.settled:
+            content.settled.add(line.settled)
+            content.tasks.pop(line.settled, None)
         if line.task:
             content.tasks[line.task.claimed.key] = line.task
     return content

@@ -1,6 +1,7 @@
 """What a former life of the agent left: its children, its results, and tasks without an outcome."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -32,8 +33,14 @@ def recover(
     Children that are provably of the former life, and still run, are stopped first, each with
     `grace` seconds from TERM to KILL.
     """
-    parcels = spool.load()
-    for parcel in parcels:
+    parcels = []
+    for parcel in spool.load():
+        if parcel.claimed.key in journal.settled_before:
+            # It was settled, and the agent was killed before it could remove the file.
+            with suppress(StateUnusable):
+                spool.remove(parcel)
+            continue
+        parcels.append(parcel)
         outbox.restore(parcel)
     told = {parcel.claimed.key for parcel in parcels}
     ended = {parcel.claimed.key for parcel in parcels if parcel.outcome.final}

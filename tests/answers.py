@@ -1,6 +1,6 @@
 """What the agent does with each answer to each call, as data.
 
-`python -m tests.answers` writes it into docs/protocol.md, tests/test_answers.py plays it.
+`python -m tests.answers` writes it into docs/protocol.md, tests/manager/test_answers.py plays it.
 """
 
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ DONE = Action(
     "done",
     "The agent goes on with what the answer says.",
     {
-        "register": "test_registration.py::test_registering_is_tried_again_until_it_is_done",
-        "heartbeat": "test_heartbeats.py::test_the_answer_says_whether_to_claim",
-        "claim": "test_loops.py::test_after_a_task_it_asks_again_at_once",
-        "started": "test_outbox.py::test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
-        "result": "test_outbox.py::test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
+        "register": "manager/test_registration.py::test_registering_is_tried_again_until_it_is_done",
+        "heartbeat": "manager/test_heartbeats.py::test_the_answer_says_whether_to_claim",
+        "claim": "manager/test_loops.py::test_after_a_task_it_asks_again_at_once",
+        "started": "manager/test_outbox.py::test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
+        "result": "manager/test_outbox.py::test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
     },
 )
 AGAIN = Action(
@@ -44,10 +44,10 @@ AGAIN = Action(
     "after `REGISTER_TIMEOUT`, and the agent exits with 69. `started` gives way to a result that "
     "waits. An agent that stops makes one more attempt at once.",
     {
-        "register": "test_registration.py::test_registering_is_tried_again_until_it_is_done",
-        "claim": "test_loops.py::test_a_claims_key_stays_until_it_has_obtained_a_task",
-        "started": "test_answers.py::test_started_is_sent_again_until_the_manager_has_it",
-        "result": "test_outbox.py::"
+        "register": "manager/test_registration.py::test_registering_is_tried_again_until_it_is_done",
+        "claim": "manager/test_loops.py::test_a_claims_key_stays_until_it_has_obtained_a_task",
+        "started": "manager/test_answers.py::test_started_is_sent_again_until_the_manager_has_it",
+        "result": "manager/test_outbox.py::"
         "test_a_message_is_sent_again_with_its_idempotency_key_until_it_is_accepted",
     },
 )
@@ -56,10 +56,10 @@ AGAIN_WHEN_TOLD = Action(
     "The same, but not before the time that `Retry-After` gives, in seconds or as a date. "
     "300 s of it count at most, and a malformed one does not count.",
     {
-        "register": "test_answers.py::test_registration_waits_for_as_long_as_it_is_told",
-        "claim": "test_loops.py::test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says",
-        "started": "test_outbox.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
-        "result": "test_outbox.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
+        "register": "manager/test_answers.py::test_registration_waits_for_as_long_as_it_is_told",
+        "claim": "manager/test_loops.py::test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says",
+        "started": "manager/test_outbox.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
+        "result": "manager/test_outbox.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
     },
 )
 NEXT_TICK = Action(
@@ -67,7 +67,7 @@ NEXT_TICK = Action(
     "Running tests go on, and the next heartbeat comes at its time, as the Manager takes an "
     "agent that misses three for offline.",
     {
-        "heartbeat": "test_heartbeats.py::"
+        "heartbeat": "manager/test_heartbeats.py::"
         "test_heartbeats_go_on_while_the_manager_is_away_and_say_when_it_is_back",
     },
 )
@@ -76,12 +76,12 @@ IN_30_SECONDS = Action(
     "Running tests go on, and the call is made again after 30 s, with the key as its file has it "
     "then.",
     {
-        "heartbeat": "test_heartbeats.py::"
+        "heartbeat": "manager/test_heartbeats.py::"
         "test_a_refused_key_silences_the_heartbeats_and_does_not_end_them",
-        "claim": "test_loops.py::test_a_refused_key_pauses_the_claims_and_does_not_end_them",
-        "started": "test_outbox.py::"
+        "claim": "manager/test_loops.py::test_a_refused_key_pauses_the_claims_and_does_not_end_them",
+        "started": "manager/test_outbox.py::"
         "test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing",
-        "result": "test_outbox.py::"
+        "result": "manager/test_outbox.py::"
         "test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing",
     },
 )
@@ -89,28 +89,28 @@ EXIT_77 = Action(
     "exit 77",
     "The agent ends: the key or the API version is wrong, and asking again would not mend it. A "
     "registration that is repeated later, after an outage, is made again in 30 s.",
-    {"register": "test_registration.py::test_a_refused_key_or_version_ends_the_agent_with_77"},
+    {"register": "manager/test_registration.py::test_a_refused_key_or_version_ends_the_agent_with_77"},
 )
 EXIT_67 = Action(
     "exit 67",
     "The Manager does not know the agent, or has disabled it: every child is stopped and the "
     "agent ends.",
     {
-        "register": "test_registration.py::"
+        "register": "manager/test_registration.py::"
         "test_an_agent_that_the_manager_does_not_know_ends_with_67",
-        "heartbeat": "test_registration.py::"
+        "heartbeat": "manager/test_registration.py::"
         "test_an_agent_that_is_disabled_stops_its_children_and_ends_with_67",
-        "claim": "test_loops.py::test_an_unknown_agent_ends_the_claims_with_that_failure",
-        "started": "test_outbox.py::"
+        "claim": "manager/test_loops.py::test_an_unknown_agent_ends_the_claims_with_that_failure",
+        "started": "manager/test_outbox.py::"
         "test_an_agent_that_the_manager_does_not_know_sends_nothing_more",
-        "result": "test_outbox.py::test_an_agent_that_the_manager_does_not_know_sends_nothing_more",
+        "result": "manager/test_outbox.py::test_an_agent_that_the_manager_does_not_know_sends_nothing_more",
     },
 )
 DELIVERED = Action(
     "delivered",
     "An earlier attempt did arrive, and only its answer was lost: nothing is sent again.",
     {
-        call: "test_outbox_answers.py::"
+        call: "manager/test_outbox_answers.py::"
         "test_a_refusal_that_names_the_status_sent_means_that_it_was_delivered"
         for call in ("started", "result")
     },
@@ -121,21 +121,21 @@ STOPPED = Action(
     {
         "started": "tasks/test_measuring.py::"
         "test_a_test_canceled_before_it_runs_is_stopped_by_the_answer_to_started",
-        "result": "test_outbox_answers.py::"
+        "result": "manager/test_outbox_answers.py::"
         "test_a_canceled_task_is_passed_on_and_counts_as_delivered",
     },
 )
 DROPPED = Action(
     "dropped",
     "The log says so once, and the test goes on: its result will still be sent.",
-    {"started": "test_outbox_answers.py::test_the_message_after_a_refused_one_still_goes"},
+    {"started": "manager/test_outbox_answers.py::test_the_message_after_a_refused_one_still_goes"},
 )
 SET_ASIDE = Action(
     "set aside",
     "The result goes to `rejected/` in the state directory with the answer beside it, and the log "
     "says so once. It is not sent again.",
     {
-        "result": "test_outbox_answers.py::"
+        "result": "manager/test_outbox_answers.py::"
         "test_any_other_final_refusal_is_logged_and_the_result_set_aside"
     },
 )
@@ -144,7 +144,7 @@ SMALLER = Action(
     "The result is sent again without the streams of each interval, then without the intervals; "
     "when that is too large as well, it is set aside.",
     {
-        "result": "test_outbox_answers.py::"
+        "result": "manager/test_outbox_answers.py::"
         "test_a_result_still_too_large_is_sent_without_the_intervals"
     },
 )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from socket import socket
 from typing import Any
@@ -66,7 +67,8 @@ class FaultyManager:
         return [request.call for request in self.requests]
 
     def _serve(self, connection: socket, _: object) -> None:
-        with connection, connection.makefile("rb") as stream:
+        # An agent that is killed resets its connections.
+        with suppress(ConnectionError), connection, connection.makefile("rb") as stream:
             while line := stream.readline():
                 method, path, _ = line.decode().split(" ", 2)
                 headers = {}

@@ -102,7 +102,7 @@ def test_a_manager_with_a_good_certificate_is_believed(call: str) -> None:
 
 
 def test_every_action_is_shown_by_a_test_of_what_acts() -> None:
-    tests = Path(__file__).parent
+    tests = Path(__file__).parent.parent
     for row in ANSWERS.values():
         for call, action in zip(CALLS, row, strict=True):
             file, _, name = action.shown_by[call].partition("::")

@@ -219,13 +219,14 @@ def test_a_final_result_that_waits_is_all_there_is_to_tell(former: Post) -> None
     assert request.headers["idempotency-key"] == kept.idempotency_key
 
 
-def test_a_crash_between_the_settlement_and_the_removal_sends_the_same_once_more(
-    former: Post,
-) -> None:
+def test_a_result_that_was_settled_before_the_kill_is_not_sent_again(former: Post) -> None:
     task = took(former, 7)
-    former.outbox.put(task, Outcome("failed", ARGV, exit_code=1, stderr="refused"))
+    former.outbox.put(task, Outcome("succeeded", Report(), answer={"killed": True}))
     former.journal.settled(task)
-    assert only(former, 7).stderr == "refused"
+    later = next_life(former)
+    assert later.outbox.flush(10)
+    assert later.files() == []
+    assert not sent(former.manager, 7)
 
 
 def test_a_child_that_still_runs_is_stopped_before_its_output_is_read(former: Post) -> None:
