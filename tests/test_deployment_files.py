@@ -1,0 +1,123 @@
+"""The files of deployment/ and the Dockerfile, compared with the code and with each other."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from agent import cli, config, demo
+from agent.status import server
+from agent.values import Kind
+from tests.deployed import (
+    DEPLOYMENT,
+    IMAGE,
+    SETTINGS,
+    default,
+    image_volumes,
+    manifest,
+    name,
+)
+from tests.harness import ROOT
+
+UNITS = sorted(DEPLOYMENT.glob("*.service"))
+COMPOSE = DEPLOYMENT / "docker-compose.yml"
+DOCUMENT = ROOT / "docs" / "deployment.md"
+TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT] + [
+    path
+    for path in sorted(DEPLOYMENT.rglob("*"))
+    if path.suffix in (".service", ".yaml", ".yml", ".conf")
+]
+# Words in capitals that are no setting of the agent's: programs', the kernel's, the trial's own.
+OTHERS = re.compile(
+    r"(AF|CAP|SO|DEBIAN|PIP|PYTHON|XDG|HTTPS|NO)_\w+|STATE_DIRECTORY|ADMIN_PASSWORD"
+)
+
+
+def unit(path: Path) -> dict[str, list[str]]:
+    """The section [Service] of a unit, each key with all its values."""
+    found: dict[str, list[str]] = {}
+    for line in path.read_text().partition("[Service]")[2].splitlines():
+        key, separator, value = line.partition("=")
+        if separator and re.fullmatch("[A-Z][A-Za-z]+", key):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
+    named = set(re.findall(r"(?<![\w$-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w*])", path.read_text()))
+    known = {*SETTINGS, *config.SECRETS}
+    assert {word for word in named if not OTHERS.fullmatch(word)} <= known
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_every_value_that_is_given_is_accepted(path: Path) -> None:
+    for variable, field in SETTINGS.items():
+        kind: Kind = field.metadata["kind"]
+        for value in re.findall(rf"\b{variable}=([^\s$\"\\%]+)$", path.read_text(), re.MULTILINE):
+            kind.read(value)
+
+
+@pytest.mark.parametrize("path", [DEPLOYMENT / "iperf-agent.service", IMAGE], ids=name)
+def test_the_status_page_is_where_the_demo_has_it(path: Path) -> None:
+    (address,) = re.findall(r"^[^#]*\bSTATUS_ADDRESS=([\w.:]+)", path.read_text(), re.MULTILINE)
+    assert address == demo.STATUS_ADDRESS
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_the_status_page_has_the_paths_that_are_asked_for(path: Path) -> None:
+    served = re.findall(r'"(/\w+)":', inspect.getsource(server))
+    assert "/livez" in served
+    assert set(re.findall(r"/(?:livez?|ready\w*|health\w*|metrics)\b", path.read_text())) <= {
+        *served
+    }
+
+
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_a_unit_stops_at_the_codes_that_a_restart_does_not_mend(path: Path) -> None:
+    codes = {int(code) for code in unit(path)["RestartPreventExitStatus"][0].split()}
+    assert codes == {cli.EXIT_REFUSED, cli.EXIT_CONFIG}
+
+
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_a_unit_gives_the_agent_the_time_that_it_takes(path: Path) -> None:
+    service = unit(path)
+    assert int(service["TimeoutStartSec"][0]) > default("REGISTER_TIMEOUT")
+    assert int(service["TimeoutStopSec"][0]) > default("SHUTDOWN_TIMEOUT")
+    assert int(service["WatchdogSec"][0]) + int(service["RestartSec"][0]) <= 40
+
+
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_a_unit_hands_the_key_over_by_the_name_that_the_agent_looks_for(path: Path) -> None:
+    credential, _, key = unit(path)["LoadCredential"][0].partition(":")
+    assert credential == config.CREDENTIAL
+    # A key file that is not there is said before the start.
+    assert f"AssertPathExists={key}" in path.read_text()
+
+
+def test_cloud_init_writes_what_the_unit_reads() -> None:
+    text = (DEPLOYMENT / "cloud-init.yaml").read_text()
+    service = unit(DEPLOYMENT / "iperf-agent.service")
+    assert service["LoadCredential"][0].partition(":")[2] in text
+    assert service["EnvironmentFile"][0].lstrip("-") in text
+    home = Path(service["ExecStart"][0]).parents[2]
+    assert f"home={home}\n" in text
+    assert config.PLACEHOLDER_KEY in text
+
+
+def test_the_composed_agents_have_time_to_stop_and_keep_what_the_image_wants_kept() -> None:
+    services = manifest(COMPOSE)["services"]
+    agents = [found for found in services.values() if found["image"] == "iperf-agent"]
+    assert len(agents) == 2
+    for agent in agents:
+        assert int(agent["stop_grace_period"].removesuffix("s")) > default("SHUTDOWN_TIMEOUT")
+        assert {volume.partition(":")[2] for volume in agent["volumes"]} == image_volumes()
+        assert set(agent["environment"]) <= {*SETTINGS, *config.SECRETS}
+
+
+def test_the_document_leads_to_files_that_are_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", DOCUMENT.read_text())
+    assert [link for link in links if not (DOCUMENT.parent / link).exists()] == []
+    linked = {(DOCUMENT.parent / link).resolve() for link in links}
+    assert linked.issuperset([*UNITS, COMPOSE, IMAGE, DEPLOYMENT / "cloud-init.yaml"])
