@@ -80,6 +80,8 @@ class Exposition(Collector):
             count = sum(1 for entry in entries if entry.pid and entry.kind == kind)
             running.add_metric([task_type], count)
         yield running
+        rates = [entry.bits_per_second or 0.0 for entry in entries]
+        yield _gauge("running_bits_per_second", "Sum of the rates of running tests", sum(rates))
         ended = CounterMetricFamily(
             f"{_PREFIX}tasks", "Tasks that ended", labels=["type", "outcome", "error_class"]
         )
