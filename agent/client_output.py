@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 from agent.iperf3.stream import LONGEST_LINE, compose, read_intervals
-from agent.process import OUTPUT_LOOK, ChildProcess, Ending, watch
+from agent.process import ChildProcess
 from agent.records import sync
 from agent.registry import Entry
 from agent.state import StateDirectory
+from agent.watching import OUTPUT_LOOK, Ending, watch
 
 # The name of a file that holds a stream, and no document, ends so.
 STREAM = ".stream"

@@ -15,10 +15,11 @@ from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.limits import check_core, checked_target, within_limits
-from agent.process import FLOODED, ChildProcess, Ending, mapped
+from agent.process import ChildProcess, mapped
 from agent.registry import Entry, timestamp
 from agent.state import StateDirectory, is_full
 from agent.timing import jittered
+from agent.watching import FLOODED, Ending
 from agent.wire import ClientPayload, Document, Outcome, Report, client_payload
 from agent.workbench import Workbench
 

@@ -11,10 +11,8 @@ import mmap
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +32,6 @@ _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 STDERR_KEPT = 64 * 1024
 # It is not the disk's fault that a file cannot be opened then.
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
-# Seconds between two looks at the size of a child's output.
-OUTPUT_LOOK = 1.0
 
 
 class ChildProcess:
@@ -156,40 +152,6 @@ def mapped(path: Path, start: int = 0) -> Iterator[memoryview]:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             with memoryview(content) as whole, whole[start:] as view:
                 yield view
-
-
-class Ending(Enum):
-    """Why the watch over a child came to its end."""
-
-    ENDED = "it ended by itself"
-    STOPPED = "it is to be stopped"
-    TIME = "its time is over"
-    OUTPUT = "it wrote too much"
-
-
-FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
-
-
-def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: int) -> Ending:
-    """Wait for the first of: the child's end, the order to stop, the time, too much output.
-
-    A child that has ended by then has ended, also when the agent stood still meanwhile and its
-    time is over as well. The limit is for stdout and for stderr, each by itself.
-    """
-    until = time.monotonic() + seconds
-    while True:
-        left = until - time.monotonic()
-        gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
-        # Not `ended`: when the hub was held up, the time-out is noticed before the child's end.
-        ended = child.exit_code is not None
-        if max(os.stat(path).st_size for path in (child.stdout, child.stderr)) > max_output_bytes:
-            return Ending.OUTPUT
-        if ended:
-            return Ending.ENDED
-        if stop.is_set():
-            return Ending.STOPPED
-        if left <= OUTPUT_LOOK:
-            return Ending.TIME
 
 
 def text_output(argv: list[str], timeout: float) -> str:

@@ -16,8 +16,9 @@ from agent.iperf3.argv import server_argv
 from agent.iperf3.documents import find_documents
 from agent.limits import check_core
 from agent.listening import holder_of
-from agent.process import FLOODED, ChildProcess, Ending, watch
+from agent.process import ChildProcess
 from agent.registry import Entry, timestamp
+from agent.watching import FLOODED, Ending, watch
 from agent.wire import Document, Figures, Outcome, Report, ServerPayload, server_payload
 from agent.workbench import Workbench
 

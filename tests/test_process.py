@@ -13,7 +13,8 @@ from gevent.event import Event
 
 from agent.errors import ChildError
 from agent.identity import identify
-from agent.process import STDERR_KEPT, ChildProcess, Ending, text_output, watch
+from agent.process import STDERR_KEPT, ChildProcess, text_output
+from agent.watching import Ending, watch
 from tests.harness import is_running, until
 
 Shell = Callable[[str], ChildProcess]

@@ -1,0 +1,47 @@
+"""Watching over a child: until it ends, must end, has had its time, or wrote too much."""
+
+import os
+import time
+from enum import Enum
+
+import gevent
+from gevent.event import Event
+
+from agent.process import ChildProcess
+
+# Seconds between two looks at the size of a child's output.
+OUTPUT_LOOK = 1.0
+
+
+class Ending(Enum):
+    """Why the watch over a child came to its end."""
+
+    ENDED = "it ended by itself"
+    STOPPED = "it is to be stopped"
+    TIME = "its time is over"
+    OUTPUT = "it wrote too much"
+
+
+FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
+
+
+def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: int) -> Ending:
+    """Wait for the first of: the child's end, the order to stop, the time, too much output.
+
+    A child that has ended by then has ended, also when the agent stood still meanwhile and its
+    time is over as well. The limit is for stdout and for stderr, each by itself.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        left = until - time.monotonic()
+        gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
+        # Not `ended`: when the hub was held up, the time-out is noticed before the child's end.
+        ended = child.exit_code is not None
+        if max(os.stat(path).st_size for path in (child.stdout, child.stderr)) > max_output_bytes:
+            return Ending.OUTPUT
+        if ended:
+            return Ending.ENDED
+        if stop.is_set():
+            return Ending.STOPPED
+        if left <= OUTPUT_LOOK:
+            return Ending.TIME
