@@ -1,0 +1,86 @@
+"""Runs one test from agent1 to agent2 through a Manager's admin API, and prints its figures.
+
+docker-compose.yml starts it with MANAGER_URL and ADMIN_PASSWORD. Ends with 1 and a line that
+says why when the test did not succeed.
+"""
+
+import json
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+SECONDS = 5
+PORT = 5201
+# For the agents to come online, and for the test beyond its own time.
+PATIENCE = 60
+FINAL = ("succeeded", "failed", "canceled", "timed_out")
+
+
+class Admin:
+    """The admin API of one Manager."""
+
+    def __init__(self, url: str, password: str) -> None:
+        """Log in."""
+        self._url = url
+        self._headers = {"Content-Type": "application/json"}
+        login = self.post("/auth/login", {"username": "admin", "password": password})
+        self._headers["Authorization"] = f"Bearer {login['access_token']}"
+
+    def get(self, path: str) -> Any:
+        """The answer to a GET, decoded; raises OSError when it is no success."""
+        return self._call(urllib.request.Request(f"{self._url}/v1{path}", headers=self._headers))
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """The same with a POST."""
+        data = json.dumps(body or {}).encode()
+        request = urllib.request.Request(f"{self._url}/v1{path}", data, self._headers)
+        return self._call(request)
+
+    def _call(self, request: urllib.request.Request) -> Any:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+
+def eventually(what: str, look: Callable[[], Any]) -> Any:
+    """Look every half second until there is something, and return it; ends with 1 without."""
+    until = time.monotonic() + PATIENCE
+    while not (found := look()):
+        if time.monotonic() > until:
+            sys.exit(f"{what}: not within {PATIENCE} s")
+        time.sleep(0.5)
+    return found
+
+
+def main() -> None:
+    """Wait for the agents, run the test, print what came of it."""
+    admin = Admin(os.environ["MANAGER_URL"], os.environ["ADMIN_PASSWORD"])
+
+    def online() -> dict[str, int]:
+        ids = {agent["name"]: agent["id"] for agent in admin.get("/agents?status=online")}
+        return ids if {"agent1", "agent2"} <= ids.keys() else {}
+
+    ids = eventually("both agents online", online)
+    exercise = admin.post("/exercises", {"name": "trial", "duration_seconds": SECONDS})
+    plan = {
+        "client_agent_id": ids["agent1"],
+        "server_agent_id": ids["agent2"],
+        "server_port": PORT,
+    }
+    test = admin.post(f"/exercises/{exercise['id']}/tests", plan)
+    admin.post(f"/exercises/{exercise['id']}/start")
+    path = f"/tasks/{test['client_task']['id']}"
+    client = eventually(
+        "the test's end", lambda: task if (task := admin.get(path))["status"] in FINAL else None
+    )
+    if client["status"] != "succeeded":
+        sys.exit(f"the test {client['status']}: {client['error']}")
+    end = client["result"]["end"]
+    sent, received = (end[name]["bits_per_second"] / 1e9 for name in ("sum_sent", "sum_received"))
+    print(f"agent1 to agent2, TCP, {SECONDS} s: sent {sent:.2f}, received {received:.2f} Gbit/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The Dockerfile: built, and run by a container engine."""
