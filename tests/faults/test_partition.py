@@ -124,8 +124,12 @@ def test_a_test_that_loses_its_server_ends_at_its_deadline(
     assert LOST not in [line["message"] for line in agent.lines]
 
     cables.mend("peer", end)
-    again = client(far_bench, time=1, max_retries=5)
-    assert far_bench.ended(again).status == "succeeded", again.error
+    # The server may still be letting the test go that was cut, and reset the next one.
+    for _ in range(5):
+        again = far_bench.ended(client(far_bench, time=1, max_retries=5))
+        if again.status == "succeeded":
+            break
+    assert again.status == "succeeded", again.error
 
 
 @either_end
