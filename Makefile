@@ -8,9 +8,11 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
 TARGETS := help run test test-tasks test-manager test-pages test-rest test-fast test-faults \
-	test-install coverage lint format lock docs clean iperf3 chromium
+	test-image test-install coverage lint format lock docs clean iperf3 chromium
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
 	deployment/kubernetes/*/*/*.yaml))
+# podman takes the last three for a network of containers.
+ENGINE := buildah podman crun debootstrap iproute2 iptables netavark aardvark-dns
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -48,13 +50,19 @@ test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks 
 	$(BIN)/pytest -rs tests/faults
 
 test-fast: $(VENV)/.dev iperf3 chromium ## Run the tests that are not marked slow
-	$(BIN)/pytest --ignore=tests/faults -m "not slow"
+	$(BIN)/pytest $(addprefix --ignore=tests/,faults image) -m "not slow"
+
+test-image: $(VENV)/.dev iperf3 ## Build the Dockerfile, and run it and the compose file in containers
+	@[ "$$(id -u)" -ne 0 ] || for package in $(ENGINE); do \
+		dpkg --status "$$package" >/dev/null 2>&1 || deployment/install-package.sh "$$package" \
+			|| exit 1; done
+	$(BIN)/pytest -rs tests/image
 
 test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what came of it
 	tests/install/run.sh $(BIN)/python
 
 coverage: $(VENV)/.dev iperf3 chromium ## Run the tests and show which branches they leave out
-	$(BIN)/pytest --ignore=tests/faults --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(BIN)/pytest $(addprefix --ignore=tests/,faults image) --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt follow from pyproject.toml
 	$(BIN)/black --check --quiet --diff .
@@ -63,6 +71,9 @@ lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt fol
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec \
+		deployment/docker-compose.yml
 	$(BIN)/kubernetes-validate --strict --quiet $(RESOURCES)
 	$(BIN)/shellcheck .ci/run $(wildcard deployment/*.sh tests/*.sh tests/*/*.sh)
 	$(BIN)/python -m tests.shell_in_yaml deployment
