@@ -89,7 +89,9 @@ EXIT_77 = Action(
     "exit 77",
     "The agent ends: the key or the API version is wrong, and asking again would not mend it. A "
     "registration that is repeated later, after an outage, is made again in 30 s.",
-    {"register": "manager/test_registration.py::test_a_refused_key_or_version_ends_the_agent_with_77"},
+    {
+        "register": "manager/test_registration.py::test_a_refused_key_or_version_ends_the_agent_with_77"
+    },
 )
 EXIT_67 = Action(
     "exit 67",
