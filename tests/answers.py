@@ -30,11 +30,14 @@ DONE = Action(
     "done",
     "The agent goes on with what the answer says.",
     {
-        "register": "manager/test_registration.py::test_registering_is_tried_again_until_it_is_done",
+        "register": "manager/test_registration.py::"
+        "test_registering_is_tried_again_until_it_is_done",
         "heartbeat": "manager/test_heartbeats.py::test_the_answer_says_whether_to_claim",
         "claim": "manager/test_loops.py::test_after_a_task_it_asks_again_at_once",
-        "started": "manager/test_outbox.py::test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
-        "result": "manager/test_outbox.py::test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
+        "started": "manager/test_outbox.py::"
+        "test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
+        "result": "manager/test_outbox.py::"
+        "test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
     },
 )
 AGAIN = Action(
@@ -44,7 +47,8 @@ AGAIN = Action(
     "after `REGISTER_TIMEOUT`, and the agent exits with 69. `started` gives way to a result that "
     "waits. An agent that stops makes one more attempt at once.",
     {
-        "register": "manager/test_registration.py::test_registering_is_tried_again_until_it_is_done",
+        "register": "manager/test_registration.py::"
+        "test_registering_is_tried_again_until_it_is_done",
         "claim": "manager/test_loops.py::test_a_claims_key_stays_until_it_has_obtained_a_task",
         "started": "manager/test_answers.py::test_started_is_sent_again_until_the_manager_has_it",
         "result": "manager/test_outbox.py::"
@@ -57,7 +61,8 @@ AGAIN_WHEN_TOLD = Action(
     "300 s of it count at most, and a malformed one does not count.",
     {
         "register": "manager/test_answers.py::test_registration_waits_for_as_long_as_it_is_told",
-        "claim": "manager/test_loops.py::test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says",
+        "claim": "manager/test_loops.py::"
+        "test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says",
         "started": "manager/test_outbox.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
         "result": "manager/test_outbox.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
     },
@@ -78,7 +83,8 @@ IN_30_SECONDS = Action(
     {
         "heartbeat": "manager/test_heartbeats.py::"
         "test_a_refused_key_silences_the_heartbeats_and_does_not_end_them",
-        "claim": "manager/test_loops.py::test_a_refused_key_pauses_the_claims_and_does_not_end_them",
+        "claim": "manager/test_loops.py::"
+        "test_a_refused_key_pauses_the_claims_and_does_not_end_them",
         "started": "manager/test_outbox.py::"
         "test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing",
         "result": "manager/test_outbox.py::"
@@ -90,7 +96,8 @@ EXIT_77 = Action(
     "The agent ends: the key or the API version is wrong, and asking again would not mend it. A "
     "registration that is repeated later, after an outage, is made again in 30 s.",
     {
-        "register": "manager/test_registration.py::test_a_refused_key_or_version_ends_the_agent_with_77"
+        "register": "manager/test_registration.py::"
+        "test_a_refused_key_or_version_ends_the_agent_with_77"
     },
 )
 EXIT_67 = Action(
@@ -105,7 +112,8 @@ EXIT_67 = Action(
         "claim": "manager/test_loops.py::test_an_unknown_agent_ends_the_claims_with_that_failure",
         "started": "manager/test_outbox.py::"
         "test_an_agent_that_the_manager_does_not_know_sends_nothing_more",
-        "result": "manager/test_outbox.py::test_an_agent_that_the_manager_does_not_know_sends_nothing_more",
+        "result": "manager/test_outbox.py::"
+        "test_an_agent_that_the_manager_does_not_know_sends_nothing_more",
     },
 )
 DELIVERED = Action(
