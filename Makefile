@@ -8,7 +8,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
 TARGETS := help run test test-tasks test-manager test-pages test-rest test-fast test-faults \
-	test-image test-install coverage lint format lock docs clean iperf3 chromium
+	test-deployment test-image test-install coverage lint format lock docs clean iperf3 chromium
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
 	deployment/kubernetes/*/*/*.yaml))
 # podman takes the last three for a network of containers.
@@ -19,7 +19,7 @@ ENGINE := buildah podman crun debootstrap iproute2 iptables netavark aardvark-dn
 .PHONY: $(TARGETS)
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run iperf3 ## Run the agent: with .env or MANAGER_URL against that Manager, else a demo
 	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
@@ -35,13 +35,13 @@ test-tasks:
 	$(BIN)/pytest tests/tasks
 
 test-manager:
-	$(BIN)/pytest tests/manager
+	$(BIN)/pytest tests/manager tests/logs
 
 test-pages:
 	$(BIN)/pytest tests/dev tests/status
 
 test-rest:
-	$(BIN)/pytest $(addprefix --ignore=tests/,tasks manager dev status faults deployment image)
+	$(BIN)/pytest $(addprefix --ignore=tests/,tasks manager logs dev status faults deployment image)
 
 test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks for real (some minutes)
 	@[ "$$(id -u)" -ne 0 ] || command -v ip >/dev/null || deployment/install-package.sh iproute2
@@ -50,7 +50,11 @@ test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks 
 	$(BIN)/pytest -rs tests/faults
 
 test-fast: $(VENV)/.dev iperf3 chromium ## Run the tests that are not marked slow
-	$(BIN)/pytest $(addprefix --ignore=tests/,faults image) -m "not slow"
+	$(BIN)/pytest $(addprefix --ignore=tests/,faults deployment image) -m "not slow"
+
+test-deployment: $(VENV)/.dev iperf3 ## Boot machines and deploy on them with cloud-init and systemd
+	@tests/deployment/make-roots.sh "$(CURDIR)/$(VENV)/machines"
+	$(BIN)/pytest -rs tests/deployment
 
 test-image: $(VENV)/.dev iperf3 ## Build the Dockerfile, and run it and the compose file in containers
 	@[ "$$(id -u)" -ne 0 ] || for package in $(ENGINE); do \
@@ -62,7 +66,7 @@ test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what
 	tests/install/run.sh $(BIN)/python
 
 coverage: $(VENV)/.dev iperf3 chromium ## Run the tests and show which branches they leave out
-	$(BIN)/pytest $(addprefix --ignore=tests/,faults image) --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(BIN)/pytest $(addprefix --ignore=tests/,faults deployment image) --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt follow from pyproject.toml
 	$(BIN)/black --check --quiet --diff .

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Makes in DIR the roots of small machines with cloud-init, as a cloud's images would have them. What
+# cloud-init is to install is in apt's cache, so that the machines need no network.
+# Usage: make-roots.sh DIR
+set -eu
+cd "$(dirname "$0")/../.."
+directory=$1
+ubuntu_keys=/usr/share/keyrings/ubuntu-archive-keyring.gpg
+
+if [ "$(id -u)" -ne 0 ]; then exit 0; fi
+command -v systemd-nspawn >/dev/null || deployment/install-package.sh systemd-container
+command -v mmdebstrap >/dev/null || deployment/install-package.sh mmdebstrap
+command -v ip >/dev/null || deployment/install-package.sh iproute2
+mkdir -p "$directory"
+
+# Makes the root NAME of SUITE from the archive that SOURCE, a line for apt, names.
+root() {
+    name=$1
+    suite=$2
+    source=$3
+    if [ -e "$directory/$name" ]; then return; fi
+    echo "making $directory/$name" >&2
+    rm -rf "$directory.new"
+    # "$1" is the shell's of the hook.
+    # shellcheck disable=SC2016
+    mmdebstrap --quiet --variant=apt --skip=cleanup/apt \
+        --include=ca-certificates,cloud-init,dbus,iproute2,locales,logrotate,openssh-server \
+        --include=procps,systemd-sysv \
+        --customize-hook='chroot "$1" apt-get install --quiet --quiet --yes --download-only \
+            iperf3 python3-venv' \
+        "$suite" "$directory.new" "$source"
+    mv "$directory.new" "$directory/$name"
+}
+
+root debian-12 bookworm "deb http://deb.debian.org/debian bookworm main"
+root debian-13 trixie "deb http://deb.debian.org/debian trixie main"
+# Debian does not have the keys of Ubuntu's archive.
+if [ -e "$ubuntu_keys" ]; then
+    root ubuntu-24.04 noble \
+        "deb [signed-by=$ubuntu_keys] http://archive.ubuntu.com/ubuntu noble main universe"
+else
+    echo "no machine with Ubuntu 24.04: $ubuntu_keys is not there" >&2
+fi

@@ -1,0 +1,295 @@
+"""deployment/: cloud-init and the units, on a Debian that is booted for it."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent.dev.records import Task
+from agent.dev.server import DevManager
+from agent.dev.store import Store
+from tests.deployment.machine import LONG, WHEELS, Machine, build_wheels
+from tests.faults.needs import need
+from tests.faults.network import MANAGER, PEER, Network, network
+from tests.harness import FINAL, ROOT, free_port, iperf3_server
+
+TEMPLATES = sorted((ROOT / ".venv/machines").glob("*"))
+need(os.geteuid() == 0, "only root can boot a machine")
+need(shutil.which("systemd-nspawn"), "systemd-nspawn is not installed")
+need(TEMPLATES, "there is no root of a machine: make test-deployment makes some")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
+
+UNIT = "iperf-agent.service"
+SECOND = "iperf-agent@second.service"
+INSTANCE = "machine-1"
+# The promise: a loop that is blocked is replaced within so many seconds.
+REPLACED_WITHIN = 40
+# What is to be edited in the file, and by what.
+EDITS = {
+    "MANAGER_URL=https://manager.example.com": f"MANAGER_URL=http://{MANAGER}:8000",
+    "your-registration-key-here": "key-of-machine-1",
+    "https://packages.example.com/iperf_orchestrator_agent-0.1.0-py3-none-any.whl": "\n      ".join(
+        ["--no-index", f"--find-links {WHEELS}", "iperf-orchestrator-agent"]
+    ),
+}
+
+
+class Deployment:
+    """A machine, and the Manager that its agents know."""
+
+    def __init__(self, machine: Machine, store: Store, network: Network) -> None:
+        self.machine = machine
+        self.store = store
+        self.network = network
+        for name in (INSTANCE, "second", "stranger"):
+            store.add_agent(name, f"key-of-{name}")
+
+    def is_online(self, name: str) -> bool:
+        """Whether the Manager has heard of the agent within the last seconds."""
+        agent = self.store.agent_named(name)
+        return agent is not None and agent.status == "online"
+
+    def give(self, name: str, key: str) -> None:
+        """Put the files of another agent into place."""
+        self.machine.write(f"etc/iperf-agent/{name}.env", f"MANAGER_URL=http://{MANAGER}:8000\n")
+        self.machine.write(f"etc/iperf-agent/{name}.key", f"{key}\n", 0o600)
+
+    def task(self, name: str, task_type: str, **payload: Any) -> Task:
+        """A pending task for an agent."""
+        agent = self.store.agent_named(name)
+        assert agent
+        return self.store.add_task(agent.id, task_type, payload)
+
+    def ended(self, task: Task) -> Task:
+        """Wait until the task has a final status."""
+        assert self.store.wait_for(lambda: task.status in FINAL, LONG), task
+        return task
+
+    def server(self) -> int:
+        """Start an iperf3 server on the machine's first agent; returns its port."""
+        port = free_port()
+        assert (
+            self.ended(self.task(INSTANCE, "iperf_server_start", port=port)).status == "succeeded"
+        )
+        return port
+
+    def iperf3s(self) -> list[str]:
+        """The ids of the machine's iperf3 processes."""
+        return self.machine.run("pgrep", "-x", "iperf3").output.split()
+
+
+def user_data() -> str:
+    """The file as somebody has edited it."""
+    text = (ROOT / "deployment/cloud-init.yaml").read_text()
+    for before, after in EDITS.items():
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    return text
+
+
+@pytest.fixture(name="deployed", scope="module", params=TEMPLATES, ids=lambda path: path.name)
+def fixture_deployed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """A machine on which cloud-init has ended, well or not."""
+    template = request.param
+    directory = tmp_path_factory.mktemp("machine")
+    wheels = directory / "wheels"
+    wheels.mkdir()
+    build_wheels(template, wheels)
+    with network() as net:
+        machine = Machine(template, directory, wheels, net)
+        store = Store()
+        manager = DevManager(store, MANAGER, 8000, "a password for nobody")
+        deployment = Deployment(machine, store, net)
+        machine.seed(INSTANCE, user_data())
+        try:
+            with net.inside("manager"):
+                manager.start()
+            machine.start()
+            machine.run("cloud-init", "status", "--wait")
+            yield deployment
+        finally:
+            machine.kill()
+            manager.stop()
+
+
+@pytest.fixture(name="machine")
+def fixture_machine(deployed: Deployment) -> Machine:
+    """The machine alone."""
+    return deployed.machine
+
+
+@pytest.fixture(name="second")
+def fixture_second(deployed: Deployment) -> Iterator[Deployment]:
+    """The machine with a second agent at work."""
+    deployed.give("second", "key-of-second")
+    deployed.machine.output("systemctl", "start", SECOND)
+    yield deployed
+    deployed.machine.output("systemctl", "stop", SECOND)
+
+
+def test_the_user_data_fits_where_it_has_to(machine: Machine) -> None:
+    assert (ROOT / "deployment/cloud-init.yaml").stat().st_size < 16 * 1024  # EC2's limit
+    schema = ("cloud-init", "schema", "--config-file")
+    machine.output(*schema, "/var/lib/cloud/seed/nocloud/user-data")
+
+
+def test_cloud_init_ends_without_error(machine: Machine) -> None:
+    log = "/var/log/cloud-init-output.log"
+    status = machine.run("cloud-init", "status", "--long")
+    assert "status: done" in status.output, (status, machine.output("tail", "-n", "60", log))
+    result = json.loads(machine.output("cat", "/run/cloud-init/result.json"))
+    assert result["v1"]["errors"] == []
+
+
+def test_the_agent_is_at_work_under_the_instances_name(deployed: Deployment) -> None:
+    machine = deployed.machine
+    assert machine.state(UNIT, "ActiveState") == "active"
+    assert machine.state(UNIT, "StatusText") == "0 tests and 0 servers running"
+    assert machine.output("systemctl", "is-enabled", UNIT) == "enabled"
+    assert deployed.is_online(INSTANCE)
+    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9201/readyz').status)"
+    assert machine.output("python3", "-c", ask) == "200"
+
+
+def test_only_root_reads_the_key(machine: Machine) -> None:
+    files = ["/etc/iperf-agent/agent.key", "/etc/iperf-agent/requirements.txt"]
+    assert machine.output("stat", "-c", "%a %U %G", *files) == "600 root root\n600 root root"
+    pid = machine.state(UNIT, "MainPID")
+    assert "key-of" not in machine.output("cat", f"/proc/{pid}/environ")
+    # Those that DynamicUser= takes its users from.
+    assert 61184 <= int(machine.output("stat", "-c", "%u", f"/proc/{pid}")) <= 65519
+
+
+@pytest.mark.parametrize("unit", [UNIT, SECOND])
+def test_systemd_has_nothing_to_say_about_the_units(machine: Machine, unit: str) -> None:
+    verified = machine.run("systemd-analyze", "verify", unit)
+    assert (verified.code, verified.output + verified.errors) == (0, "")
+    # The threshold is in tenths.
+    machine.output("systemd-analyze", "security", "--no-pager", "--threshold=15", unit)
+
+
+def test_two_agents_run_a_test_with_all_that_a_sandbox_could_forbid(second: Deployment) -> None:
+    asked = {"affinity": 0, "congestion": "reno", "bind_dev": "lo"}
+    target = {"server_ip": "127.0.0.1", "port": second.server(), "time": 2}
+    client = second.ended(second.task("second", "iperf_client_run", **target, **asked))
+    assert client.status == "succeeded", client
+    document = json.loads(bytes(client.result))
+    assert document["end"]["sum_received"]["bytes"] > 0
+    assert document["end"]["sender_tcp_congestion"] == "reno"
+    argv = document["agent"]["argv"]
+    assert all(option in argv for option in ("-A", "-C", "--bind-dev"))
+
+
+def test_stop_leaves_no_iperf3(deployed: Deployment) -> None:
+    deployed.server()
+    assert deployed.iperf3s()
+    deployed.machine.output("systemctl", "stop", UNIT)
+    assert not deployed.iperf3s()
+    assert deployed.machine.state(UNIT, "Result") == "success"
+    deployed.machine.output("systemctl", "start", UNIT)
+
+
+def test_a_wrong_key_ends_it_for_good(deployed: Deployment) -> None:
+    unit = "iperf-agent@stranger.service"
+    deployed.give("stranger", "some-other-key")
+    assert deployed.machine.run("systemctl", "start", unit).code != 0
+    assert deployed.machine.state(unit, "ExecMainStatus") == "77"
+    # Else its sub-state would be auto-restart.
+    assert deployed.machine.state(unit, "SubState") == "failed"
+    assert deployed.machine.state(unit, "NRestarts") == "0"
+
+
+def test_without_a_key_the_file_is_named(machine: Machine) -> None:
+    unit = "iperf-agent@keyless.service"
+    machine.output("systemctl", "enable", unit)
+    assert machine.run("systemctl", "start", unit).code != 0
+    status = machine.run("systemctl", "status", unit).output
+    assert "AssertPathExists=/etc/iperf-agent/keyless.key was not met" in status
+    assert machine.state(unit, "SubState") == "dead"
+    machine.output("systemctl", "disable", unit)
+
+
+def test_an_agent_that_stands_still_is_replaced(deployed: Deployment) -> None:
+    machine = deployed.machine
+    deployed.server()
+    pid = machine.state(UNIT, "MainPID")
+    began = time.monotonic()
+    machine.output("kill", "-STOP", pid)
+    machine.until(lambda: machine.state(UNIT, "MainPID") not in ("0", pid))
+    # Three times the promise, as this computer may be busy.
+    assert time.monotonic() - began < 3 * REPLACED_WITHIN
+    machine.until(lambda: machine.state(UNIT, "ActiveState") == "active")
+    assert machine.state(UNIT, "NRestarts") == "1"
+    journal = machine.output("journalctl", "--unit", UNIT, "--output", "cat")
+    assert "Watchdog timeout" in journal
+    # What it was at.
+    assert "Current thread" in journal and "gevent" in journal
+    assert not deployed.iperf3s()
+
+
+def test_a_new_version_waits_for_the_test_that_runs(second: Deployment) -> None:
+    machine = second.machine
+    pids = {unit: machine.state(unit, "MainPID") for unit in (UNIT, SECOND)}
+    port = free_port()
+    with second.network.inside("peer"), iperf3_server(port):
+        test = {"server_ip": PEER, "port": port, "time": 8}
+        client = second.task("second", "iperf_client_run", **test)
+        assert second.store.wait_for(lambda: client.status == "running", LONG)
+        machine.output("/opt/iperf-agent/install")
+    assert client.status == "succeeded", client
+    for unit, pid in pids.items():
+        assert machine.state(unit, "ActiveState") == "active"
+        assert machine.state(unit, "MainPID") != pid
+
+
+def test_a_python_that_is_too_old_is_named(machine: Machine) -> None:
+    version = '[ "$1" = --version ] && echo Python 3.9.2 && exit\nexit 1\n'
+    machine.write("opt/old/python3", f"#!/bin/sh\n{version}", 0o755)
+    done = machine.run("env", "PATH=/opt/old:/usr/bin:/bin", "/opt/iperf-agent/install")
+    words = "iperf-agent needs Python 3.11 or newer; this machine has Python 3.9.2"
+    assert (done.code, done.errors.strip()) == (1, words)
+
+
+def test_a_log_file_is_rotated(deployed: Deployment) -> None:
+    machine = deployed.machine
+    drop_in = f"etc/systemd/system/{UNIT}.d/log.conf"
+    machine.write(drop_in, "[Service]\nEnvironment=LOG_FILE=/var/log/iperf-agent/agent.log\n")
+    machine.output("systemctl", "daemon-reload")
+    machine.output("systemctl", "restart", UNIT)
+    machine.output("logrotate", "--force", "/etc/logrotate.d/iperf-agent")
+    deployed.server()
+    names = machine.output("ls", "/var/log/iperf-agent").split()
+    assert names == ["agent.log", "agent.log.1"]
+    for name in names:
+        assert machine.output("tail", "-n", "1", f"/var/log/iperf-agent/{name}").startswith("{")
+
+
+def test_the_journals_lines_are_json(machine: Machine) -> None:
+    only = ["--unit=iperf-agent*", "--identifier=agent-run", "--output=cat"]
+    lines = machine.output("journalctl", *only).splitlines()
+    lines = [line for line in lines if line.startswith("{")]
+    messages = {json.loads(line)["message"] for line in lines}
+    assert {"agent starts", "registered", "agent stopped", "agent ends"} <= messages
+
+
+def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
+    machine = deployed.machine
+    places = ["/opt/iperf-agent", "/etc"]
+    listing = ["find", *places, "-type", "f", "-printf", "%p %T@ %m %u %s\\n"]
+    before = set(machine.output(*listing).splitlines())
+    agent = deployed.store.agent_named(INSTANCE)
+    assert agent
+    machine.stop()
+    heard = agent.last_heartbeat
+    machine.start()
+    machine.output("cloud-init", "status", "--wait")
+    assert set(machine.output(*listing).splitlines()) == before
+    machine.until(lambda: machine.state(UNIT, "ActiveState") == "active")
+    assert agent.last_heartbeat != heard
