@@ -24,7 +24,7 @@ class Following:
         self._read_up_to = 0
 
     def watch(self, seconds: float) -> Ending:
-        """As agent.process.watch; what the stream says goes to the entry."""
+        """As agent.watching.watch; what the stream says goes to the entry."""
         until = time.monotonic() + seconds
         while True:
             left = until - time.monotonic()
