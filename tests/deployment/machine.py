@@ -113,6 +113,12 @@ class Machine:
         """A property of a unit, such as ActiveState."""
         return self.output("systemctl", "show", "--value", f"--property={name}", unit)
 
+    def main_pid(self, unit: str) -> str:
+        """The id of a unit's main process; fails the test when it has none."""
+        pid = self.state(unit, "MainPID")
+        assert pid != "0", self.run("systemctl", "status", unit).output
+        return pid
+
     def until(self, condition: Callable[[], object]) -> None:
         """Look every half second until `condition()` holds; fails the test if it never does."""
         with gevent.Timeout(LONG, AssertionError("it never came about")):

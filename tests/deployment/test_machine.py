@@ -161,7 +161,7 @@ def test_the_agent_is_at_work_under_the_instances_name(deployed: Deployment) -> 
 def test_only_root_reads_the_key(machine: Machine) -> None:
     files = ["/etc/iperf-agent/agent.key", "/etc/iperf-agent/requirements.txt"]
     assert machine.output("stat", "-c", "%a %U %G", *files) == "600 root root\n600 root root"
-    pid = machine.state(UNIT, "MainPID")
+    pid = machine.main_pid(UNIT)
     assert "key-of" not in machine.output("cat", f"/proc/{pid}/environ")
     # Those that DynamicUser= takes its users from.
     assert 61184 <= int(machine.output("stat", "-c", "%u", f"/proc/{pid}")) <= 65519
@@ -219,7 +219,7 @@ def test_without_a_key_the_file_is_named(machine: Machine) -> None:
 def test_an_agent_that_stands_still_is_replaced(deployed: Deployment) -> None:
     machine = deployed.machine
     deployed.server()
-    pid = machine.state(UNIT, "MainPID")
+    pid = machine.main_pid(UNIT)
     began = time.monotonic()
     machine.output("kill", "-STOP", pid)
     machine.until(lambda: machine.state(UNIT, "MainPID") not in ("0", pid))
@@ -236,7 +236,7 @@ def test_an_agent_that_stands_still_is_replaced(deployed: Deployment) -> None:
 
 def test_a_new_version_waits_for_the_test_that_runs(second: Deployment) -> None:
     machine = second.machine
-    pids = {unit: machine.state(unit, "MainPID") for unit in (UNIT, SECOND)}
+    pids = {unit: machine.main_pid(unit) for unit in (UNIT, SECOND)}
     port = free_port()
     with second.network.inside("peer"), iperf3_server(port):
         test = {"server_ip": PEER, "port": port, "time": 8}
@@ -246,7 +246,7 @@ def test_a_new_version_waits_for_the_test_that_runs(second: Deployment) -> None:
     assert client.status == "succeeded", client
     for unit, pid in pids.items():
         assert machine.state(unit, "ActiveState") == "active"
-        assert machine.state(unit, "MainPID") != pid
+        assert machine.main_pid(unit) != pid
 
 
 def test_a_python_that_is_too_old_is_named(machine: Machine) -> None:
