@@ -99,7 +99,10 @@ def _manager(config: Config) -> Iterator[Finding]:
     url = config.manager_url
     try:
         address = config.advertise_address or host.local_address(url)
-        yield Finding("address", f"{address} is what the Manager is told")
+        says = f"{address} is what the Manager is told"
+        if address.startswith("127.") or address == "::1":
+            says += "; for tests with other hosts set ADVERTISE_ADDRESS"
+        yield Finding("address", says)
         ManagerClient(manager_access(config, Key(config))).healthz()
     except OSError as error:
         yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")

@@ -43,6 +43,12 @@ _EXITS: list[tuple[type[AgentError], int]] = [
     (ManagerUnavailable, EXIT_UNAVAILABLE),
 ]
 
+_REMEDIES: list[tuple[type[AgentError], str]] = [
+    (KeyRefused, "give this agent the name, the key and the API_VERSION that its Manager knows"),
+    (AgentUnknown, "register AGENT_NAME at the Manager, or enable it there"),
+    (ManagerUnavailable, "agent-run --check looks at MANAGER_URL and the way there"),
+]
+
 # What a command line would show to everybody on the host.
 _NO_FLAGS = ("--agent-key", "--agent-key-file", "--key")
 _KEY_GOES = "the registration key goes into AGENT_KEY or a file that AGENT_KEY_FILE names"
@@ -135,7 +141,8 @@ def _run_agent(
         return EXIT_OK
     except AgentError as error:
         code = next((code for kind, code in _EXITS if isinstance(error, kind)), EXIT_BUG)
-        log.error("agent ends", error=str(error), exit_code=code)
+        advice = next((words for kind, words in _REMEDIES if isinstance(error, kind)), None)
+        log.error("agent ends", error=str(error), exit_code=code, advice=advice)
         return code
     except Exception:
         log.exception("a bug: agent ends", exit_code=EXIT_BUG)

@@ -98,8 +98,8 @@ class ManagerUnavailable(ManagerError):
 class ManagerAway(ManagerUnavailable):
     """The agent cannot register, and all else waits for that; it asks again in `again_in` s."""
 
-    def __init__(self, message: str, again_in: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, again_in: float, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
         self.again_in = again_in
 
     def pause(self, delays: Iterator[float]) -> float:

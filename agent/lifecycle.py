@@ -133,8 +133,14 @@ class Agent:
         )
         if missing:
             log.error("no usable iperf3: tests will fail until there is one", error=missing)
-        grace = self._config.stop_grace
-        recover(self._state, self._journal, self._spool, self._outbox, grace)
+        recover(
+            self._state,
+            self._journal,
+            self._spool,
+            self._outbox,
+            self._bench.metrics,
+            self._config.stop_grace,
+        )
         self._registration.register()
 
     def _work(self, exit_after_idle: float | None, errand: Callable[[], None] | None) -> None:

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
-from agent.wire import Figures
+from agent.wire import TASK_TYPES, Figures, Outcome, Task
 
 RESULTS_KEPT = 50
 # Upper bounds in seconds: a call to the Manager takes a millisecond on a LAN, and a result of
@@ -80,9 +80,22 @@ class Metrics:
         self.requests[call, status] += 1
         self.request_seconds[call].observe(seconds)
 
-    def reported(self, reported: Reported) -> None:
-        """Keep an outcome among the last ones."""
-        self.results.append(reported)
-        if reported.figures and reported.type == "iperf_client_run":
-            protocol = "tcp" if reported.figures.jitter_ms is None else "udp"
-            self.figures[reported.figures.direction, protocol] = reported.figures
+    def reported(self, task: Task, outcome: Outcome) -> None:
+        """Count an outcome that went into the outbox, and keep it among the last ones.
+
+        That a server listens, or serves without a figure, is not worth a place.
+        """
+        task_type = task.type if task.type in TASK_TYPES else "other"
+        error_class = outcome.report.error_class
+        if outcome.final:
+            self.outcomes[task_type, outcome.status, error_class] += 1
+        elif outcome.figures is None:
+            return
+        words = outcome.stderr or outcome.report.ended
+        figures = outcome.figures
+        self.results.append(
+            Reported(time.time(), task.id, task_type, outcome.status, error_class, words, figures)
+        )
+        if figures and task_type == "iperf_client_run":
+            protocol = "tcp" if figures.jitter_ms is None else "udp"
+            self.figures[figures.direction, protocol] = figures

@@ -13,6 +13,7 @@ from agent.errors import StateUnusable
 from agent.identity import stop_former
 from agent.iperf3 import verdict
 from agent.journal import Journal, TaskRecord
+from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process import mapped
 from agent.server_task import served_file
@@ -26,7 +27,12 @@ log = structlog.get_logger()
 
 
 def recover(
-    state: StateDirectory, journal: Journal, spool: Spool, outbox: Outbox, grace: float
+    state: StateDirectory,
+    journal: Journal,
+    spool: Spool,
+    outbox: Outbox,
+    metrics: Metrics,
+    grace: float,
 ) -> None:
     """Put into the outbox what the Manager does not have yet, one outcome for each task.
 
@@ -57,6 +63,7 @@ def recover(
             error=outcome.stderr or outcome.report.ended,
         )
         outbox.put(record.claimed, outcome)
+        metrics.reported(record.claimed.task, outcome)
     if not state.trouble:
         _clear(state, journal)
 

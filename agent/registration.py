@@ -48,10 +48,14 @@ class Registration:
             try:
                 self.confirm()
             except ManagerAway as error:
-                if time.monotonic() + error.again_in >= until:
+                left = until - time.monotonic()
+                if left <= 0 or (error.retry_after or 0) >= left:
                     raise
-                trouble.failed("not registered yet", error, retry_in=round(error.again_in, 1))
-                gevent.sleep(error.again_in)
+                # Whatever the back-off says, the last moment is one for an attempt.
+                pause = min(error.again_in, left)
+                trouble.failed("not registered yet", error, retry_in=round(pause, 1))
+                gevent.sleep(pause)
+                self.hurry()
         trouble.over()
 
     def confirm(self) -> Life:
@@ -81,7 +85,7 @@ class Registration:
         except ManagerUnavailable as error:
             pause = error.pause(self._delays)
             self._ask_at = time.monotonic() + pause
-            raise ManagerAway(str(error), pause) from error
+            raise ManagerAway(str(error), pause, error.retry_after) from error
         self._delays = backoff()
         return life
 
@@ -94,7 +98,12 @@ class Registration:
         if self.life is None:
             log.info("registered", agent_id=life.agent_id, address=self.address)
         elif self.life != life:
-            log.error("the Manager was replaced: what is in hand was another's", now=life)
+            log.error(
+                "the Manager was replaced: what is in hand was another's",
+                manager_url=life.manager_url,
+                agent_id=life.agent_id,
+                registered=life.registered,
+            )
             self._replaced()
         self.life = life
 

@@ -7,13 +7,10 @@ import structlog
 
 from agent.client_task import run_client
 from agent.errors import TaskError
-from agent.metrics import Reported
 from agent.registry import Entry
 from agent.server_task import run_server
-from agent.wire import Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
+from agent.wire import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.workbench import Workbench, failed
-
-TASK_TYPES = ("iperf_server_start", "iperf_client_run", "kill_all")
 
 log = structlog.get_logger()
 
@@ -57,26 +54,10 @@ class TaskRunner:
         """Hand an outcome over, and count it."""
         self._bench.outbox.put(entry.claimed, outcome)
         metrics, task_type = self._bench.metrics, entry.task.type
-        if task_type not in TASK_TYPES:
-            task_type = "other"
-        error_class = outcome.report.error_class
+        metrics.reported(entry.task, outcome)
         if outcome.final:
-            metrics.outcomes[task_type, outcome.status, error_class] += 1
-            metrics.task_seconds[task_type].observe(time.monotonic() - entry.entered)
-        elif outcome.figures is None:
-            return
-        words = outcome.stderr or outcome.report.ended
-        metrics.reported(
-            Reported(
-                time.time(),
-                entry.task.id,
-                task_type,
-                outcome.status,
-                error_class,
-                words,
-                outcome.figures,
-            )
-        )
+            kind = task_type if task_type in TASK_TYPES else "other"
+            metrics.task_seconds[kind].observe(time.monotonic() - entry.entered)
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         task_type = entry.task.type

@@ -13,6 +13,8 @@ from agent.workbench import Workbench
 
 # After three heartbeats that were not answered the Manager calls the agent offline.
 HEARD_WITHIN = 15.0
+# A heartbeat that was not answered after so many seconds is worth a word.
+HEARTBEAT_TAKES = 1.0
 
 
 class Running(Struct):
@@ -53,6 +55,7 @@ class Snapshot(Struct):
     address: str
     agent_id: int | None
     heard_ago: float | None
+    silent: bool
     not_ready: list[str]
     running: list[Running]
     waiting: int
@@ -91,6 +94,12 @@ class View:
         heard_at = self.bench.metrics.heard_at
         return None if heard_at is None else time.monotonic() - heard_at
 
+    def _is_silent(self) -> bool:
+        """Whether a heartbeat is overdue, which is no reason yet to call the agent not ready."""
+        heard_ago = self.heard_ago()
+        overdue = self.bench.config.heartbeat_interval + HEARTBEAT_TAKES
+        return heard_ago is not None and heard_ago > overdue
+
     def snapshot(self) -> Snapshot:
         """Everything at this moment, the newest results first."""
         # An agent without a status page is smaller without it.
@@ -109,6 +118,7 @@ class View:
             address=self.registration.address,
             agent_id=life.agent_id if life else None,
             heard_ago=self.heard_ago(),
+            silent=self._is_silent(),
             not_ready=self.not_ready(),
             running=[_running(entry) for entry in entries if entry.kind and entry.pid],
             waiting=sum(1 for entry in entries if not entry.pid),

@@ -51,6 +51,9 @@ def _header(snapshot: Snapshot) -> Iterable[str]:
     heard = snapshot.heard_ago
     if snapshot.not_ready:
         state = f'<span class="state bad">Not ready:</span> {escape(snapshot.not_ready[0])}'
+    elif snapshot.silent:
+        words = f"The last answered heartbeat was {heard or 0:.0f} s ago"
+        state = f'<span class="state warn">The Manager is silent.</span> {words}'
     else:
         state = f'<span class="state good">Connected.</span> Last heartbeat {heard or 0:.0f} s ago'
     yield f"<header><h1>Agent {escape(snapshot.name)}</h1>"
@@ -128,7 +131,7 @@ def _troubles(snapshot: Snapshot) -> Iterable[str]:
         found.append(f"{waits}, the oldest for {_duration(snapshot.outbox_oldest)}: they are kept.")
     if snapshot.rejected:
         found.append(
-            f"{snapshot.rejected} results were set aside: see rejected/ in the state directory."
+            f"Results set aside: {snapshot.rejected}, see rejected/ in the state directory."
         )
     for result in snapshot.results:
         if result.status == "failed":

@@ -7,6 +7,7 @@ fit is still a task, and fails with a message.
 
 from agent.wire.claims import Claimed, Life
 from agent.wire.messages import (
+    TASK_TYPES,
     Acknowledged,
     AgentRecord,
     ClaimAnswer,
@@ -31,6 +32,7 @@ from agent.wire.payloads import (
 )
 
 __all__ = [
+    "TASK_TYPES",
     "Acknowledged",
     "AgentRecord",
     "ClaimAnswer",

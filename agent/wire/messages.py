@@ -5,6 +5,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+TASK_TYPES = ("iperf_server_start", "iperf_client_run", "kill_all")
+
 
 class Task(Struct, frozen=True):
     """One task as it was claimed. `payload` is the undecoded JSON of its parameters.

@@ -14,6 +14,7 @@ from agent.delivery import Delivery
 from agent.identity import identify
 from agent.iperf3.documents import find_documents
 from agent.journal import ChildRecord, Journal
+from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.recovery import recover
 from agent.registry import TaskRegistry
@@ -74,7 +75,7 @@ def next_life(former: Post, grace: float = 1) -> Post:
     journal, spool, registry = Journal(former.state), Spool(former.state), TaskRegistry()
     delivery = Delivery(former.client, former.registration, journal, spool, registry, 64 << 20)
     outbox = Outbox(delivery, former.registration, spool, former.nursery.spawn)
-    recover(former.state, journal, spool, outbox, grace)
+    recover(former.state, journal, spool, outbox, Metrics(), grace)
     outbox.start()
     return Post(
         former.manager,
