@@ -220,6 +220,16 @@ def test_a_final_result_that_waits_is_all_there_is_to_tell(former: Post) -> None
     assert request.headers["idempotency-key"] == kept.idempotency_key
 
 
+def test_what_a_former_life_left_is_counted_and_shown(former: Post) -> None:
+    took(former, 7)
+    metrics = Metrics()
+    journal, spool = Journal(former.state), Spool(former.state)
+    recover(former.state, journal, spool, former.outbox, metrics, 1)
+    assert metrics.outcomes == {("iperf_client_run", "failed", "interrupted"): 1}
+    (shown,) = metrics.results
+    assert (shown.task_id, shown.message) == (7, INTERRUPTED)
+
+
 def test_a_result_that_was_settled_before_the_kill_is_not_sent_again(former: Post) -> None:
     task = took(former, 7)
     former.outbox.put(task, Outcome("succeeded", Report(), answer={"killed": True}))

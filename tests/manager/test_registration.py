@@ -24,6 +24,21 @@ def test_an_agent_that_reaches_no_manager_in_time_ends_with_69(tmp_path: Path) -
     assert "Connection refused" in said
 
 
+def test_all_of_the_time_is_used_whatever_the_back_off_draws(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    times: list[float] = []
+
+    def answer(request: Request) -> bytes:
+        times.append(time.monotonic())
+        return raw_reply(PAGE, 503)
+
+    with lone_agent(faulty(answer).url, tmp_path, REGISTER_TIMEOUT="3") as agent:
+        assert agent.exit_code() == 69
+        assert "agent-run --check" in agent.wait_for("agent ends", exit_code=69)["advice"]
+    assert 2.8 < times[-1] - times[0] < 3 * 3
+
+
 def test_registering_is_tried_again_until_it_is_done(faulty: MakeManager, tmp_path: Path) -> None:
     answers = [raw_reply(PAGE, 503), raw_reply(PAGE, 404)]
     manager = faulty(lambda request: answers.pop() if answers else well(request))

@@ -66,6 +66,17 @@ def test_a_missing_iperf3_and_a_silent_manager_are_named(bench: Bench) -> None:
     assert "no heartbeat was answered for 15 s" in ask(url, "/readyz").json()["reasons"]
 
 
+def test_a_manager_that_misses_a_heartbeat_is_called_silent_at_once(bench: Bench) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    agent = bench.agent(STATUS_ADDRESS=f"127.0.0.1:{port}", HEARTBEAT_INTERVAL="0.5")
+    agent.wait_for("registered")
+    until(lambda: b"Connected." in ask(url, "/").body)
+    bench.manager.stop()
+    until(lambda: b"The Manager is silent." in ask(url, "/").body)
+    assert ask(url, "/readyz").status == 200, "three heartbeats make it offline, and one does not"
+
+
 def test_a_port_that_is_taken_is_a_warning_and_no_more(shown: Shown, tmp_path: Path) -> None:
     taken = shown.url.removeprefix("http://")
     manager = shown.bench.manager.url
