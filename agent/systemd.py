@@ -16,6 +16,8 @@ from agent.registry import TaskRegistry
 LOOK = 1.0
 # Of the watchdog's time: sd_watchdog_enabled(3) asks for half, and the hub may be late.
 WATCHDOG_SHARE = 1 / 3
+# Microseconds that a registered agent asks for, at each look, until its first answered heartbeat.
+MORE_TIME = 10_000_000
 
 log = structlog.get_logger()
 
@@ -58,6 +60,9 @@ def keep_informed(registry: TaskRegistry, metrics: Metrics, stop: Event) -> None
         if not ready and metrics.heard_at is not None:
             ready = True
             tell.append("READY=1")
+        elif not ready:
+            # A Manager that goes away between the two is no reason to be started again either.
+            tell.append(f"EXTEND_TIMEOUT_USEC={MORE_TIME}")
         running = _running(registry)
         if ready and running != said:
             said = running

@@ -11,8 +11,10 @@ import gevent
 import pytest
 
 from agent import systemd
+from tests.faulty import Request, raw_reply, well
 from tests.harness import PATIENCE, Bench, free_port
 from tests.lone_agent import lone_agent
+from tests.servers import MakeManager
 
 
 class Listener:
@@ -96,6 +98,20 @@ def test_it_is_not_ready_before_a_heartbeat_was_answered(tmp_path: Path) -> None
             agent.wait_for("not registered yet")
             with pytest.raises(AssertionError):
                 systemds.wait_for("READY=1", timeout=1.5)
+
+
+def test_a_manager_that_goes_away_before_the_first_heartbeat_gets_more_time(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    def answer(request: Request) -> bytes:
+        return raw_reply(b"", 503) if request.call == "heartbeat" else well(request)
+
+    path = tmp_path / "notify"
+    with listening(path) as systemds:
+        with lone_agent(faulty(answer).url, tmp_path, NOTIFY_SOCKET=str(path)) as agent:
+            agent.wait_for("no heartbeat; tests go on")
+            systemds.wait_for("EXTEND_TIMEOUT_USEC=10000000")
+            assert "READY=1" not in systemds.said
 
 
 def test_a_socket_that_is_gone_stops_nothing(bench: Bench) -> None:
