@@ -1,7 +1,6 @@
 """What a client writes: read along while it runs, and made a document when it has ended."""
 
 import os
-import time
 from pathlib import Path
 
 from agent.iperf3.stream import LONGEST_LINE, compose, read_intervals
@@ -9,7 +8,7 @@ from agent.process import ChildProcess
 from agent.records import sync
 from agent.registry import Entry
 from agent.state import StateDirectory
-from agent.watching import OUTPUT_LOOK, Ending, watch
+from agent.watching import Ending, watch
 
 # The name of a file that holds a stream, and no document, ends so.
 STREAM = ".stream"
@@ -25,15 +24,8 @@ class Following:
 
     def watch(self, seconds: float) -> Ending:
         """As agent.watching.watch; what the stream says goes to the entry."""
-        until = time.monotonic() + seconds
-        while True:
-            left = until - time.monotonic()
-            look = max(0.0, min(OUTPUT_LOOK, left))
-            ending = watch(self._child, self._entry.stop.ordered, look, self._most)
-            if self._child.stdout.suffix == STREAM:
-                self._read_on()
-            if ending is not Ending.TIME or left <= OUTPUT_LOOK:
-                return ending
+        look = self._read_on if self._child.stdout.suffix == STREAM else None
+        return watch(self._child, self._entry.stop.ordered, seconds, self._most, look)
 
     def _read_on(self) -> None:
         """A part of bounded size at a time, not to hold up the other greenlets."""

@@ -150,7 +150,7 @@ def _outcome(
     if judged.span:
         document = Document(str(attempt.written), *judged.span)
         with mapped(attempt.written) as output:
-            figures = verdict.figures(output[slice(*judged.span)])
+            figures = verdict.figures(output[slice(*judged.span)], judged.summary)
     else:
         attempt.written.unlink(missing_ok=True)
     return Outcome(

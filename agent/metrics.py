@@ -80,15 +80,18 @@ class Metrics:
         self.requests[call, status] += 1
         self.request_seconds[call].observe(seconds)
 
-    def reported(self, task: Task, outcome: Outcome) -> None:
+    def reported(self, task: Task, outcome: Outcome, seconds: float | None = None) -> None:
         """Count an outcome that went into the outbox, and keep it among the last ones.
 
-        That a server listens, or serves without a figure, is not worth a place.
+        That a server listens, or serves without a figure, is not worth a place. `seconds` is the
+        time from the claim, where this life of the agent has seen it.
         """
         task_type = task.type if task.type in TASK_TYPES else "other"
         error_class = outcome.report.error_class
         if outcome.final:
             self.outcomes[task_type, outcome.status, error_class] += 1
+            if seconds is not None:
+                self.task_seconds[task_type].observe(seconds)
         elif outcome.figures is None:
             return
         words = outcome.stderr or outcome.report.ended

@@ -53,11 +53,7 @@ class TaskRunner:
     def _put(self, entry: Entry, outcome: Outcome) -> None:
         """Hand an outcome over, and count it."""
         self._bench.outbox.put(entry.claimed, outcome)
-        metrics, task_type = self._bench.metrics, entry.task.type
-        metrics.reported(entry.task, outcome)
-        if outcome.final:
-            kind = task_type if task_type in TASK_TYPES else "other"
-            metrics.task_seconds[kind].observe(time.monotonic() - entry.entered)
+        self._bench.metrics.reported(entry.task, outcome, time.monotonic() - entry.entered)
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         task_type = entry.task.type

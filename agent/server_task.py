@@ -13,7 +13,7 @@ import structlog
 from agent.errors import TaskError
 from agent.iperf3 import verdict
 from agent.iperf3.argv import server_argv
-from agent.iperf3.documents import find_documents
+from agent.iperf3.documents import find_documents, read_summary
 from agent.limits import check_core
 from agent.listening import holder_of
 from agent.process import ChildProcess
@@ -187,9 +187,10 @@ class _Server:
                 # A probe leaves an object with no more than an error. The last one is kept in
                 # view for what it may say of the server's end.
                 done = max((start for start, _ in find_documents(output)), default=0)
-            elif self._keep(output[served[0] : served[1]]):
+            elif self._keep(output[slice(*served)]):
                 done = served[1]
-                self._figures = verdict.figures(output[served[0] : served[1]])
+                summary = read_summary(output[slice(*served)])
+                self._figures = verdict.figures(output[slice(*served)], summary)
             else:
                 return False
         self._read_up_to += done

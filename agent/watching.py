@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from enum import Enum
 
 import gevent
@@ -25,8 +26,16 @@ class Ending(Enum):
 FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
 
 
-def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: int) -> Ending:
+def watch(
+    child: ChildProcess,
+    stop: Event,
+    seconds: float,
+    max_output_bytes: int,
+    look: Callable[[], None] | None = None,
+) -> Ending:
     """Wait for the first of: the child's end, the order to stop, the time, too much output.
+
+    `look` is called about once a second and at the end, for whoever reads the output along.
 
     A child that has ended by then has ended, also when the agent stood still meanwhile and its
     time is over as well. The limit is for stdout and for stderr, each by itself.
@@ -37,6 +46,8 @@ def watch(child: ChildProcess, stop: Event, seconds: float, max_output_bytes: in
         gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
         # Not `ended`: when the hub was held up, the time-out is noticed before the child's end.
         ended = child.exit_code is not None
+        if look:
+            look()
         if max(os.stat(path).st_size for path in (child.stdout, child.stderr)) > max_output_bytes:
             return Ending.OUTPUT
         if ended:

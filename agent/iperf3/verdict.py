@@ -77,9 +77,8 @@ def served_document(data: Buffer) -> Span | None:
     return None
 
 
-def figures(document: Buffer) -> Figures | None:
-    """What a document says in a few numbers; None when it has no end."""
-    summary = read_summary(document)
+def figures(document: Buffer, summary: Summary | None) -> Figures | None:
+    """What a document, whose summary this is, says in a few numbers; None when it has no end."""
     if summary is None or not summary.has_end:
         return None
     sums = summary.end.sum or Sums()
