@@ -1,13 +1,14 @@
 """One agent with a status page, and some tests behind it, for the tests of this directory."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from agent.dev.store import Store
-from tests.harness import Bench, free_port
-from tests.status.asking import Shown
+from tests.harness import Bench, free_port, until
+from tests.status.asking import Shown, ask
 
 
 @pytest.fixture(name="shown", scope="package")
@@ -25,6 +26,17 @@ def fixture_shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         bench.wait(lambda: b'"end"' in bytes(server.result))
         bench.ended(bench.task("iperf_client_run", port=port, udp=True, bitrate=10**7, **here))
         bench.ended(bench.task("iperf_client_run", port=1, **here))
-        yield Shown(bench, agent, f"http://127.0.0.1:{status}", port)
+        url = f"http://127.0.0.1:{status}"
+        # The Manager has a result a moment before the agent has its answer, and the server's
+        # view of a test may come after the client's.
+        until(lambda: _settled(ask(url, "/status").json()))
+        yield Shown(bench, agent, url, port)
     finally:
         bench.close()
+
+
+def _settled(status: dict[str, Any]) -> bool:
+    """Whether three tests are told by their clients, two by their server, and all delivered."""
+    told = Counter(result["type"] for result in status["results"])
+    seen = (told["iperf_client_run"], told["iperf_server_start"], status["outbox_messages"])
+    return seen == (3, 2, 0)
