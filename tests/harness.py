@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from agent.dev.store import Store
 from agent.listening import ListenTable
 
 ROOT = Path(__file__).parent.parent
+AGENT = (sys.executable, "-m", "agent")
 PATIENCE = 30.0
 FINAL = ("succeeded", "failed", "canceled", "timed_out")
 
@@ -33,22 +34,31 @@ def environment(**variables: str) -> dict[str, str]:
     return {**own, "PYTHONPATH": str(ROOT), **variables}
 
 
+def with_all_signals() -> None:
+    """Let a child have the signals that a shell hides from what it runs in the background."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class AgentProcess:
     """A real agent. `lines` are its log lines so far, decoded; what is no JSON is a text."""
 
-    def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
-        """Start `python -m agent` with these arguments and these variables in its environment."""
+    def __init__(
+        self, *arguments: str, cwd: Path, program: Sequence[str] = AGENT, **variables: str
+    ) -> None:
+        """Start the agent with these arguments and these variables in its environment."""
         self.lines: list[Any] = []
         self._said = Event()
         # Tests that are killed leave no agent behind.
         dying = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         self._process = subprocess.Popen(
-            [*dying, sys.executable, "-m", "agent", *arguments],
+            [*dying, *program, *arguments],
             cwd=cwd,
             env=environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=with_all_signals,
         )
         self._reader = gevent.spawn(self._read)
 
@@ -115,7 +125,9 @@ class Bench:
         for number in (1, 2):
             store.add_agent(f"a{number}", f"key-{number}")
 
-    def agent(self, *arguments: str, number: int = 1, **variables: str) -> AgentProcess:
+    def agent(
+        self, *arguments: str, number: int = 1, program: Sequence[str] = AGENT, **variables: str
+    ) -> AgentProcess:
         """Start agent a1 or a2; variables given go before those that the bench sets."""
         settings = {
             "MANAGER_URL": self.manager.url,
@@ -125,7 +137,7 @@ class Bench:
             "CLAIM_INTERVAL": "0.1",
             **variables,
         }
-        agent = AgentProcess(*arguments, cwd=self.directory, **settings)
+        agent = AgentProcess(*arguments, cwd=self.directory, program=program, **settings)
         self.agents.append(agent)
         return agent
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 import gevent
@@ -15,7 +14,7 @@ from gevent import subprocess
 from agent import __version__, cli, config
 from tests.command import LAUNCHER, MODULE, Ended, run, run_program
 from tests.faulty import FaultyManager, Request, well
-from tests.harness import PATIENCE, ROOT, environment
+from tests.harness import PATIENCE, ROOT, environment, with_all_signals
 from tests.servers import MakeManager
 
 
@@ -181,8 +180,7 @@ class Interrupted:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # A shell starts what is to run in the background, these tests too, without Ctrl-C.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=with_all_signals,
         )
 
     def line(self) -> str:
