@@ -119,11 +119,15 @@ def _judge(
         return verdict.judge_client(exit_code, b"", stderr), child.stdout
     try:
         written = written_document(state, child.stdout)
+        # A large document takes a while, and one that the page cache has lost longer.
+        return state.run(_judge_file, written, exit_code, stderr), written
     except StateUnusable as error:
-        words = f"{error}: the document is lost"
-        return Verdict(False, "state_full", words, None, None), child.stdout
+        return Verdict(False, "state_full", f"{error}: the document is lost"), child.stdout
+
+
+def _judge_file(written: Path, exit_code: int, stderr: str) -> Verdict:
     with mapped(written) as output:
-        return verdict.judge_client(exit_code, output, stderr), written
+        return verdict.judge_client(exit_code, output, stderr)
 
 
 def _note_company(bench: Workbench, entry: Entry, measured: bool) -> None:
@@ -146,11 +150,9 @@ def _outcome(
     if judged.summary:
         report.warnings += verdict.warnings(judged.summary, features)
         report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
-    document = figures = None
+    document = None
     if judged.span:
         document = Document(str(attempt.written), *judged.span)
-        with mapped(attempt.written) as output:
-            figures = verdict.figures(output[slice(*judged.span)], judged.summary)
     else:
         attempt.written.unlink(missing_ok=True)
     return Outcome(
@@ -159,7 +161,7 @@ def _outcome(
         exit_code=attempt.exit_code,
         stderr=message,
         document=document,
-        figures=figures,
+        figures=judged.figures,
     )
 
 

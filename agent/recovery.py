@@ -119,7 +119,7 @@ def _newest_served(stdout: Path) -> Document | None:
     """The last document in the output, else the one that was taken out of it before."""
     if stdout.exists():
         with mapped(stdout) as output:
-            span = verdict.served_document(output)
+            span = verdict.last_served(output).span
         if span:
             return Document(str(stdout), *span)
     kept = served_file(stdout)

@@ -13,7 +13,6 @@ import structlog
 from agent.errors import TaskError
 from agent.iperf3 import verdict
 from agent.iperf3.argv import server_argv
-from agent.iperf3.documents import find_documents, read_summary
 from agent.limits import check_core
 from agent.listening import holder_of
 from agent.process import ChildProcess
@@ -182,20 +181,15 @@ class _Server:
             return False
         self._seen = size
         with self._child.output(self._read_up_to) as output:
-            served = verdict.served_document(output)
-            if served is None:
-                # A probe leaves an object with no more than an error. The last one is kept in
-                # view for what it may say of the server's end.
-                done = max((start for start, _ in find_documents(output)), default=0)
-            elif self._keep(output[slice(*served)]):
-                done = served[1]
-                summary = read_summary(output[slice(*served)])
-                self._figures = verdict.figures(output[slice(*served)], summary)
-            else:
-                return False
-        self._read_up_to += done
+            # A large document takes a while.
+            served = self._bench.state.run(verdict.last_served, output)
+            if served.span:
+                if not self._keep(output[slice(*served.span)]):
+                    return False
+                self._figures = served.figures
+        self._read_up_to += served.done
         self._child.forget(self._read_up_to)
-        return served is not None
+        return served.span is not None
 
     def _keep(self, document: memoryview) -> bool:
         """Make it the newest; the outbox may still hold a link to the one before.

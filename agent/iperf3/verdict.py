@@ -35,14 +35,27 @@ class Verdict(Struct, frozen=True):
     """How a run ended.
 
     `error_class` and `message` are empty when it is ok. `span` is where in stdout the newest
-    document is, a partial one of a failed run too; None when there is none.
+    document is, a partial one of a failed run too; None when there is none. `figures` are None
+    when it has no end.
     """
 
     ok: bool
     error_class: str
     message: str
+    span: Span | None = None
+    summary: Summary | None = None
+    figures: Figures | None = None
+
+
+class Served(Struct, frozen=True):
+    """What a server has served lately: where its newest complete document is, and its figures.
+
+    `done` is how far the output need not be looked at again.
+    """
+
     span: Span | None
-    summary: Summary | None
+    figures: Figures | None
+    done: int
 
 
 def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
@@ -53,33 +66,40 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     `exit_code` is negative for a signal, as subprocess has it.
     """
     span, summary = _newest(stdout)
+    figures = None
+    if span and summary:
+        with memoryview(stdout) as view:
+            figures = _figures(view[slice(*span)], summary)
     if exit_code == 0 and summary is not None and not summary.error and summary.has_end:
-        return Verdict(True, "", "", span, summary)
-    return _failure(exit_code, stderr, span, summary)
+        return Verdict(True, "", "", span, summary, figures)
+    error_class, message = _why(exit_code, stderr, span, summary)
+    return Verdict(False, error_class, message, span, summary, figures)
 
 
 def judge_server_exit(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     """Say why a server ended before it listened, which is never a success."""
-    return _failure(exit_code, stderr, *_newest(stdout))
+    return Verdict(False, *_why(exit_code, stderr, *_newest(stdout)))
 
 
-def served_document(data: Buffer) -> Span | None:
+def last_served(data: Buffer) -> Served:
     """The newest complete document of a test in what a server wrote.
 
     A server that is probed or stopped while idle writes documents with an empty end: those
-    replace nothing. `data` may be a part of the output that starts between two documents.
+    replace nothing, and the last one stays in view for what it may say of the server's end.
+    `data` may be a part of the output that starts between two documents.
     """
+    spans = find_documents(data)
     with memoryview(data) as view:
-        for start, end in reversed(find_documents(data)):
+        for start, end in reversed(spans):
             summary = read_summary(view[start:end])
             if summary is not None and summary.has_end:
-                return start, end
-    return None
+                return Served((start, end), _figures(view[start:end], summary), end)
+    return Served(None, None, spans[-1][0] if spans else 0)
 
 
-def figures(document: Buffer, summary: Summary | None) -> Figures | None:
+def _figures(document: Buffer, summary: Summary) -> Figures | None:
     """What a document, whose summary this is, says in a few numbers; None when it has no end."""
-    if summary is None or not summary.has_end:
+    if not summary.has_end:
         return None
     sums = summary.end.sum or Sums()
     sent, received = summary.end.sum_sent or sums, summary.end.sum_received or sums
@@ -123,10 +143,10 @@ def _newest(stdout: Buffer) -> tuple[Span | None, Summary | None]:
         return spans[-1], read_summary(view[start:end])
 
 
-def _failure(code: int, stderr: str, span: Span | None, summary: Summary | None) -> Verdict:
+def _why(code: int, stderr: str, span: Span | None, summary: Summary | None) -> tuple[str, str]:
+    """The error class of a run that failed, and the words for it."""
     words = (summary.error if summary else "") or error_line(stderr)
-    error_class, message = classify(words) if words else _unexplained(code, span, summary)
-    return Verdict(False, error_class, message, span, summary)
+    return classify(words) if words else _unexplained(code, span, summary)
 
 
 def _unexplained(code: int, span: Span | None, summary: Summary | None) -> tuple[str, str]:

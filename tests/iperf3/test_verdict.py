@@ -8,7 +8,7 @@ from agent.iperf3.verdict import (
     RETRIABLE,
     judge_client,
     judge_server_exit,
-    served_document,
+    last_served,
     warnings,
 )
 
@@ -70,7 +70,7 @@ SERVED = [pair for pair in ALL if pair[1].startswith(("server-tcp", "server-udp"
 
 def summary_of(found: Run) -> Summary:
     """The summary of the newest document of a test."""
-    span = served_document(found.stdout)
+    span = last_served(found.stdout).span
     assert span is not None
     summary = read_summary(found.stdout[slice(*span)])
     assert summary is not None
@@ -133,9 +133,9 @@ def test_a_server_that_ended_with_code_0_before_it_listened_has_failed() -> None
 def test_the_document_of_a_test_outlives_that_of_the_idle_server(version: str, case: str) -> None:
     data = run(version, case).stdout
     first, idle = find_documents(data)
-    assert served_document(data) == first
-    assert served_document(data[: first[1]]) == first
-    assert served_document(data[idle[0] :]) is None
+    assert last_served(data).span == first
+    assert last_served(data[: first[1]]).span == first
+    assert last_served(data[idle[0] :]).span is None
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -147,12 +147,12 @@ def test_the_newest_of_several_tests_is_the_one_served(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_server_that_was_idle_or_killed_has_served_nothing(version: str) -> None:
     for case in ("server-idle-term", "server-kill", "server-port-in-use"):
-        assert served_document(run(version, case).stdout) is None
+        assert last_served(run(version, case).stdout).span is None
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_server_stopped_in_mid_test_has_its_partial_document(version: str) -> None:
-    assert served_document(run(version, "server-term").stdout) is not None
+    assert last_served(run(version, "server-term").stdout).span is not None
 
 
 @pytest.mark.parametrize(
