@@ -14,7 +14,7 @@ from agent.errors import TaskError
 from agent.iperf3 import verdict
 from agent.iperf3.argv import server_argv
 from agent.limits import check_core
-from agent.listening import holder_of
+from agent.listening import holder_of, holds
 from agent.process import ChildProcess
 from agent.registry import Entry, timestamp
 from agent.watching import FLOODED, Ending, watch
@@ -91,7 +91,7 @@ class _Server:
 
     def wait_until_it_listens(self) -> None:
         """Return once the child holds the listening socket; raises TaskError otherwise."""
-        while not self._bench.listening.holds(self._child.pid, self._payload.port):
+        while not holds(self._child.pid, self._payload.port):
             ending = self._watch(LISTEN_POLL)
             if ending is Ending.ENDED:
                 raise self._died_early()

@@ -13,7 +13,6 @@ from agent.errors import StateUnusable, TaskError
 from agent.host import default_congestion, kernel
 from agent.iperf3.features import Features, parse_features
 from agent.journal import ChildRecord, Journal
-from agent.listening import ListenTable
 from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process import ChildProcess, text_output
@@ -40,7 +39,6 @@ class Workbench:
     journal: Journal
     state: StateDirectory
     metrics: Metrics = field(default_factory=Metrics)
-    listening: ListenTable = field(default_factory=ListenTable)
     found: Features | None = None
 
     def iperf3(self) -> Features:

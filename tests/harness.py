@@ -19,7 +19,7 @@ from gevent.event import Event
 from agent.dev.records import Task
 from agent.dev.server import DevManager
 from agent.dev.store import Store
-from agent.listening import ListenTable
+from agent.listening import holds
 
 ROOT = Path(__file__).parent.parent
 AGENT = (sys.executable, "-m", "agent")
@@ -179,7 +179,7 @@ def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
     argv = ["iperf3", "-s", "-p", str(port), *options]
     with open(os.devnull, "wb") as nowhere, subprocess.Popen(argv, stdout=nowhere) as server:
         try:
-            until(lambda: ListenTable().holds(server.pid, port))
+            until(lambda: holds(server.pid or 0, port))
             yield server
         finally:
             server.kill()

@@ -3,16 +3,28 @@
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 from gevent import subprocess
 
-from agent.listening import ListenTable, holder_of
-from tests.harness import free_port, iperf3_server, until
+from agent import listening
+from agent.listening import holder_of, holds
+from tests.harness import free_port, iperf3_server
 
 ME = os.getpid()
+# Netlink has 32 protocols, and the last ones are nobody's.
+NO_PROTOCOL = 31
 
 
+@pytest.fixture(name="way", params=["sock_diag", "without sock_diag"])
+def fixture_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is asked as usual, or refuses, as one that was built without sock_diag does."""
+    if request.param != "sock_diag":
+        monkeypatch.setattr(listening, "_NETLINK_SOCK_DIAG", NO_PROTOCOL)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 )
@@ -20,28 +32,40 @@ def test_a_listening_socket_is_its_owners_alone(family: socket.AddressFamily, ad
     with socket.socket(family) as listener:
         listener.bind((address, 0))
         port = listener.getsockname()[1]
-        assert not ListenTable().holds(ME, port), "it is bound, and does not listen yet"
+        assert not holds(ME, port), "it is bound, and does not listen yet"
         listener.listen()
-        assert ListenTable().holds(ME, port)
-        assert not ListenTable().holds(ME, port + 1)
+        assert holds(ME, port)
+        assert not holds(ME, port + 1)
         with iperf3_server(other := free_port()) as server:
-            assert not ListenTable().holds(server.pid or 0, port)
-            assert ListenTable().holds(server.pid or 0, other)
-            assert not ListenTable().holds(ME, other)
-    assert not ListenTable().holds(ME, port)
+            assert not holds(server.pid or 0, port)
+            assert holds(server.pid or 0, other)
+            assert not holds(ME, other)
+    assert not holds(ME, port)
 
 
 def test_a_connection_to_a_port_does_not_listen_on_it() -> None:
     with iperf3_server(port := free_port()):
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            assert not ListenTable().holds(ME, port)
-            assert not ListenTable().holds(ME, connection.getsockname()[1])
+            assert not holds(ME, port)
+            assert not holds(ME, connection.getsockname()[1])
 
 
 def test_a_udp_socket_does_not_listen() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", 0))
-        assert not ListenTable().holds(ME, udp.getsockname()[1])
+        assert not holds(ME, udp.getsockname()[1])
+
+
+def test_of_many_listeners_on_one_port_each_is_seen() -> None:
+    with iperf3_server(port := free_port()), ExitStack() as stack:
+        # More than one answer of the kernel's holds.
+        for _ in range(1000):
+            listener = stack.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(("127.0.0.1", port + 1))
+            listener.listen()
+        assert holds(ME, port + 1)
+        assert not holds(ME, port)
 
 
 def test_a_process_that_has_ended_holds_nothing() -> None:
@@ -50,16 +74,7 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        assert not ListenTable().holds(ended.pid or 0, listener.getsockname()[1])
-
-
-def test_a_table_that_was_asked_before_sees_what_came_since() -> None:
-    table = ListenTable()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        assert not table.holds(ME, listener.getsockname()[1])
-        listener.listen()
-        until(lambda: table.holds(ME, listener.getsockname()[1]), timeout=1)
+        assert not holds(ended.pid or 0, listener.getsockname()[1])
 
 
 def test_the_holder_of_a_port_is_named() -> None:

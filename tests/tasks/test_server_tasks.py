@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from agent.dev.records import Task
-from agent.listening import ListenTable
+from agent.listening import holds
 from tests.harness import Bench, free_port, is_running, until
 
 
@@ -49,7 +49,7 @@ def ended(bench: Bench, task: Task) -> str:
 
 def test_a_success_means_that_the_child_itself_has_the_listening_socket(working: Bench) -> None:
     task = server(working)
-    assert ListenTable().holds(working.result(task)["pid"], task.payload["port"])
+    assert holds(working.result(task)["pid"], task.payload["port"])
 
 
 def test_a_server_is_in_the_heartbeats_until_it_has_ended(working: Bench) -> None:
