@@ -53,13 +53,15 @@ def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     argv = client_argv(features, payload, target)
     report = bench.report()
     report.argv = argv
-    report.interface, report.mtu, report.speed_mbps = _route(target)
-    if entry.stop.ordered.wait(payload.client_delay_seconds):
+    # A wait of no seconds would let others have their turn before the test starts.
+    if payload.client_delay_seconds:
+        entry.stop.ordered.wait(payload.client_delay_seconds)
+    if entry.stop.ordered.is_set():
         raise TaskError(entry.stop.error_class, f"{entry.stop.reason} before the test began")
     delay = payload.retry_delay_seconds
     for left in range(payload.max_retries, -1, -1):
         report.attempts += 1
-        attempt = _attempt(bench, entry, argv, payload, report)
+        attempt = _attempt(bench, entry, argv, payload, target, report)
         error_class = attempt.verdict.error_class
         if attempt.ending is not Ending.ENDED or error_class not in verdict.RETRIABLE or not left:
             break
@@ -77,13 +79,20 @@ def _route(target: str) -> tuple[str, int, int]:
 
 
 def _attempt(
-    bench: Workbench, entry: Entry, argv: list[str], payload: ClientPayload, report: Report
+    bench: Workbench,
+    entry: Entry,
+    argv: list[str],
+    payload: ClientPayload,
+    target: str,
+    report: Report,
 ) -> _Attempt:
     """Run iperf3 once, to its end or to whatever ends it."""
     stem = bench.state.children / f"{entry.task.id}.{report.attempts}"
     report.started_at = timestamp(datetime.now(UTC))
     stdout = Path(f"{stem}{STREAM if JSON_STREAM in argv else '.json'}")
     child = ChildProcess(argv, stdout, Path(f"{stem}.err"))
+    # Once the test is under way, as it takes a millisecond, and more the first time.
+    report.interface, report.mtu, report.speed_mbps = _route(target)
     bench.note_child(entry, child, report)
     following = Following(entry, child, bench.config.max_output_bytes)
     log.info("client started", pid=child.pid, argv=" ".join(argv))

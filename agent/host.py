@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-# One of getaddrinfo's answers: family, type, protocol, canonical name, address.
-AddressInfo = tuple[int, int, int, str, Any]
-
 
 @dataclass(frozen=True)
 class Route:
@@ -37,13 +34,12 @@ def local_address(url: str) -> str:
         info = socket.getaddrinfo(parts.hostname, 9, type=socket.SOCK_DGRAM)[0]
     except UnicodeError as error:  # a label of more than 63 characters
         raise OSError(f"{parts.hostname} is no host name") from error
-    return _source_address(info)
+    return _source_address(info[0], info[4])
 
 
-def _source_address(info: AddressInfo) -> str:
+def _source_address(family: int, target: Any) -> str:
     """Connecting a UDP socket chooses the route and sends nothing."""
-    family, kind, protocol, _, target = info
-    with socket.socket(family, kind, protocol) as probe:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(target)
         return str(probe.getsockname()[0])
 
@@ -51,13 +47,15 @@ def _source_address(info: AddressInfo) -> str:
 def route_to(address: str) -> Route:
     """The route to an address; an empty one where there is none.
 
-    `address` must be an address and no name: nothing is looked up.
+    `address` must be an address and no name: nothing is looked up, and nothing waits.
     """
-    flags = socket.AI_NUMERICHOST
+    host, _, zone = address.partition("%")
     try:
-        info = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM, flags=flags)[0]
-        return _interface_with(_source_address(info))
-    except OSError:
+        if ipaddress.ip_address(host).version == 4:
+            return _interface_with(_source_address(socket.AF_INET, (host, 9)))
+        scope = socket.if_nametoindex(zone) if zone else 0
+        return _interface_with(_source_address(socket.AF_INET6, (host, 9, 0, scope)))
+    except (OSError, ValueError):
         return Route()
 
 
