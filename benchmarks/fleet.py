@@ -1,9 +1,7 @@
 """What agents ask of a Manager, and what one costs its host: the figures of docs/deployment.md.
 
-    python -m benchmarks.fleet
-
-Takes four minutes. Agent processes of their own work for a dev Manager in this process, through a
-relay that counts their connections and requests.
+Agent processes of their own work for a dev Manager in this process, through a relay that counts
+their connections and requests. All together it takes four minutes.
 """
 
 from gevent import monkey
@@ -13,8 +11,7 @@ monkey.patch_all()
 import re  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
-from pathlib import Path  # noqa: E402
-from tempfile import TemporaryDirectory  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -24,12 +21,24 @@ from gevent.server import StreamServer  # noqa: E402
 
 from agent.dev.store import Store  # noqa: E402
 from agent.loops import QUIET_AFTER  # noqa: E402
-from tests.harness import AgentProcess, Bench, free_port  # noqa: E402
+from benchmarks.bench import bench_of  # noqa: E402
+from benchmarks.figures import Figure, progress, show  # noqa: E402
+from benchmarks.host import cpu_seconds, memory  # noqa: E402
+from benchmarks.lean import lean_agent  # noqa: E402
+from tests.harness import AgentProcess, free_port  # noqa: E402
 
 AGENTS = 10
 SECONDS = 40
 TESTS = 20
 MIB = 1024**2
+
+
+def main() -> Iterator[Figure]:
+    """What one agent costs, and then what a thousand ask for."""
+    yield from host_costs()
+    yield from host_costs(f"127.0.0.1:{free_port()}")
+    yield from requests(extensions=True)
+    yield from requests(extensions=False)
 
 
 class Relay:
@@ -58,100 +67,86 @@ class Relay:
         target.close()
 
 
-def a_thousand(relay: Relay, what: str) -> None:
-    """Count for SECONDS, and print what a thousand agents would do in one."""
+def a_thousand(relay: Relay, what: str) -> Iterator[Figure]:
+    """Count for SECONDS; what a thousand agents would do in one."""
+    progress(f"{AGENTS} agents, {what}")
     before = relay.counts.copy()
     gevent.sleep(SECONDS)
-    rates = {
-        name: (relay.counts[name] - before[name]) / SECONDS * 1000 / AGENTS
-        for name in ("heartbeat", "tasks/claim", "connections")
-    }
-    said = ", ".join(f"{rate:.0f} {name}" for name, rate in rates.items())
-    print(f"1,000 agents, {what}, in a second: {said}")
+    for name in ("heartbeat", "tasks/claim", "connections"):
+        rate = (relay.counts[name] - before[name]) / SECONDS * 1000 / AGENTS
+        words = f"{AGENTS} agents for {SECONDS} s, times {1000 // AGENTS}"
+        yield Figure(f"1,000 agents, {what}: {name}", rate, "a second", spread=words)
 
 
-def requests(extensions: bool) -> None:
+def requests(extensions: bool) -> Iterator[Figure]:
     """The requests of idle agents, with a Manager that holds claims or with one that does not."""
-    with TemporaryDirectory() as directory:
-        bench = Bench(Store(extensions=extensions), Path(directory))
-        bench.manager.start()
+    with bench_of(Store(extensions=extensions)) as bench:
         relay = Relay(bench.manager.port)
         for number in range(3, AGENTS + 1):
             bench.store.add_agent(f"a{number}", f"key-{number}")
-        try:
-            for number in range(1, AGENTS + 1):
-                # An empty setting is one that is not made.
-                bench.agent(number=number, MANAGER_URL=relay.url, CLAIM_INTERVAL="")
-            for agent in bench.agents:
-                agent.wait_for("registered")
-            if extensions:
-                a_thousand(relay, "claims held")
-                return
-            a_thousand(relay, "polling, a task in the last minute")
-            gevent.sleep(max(0.0, QUIET_AFTER - SECONDS) + 5)
-            a_thousand(relay, "polling, none")
-        finally:
-            bench.close()
-
-
-def host_costs(**settings: str) -> None:
-    """What one agent costs its host, idle and with TESTS tests that run."""
-    with TemporaryDirectory() as directory:
-        bench = Bench(Store(), Path(directory))
-        bench.manager.start()
-        try:
-            agent = bench.agent(CLAIM_INTERVAL="", **settings)
+        for number in range(1, AGENTS + 1):
+            bench.agent(number=number, MANAGER_URL=relay.url, CLAIM_INTERVAL="")
+        for agent in bench.agents:
             agent.wait_for("registered")
-            gevent.sleep(5)
-            print(f"agent with {settings or 'no status page'}, idle: {cost(agent)}")
-            if not settings:
-                return
-            ports = [free_port() for _ in range(TESTS)]
-            servers = [bench.task("iperf_server_start", port=port) for port in ports]
-            bench.wait(lambda: all(task.status == "succeeded" for task in servers), 60)
-            print(f"the same with {TESTS} servers: {cost(agent)}")
-            for port in ports:
-                bench.task(
-                    "iperf_client_run",
-                    server_ip="127.0.0.1",
-                    port=port,
-                    time=SECONDS * 3,
-                    bitrate=1_000_000,
-                )
-            gevent.sleep(10)
-            print(f"and {TESTS} clients of 1 Mbit/s beside them: {cost(agent)}")
-        finally:
-            bench.close()
+        if extensions:
+            yield from a_thousand(relay, "claims held")
+            return
+        yield from a_thousand(relay, "polling, a task in the last minute")
+        gevent.sleep(max(0.0, QUIET_AFTER - SECONDS) + 5)
+        yield from a_thousand(relay, "polling, none")
 
 
-def cost(agent: AgentProcess) -> str:
+def host_costs(page: str = "") -> Iterator[Figure]:
+    """What one agent costs its host: idle, and the one with a status page with TESTS tests too."""
+    with bench_of() as bench:
+        # An empty setting is one that is not made.
+        agent = bench.agent(program=lean_agent(), CLAIM_INTERVAL="", STATUS_ADDRESS=page)
+        agent.wait_for("registered")
+        gevent.sleep(5)
+        yield from cost(agent, f"agent with {'a' if page else 'no'} status page, idle")
+        if not page:
+            return
+        ports = [free_port() for _ in range(TESTS)]
+        servers = [bench.task("iperf_server_start", port=port) for port in ports]
+        bench.wait(lambda: all(task.status == "succeeded" for task in servers), 60)
+        yield from cost(agent, f"the same with {TESTS} servers")
+        for port in ports:
+            bench.task(
+                "iperf_client_run",
+                server_ip="127.0.0.1",
+                port=port,
+                time=SECONDS * 3,
+                bitrate=1_000_000,
+            )
+        gevent.sleep(10)
+        yield from cost(agent, f"and {TESTS} clients of 1 Mbit/s beside them")
+
+
+def cost(agent: AgentProcess, what: str) -> Iterator[Figure]:
     """Memory and CPU of the agent and of its children, over half of SECONDS."""
-    process = psutil.Process(agent.pid)
-    children = process.children()
-    began, own, theirs = time.monotonic(), busy([process]), busy(children)
+    progress(what)
+    children = psutil.Process(agent.pid).children()
+    pids = [child.pid for child in children]
+    began, own, theirs = time.monotonic(), cpu_seconds(agent.pid), busy(pids)
     gevent.sleep(SECONDS / 2)
     passed = time.monotonic() - began
-    words = f"{process.memory_info().rss / MIB:.0f} MiB, {millis(own, [process], passed)} ms CPU/s"
+    own, theirs = cpu_seconds(agent.pid) - own, busy(pids) - theirs
+    yield Figure(f"{what}: memory", memory(agent.pid, "VmRSS") / MIB, "MiB")
+    yield Figure(f"{what}: CPU", own / passed * 1000, "ms a second")
     if not children:
-        return words
+        return
     pss = sum(child.memory_full_info().pss for child in children) / len(children) / MIB
-    rss = sum(child.memory_info().rss for child in children) / len(children) / MIB
-    spent = millis(theirs, children, passed)
-    return f"{words}; {len(children)} children of {pss:.1f} MiB PSS ({rss:.1f} RSS), {spent} ms/s"
+    rss = sum(memory(pid, "VmRSS") for pid in pids) / len(children) / MIB
+    spent = theirs / passed * 1000
+    words = f"{len(children)} children, with what all share {rss:.1f} MiB (RSS)"
+    yield Figure(f"{what}: memory of a child (PSS)", pss, "MiB", spread=words)
+    yield Figure(f"{what}: CPU of all {len(children)} children", spent, "ms a second")
 
 
-def busy(processes: list[psutil.Process]) -> float:
+def busy(pids: list[int]) -> float:
     """Seconds of CPU that these processes have had."""
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-
-def millis(before: float, processes: list[psutil.Process], passed: float) -> str:
-    """Milliseconds of CPU a second since `before`."""
-    return f"{(busy(processes) - before) / passed * 1000:.1f}"
+    return sum(map(cpu_seconds, pids))
 
 
 if __name__ == "__main__":
-    host_costs()
-    host_costs(STATUS_ADDRESS=f"127.0.0.1:{free_port()}")
-    requests(extensions=True)
-    requests(extensions=False)
+    show(main())
