@@ -1,0 +1,92 @@
+"""What the parts cost that the agent is made of, with nothing of the agent: for scale.
+
+The processes run with the packages of requirements.txt alone.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import shutil  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
+from tempfile import TemporaryDirectory  # noqa: E402
+
+import requests  # noqa: E402
+from gevent import subprocess  # noqa: E402
+from gevent.monkey import get_original  # noqa: E402
+
+from agent.records import sync  # noqa: E402
+from benchmarks.bench import bench_of  # noqa: E402
+from benchmarks.figures import Figure, median, show  # noqa: E402
+from benchmarks.lean import lean_agent  # noqa: E402
+
+TIMES = 40
+# Prints its own resident memory in kB.
+_RESIDENT = """
+import re
+print(re.search(r"VmRSS:\\s*(\\d+)", open("/proc/self/status").read())[1])
+"""
+_PARTS = {
+    "bare Python": "",
+    "gevent, patched": "from gevent import monkey; monkey.patch_all()",
+    "gevent and requests": "from gevent import monkey; monkey.patch_all()\nimport requests",
+}
+
+
+def main() -> Iterator[Figure]:
+    """Start and memory of the parts; a child, a request, and a fsync."""
+    python = lean_agent()[0]
+    for name, lines in _PARTS.items():
+        argv = [python, "-c", lines + _RESIDENT]
+        kilobytes = int(subprocess.check_output(argv))
+        yield Figure(f"floor: resident, {name}", kilobytes / 1024, "MiB")
+        yield median(f"floor: start to end, {name}", timed(partial(quietly, argv)), "ms")
+    iperf3 = shutil.which("iperf3") or "iperf3"
+    times = timed(partial(spawn, iperf3))
+    yield median("floor: posix_spawn of `iperf3 --version`, to its end", times, "ms")
+    times = timed(partial(quietly, [iperf3, "--version"]))
+    yield median("floor: the same with gevent.subprocess", times, "ms")
+    with bench_of() as bench, requests.Session() as session:
+        times = timed(partial(session.get, f"{bench.manager.url}/healthz"))
+        yield median("floor: one request on a kept-alive connection", times, "ms")
+    # Where the state directories of the other benchmarks are.
+    with TemporaryDirectory() as directory:
+        times = timed(partial(fsync, Path(directory, "file")))
+        yield median("floor: one fsync of a small new file", times, "ms")
+
+
+def timed(function: Callable[[], object]) -> list[float]:
+    """Milliseconds of each of TIMES calls."""
+    found = []
+    for _ in range(TIMES):
+        began = time.perf_counter()
+        function()
+        found.append((time.perf_counter() - began) * 1000)
+    return found
+
+
+def quietly(argv: list[str]) -> None:
+    """Run a command to its end, with gevent.subprocess."""
+    subprocess.run(argv, capture_output=True, check=True)
+
+
+def spawn(program: str) -> None:
+    """Run `program --version` to its end, with as little as the system asks for."""
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    pid = os.posix_spawn(program, [program, "--version"], os.environ, file_actions=null)
+    get_original("os", "waitpid")(pid, 0)
+
+
+def fsync(path: Path) -> None:
+    """Write a few bytes into a new file and have them on the disk."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(b"0" * 500)
+    sync(path)
+
+
+if __name__ == "__main__":
+    show(main())

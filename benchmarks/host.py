@@ -1,0 +1,104 @@
+"""Moments that the kernel knows: when a program is executed, when a process ends, what it costs."""
+
+import ctypes
+import os
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gevent.event import AsyncResult
+from gevent.monkey import get_original
+from gevent.threadpool import ThreadPool
+
+_IN_OPEN = 0x20
+_EVENT_BYTES = 4096
+# Seconds between two looks at a process's memory.
+PEAK_LOOK = 0.003
+
+
+def in_thread(function: Callable[[], object]) -> AsyncResult:
+    """Let a native thread run what blocks; `get()` of what is returned waits for it."""
+    result: AsyncResult = ThreadPool(1).spawn(function)
+    return result
+
+
+class Executions:
+    """The moments at which a program is executed: the kernel opens its file for that (inotify).
+
+    The file is opened by nobody else while it is watched.
+    """
+
+    def __init__(self, program: str) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._inotify = libc.inotify_init1(os.O_CLOEXEC)
+        path = os.path.realpath(program).encode()
+        if self._inotify < 0 or libc.inotify_add_watch(self._inotify, path, _IN_OPEN) < 0:
+            raise OSError(ctypes.get_errno(), "inotify does not watch", program)
+        self.moments: list[float] = []
+        get_original("_thread", "start_new_thread")(self._read, ())
+
+    def _read(self) -> None:
+        read = get_original("os", "read")
+        while read(self._inotify, _EVENT_BYTES):
+            self.moments.append(time.time())
+
+
+def end_of(pid: int) -> AsyncResult:
+    """The moment at which a process will have ended, in seconds since the epoch."""
+    pidfd = os.pidfd_open(pid)
+
+    def wait() -> float:
+        poller = get_original("select", "poll")()
+        poller.register(pidfd, select.POLLIN)
+        poller.poll()
+        ended = time.time()
+        os.close(pidfd)
+        return ended
+
+    return in_thread(wait)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time that a process has had, all its threads, to the nanosecond."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def wake_ups(pid: int) -> int:
+    """How often the threads of a process have waited for something, and then had it."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(_field(task / "status", "voluntary_ctxt_switches") for task in tasks)
+
+
+def memory(pid: int, name: str) -> int:
+    """A line of /proc/PID/status in bytes, as VmRSS or RssAnon."""
+    return _field(Path(f"/proc/{pid}/status"), name) * 1024
+
+
+class Peak:
+    """Watches a line of /proc/PID/status from a native thread while its block runs, in bytes."""
+
+    def __init__(self, pid: int, name: str) -> None:
+        self._pid, self._name = pid, name
+        self._over = False
+        self.first = self.highest = memory(pid, name)
+
+    def __enter__(self) -> "Peak":
+        self._watching = in_thread(self._watch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        self._watching.get()
+
+    def _watch(self) -> None:
+        sleep = get_original("time", "sleep")
+        while not self._over:
+            self.highest = max(self.highest, memory(self._pid, self._name))
+            sleep(PEAK_LOOK)
+
+
+def _field(status: Path, name: str) -> int:
+    lines = status.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

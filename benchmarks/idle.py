@@ -1,0 +1,75 @@
+"""What an agent costs that has nothing to do, at the default intervals."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from collections.abc import Iterator  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+
+from agent.dev.records import Task  # noqa: E402
+from agent.dev.store import Store  # noqa: E402
+from benchmarks.bench import bench_of  # noqa: E402
+from benchmarks.figures import Figure, progress, show  # noqa: E402
+from benchmarks.host import cpu_seconds, memory, wake_ups  # noqa: E402
+from benchmarks.lean import lean_agent  # noqa: E402
+
+# Long enough for the agent's memory to settle after its start.
+SETTLING_SECONDS = 10
+# After a minute without a task, claims would come at a third of the rate.
+SECONDS = 45
+
+
+class CountingStore(Store):
+    """Counts the calls of its agents."""
+
+    calls = 0
+
+    def heartbeat(self, *args: Any) -> dict[str, Any]:
+        """One heartbeat."""
+        self.calls += 1
+        return super().heartbeat(*args)
+
+    def claim(self, *args: Any) -> Task | None:
+        """One claim, at its end."""
+        self.calls += 1
+        return super().claim(*args)
+
+
+def main() -> Iterator[Figure]:
+    """CPU, memory and wake-ups with the long poll, and CPU when polling."""
+    yield from idle(held=True)
+    yield from idle(held=False)
+
+
+def idle(held: bool) -> Iterator[Figure]:
+    """The figures of one idle agent."""
+    way = "long poll" if held else "polling each second"
+    store = CountingStore(extensions=held)
+    with bench_of(store) as bench:
+        agent = bench.agent(program=lean_agent(), CLAIM_INTERVAL="")
+        agent.wait_for("registered")
+        progress(f"{SETTLING_SECONDS} s to settle")
+        gevent.sleep(SETTLING_SECONDS)
+        progress(f"idle for {SECONDS} s, {way}")
+        busy, woken, called = cpu_seconds(agent.pid), wake_ups(agent.pid), store.calls
+        gevent.sleep(SECONDS)
+        millis = (cpu_seconds(agent.pid) - busy) / SECONDS * 1000
+        rate = (store.calls - called) / SECONDS
+        beyond = (wake_ups(agent.pid) - woken) / SECONDS - rate
+        resident = memory(agent.pid, "VmRSS")
+    words = f"{rate:.2f} calls a second"
+    yield Figure(f"idle, {way}: CPU", millis, "ms/s", most=1.0 if held else 2.5, spread=words)
+    words = "voluntary context switches of all threads, less one for each call"
+    yield Figure(
+        f"idle, {way}: wake-ups beyond its calls", beyond, "a second", most=3, spread=words
+    )
+    if held:
+        words = f"{resident / 1e6:.1f} MB"
+        yield Figure("idle: resident", resident / 1024**2, "MiB", most=42, spread=words)
+
+
+if __name__ == "__main__":
+    show(main())

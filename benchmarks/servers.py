@@ -1,0 +1,105 @@
+"""Many children at once: 500 servers, and 300 servers beside 50 tests.
+
+Agent processes of their own work for a dev Manager in this process, on loopback.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import time  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+
+import psutil  # noqa: E402
+
+from agent.dev.records import Task  # noqa: E402
+from benchmarks.bench import bench_of  # noqa: E402
+from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
+from benchmarks.metered import METERED, noted  # noqa: E402
+from tests.harness import FINAL, Bench, until  # noqa: E402
+
+SERVERS = 500
+# Beside so many servers, so many tests at once, of so many seconds and bits per second.
+BESIDE, TESTS, SECONDS, BITRATE = 300, 50, 2, 20_000_000
+FIRST_PORT = 20_000
+PATIENCE = 120
+
+
+def main() -> Iterator[Figure]:
+    """Figures of both."""
+    yield from five_hundred_servers()
+    yield from tests_beside_servers()
+
+
+def start_servers(bench: Bench, count: int) -> list[Task]:
+    """Pending servers on ports from FIRST_PORT on, all listening and reported in the end."""
+    servers = [bench.task("iperf_server_start", port=FIRST_PORT + each) for each in range(count)]
+    bench.wait(lambda: all(server.status != "pending" for server in servers), PATIENCE)
+    bench.wait(lambda: all(server.status == "succeeded" for server in servers), PATIENCE)
+    return servers
+
+
+def five_hundred_servers() -> Iterator[Figure]:
+    """Seconds until all listen and are reported, and until all are gone again."""
+    with bench_of() as bench:
+        agent = bench.agent(MAX_TASKS=str(SERVERS))
+        agent.wait_for("registered")
+        progress(f"{SERVERS} servers")
+        began = time.monotonic()
+        start_servers(bench, SERVERS)
+        listening = time.monotonic() - began
+        children = psutil.Process(agent.pid).children()
+        began = time.monotonic()
+        bench.task("kill_all")
+        until(lambda: not psutil.Process(agent.pid).children(), PATIENCE)
+        gone = time.monotonic() - began
+    words = f"{len(children)} children, {listening / SERVERS * 1000:.1f} ms a server"
+    yield Figure(
+        f"{SERVERS} pending servers: all listen, all reported",
+        listening,
+        "s",
+        most=10,
+        spread=words,
+    )
+    yield Figure("the same: gone after one kill_all", gone, "s", most=3)
+
+
+def tests_beside_servers() -> Iterator[Figure]:
+    """Which tests succeed, and how late heartbeats and the hub are meanwhile."""
+    with bench_of() as bench:
+        notes = bench.directory / "notes"
+        agent = bench.agent(
+            program=(*METERED, str(notes)),
+            MAX_TASKS=str(BESIDE + TESTS),
+            # Twenty-five times as often as usual, so that there is something to count.
+            HEARTBEAT_INTERVAL="0.2",
+        )
+        agent.wait_for("registered")
+        start_servers(bench, BESIDE)
+        progress(f"{TESTS} tests beside {BESIDE} servers")
+        began = time.time()
+        tests = [
+            bench.task(
+                "iperf_client_run",
+                server_ip="127.0.0.1",
+                port=FIRST_PORT + each,
+                time=SECONDS,
+                bitrate=BITRATE,
+            )
+            for each in range(TESTS)
+        ]
+        bench.wait(lambda: all(test.status in FINAL for test in tests), PATIENCE)
+        took = time.time() - began
+        heartbeats, hub = (noted(notes, what, began) for what in ("heartbeat", "hub"))
+        succeeded = sum(test.status == "succeeded" for test in tests)
+    what = f"{BESIDE} servers and {TESTS} tests of {SECONDS} s"
+    words = f"all over after {took:.1f} s"
+    yield Figure(f"{what}: tests that succeed", succeeded, "", least=TESTS, spread=words)
+    for name, values, most in (("heartbeat lateness", heartbeats, 100), ("hub lag", hub, 50)):
+        spread = f"worst {max(values):.4g}; {len(values)} times"
+        late = percentile(values, 99)
+        yield Figure(f"{what}: {name}, 99th percentile", late, "ms", most=most, spread=spread)
+
+
+if __name__ == "__main__":
+    show(main())

@@ -1,0 +1,37 @@
+"""How soon a new agent process is registered, with everything in the page cache."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import signal  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from datetime import datetime  # noqa: E402
+
+from benchmarks.bench import bench_of  # noqa: E402
+from benchmarks.figures import Figure, median, progress, show  # noqa: E402
+from benchmarks.lean import lean_agent  # noqa: E402
+
+STARTS = 20
+
+
+def main() -> Iterator[Figure]:
+    """Milliseconds from the start of the process until the Manager has registered it."""
+    program = lean_agent()
+    times = []
+    with bench_of() as bench:
+        for number in range(STARTS + 1):
+            progress(f"start {number} of {STARTS}")
+            began = time.time()
+            agent = bench.agent(program=program)
+            line = agent.wait_for("registered")
+            times.append((datetime.fromisoformat(line["timestamp"]).timestamp() - began) * 1000)
+            agent.signal(signal.SIGTERM)
+            agent.exit_code()
+    # The first one has filled the page cache.
+    yield median("process start to registered, warm", times[1:], "ms", most=350)
+
+
+if __name__ == "__main__":
+    show(main())

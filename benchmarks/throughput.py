@@ -1,0 +1,99 @@
+"""Whether a test through the agent is as fast as iperf3 by hand, and what the agent costs then.
+
+Pairs of tests, one after the other and in turn first, with the same iperf3 and the same options,
+against one server that no agent knows of, on loopback.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import statistics  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+import msgspec  # noqa: E402
+from gevent import subprocess  # noqa: E402
+
+from benchmarks.bench import bench_of  # noqa: E402
+from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
+from benchmarks.host import cpu_seconds  # noqa: E402
+from tests.harness import AgentProcess, Bench, free_port, iperf3_server  # noqa: E402
+
+PAIRS = 15
+SECONDS = 3
+# The CPU of the agent is measured over so many seconds in the middle of a longer test.
+LONG_SECONDS, WATCHED_SECONDS = 40, 30
+KINDS: dict[str, dict[str, Any]] = {
+    "TCP, 1 stream": {},
+    "TCP, 16 streams": {"parallel": 16},
+    # As much as the host can: without a rate it would be iperf3's 1 Mbit/s.
+    "UDP": {"udp": True, "bitrate": 0},
+}
+
+
+def main() -> Iterator[Figure]:
+    """The ratios, and the CPU of the agent."""
+    port = free_port()
+    with bench_of() as bench, iperf3_server(port):
+        agent = bench.agent()
+        agent.wait_for("registered")
+        for kind, options in KINDS.items():
+            yield ratio(bench, agent, kind, {"server_ip": "127.0.0.1", "port": port, **options})
+        yield own_cpu(bench, agent, {"server_ip": "127.0.0.1", "port": port})
+
+
+def ratio(bench: Bench, agent: AgentProcess, kind: str, options: dict[str, Any]) -> Figure:
+    """The median of what arrives through the agent, divided by what arrives by hand."""
+    task = bench.ended(bench.task("iperf_client_run", **options, time=SECONDS))
+    argv = agent.wait_for("client started", task_id=task.id)["argv"].split()
+
+    def through_agent() -> float:
+        task = bench.ended(bench.task("iperf_client_run", **options, time=SECONDS))
+        return arrived(bytes(task.result))
+
+    def by_hand() -> float:
+        return arrived(subprocess.run(argv, capture_output=True, check=True).stdout)
+
+    ratios = []
+    for number in range(PAIRS):
+        progress(f"{kind}: pair {number + 1} of {PAIRS}")
+        # Neither way always has the other's test just behind it.
+        if number % 2:
+            by_agent, plain = through_agent(), by_hand()
+        else:
+            plain, by_agent = by_hand(), through_agent()
+        ratios.append(by_agent / plain)
+    low, high = percentile(ratios, 10), percentile(ratios, 90)
+    spread = f"p10 {low:.3f}, p90 {high:.3f}; {PAIRS} pairs of {SECONDS} s"
+    what = f"throughput through the agent ÷ by hand, {kind}"
+    return Figure(what, statistics.median(ratios), "", least=0.99, spread=spread)
+
+
+def arrived(document: bytes) -> float:
+    """The bits per second that the receiver had, of a document of iperf3's."""
+    end = msgspec.json.decode(document)["end"]
+    if "sum_received" in end:
+        return float(end["sum_received"]["bits_per_second"])
+    return float(end["sum"]["bits_per_second"] * (1 - end["sum"]["lost_percent"] / 100))
+
+
+def own_cpu(bench: Bench, agent: AgentProcess, options: dict[str, Any]) -> Figure:
+    """The share of one core that the agent itself takes while a test runs."""
+    progress(f"one test of {LONG_SECONDS} s")
+    task = bench.task("iperf_client_run", **options, time=LONG_SECONDS)
+    # The Manager knows that it runs.
+    bench.wait(lambda: task.status == "running")
+    gevent.sleep(2)
+    began, busy = time.monotonic(), cpu_seconds(agent.pid)
+    gevent.sleep(WATCHED_SECONDS)
+    share = (cpu_seconds(agent.pid) - busy) / (time.monotonic() - began) * 100
+    bench.ended(task)
+    words = "in the middle of one TCP test; heartbeats and a held claim included"
+    return Figure("CPU of the agent while a test runs", share, "%", most=0.2, spread=words)
+
+
+if __name__ == "__main__":
+    show(main())
