@@ -86,10 +86,10 @@ def claim_loop(
     failures = backoff()
     trouble = Trouble("claims are answered again")
     unanswered = False
-    while True:
-        gevent.wait([may_claim, stop], count=1)
-        if stop.is_set():
-            return
+    while not stop.is_set():
+        if not may_claim.is_set():
+            gevent.wait([may_claim, stop], count=1)
+            continue
         began = time.monotonic()
         try:
             life = registration.confirm()

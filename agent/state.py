@@ -56,6 +56,7 @@ class StateDirectory:
         self.kept = path / "kept"
         self.trouble = ""
         self._max_bytes = max_bytes
+        self._touched = True
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _open_lock(path / "lock")
@@ -81,6 +82,7 @@ class StateDirectory:
         **kwargs: _Arguments.kwargs,
     ) -> _Result:
         """Let a native thread do the disk's work while the hub turns; raises StateUnusable."""
+        self._touched = True
         # The pool would print the traceback of what is raised there.
         found = self._threads.apply(wrap_errors(OSError, function), args, kwargs)
         if isinstance(found, OSError):
@@ -94,11 +96,15 @@ class StateDirectory:
     def watch(self, recovered: Callable[[], None], stop: Event) -> None:
         """Until `stop`, see whether a directory in trouble is well again, and keep the quota.
 
-        `recovered` is called when it is, and may raise StateUnusable.
+        `recovered` is called when it is, and may raise StateUnusable. Where nothing was done
+        since the last look there is nothing to see, and an idle agent need not wake up.
         """
         while not stop.wait(LOOK):
+            if not (self._touched or self.trouble):
+                continue
             try:
                 self.run(self._look)
+                self._touched = False
                 if self.trouble:
                     recovered()
                     self.trouble = ""

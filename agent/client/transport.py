@@ -4,6 +4,8 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import urlsplit
 
 import gevent
 import requests
@@ -99,13 +101,8 @@ class Transport:
             data.progress = limit.restart
         session = self._take_session()
         try:
-            with session.request(
-                method,
-                self._access.url + path,
-                data=data,
-                headers=headers,
-                stream=True,
-            ) as response:
+            request = self._request(method, path, data, headers)
+            with session.send(request, stream=True) as response:
                 content, whole = _read(response)
         except gevent.Timeout as timeout:
             if timeout is not limit.timeout:
@@ -116,6 +113,23 @@ class Transport:
         if whole:
             self._idle.append((session, time.monotonic()))
         return response.status_code, Answer(content, response.headers, whole)
+
+    def _request(
+        self, method: str, path: str, data: bytes | Body, headers: Mapping[str, str]
+    ) -> requests.PreparedRequest:
+        """A request, made of one whose URL was taken apart before: that is a sixth of a call."""
+        request = self._to_manager.copy()
+        request.method = method
+        assert request.url
+        request.url = request.url.rstrip("/") + path
+        request.headers.update(headers)
+        request.prepare_body(data, None)
+        return request
+
+    @cached_property
+    def _to_manager(self) -> requests.PreparedRequest:
+        agent = {"User-Agent": f"iperf-agent/{__version__}"}
+        return requests.Request("GET", self._access.url, headers=agent).prepare()
 
     def _take_session(self) -> requests.Session:
         """A session whose connection was in use a moment ago, or one without a connection."""
@@ -132,9 +146,10 @@ class Transport:
         session.trust_env = False
         if not is_loopback(self._access.url):
             session.proxies = get_environ_proxies(self._access.url)
-        session.verify = self._access.ca_file or _system_cas()
+        if urlsplit(self._access.url).scheme == "https":
+            # Without TLS, requests would still look for the file at each call.
+            session.verify = self._access.ca_file or _system_cas()
         session.cert = self._access.certificate
-        session.headers["User-Agent"] = f"iperf-agent/{__version__}"
         return session
 
 
