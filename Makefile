@@ -8,7 +8,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
 TARGETS := help run test test-tasks test-manager test-pages test-rest test-fast test-faults \
-	test-deployment test-image test-install coverage lint format lock docs clean iperf3 chromium
+	test-deployment test-image test-install coverage bench lint format lock docs clean iperf3 chromium
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
 	deployment/kubernetes/*/*/*.yaml))
 # podman takes the last three for a network of containers.
@@ -67,6 +67,9 @@ test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what
 
 coverage: $(VENV)/.dev iperf3 chromium ## Run the tests and show which branches they leave out
 	$(BIN)/pytest $(addprefix --ignore=tests/,faults deployment image) --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and write docs/performance.md (half an hour, on a quiet host)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt follow from pyproject.toml
 	$(BIN)/black --check --quiet --diff .

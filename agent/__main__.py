@@ -4,11 +4,16 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import ctypes  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 
 from gevent.hub import Hub  # noqa: E402
+
+# malloc.h
+_M_MMAP_THRESHOLD = -3
+_MMAP_THRESHOLD = 128 * 1024
 
 
 def main() -> None:
@@ -16,6 +21,7 @@ def main() -> None:
     if sys.platform == "win32":
         sys.exit("agent-run: Windows is not supported; it runs on Linux, and on macOS for trying")
     _fill_standard_descriptors()
+    _give_large_blocks_back()
     # gevent would print a traceback when Ctrl-C comes while it waits.
     Hub.NOT_ERROR += (KeyboardInterrupt,)  # type: ignore[assignment]
     try:
@@ -27,6 +33,17 @@ def main() -> None:
         code = 128 + signal.SIGINT
     _let_go_of_stdout()
     sys.exit(code)
+
+
+def _give_large_blocks_back() -> None:
+    """Let glibc map blocks from 128 KiB on by themselves for good (mallopt(3), where there is one).
+
+    By itself it puts them on the heap once the first was freed. Python's table of interned strings
+    is renewed every few thousand tasks, and each time left a hole of a megabyte there.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
 
 
 def _let_go_of_stdout() -> None:

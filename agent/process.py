@@ -117,6 +117,9 @@ class ChildProcess:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+        # gevent keeps how a child ended for a minute, for whoever asks; nobody else will.
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
         code = self.exit_code
         assert code is not None
         return code

@@ -1,6 +1,6 @@
 """Run every benchmark, one after the other, and write what they find.
 
-    python -m benchmarks [NAME ...]
+    python -m benchmarks [NAME ...]   # or: make bench BENCH="latency idle"
 
 Each is a process of its own. The figures go to benchmarks/results.json and, as a table, into
 docs/performance.md. With names, only those are measured anew.
@@ -22,16 +22,17 @@ BEGIN = "<!-- What follows is written by `make bench`. -->\n"
 END = "<!-- Up to here. -->\n"
 # In the order of the table, with the minutes that each takes.
 MINUTES = {
-    "floors": 1,
-    "start": 1,
     "latency": 5,
-    "servers": 2,
+    "servers": 1,
     "delivery": 3,
     "large_result": 1,
-    "idle": 6,
-    "throughput": 9,
-    "many_tasks": 6,
-    "fleet": 4,
+    "idle": 2,
+    "start": 1,
+    "throughput": 7,
+    "many_tasks": 3,
+    "crowd": 4,
+    "fleet": 5,
+    "floors": 1,
 }
 
 

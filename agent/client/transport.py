@@ -133,12 +133,10 @@ class Transport:
 
     def _take_session(self) -> requests.Session:
         """A session whose connection was in use a moment ago, or one without a connection."""
-        while self._idle:
-            session, since = self._idle.pop()
-            if time.monotonic() - since < MAX_IDLE_SECONDS:
-                return session
-            session.close()
-        return self._new_session()
+        # The oldest come first, and of several in use only the newest would be looked at.
+        while self._idle and time.monotonic() - self._idle[0][1] >= MAX_IDLE_SECONDS:
+            self._idle.pop(0)[0].close()
+        return self._idle.pop()[0] if self._idle else self._new_session()
 
     def _new_session(self) -> requests.Session:
         session = _Session()
