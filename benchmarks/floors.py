@@ -7,28 +7,40 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import os  # noqa: E402
-import shutil  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from tempfile import TemporaryDirectory  # noqa: E402
 
+import msgspec  # noqa: E402
 import requests  # noqa: E402
 from gevent import subprocess  # noqa: E402
-from gevent.monkey import get_original  # noqa: E402
 
 from agent.records import sync  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
-from benchmarks.figures import Figure, median, show  # noqa: E402
+from benchmarks.figures import Figure, median, progress, show  # noqa: E402
 from benchmarks.lean import lean_agent  # noqa: E402
 
 TIMES = 40
+POLLING_SECONDS = 30
 # Prints its own resident memory in kB.
 _RESIDENT = """
 import re
 print(re.search(r"VmRSS:\\s*(\\d+)", open("/proc/self/status").read())[1])
+"""
+# Prints its CPU in milliseconds a second.
+_POLLING = """
+from gevent import monkey; monkey.patch_all()
+import sys, time, gevent, requests
+session = requests.Session()
+session.trust_env = False
+session.get(sys.argv[1])
+began, busy = time.monotonic(), time.process_time()
+while time.monotonic() - began < int(sys.argv[2]):
+    gevent.sleep(1 / 1.2)
+    session.get(sys.argv[1])
+print((time.process_time() - busy) / (time.monotonic() - began) * 1000)
 """
 _PARTS = {
     "bare Python": "",
@@ -45,11 +57,16 @@ def main() -> Iterator[Figure]:
         kilobytes = int(subprocess.check_output(argv))
         yield Figure(f"floor: resident, {name}", kilobytes / 1024, "MiB")
         yield median(f"floor: start to end, {name}", timed(partial(quietly, argv)), "ms")
-    iperf3 = shutil.which("iperf3") or "iperf3"
-    times = timed(partial(spawn, iperf3))
-    yield median("floor: posix_spawn of `iperf3 --version`, to its end", times, "ms")
-    times = timed(partial(quietly, [iperf3, "--version"]))
-    yield median("floor: the same with gevent.subprocess", times, "ms")
+    for way in ("posix_spawn", "fork", "gevent.subprocess"):
+        progress(f"starting children by {way}")
+        said = subprocess.check_output([python, "-m", "benchmarks.starting", way])
+        times = msgspec.json.decode(said, type=list[float])
+        yield median(f"floor: {way} to execve, when idle before", times, "ms")
+    with bench_of() as bench:
+        progress(f"requests alone, for {POLLING_SECONDS} s")
+        argv = [python, "-c", _POLLING, f"{bench.manager.url}/healthz", str(POLLING_SECONDS)]
+        cost = float(subprocess.check_output(argv))
+        yield Figure("floor: requests alone, 1.2 calls a second", cost, "ms/s")
     with bench_of() as bench, requests.Session() as session:
         times = timed(partial(session.get, f"{bench.manager.url}/healthz"))
         yield median("floor: one request on a kept-alive connection", times, "ms")
@@ -72,13 +89,6 @@ def timed(function: Callable[[], object]) -> list[float]:
 def quietly(argv: list[str]) -> None:
     """Run a command to its end, with gevent.subprocess."""
     subprocess.run(argv, capture_output=True, check=True)
-
-
-def spawn(program: str) -> None:
-    """Run `program --version` to its end, with as little as the system asks for."""
-    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-    pid = os.posix_spawn(program, [program, "--version"], os.environ, file_actions=null)
-    get_original("os", "waitpid")(pid, 0)
 
 
 def fsync(path: Path) -> None:
