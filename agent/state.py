@@ -56,7 +56,7 @@ class StateDirectory:
         self.kept = path / "kept"
         self.trouble = ""
         self._max_bytes = max_bytes
-        self._touched = True
+        self._runs = 0
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _open_lock(path / "lock")
@@ -82,7 +82,7 @@ class StateDirectory:
         **kwargs: _Arguments.kwargs,
     ) -> _Result:
         """Let a native thread do the disk's work while the hub turns; raises StateUnusable."""
-        self._touched = True
+        self._runs += 1
         # The pool would print the traceback of what is raised there.
         found = self._threads.apply(wrap_errors(OSError, function), args, kwargs)
         if isinstance(found, OSError):
@@ -99,12 +99,14 @@ class StateDirectory:
         `recovered` is called when it is, and may raise StateUnusable. Where nothing was done
         since the last look there is nothing to see, and an idle agent need not wake up.
         """
+        seen = -1
         while not stop.wait(LOOK):
-            if not (self._touched or self.trouble):
+            if self._runs == seen and not self.trouble:
                 continue
+            # The look itself is one more.
+            seen = self._runs + 1
             try:
                 self.run(self._look)
-                self._touched = False
                 if self.trouble:
                     recovered()
                     self.trouble = ""

@@ -57,6 +57,14 @@ def test_a_childs_output_and_exit_code_are_kept(shell: Shell) -> None:
     assert child.close() == 3
 
 
+def test_nothing_is_kept_of_a_child_that_was_closed(shell: Shell) -> None:
+    child = shell("exit 3")
+    assert child.ended.wait(10)
+    assert child.close() == 3
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)
+
+
 def test_of_stderr_only_the_end_is_kept(shell: Shell) -> None:
     child = shell(f"head -c {STDERR_KEPT} /dev/zero | tr '\\0' x >&2; echo last words >&2")
     assert child.ended.wait(10)

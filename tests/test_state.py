@@ -168,6 +168,20 @@ def test_over_the_quota_the_oldest_kept_documents_go_and_nothing_else(
     assert not state.trouble
 
 
+def test_the_directory_is_looked_at_again_when_something_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StateDirectory(tmp_path, 4096)
+    kept = fill(state.kept / "000000001.document", age=10)
+    with watched(state, monkeypatch):
+        until(lambda: not kept.exists())
+        fill(kept, age=10)
+        gevent.sleep(0.2)
+        assert kept.exists(), "this agent has done nothing since, and sleeps"
+        state.run(os.getpid)
+        until(lambda: not kept.exists())
+
+
 def test_what_may_not_be_dropped_is_trouble_once_it_is_over_the_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

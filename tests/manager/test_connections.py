@@ -2,7 +2,9 @@
 
 import time
 from socket import socket
+from typing import Any
 
+import gevent
 import pytest
 from gevent import sleep
 
@@ -10,6 +12,7 @@ from agent.client.transport import Transport
 from agent.errors import ManagerUnavailable
 from agent.metrics import Metrics
 from tests.faulty import Request, well
+from tests.harness import PATIENCE, until
 from tests.servers import MakeManager, access, client_of, reset, serving, silent
 
 SMALL_DEADLINE = 0.3
@@ -90,6 +93,23 @@ def test_a_connection_is_used_again_within_two_seconds_and_not_later(
     client.claim("3")
     assert ports[0] == ports[1]
     assert ports[1] != ports[2]
+
+
+def test_a_connection_that_lies_idle_beside_one_in_use_is_closed(faulty: MakeManager) -> None:
+    sockets: list[Any] = []
+
+    def both_at_once(request: Request) -> bytes:
+        sockets.append(request.socket)
+        until(lambda: len(sockets) >= 2)
+        return well(request)
+
+    client = client_of(faulty(both_at_once))
+    gevent.joinall([gevent.spawn(client.claim, str(number)) for number in range(2)])
+    two = sockets[:2]
+    with gevent.Timeout(PATIENCE, AssertionError("both connections stay open")):
+        while all(each.fileno() >= 0 for each in two):
+            client.claim("next")
+            sleep(0.1)
 
 
 def test_a_connection_that_the_manager_closed_meanwhile_costs_no_call(
