@@ -23,7 +23,7 @@ from benchmarks.host import Executions  # noqa: E402
 from tests.harness import AgentProcess, Bench, free_port, until  # noqa: E402
 
 TASKS = 200
-POLLED_TASKS = 100
+POLLED_TASKS = 200
 
 
 def main() -> Iterator[Figure]:
