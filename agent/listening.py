@@ -70,10 +70,10 @@ def _listening_on(port: int, family: int) -> Iterator[int]:
     """The inodes of the sockets that listen on a port; raises OSError without sock_diag."""
     if sys.platform != "linux":
         raise OSError("sock_diag is Linux's")
-    kind, flags = _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_AND_DUMP
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << _TCP_LISTEN)
     request += _REQUESTED_SOCKET.pack(port)
-    header = _HEADER.pack(_HEADER.size + len(request), kind, flags, 0, 0)
+    length = _HEADER.size + len(request)
+    header = _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_AND_DUMP, 0, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
         kernel.send(header + request)
         while True:

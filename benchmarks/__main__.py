@@ -76,7 +76,7 @@ def main(names: list[str]) -> None:
         left -= MINUTES[name]
     ordered = [figure for name in MINUTES for figure in figures.get(name, [])]
     write(Results(machine(), now(), ordered))
-    missed = sum(figure.verdict == "**no**" for figure in ordered)
+    missed = sum(figure.missed for figure in ordered)
     print(f"written: {RESULTS.name}, {PAGE.name}; {missed} targets missed")
 
 

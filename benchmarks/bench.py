@@ -2,11 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from agent.dev.store import Store
 from tests.harness import Bench
+
+
+def moment(line: dict[str, Any]) -> float:
+    """When an agent wrote a line of its log, in seconds since the epoch."""
+    return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
 @contextmanager

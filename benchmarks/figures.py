@@ -39,12 +39,10 @@ class Figure(Struct):
         return f"at least {self.least:g} {self.unit}" if self.least is not None else ""
 
     @property
-    def verdict(self) -> str:
-        """Whether the target is reached, in a word; empty without one."""
-        if self.most is None and self.least is None:
-            return ""
-        low = self.least is None or self.value >= self.least
-        return "yes" if low and (self.most is None or self.value <= self.most) else "**no**"
+    def missed(self) -> bool:
+        """Whether there is a target that is not reached."""
+        high = self.most is not None and self.value > self.most
+        return high or (self.least is not None and self.value < self.least)
 
     @property
     def measured(self) -> str:
@@ -68,7 +66,8 @@ def show(figures: Iterable[Figure]) -> None:
     for figure in figures:
         figure.command = command
         said = f"{figure.what}: {figure.measured}"
-        target = f" ({figure.target}: {figure.verdict.strip('*')})" if figure.target else ""
+        reached = "no" if figure.missed else "yes"
+        target = f" ({figure.target}: {reached})" if figure.target else ""
         spread = f"; {figure.spread}" if figure.spread else ""
         print(f"{said}{target}{spread}", flush=True)
         found.append(figure)
@@ -85,10 +84,10 @@ def median(
     return Figure(what, statistics.median(values), unit, most, least, spread)
 
 
-def percentile(values: list[float], share: float) -> float:
+def percentile(values: list[float], share: int) -> float:
     """The value that `share` per cent of the values do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * share // 100).__int__() - 1)]
+    return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
 
 
 def progress(text: str) -> None:
@@ -120,5 +119,6 @@ def table(results: Results) -> Iterator[str]:
     yield "| what | target | measured | reached | spread | command |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for each in results.figures:
-        cells = [each.what, each.target, each.measured, each.verdict, each.spread]
+        reached = "**no**" if each.missed else "yes" if each.target else ""
+        cells = [each.what, each.target, each.measured, reached, each.spread]
         yield f"| {' | '.join(cells)} | `{each.command}` |"

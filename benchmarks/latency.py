@@ -11,13 +11,12 @@ import random  # noqa: E402
 import shutil  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
-from datetime import datetime  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
 from agent.dev.store import Store  # noqa: E402
-from benchmarks.bench import bench_of  # noqa: E402
+from benchmarks.bench import bench_of, moment  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
 from benchmarks.host import Executions  # noqa: E402
 from tests.harness import AgentProcess, Bench, free_port, until  # noqa: E402
@@ -64,8 +63,7 @@ def starts(bench: Bench, programs: Executions, count: int) -> tuple[list[float],
 def answered(agent: AgentProcess, task_id: int) -> float:
     """When the agent had the answer to the claim that brought the task."""
     taken = agent.lines.index(agent.wait_for("task claimed", task_id=task_id))
-    line = next(line for line in reversed(agent.lines[:taken]) if is_claim(line))
-    return datetime.fromisoformat(line["timestamp"]).timestamp()
+    return moment(next(line for line in reversed(agent.lines[:taken]) if is_claim(line)))
 
 
 def is_claim(line: Any) -> bool:

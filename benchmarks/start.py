@@ -7,9 +7,8 @@ monkey.patch_all()
 import signal  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
-from datetime import datetime  # noqa: E402
 
-from benchmarks.bench import bench_of  # noqa: E402
+from benchmarks.bench import bench_of, moment  # noqa: E402
 from benchmarks.figures import Figure, median, progress, show  # noqa: E402
 from benchmarks.lean import lean_agent  # noqa: E402
 
@@ -26,7 +25,7 @@ def main() -> Iterator[Figure]:
             began = time.time()
             agent = bench.agent(program=program)
             line = agent.wait_for("registered")
-            times.append((datetime.fromisoformat(line["timestamp"]).timestamp() - began) * 1000)
+            times.append((moment(line) - began) * 1000)
             agent.signal(signal.SIGTERM)
             agent.exit_code()
     # The first one has filled the page cache.

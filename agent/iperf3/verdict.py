@@ -67,7 +67,7 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     """
     span, summary = _newest(stdout)
     figures = None
-    if span and summary:
+    if span and summary and summary.has_end:
         with memoryview(stdout) as view:
             figures = _figures(view[slice(*span)], summary)
     if exit_code == 0 and summary is not None and not summary.error and summary.has_end:
@@ -97,10 +97,8 @@ def last_served(data: Buffer) -> Served:
     return Served(None, None, spans[-1][0] if spans else 0)
 
 
-def _figures(document: Buffer, summary: Summary) -> Figures | None:
-    """What a document, whose summary this is, says in a few numbers; None when it has no end."""
-    if not summary.has_end:
-        return None
+def _figures(document: Buffer, summary: Summary) -> Figures:
+    """What a document that has an end, and whose summary this is, says in a few numbers."""
     sums = summary.end.sum or Sums()
     sent, received = summary.end.sum_sent or sums, summary.end.sum_received or sums
     asked = summary.start.test_start or Request()
