@@ -12,6 +12,23 @@ from agent.watching import Ending, watch
 
 # The name of a file that holds a stream, and no document, ends so.
 STREAM = ".stream"
+_DOCUMENT = ".json"
+
+
+def output_file(children: Path, task_id: int, attempt: int, streams: bool) -> Path:
+    """Where an attempt at a client task writes; `newest_output` finds it again."""
+    return children / f"{task_id}.{attempt}{STREAM if streams else _DOCUMENT}"
+
+
+def newest_output(children: Path, task_id: int) -> tuple[int, Path] | None:
+    """The number of the last attempt at a client task, and the file that it left."""
+    found = [
+        (int(attempt), file)
+        for file in children.glob(f"{task_id}.*")
+        if (attempt := file.stem.partition(".")[2]) and file.suffix in (STREAM, _DOCUMENT)
+    ]
+    # A stream that is still there is made a document anew: the one beside it may be half of one.
+    return max(found, key=lambda each: (each[0], each[1].suffix == STREAM), default=None)
 
 
 class Following:
@@ -48,7 +65,7 @@ def written_document(state: StateDirectory, stdout: Path) -> Path:
     """
     if stdout.suffix != STREAM:
         return stdout
-    document = stdout.with_suffix(".json")
+    document = stdout.with_suffix(_DOCUMENT)
     # A former life may have come so far.
     if stdout.exists():
         state.run(_compose, stdout, document)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.client_output import STREAM, Following, written_document
+from agent.client_output import Following, output_file, written_document
 from agent.errors import StateUnusable, TaskError
 from agent.host import route_to
 from agent.iperf3 import verdict
@@ -87,10 +87,10 @@ def _attempt(
     report: Report,
 ) -> _Attempt:
     """Run iperf3 once, to its end or to whatever ends it."""
-    stem = bench.state.children / f"{entry.task.id}.{report.attempts}"
+    streams = JSON_STREAM in argv
+    stdout = output_file(bench.state.children, entry.task.id, report.attempts, streams)
     report.started_at = timestamp(datetime.now(UTC))
-    stdout = Path(f"{stem}{STREAM if JSON_STREAM in argv else '.json'}")
-    child = ChildProcess(argv, stdout, Path(f"{stem}.err"))
+    child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
     # Once the test is under way, as it takes a millisecond, and more the first time.
     report.interface, report.mtu, report.speed_mbps = _route(target)
     bench.note_child(entry, child, report)

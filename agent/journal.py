@@ -27,11 +27,9 @@ log = structlog.get_logger()
 
 
 class ChildRecord(Struct, frozen=True):
-    """A child of a task: who it is, which files in children/ it writes, and how it was started."""
+    """A child of a task: who it is, and how it was started."""
 
     identity: ProcessIdentity | None
-    stdout: str
-    stderr: str
     report: Report
 
 

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from agent import __version__
-from agent.client_output import written_document
+from agent.client_output import newest_output, written_document
 from agent.errors import StateUnusable
 from agent.identity import stop_former
 from agent.iperf3 import verdict
@@ -16,7 +16,7 @@ from agent.journal import Journal, TaskRecord
 from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process import mapped
-from agent.server_task import served_file
+from agent.server_task import served_file, server_output
 from agent.spool import Spool
 from agent.state import StateDirectory
 from agent.wire import Document, Outcome, Report
@@ -83,14 +83,15 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
         return _server_outcome(state, record, report)
     report.error_class = "interrupted"
     failed = Outcome("failed", report, exit_code=1, stderr=INTERRUPTED)
-    if record.child is None:
+    # Not the journal's last word: a short test can be over before its child is in there.
+    newest = newest_output(state.children, record.claimed.task.id)
+    if newest is None:
         return failed
+    report.attempts, stdout = newest
     try:
-        path = written_document(state, state.children / record.child.stdout)
+        path = written_document(state, stdout)
     except StateUnusable as error:
         log.error("what a test left is lost", error=str(error))
-        return failed
-    if not path.exists():
         return failed
     with mapped(path) as output:
         judged = verdict.judge_client(0, output, "")
@@ -105,7 +106,7 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
 
 def _server_outcome(state: StateDirectory, record: TaskRecord, report: Report) -> Outcome:
     """The newest document is repeated; what was reported a success stays one."""
-    document = _newest_served(state.children / record.child.stdout) if record.child else None
+    document = _newest_served(server_output(state.children, record.claimed.task.id))
     if not record.reported:
         report.error_class = "interrupted"
         return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)

@@ -44,8 +44,8 @@ def run_server(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     report = bench.report()
     report.argv, report.attempts = argv, 1
     report.started_at = timestamp(datetime.now(UTC))
-    stem = bench.state.children / f"{entry.task.id}"
-    child = ChildProcess(argv, stem.with_suffix(".json"), stem.with_suffix(".err"))
+    stdout = server_output(bench.state.children, entry.task.id)
+    child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
     bench.note_child(entry, child, report)
     log.info("server started", pid=child.pid, port=payload.port, argv=" ".join(argv))
     server = _Server(bench, entry, payload, report, child)
@@ -220,6 +220,11 @@ class _Server:
         document = Document(str(own), 0, own.stat().st_size)
         figures = None if final else self._figures
         return Outcome("succeeded", report, document=document, final=final, figures=figures)
+
+
+def server_output(children: Path, task_id: int) -> Path:
+    """Where the server of a task writes."""
+    return children / f"{task_id}.json"
 
 
 def served_file(stdout: Path) -> Path:

@@ -57,9 +57,8 @@ class Workbench:
         if not entry.started_at:
             self.metrics.wait_seconds.observe(time.monotonic() - entry.entered)
         entry.runs(child.pid)
-        record = ChildRecord(child.identity, child.stdout.name, child.stderr.name, report)
         with suppress(StateUnusable):
-            self.journal.runs(entry.claimed, record)
+            self.journal.runs(entry.claimed, ChildRecord(child.identity, report))
 
     def report(self) -> Report:
         """A report with what is known before anything has run."""

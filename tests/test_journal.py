@@ -15,7 +15,7 @@ from agent.state import StateDirectory
 from agent.wire import Claimed, Life, Report, Task
 
 LIFE = Life("http://manager", 1, "2026-01-02T03:04:05")
-CHILD = ChildRecord(ProcessIdentity(77, 1234, "boot"), "7.1.json", "7.1.err", Report(attempts=1))
+CHILD = ChildRecord(ProcessIdentity(77, 1234, "boot"), Report(attempts=1))
 
 
 @pytest.fixture(name="state")

@@ -15,8 +15,9 @@ from agent.dev.records import CLIENT_RUN, KILL_ALL, SERVER_START, Report
 from agent.dev.store import Store
 from agent.recovery import INTERRUPTED
 from agent.watching import Ending
+from tests.command import stand_in
 from tests.faults.lives import Life, Moment, WatchedStore, moments
-from tests.harness import FINAL, AgentProcess, Bench, free_port, iperf3_server
+from tests.harness import FINAL, AgentProcess, Bench, free_port, iperf3_server, until
 
 SEED = 1
 KILLS = 100
@@ -137,6 +138,26 @@ def test_a_hundred_kills_over_thirty_tasks(tmp_path: Path) -> None:
     print(f"{len(campaign.finished)} tests had finished; statuses {dict(statuses(store))}")
     print(f"interrupted: reported {campaign.latest_interrupted:.1f} s after a start at the latest")
     check(campaign, bench)
+
+
+def test_a_test_that_was_over_before_the_agent_had_noted_it_is_not_lost(bench: Bench) -> None:
+    """The child stops the agent as soon as it lives, and has a document when the agent is killed.
+
+    In twelve runs of twelve it stopped before its journal had the child.
+    """
+    state = bench.directory / "state-1"
+    path = stand_in(bench.directory / "iperf3", 'kill -STOP $PPID; exec iperf3 "$@"')
+    with iperf3_server(port := free_port()):
+        agent = bench.agent(IPERF3_PATH=path)
+        task = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, bytes=10**6)
+        until(lambda: complete_on_disk(state))
+        agent.signal(signal.SIGKILL)
+        assert agent.exit_code() == -signal.SIGKILL
+        noted = '"child":{' in (state / "journal").read_text()
+    print(f"the journal had the child: {noted}")
+    bench.agent(IPERF3_PATH=path)
+    assert bench.ended(task).status == "succeeded", task.error
+    assert bench.result(task)["end"]["sum_sent"]["bytes"] >= 10**6
 
 
 def statuses(store: Store) -> Counter[str]:

@@ -8,6 +8,7 @@ import pytest
 from gevent import subprocess
 from structlog.testing import capture_logs
 
+from agent import __version__
 from agent import delivery as delivery_room
 from agent import outbox as outbox_room
 from agent.delivery import Delivery
@@ -63,11 +64,11 @@ def took(former: Post, task_id: int, task_type: str = "iperf_client_run") -> Cla
 
 
 def ran(former: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> None:
-    """It had started a child, which has written that."""
-    name = f"{task.task.id}.1.json"
-    (former.state.children / name).write_bytes(stdout)
+    """It had started a child, a client at its second attempt, which has written that."""
+    attempt = ".2" if task.task.type == "iperf_client_run" else ""
+    (former.state.children / f"{task.task.id}{attempt}.json").write_bytes(stdout)
     identity = identify(pid) if pid else None
-    former.journal.runs(task, ChildRecord(identity, name, f"{task.task.id}.1.err", ARGV))
+    former.journal.runs(task, ChildRecord(identity, ARGV))
 
 
 def next_life(former: Post, grace: float = 1) -> Post:
@@ -155,8 +156,31 @@ def test_a_client_without_a_complete_document_has_failed(former: Post, stdout: b
 
 def test_a_client_whose_output_is_gone_has_failed(former: Post) -> None:
     ran(former, took(former, 7), WHOLE)
-    (former.state.children / "7.1.json").unlink()
+    (former.state.children / "7.2.json").unlink()
     assert only(former, 7).status == "failed"
+
+
+def test_a_client_that_ended_before_the_journal_had_its_child_has_succeeded(former: Post) -> None:
+    """iperf3 is done with a megabyte in the time that it takes to write that line."""
+    took(former, 7)
+    (former.state.children / "7.1.json").write_bytes(WHOLE)
+    (former.state.children / "7.1.err").touch()
+    (former.state.children / "71.1.json").write_bytes(CUT_SHORT)
+    result = only(former, 7)
+    assert (result.status, result.stderr) == ("succeeded", "")
+    assert result.report == {"version": __version__, "attempts": 1}
+    assert "sum_received" in str(result.result["end"])
+
+
+@pytest.mark.parametrize("attempt", [3, 10])
+def test_an_attempt_that_the_journal_does_not_have_yet_is_the_newest(
+    former: Post, attempt: int
+) -> None:
+    ran(former, took(former, 7), b"")
+    (former.state.children / f"7.{attempt}.json").write_bytes(WHOLE)
+    result = only(former, 7)
+    assert (result.status, result.report["attempts"]) == ("succeeded", attempt)
+    assert result.report["argv"] == ARGV.argv
 
 
 def test_a_server_that_the_manager_never_heard_of_has_failed(former: Post) -> None:
@@ -191,7 +215,7 @@ def test_a_document_that_was_taken_out_of_a_servers_output_is_repeated(former: P
     ran(former, server, b"")
     former.journal.reported(server)
     start, end = find_documents(SERVED)[0]
-    (former.state.children / "7.1.served").write_bytes(SERVED[start:end])
+    (former.state.children / "7.served").write_bytes(SERVED[start:end])
     assert only(former, 7).result["end"]
 
 
@@ -212,7 +236,7 @@ def test_a_server_whose_first_result_still_waits_is_one_that_is_reported(former:
 def test_a_final_result_that_waits_is_all_there_is_to_tell(former: Post) -> None:
     task = took(former, 7)
     ran(former, task, WHOLE)
-    document = former.state.children / "7.1.json"
+    document = former.state.children / "7.2.json"
     former.outbox.put(task, with_document(document, WHOLE.strip()))
     (kept,) = Spool(former.state).load()
     assert only(former, 7).status == "succeeded"
