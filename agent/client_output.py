@@ -1,11 +1,12 @@
 """What a client writes: read along while it runs, and made a document when it has ended."""
 
+import errno
 import os
 from pathlib import Path
 
 from agent.iperf3.stream import LONGEST_LINE, compose, read_intervals
 from agent.process import ChildProcess
-from agent.records import sync
+from agent.records import discard, sync
 from agent.registry import Entry
 from agent.state import StateDirectory
 from agent.watching import Ending, watch
@@ -45,9 +46,15 @@ class Following:
         return watch(self._child, self._entry.stop.ordered, seconds, self._most, look)
 
     def _read_on(self) -> None:
-        """A part of bounded size at a time, not to hold up the other greenlets."""
-        with self._child.output(self._read_up_to) as output:
-            intervals, read = read_intervals(bytes(output[:LONGEST_LINE]))
+        """A part of bounded size at a time, not to hold up the other greenlets.
+
+        What cannot be read now, as when no descriptor is free, is read at the next look.
+        """
+        try:
+            with self._child.output(self._read_up_to) as output:
+                intervals, read = read_intervals(bytes(output[:LONGEST_LINE]))
+        except OSError:
+            return
         self._read_up_to += read
         rates = [each.bits_per_second for each in intervals if each.bits_per_second is not None]
         # What is omitted is not in iperf3's own total either.
@@ -80,8 +87,9 @@ def _compose(stream: Path, document: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         sync(document.parent)
-    except OSError:
-        document.unlink(missing_ok=True)
+    except OSError as error:
+        discard(document)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            discard(stream)
         raise
-    finally:
-        stream.unlink()
+    stream.unlink()

@@ -16,6 +16,7 @@ from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.limits import check_core, checked_target, within_limits
 from agent.process import ChildProcess, mapped
+from agent.records import discard
 from agent.registry import Entry, timestamp
 from agent.state import StateDirectory, is_full
 from agent.timing import jittered
@@ -69,7 +70,7 @@ def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
         if entry.stop.ordered.wait(jittered(delay)):
             break
         delay *= 2
-        attempt.written.unlink(missing_ok=True)
+        discard(attempt.written)
     yield _outcome(entry, payload, features, report, attempt)
 
 
@@ -90,32 +91,32 @@ def _attempt(
     streams = JSON_STREAM in argv
     stdout = output_file(bench.state.children, entry.task.id, report.attempts, streams)
     report.started_at = timestamp(datetime.now(UTC))
-    child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
-    # Once the test is under way, as it takes a millisecond, and more the first time.
-    report.interface, report.mtu, report.speed_mbps = _route(target)
-    bench.note_child(entry, child, report)
-    following = Following(entry, child, bench.config.max_output_bytes)
-    log.info("client started", pid=child.pid, argv=" ".join(argv))
-    ending = following.watch(STARTED_AFTER)
-    told = ending is Ending.TIME
-    if told:
-        bench.outbox.started(entry.claimed, child.pid)
-        left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
-        _note_company(bench, entry, measured=True)
-        ending = following.watch(left)
-    if ending is not Ending.ENDED:
-        grace = 0 if ending is Ending.OUTPUT else bench.config.stop_grace
-        child.stop(grace, entry.stop.hurry)
-    entry.runs_nothing(child.fate)
-    exit_code = child.close()
-    report.finished_at = timestamp(datetime.now(UTC))
-    judged, written = _judge(bench.state, child, exit_code, ending)
-    bench.metrics.child_exits["client", ending.name.lower()] += 1
-    log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
-    _note_company(bench, entry, measured=judged.ok)
-    if judged.ok and not told:
-        bench.outbox.started(entry.claimed, child.pid)
-    return _Attempt(ending, exit_code, judged, written)
+    with ChildProcess(argv, stdout, stdout.with_suffix(".err")) as child:
+        # Once the test is under way, as it takes a millisecond, and more the first time.
+        report.interface, report.mtu, report.speed_mbps = _route(target)
+        bench.note_child(entry, child, report)
+        following = Following(entry, child, bench.config.max_output_bytes)
+        log.info("client started", pid=child.pid, argv=" ".join(argv))
+        ending = following.watch(STARTED_AFTER)
+        told = ending is Ending.TIME
+        if told:
+            bench.outbox.started(entry.claimed, child.pid)
+            left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
+            _note_company(bench, entry, measured=True)
+            ending = following.watch(left)
+        if ending is not Ending.ENDED:
+            grace = 0 if ending is Ending.OUTPUT else bench.config.stop_grace
+            child.stop(grace, entry.stop.hurry)
+        entry.runs_nothing(child.fate)
+        exit_code = child.close()
+        report.finished_at = timestamp(datetime.now(UTC))
+        judged, written = _judge(bench.state, child, exit_code, ending)
+        bench.metrics.child_exits["client", ending.name.lower()] += 1
+        log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
+        _note_company(bench, entry, measured=judged.ok)
+        if judged.ok and not told:
+            bench.outbox.started(entry.claimed, child.pid)
+        return _Attempt(ending, exit_code, judged, written)
 
 
 def _judge(
@@ -163,7 +164,7 @@ def _outcome(
     if judged.span:
         document = Document(str(attempt.written), *judged.span)
     else:
-        attempt.written.unlink(missing_ok=True)
+        discard(attempt.written)
     return Outcome(
         "failed" if report.error_class else "succeeded",
         report,

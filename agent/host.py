@@ -2,8 +2,10 @@
 
 import ipaddress
 import platform
+import resource
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,6 +70,17 @@ def _interface_with(source: str) -> Route:
             stats = psutil.net_if_stats().get(name)
             return Route(name, stats.mtu, stats.speed) if stats else Route(name)
     return Route()
+
+
+def allow_descriptors() -> None:
+    """Have as many descriptors as the host's owner allows at most.
+
+    A shell's usual 1,024 are fewer than MAX_TASKS children need, each with one of its own.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS calls its limit infinite and takes no such number.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def kernel() -> str:

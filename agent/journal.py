@@ -157,9 +157,10 @@ class Journal:
         lines = [_Line(key=self.claim_key), *(_Line(task=task) for task in self._tasks.values())]
         data = b"".join(frame(msgspec.json.encode(line)) for line in lines)
         self._state.run(write_whole, self._path, data)
+        fresh = self._state.run(os.open, self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         if self._file >= 0:
             os.close(self._file)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._file = fresh
         self._whole = True
         self._lines = len(lines)
 

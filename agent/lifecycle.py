@@ -12,6 +12,7 @@ from agent.client import Access, ManagerClient
 from agent.config import Config, Key, changed
 from agent.delivery import Delivery
 from agent.errors import ManagerRefused, TaskError
+from agent.host import allow_descriptors
 from agent.journal import Journal
 from agent.loops import claim_loop, heartbeat_loop
 from agent.metrics import Metrics
@@ -104,6 +105,7 @@ class Agent:
         Raises what ended the agent otherwise: ManagerUnavailable when it could not register in
         time, KeyRefused, AgentUnknown, whatever `errand` raises, or a bug.
         """
+        allow_descriptors()
         if companion:
             self._nursery.spawn(companion, self._stop_rest)
         beginning = self._nursery.spawn(self._begin)

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import structlog
 from gevent import subprocess
 from gevent.event import Event
 
 from agent.errors import ChildError
 from agent.identity import ProcessIdentity, identify, open_pidfd
+from agent.records import discard
 
 _PR_SET_PDEATHSIG = 1
 _FALLOC_FL_KEEP_SIZE = 1
@@ -32,6 +34,8 @@ _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 STDERR_KEPT = 64 * 1024
 # It is not the disk's fault that a file cannot be opened then.
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+
+log = structlog.get_logger()
 
 
 class ChildProcess:
@@ -53,10 +57,8 @@ class ChildProcess:
             with open(stdout, "wb") as out, open(stderr, "wb") as err:
                 self._popen = _started(argv, out, err)
         except OSError as error:
-            # Where nobody can write, there is nothing to remove either.
-            with suppress(OSError):
-                stdout.unlink(missing_ok=True)
-                stderr.unlink(missing_ok=True)
+            discard(stdout)
+            discard(stderr)
             if error.filename in (str(stdout), str(stderr)) and error.errno not in _NO_DESCRIPTOR:
                 words = f"{stdout.parent} cannot be written: {error.strerror}: mend that"
                 raise ChildError("state_full", words) from error
@@ -73,15 +75,27 @@ class ChildProcess:
             self.close()
             self.identity = None
 
+    def __enter__(self) -> "ChildProcess":
+        """For a block that the child must not outlive, whatever is raised in it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.exit_code is None:
+            self.stop(0, Event())
+        self.close()
+
     def output(self, start: int = 0) -> AbstractContextManager[memoryview]:
-        """What it wrote to stdout from byte `start` on, mapped and not read; do not keep it."""
+        """What it wrote to stdout from byte `start` on, mapped and not read; do not keep it.
+
+        Raises OSError.
+        """
         return mapped(self.stdout, start)
 
     def forget(self, end: int) -> None:
         """Give the disk what stdout holds before byte `end` back, and leave the size as it is.
 
         The file cannot be cut short instead: the child may write at any moment. Where a file
-        system has no holes, the space stays taken until the file is removed.
+        system has no holes, the space stays taken until the file is removed. Raises OSError.
         """
         if sys.platform != "linux":
             return
@@ -125,12 +139,19 @@ class ChildProcess:
         return code
 
     def take_stderr(self) -> str:
-        """What it wrote to stderr, of that the last 64 KiB; the file is removed."""
-        with open(self.stderr, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - STDERR_KEPT))
-            text = file.read().decode(errors="replace").strip()
-        self.stderr.unlink()
-        return text
+        """What it wrote to stderr, of that the last 64 KiB; the file is removed.
+
+        Empty where it cannot be read: a test is not lost for want of it.
+        """
+        try:
+            with open(self.stderr, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - STDERR_KEPT))
+                return file.read().decode(errors="replace").strip()
+        except OSError as error:
+            log.warning("the stderr of a child cannot be read", pid=self.pid, error=str(error))
+            return ""
+        finally:
+            discard(self.stderr)
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the child and nobody else: through its pidfd, or while it is not reaped."""

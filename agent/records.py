@@ -54,6 +54,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def discard(path: Path) -> None:
+    """Remove a file, if it is there and can be; what cannot goes with the agent's next start."""
+    with suppress(OSError):
+        path.unlink()
+
+
 def checksum(path: Path) -> int:
     """The CRC-32 of a file's content; raises OSError."""
     found = 0

@@ -39,16 +39,31 @@ class TaskRunner:
 
     def _report_all(self, entry: Entry) -> None:
         """Put every outcome into the outbox; there is at least one."""
+        listens = False
         try:
             for outcome in self._perform(entry):
                 self._put(entry, outcome)
+                listens = not outcome.final
         except TaskError as error:
             log.warning("task failed", error_class=error.error_class, error=str(error))
-            self._put(entry, failed(self._bench.report(), error))
+            self._put(entry, self._broken_off(error, listens))
+        except OSError as error:
+            # No bug: a disk that fails, or a host without a descriptor to spare.
+            log.error("task broken off", error=str(error))
+            words = f"broken off, as this agent's host had an error: {error}"
+            self._put(entry, self._broken_off(TaskError("state_full", words), listens))
         except Exception:
             bug = TaskError("other", "a bug in the agent: its log has the traceback")
-            self._put(entry, failed(self._bench.report(), bug))
+            self._put(entry, self._broken_off(bug, listens))
             raise
+
+    def _broken_off(self, error: TaskError, listens: bool) -> Outcome:
+        """The last outcome of a task that went wrong; a server that listened stays a success."""
+        report = self._bench.report()
+        if not listens:
+            return failed(report, error)
+        report.ended = str(error)
+        return Outcome("succeeded", report, answer={"started": True})
 
     def _put(self, entry: Entry, outcome: Outcome) -> None:
         """Hand an outcome over, and count it."""

@@ -13,11 +13,14 @@ import structlog
 from agent.errors import TaskError
 from agent.iperf3 import verdict
 from agent.iperf3.argv import server_argv
+from agent.iperf3.documents import Span
 from agent.limits import check_core
 from agent.listening import holder_of, holds
 from agent.process import ChildProcess
+from agent.records import discard
 from agent.registry import Entry, timestamp
-from agent.watching import FLOODED, Ending, watch
+from agent.troubles import Trouble
+from agent.watching import FLOODED, Ending, size_of, watch
 from agent.wire import Document, Figures, Outcome, Report, ServerPayload, server_payload
 from agent.workbench import Workbench
 
@@ -87,6 +90,9 @@ class _Server:
         self._sent = 0
         self._seen = 0
         self._read_up_to = 0
+        # Whether the newest document is still to be told.
+        self._owed = False
+        self._trouble = Trouble("what the server serves can be kept again")
         self._born = time.monotonic()
 
     def wait_until_it_listens(self) -> None:
@@ -112,22 +118,23 @@ class _Server:
         ending = Ending.TIME
         while ending is Ending.TIME and not self._time_is_over():
             ending = self._watch(OUTPUT_POLL)
-            if ending is not Ending.OUTPUT and self._read_documents():
-                yield self._outcome()
+            if ending is not Ending.OUTPUT:
+                yield from self._served()
         self._bench.metrics.child_exits["server", ending.name.lower()] += 1
         self._end(0 if ending is Ending.OUTPUT else self._bench.config.stop_grace)
         if ending is not Ending.OUTPUT:
             self._read_documents()
         self._report.ended = self._why_it_ended(ending)
         log.info("server ended", pid=pid, why=self._report.ended)
-        yield self._outcome()
+        yield self._outcome(self._newest if self._newest.exists() else None)
 
     def clean_up(self) -> None:
         """Leave no child and no file, whatever happened."""
         self._end(self._bench.config.stop_grace)
         self._child.close()
-        for path in (self._child.stdout, self._child.stderr, self._newest, self._fresh):
-            path.unlink(missing_ok=True)
+        # The newest document is the outbox's, with the last outcome.
+        for path in (self._child.stdout, self._child.stderr, self._fresh):
+            discard(path)
 
     def _watch(self, seconds: float) -> Ending:
         most = self._bench.config.max_output_bytes + self._read_up_to
@@ -162,9 +169,12 @@ class _Server:
 
     def _judged(self) -> verdict.Verdict:
         """What the last words of a child that has ended mean."""
-        with self._child.output(self._read_up_to) as output:
-            code = self._child.close()
-            return verdict.judge_server_exit(code, output, self._child.take_stderr())
+        code, stderr = self._child.close(), self._child.take_stderr()
+        try:
+            with self._child.output(self._read_up_to) as output:
+                return verdict.judge_server_exit(code, output, stderr)
+        except OSError:
+            return verdict.judge_server_exit(code, b"", stderr)
 
     def _died_early(self) -> TaskError:
         judged = self._judged()
@@ -174,51 +184,62 @@ class _Server:
             message = f"port {self._payload.port} is in use by {holder}: {message}"
         return TaskError(judged.error_class, message)
 
-    def _read_documents(self) -> bool:
-        """Take the newest document out of the child's output; False when there is no new one."""
-        size = os.stat(self._child.stdout).st_size
-        if size == self._seen:
-            return False
-        self._seen = size
-        with self._child.output(self._read_up_to) as output:
-            # A large document takes a while.
-            served = self._bench.state.run(verdict.last_served, output)
-            if served.span:
-                if not self._keep(output[slice(*served.span)]):
-                    return False
-                self._figures = served.figures
-        self._read_up_to += served.done
-        self._child.forget(self._read_up_to)
-        return served.span is not None
-
-    def _keep(self, document: memoryview) -> bool:
-        """Make it the newest; the outbox may still hold a link to the one before.
-
-        False when the disk does not take it: it is tried again when the server writes more.
-        """
+    def _served(self) -> Iterator[Outcome]:
+        """The newest document, if it is to be told and the disk lets the outbox have it."""
+        self._read_documents()
+        if not self._owed:
+            return
+        own = Path(f"{self._newest}.{self._sent + 1}")
         try:
-            with open(self._fresh, "wb") as file:
-                for start in range(0, len(document), COPY_BYTES):
-                    file.write(document[start : start + COPY_BYTES])
-                    gevent.sleep(0)
-            os.replace(self._fresh, self._newest)
+            os.link(self._newest, own)
         except OSError as error:
-            log.error("the document of a served test cannot be kept", error=str(error))
-            return False
-        return True
+            self._cannot_be_kept(error)
+            return
+        self._sent += 1
+        self._owed = False
+        self._trouble.over()
+        yield self._outcome(own, self._figures)
 
-    def _outcome(self) -> Outcome:
+    def _read_documents(self) -> None:
+        """Take the newest document, if there is a new one, out of the child's output.
+
+        What the disk does not take now is tried again at the next look.
+        """
+        size = size_of(self._child.stdout)
+        if size == self._seen:
+            return
+        try:
+            with self._child.output(self._read_up_to) as output:
+                # A large document takes a while.
+                served = self._bench.state.run(verdict.last_served, output)
+                if served.span:
+                    self._keep(output, served.span)
+                    self._owed, self._figures = True, served.figures
+            self._read_up_to += served.done
+            self._seen = size
+            self._child.forget(self._read_up_to)
+        except OSError as error:
+            self._cannot_be_kept(error)
+
+    def _keep(self, output: memoryview, span: Span) -> None:
+        """Make it the newest; the outbox may still hold a link to the one before."""
+        with output[slice(*span)] as document, open(self._fresh, "wb") as file:
+            for start in range(0, len(document), COPY_BYTES):
+                file.write(document[start : start + COPY_BYTES])
+                gevent.sleep(0)
+        os.replace(self._fresh, self._newest)
+
+    def _cannot_be_kept(self, error: OSError) -> None:
+        self._trouble.failed("the document of a served test cannot be kept", error)
+
+    def _outcome(self, newest: Path | None = None, figures: Figures | None = None) -> Outcome:
         """What is known of the server now: the newest document it served, else that it listens."""
         self._report.finished_at = timestamp(datetime.now(UTC))
         report = msgspec.structs.replace(self._report)
         final = bool(report.ended)
-        if not self._newest.exists():
+        if newest is None:
             return Outcome("succeeded", report, answer=self._answer, final=final)
-        self._sent += 1
-        own = Path(f"{self._newest}.{self._sent}")
-        os.link(self._newest, own)
-        document = Document(str(own), 0, own.stat().st_size)
-        figures = None if final else self._figures
+        document = Document(str(newest), 0, newest.stat().st_size)
         return Outcome("succeeded", report, document=document, final=final, figures=figures)
 
 

@@ -1,9 +1,9 @@
 """Watching over a child: until it ends, must end, has had its time, or wrote too much."""
 
-import os
 import time
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 
 import gevent
 from gevent.event import Event
@@ -48,7 +48,7 @@ def watch(
         ended = child.exit_code is not None
         if look:
             look()
-        if max(os.stat(path).st_size for path in (child.stdout, child.stderr)) > max_output_bytes:
+        if max(map(size_of, (child.stdout, child.stderr))) > max_output_bytes:
             return Ending.OUTPUT
         if ended:
             return Ending.ENDED
@@ -56,3 +56,11 @@ def watch(
             return Ending.STOPPED
         if left <= OUTPUT_LOOK:
             return Ending.TIME
+
+
+def size_of(path: Path) -> int:
+    """A file's size in bytes; 0 for one that somebody has removed."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

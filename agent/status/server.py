@@ -4,10 +4,12 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import gevent
 import msgspec
 import structlog
 from gevent.event import Event
-from gevent.pywsgi import WSGIServer
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from agent.status.exposition import CONTENT_TYPE, Exposition
 from agent.status.hub import HubLag
@@ -15,6 +17,10 @@ from agent.status.page import page
 from agent.view import View
 
 STOP_SECONDS = 0.2
+# Connections at a time, and seconds for each: whoever opens more, and says nothing, must not take
+# the descriptors that tests need, nor keep others out for long.
+CONNECTIONS = 50
+CONNECTION_SECONDS = 5.0
 # The page needs nothing from anywhere, and nobody else's page needs it.
 SECURITY = [
     (
@@ -43,7 +49,13 @@ class StatusServer:
         self._lag = HubLag()
         self._exposition = Exposition(view, self._lag)
         self._server = WSGIServer(
-            address, self._serve, log=None, error_log=_ErrorLog(), environ={"SERVER_NAME": ""}
+            address,
+            self._serve,
+            spawn=Pool(CONNECTIONS),
+            handler_class=_Handler,
+            log=None,
+            error_log=_ErrorLog(),
+            environ={"SERVER_NAME": ""},
         )
         self._routes: dict[str, Callable[[], _Answer]] = {
             "/": self._page,
@@ -107,6 +119,15 @@ class StatusServer:
 
     def _status(self) -> _Answer:
         return 200, _JSON, msgspec.json.encode(self._view.snapshot())
+
+
+class _Handler(WSGIHandler):
+    """One connection, which gets no more than its time."""
+
+    def handle(self) -> None:
+        """Serve it."""
+        with gevent.Timeout(CONNECTION_SECONDS, False):
+            WSGIHandler.handle(self)
 
 
 class _ErrorLog:

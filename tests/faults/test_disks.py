@@ -161,6 +161,48 @@ def test_a_disk_that_nobody_may_write_stops_tests_and_nothing_else(
     assert left(disk) == []
 
 
+def test_a_disk_that_nobody_may_write_any_more_costs_no_running_test(
+    disk: Disk, bench: Bench
+) -> None:
+    """What was opened before can still be written: the documents are there, and are delivered."""
+    agent = agent_on(disk, bench)
+    server = bench.ended(bench.task("iperf_server_start", port=(own := free_port())))
+    with iperf3_server(port := free_port()):
+        tests = [
+            bench.task("iperf_client_run", server_ip="127.0.0.1", port=to, time=2, bitrate=10**6)
+            for to in (own, port)
+        ]
+        for task in tests:
+            agent.wait_for("client started", task_id=task.id)
+        disk.forbid()
+        for task in tests:
+            assert bench.ended(task).status == "succeeded", task.error
+            assert bench.result(task)["end"]["sum_sent"]["bytes"]
+    agent.wait_for("the document of a served test cannot be kept", task_id=server.id)
+    disk.permit()
+    bench.wait(lambda: b'"sum_received"' in bytes(server.result))
+    assert server.status == "succeeded"
+    recovers(bench, agent, "a disk that was made read-only beside tests")
+    assert "ended" in bench.result(server)["agent"]
+
+
+def test_a_server_whose_last_words_the_disk_does_not_take_stays_a_success(
+    disk: Disk, bench: Bench
+) -> None:
+    agent = agent_on(disk, bench)
+    server = bench.ended(bench.task("iperf_server_start", port=(port := free_port())))
+    served = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=1, bytes=1000)
+    assert bench.ended(served).status == "succeeded"
+    bench.wait(lambda: b'"sum_received"' in bytes(server.result))
+    disk.forbid()
+    assert bench.ended(bench.task("kill_all")).status == "succeeded"
+    bench.wait(lambda: b'"ended"' in bytes(server.result))
+    assert (server.status, bench.result(server)["agent"].get("error_class")) == ("succeeded", None)
+    assert bench.result(server)["end"], "with the newest document"
+    disk.permit()
+    recovers(bench, agent, "a disk that was made read-only beside a server")
+
+
 def test_an_agent_starts_on_a_full_disk(disk: Disk, bench: Bench) -> None:
     ended_normally(disk, bench)
     disk.fill()

@@ -1,11 +1,13 @@
 """Health, the state as JSON, and who may ask."""
 
 import signal
+import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Bench, free_port, until
+from tests.harness import AGENT, Bench, free_port, iperf3_server, until
 from tests.lone_agent import lone_agent
 from tests.status.asking import Shown, ask
 
@@ -75,6 +77,30 @@ def test_a_manager_that_misses_a_heartbeat_is_called_silent_at_once(bench: Bench
     bench.manager.stop()
     until(lambda: b"The Manager is silent." in ask(url, "/").body)
     assert ask(url, "/readyz").status == 200, "three heartbeats make it offline, and one does not"
+
+
+def answers(port: int) -> bool:
+    """Whether the status page there says that its agent is alive, within the patience of `ask`."""
+    with suppress(TimeoutError):
+        return ask(f"http://127.0.0.1:{port}", "/livez").status == 200
+    return False
+
+
+def test_whoever_holds_many_connections_costs_no_test(bench: Bench) -> None:
+    """Of 120 descriptors, those that say nothing get 50, and each for five seconds."""
+    few = ("prlimit", "--nofile=120:120", *AGENT)
+    agent = bench.agent(program=few, STATUS_ADDRESS=f"127.0.0.1:{(page := free_port())}")
+    agent.wait_for("status page")
+    agent.wait_for("registered")
+    with ExitStack() as stack:
+        stack.enter_context(iperf3_server(port := free_port()))
+        for _ in range(120):
+            stack.enter_context(socket.create_connection(("127.0.0.1", page)))
+        task = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, bytes=10**6)
+        assert bench.ended(task).status == "succeeded", task.error
+        until(lambda: answers(page))
+    agent.signal(signal.SIGTERM)
+    assert agent.exit_code() == 0
 
 
 def test_a_port_that_is_taken_is_a_warning_and_no_more(shown: Shown, tmp_path: Path) -> None:

@@ -152,8 +152,23 @@ def test_a_document_that_the_disk_does_not_take_costs_neither_agent_nor_server(
     in_the_way.mkdir()
     assert working.ended(client(working, task)).status == "succeeded"
     working.agents[0].wait_for("the document of a served test cannot be kept", task_id=task.id)
+    assert b'"end"' not in bytes(task.result)
     in_the_way.rmdir()
-    served(working, task)
+    working.wait(lambda: b'"end"' in bytes(task.result))
+
+
+def test_what_a_cleaner_removes_costs_no_server(working: Bench) -> None:
+    task = server(working)
+    children = working.directory / "state-1" / "children"
+    (children / f"{task.id}.err").unlink()
+    assert working.ended(client(working, task)).status == "succeeded"
+    working.wait(lambda: b'"end"' in bytes(task.result))
+    (children / f"{task.id}.json").unlink()
+    assert working.ended(client(working, task)).status == "succeeded"
+    pid = pid_of(working, task)
+    os.kill(pid, signal.SIGKILL)
+    assert ended(working, task) == "iperf3 was killed by signal 9, not by this agent"
+    assert b'"end"' in bytes(task.result), "the newest document that there is"
 
 
 def test_no_server_outlives_the_hosts_limit(bench: Bench) -> None:
