@@ -9,14 +9,16 @@ from functools import partial
 
 import msgspec
 import structlog
+from gevent.lock import BoundedSemaphore
 
 from agent.client import ManagerClient
 from agent.envelope import LEFT_OUT, SMALLEST, fitting
-from agent.errors import ResultTooLarge, StateUnusable, TaskRefused
+from agent.errors import ManagerUnavailable, ResultTooLarge, StateUnusable, TaskRefused
 from agent.journal import Journal
 from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.spool import Parcel, Spool
+from agent.state import StateDirectory
 from agent.wire import Claimed, Outcome
 
 # A result of more bytes waits for the tests of this host to end, but not for longer than this.
@@ -28,7 +30,10 @@ log = structlog.get_logger()
 
 @dataclass(eq=False)
 class Message:
-    """Either `started` (a pid) or an outcome in its parcel, and how small it has to be."""
+    """Either `started` (a pid) or an outcome in its parcel, and how small it has to be.
+
+    `lock` is held by whoever writes or removes the parcel; one that is `settled` has to go.
+    """
 
     claimed: Claimed
     pid: int = 0
@@ -36,6 +41,8 @@ class Message:
     level: int = 0
     born: float = field(default_factory=time.monotonic)
     idempotency_key: str = field(default_factory=lambda: str(uuid.uuid4()))
+    settled: bool = False
+    lock: BoundedSemaphore = field(default_factory=BoundedSemaphore)
 
 
 class Delivery:
@@ -48,6 +55,7 @@ class Delivery:
         journal: Journal,
         spool: Spool,
         registry: TaskRegistry,
+        state: StateDirectory,
         max_result_bytes: int,
     ) -> None:
         self._client = client
@@ -55,6 +63,7 @@ class Delivery:
         self._journal = journal
         self._spool = spool
         self._registry = registry
+        self._state = state
         self._max_result_bytes = max_result_bytes
 
     def would_disturb(self, message: Message) -> bool:
@@ -91,10 +100,17 @@ class Delivery:
 
     def _send_result(self, message: Message, parcel: Parcel) -> None:
         outcome = _as_it_is_now(parcel.outcome)
-        body, message.level = fitting(outcome, message.level, self._max_result_bytes)
+        try:
+            body, message.level = self._state.run(
+                fitting, outcome, message.level, self._max_result_bytes
+            )
+        except StateUnusable as error:
+            raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
         self._client.result(message.claimed.task.id, body, message.idempotency_key)
         log.info("result delivered", status=outcome.status, bytes=len(body))
-        self._settle(message, self._spool.keep if message.level else self._spool.remove)
+        if message.level:
+            self._try(partial(self._spool.keep, parcel))
+        self._settle(message, self._spool.remove)
 
     def _make_smaller(self, message: Message, error: ResultTooLarge) -> bool:
         message.level += 1
@@ -132,13 +148,19 @@ class Delivery:
         if parcel is None:
             return
         note = self._journal.settled if parcel.outcome.final else self._journal.reported
-        # On a full disk the parcel may take the room that the journal needs, which has a second
-        # chance when that is free.
-        for step in (partial(note, message.claimed), partial(dispose, parcel), self._journal.mend):
-            try:
-                step()
-            except StateUnusable as error:
-                log.error("the disk lacks that a result is settled", error=str(error))
+        with message.lock:
+            message.settled = True
+            # On a full disk the parcel may take the room that the journal needs, which has a
+            # second chance when that is free.
+            self._try(partial(note, message.claimed))
+            self._try(partial(dispose, parcel))
+            self._try(self._journal.mend)
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except StateUnusable as error:
+            log.error("the disk lacks that a result is settled", error=str(error))
 
 
 def _as_it_is_now(outcome: Outcome) -> Outcome:

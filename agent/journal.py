@@ -7,6 +7,7 @@ repeats a claim whose task is not in the journal, and no other.
 
 import os
 import uuid
+from collections import deque
 from dataclasses import dataclass
 
 import msgspec
@@ -80,6 +81,8 @@ class Journal:
         self._tasks = content.tasks
         # The keys of tasks that a former life settled: what it still has of them is not sent.
         self.settled_before = content.settled
+        # What may still lie in the outbox: a file that is written anew must not forget it.
+        self._lately_settled: deque[str] = deque(maxlen=SPARE_LINES)
         self._lines = content.lines
         # Nothing is appended behind a line that may be torn.
         self._whole = False
@@ -129,6 +132,7 @@ class Journal:
     def settled(self, claimed: Claimed) -> None:
         """Note, and have on the disk, that there is nothing more to tell of a task."""
         if self._tasks.pop(claimed.key, None):
+            self._lately_settled.append(claimed.key)
             self._append(_Line(settled=claimed.key))
             self.sync()
 
@@ -155,6 +159,7 @@ class Journal:
         """Put a new file in place of the old one, with what memory holds and nothing else."""
         self._whole = False
         lines = [_Line(key=self.claim_key), *(_Line(task=task) for task in self._tasks.values())]
+        lines += [_Line(settled=key) for key in self._lately_settled]
         data = b"".join(frame(msgspec.json.encode(line)) for line in lines)
         self._state.run(write_whole, self._path, data)
         fresh = self._state.run(os.open, self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)

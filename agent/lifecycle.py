@@ -75,6 +75,7 @@ class Agent:
             self._journal,
             self._spool,
             self._registry,
+            self._state,
             config.max_result_bytes,
         )
         self._outbox = Outbox(delivery, self._registration, self._spool, self._nursery.spawn)

@@ -91,8 +91,9 @@ class Outbox:
     def save_all(self) -> None:
         """Bring to the disk what waits in memory only; raises StateUnusable."""
         for message in self._messages():
-            if message.parcel:
-                self._spool.save(message.parcel)
+            with message.lock:
+                if message.parcel and not message.settled:
+                    self._spool.save(message.parcel)
 
     def oldest(self) -> float:
         """The age of the oldest message in seconds; 0 when there is none."""

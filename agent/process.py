@@ -178,6 +178,20 @@ def mapped(path: Path, start: int = 0) -> Iterator[memoryview]:
                 yield view
 
 
+def first_data(path: Path) -> int:
+    """Where the part of a file begins that is not the hole at its start; raises OSError.
+
+    To look into a hole of a file on a tmpfs takes room: where there is none it is a SIGBUS.
+    """
+    with open(path, "rb") as file:
+        try:
+            return os.lseek(file.fileno(), 0, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return os.fstat(file.fileno()).st_size
+
+
 def text_output(argv: list[str], timeout: float) -> str:
     """What a short command prints; raises ChildError when it cannot be run or hangs."""
     try:

@@ -15,7 +15,7 @@ from agent.iperf3 import verdict
 from agent.journal import Journal, TaskRecord
 from agent.metrics import Metrics
 from agent.outbox import Outbox
-from agent.process import mapped
+from agent.process import first_data, mapped
 from agent.server_task import served_file, server_output
 from agent.spool import Spool
 from agent.state import StateDirectory
@@ -119,10 +119,12 @@ def _server_outcome(state: StateDirectory, record: TaskRecord, report: Report) -
 def _newest_served(stdout: Path) -> Document | None:
     """The last document in the output, else the one that was taken out of it before."""
     if stdout.exists():
-        with mapped(stdout) as output:
+        # Before it is what was taken out.
+        start = first_data(stdout)
+        with mapped(stdout, start) as output:
             span = verdict.last_served(output).span
         if span:
-            return Document(str(stdout), *span)
+            return Document(str(stdout), start + span[0], start + span[1])
     kept = served_file(stdout)
     return Document(str(kept), 0, kept.stat().st_size) if kept.exists() else None
 

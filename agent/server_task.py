@@ -180,7 +180,7 @@ class _Server:
         judged = self._judged()
         message = judged.message
         if judged.error_class == "port_in_use":
-            holder = holder_of(self._payload.port) or "another process"
+            holder = self._bench.state.run(holder_of, self._payload.port) or "another process"
             message = f"port {self._payload.port} is in use by {holder}: {message}"
         return TaskError(judged.error_class, message)
 

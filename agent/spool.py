@@ -84,9 +84,8 @@ class Spool:
         self._state.run(self._unlink, parcel)
 
     def keep(self, parcel: Parcel) -> None:
-        """Forget a parcel that was delivered in a smaller form, but for its document."""
-        self._state.run(self._move_document, parcel, self._kept)
-        self._state.run(self._unlink, parcel)
+        """Keep the document of a parcel that was delivered in a smaller form, and is to go."""
+        self._state.run(self._link_document, parcel)
 
     def set_aside(self, parcel: Parcel, answer: bytes) -> None:
         """Move a parcel that the Manager will never take, with its answer beside it."""
@@ -141,11 +140,11 @@ class Spool:
         if parcel.outcome.document:
             Path(parcel.outcome.document.path).unlink(missing_ok=True)
 
-    def _move_document(self, parcel: Parcel, place: Path) -> None:
+    def _link_document(self, parcel: Parcel) -> None:
         if parcel.outcome.document:
-            path = Path(parcel.outcome.document.path)
-            if path.exists():
-                path.rename(place / f"{parcel.number:09d}{_DOCUMENT}")
+            with suppress(FileExistsError, FileNotFoundError):
+                kept = self._kept / f"{parcel.number:09d}{_DOCUMENT}"
+                os.link(parcel.outcome.document.path, kept)
 
     def _move_aside(self, number: int, answer: bytes) -> None:
         for suffix in (_DOCUMENT, _RECORD):

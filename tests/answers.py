@@ -176,6 +176,7 @@ ANSWERS: dict[str, tuple[Action, ...]] = {
     "400 `invalid_task_state`, `canceled`": (*_FOR_AN_AGENT, STOPPED, STOPPED),
     "400 `invalid_task_state`, another status": _FINAL,
     "400 `task_not_found`": _FINAL,
+    "400 with any other `error`": _TRY_AGAIN,
     "400 with a proxy's page": _TRY_AGAIN,
     "401": _REFUSED_KEY,
     "403": _REFUSED_KEY,

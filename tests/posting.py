@@ -75,7 +75,7 @@ def post_to(
     state = StateDirectory(directory, 1024**3)
     journal = Journal(state)
     spool = Spool(state)
-    delivery = Delivery(client, registration, journal, spool, registry, max_result_bytes)
+    delivery = Delivery(client, registration, journal, spool, registry, state, max_result_bytes)
     outbox = Outbox(delivery, registration, spool, nursery.spawn)
     if start:
         outbox.start()

@@ -178,6 +178,9 @@ PLAYS: dict[str, Callable[[], AbstractContextManager[Scene]]] = {
     "400 `invalid_task_state`, `canceled`": partial(in_state, lambda _: "canceled"),
     "400 `invalid_task_state`, another status": partial(in_state, lambda _: "failed"),
     "400 `task_not_found`": partial(telling, {"detail": {"error": "task_not_found"}}, 400),
+    "400 with any other `error`": partial(
+        telling, {"detail": {"error": "unsupported_api_version"}}, 400
+    ),
     "400 with a proxy's page": partial(showing, 400),
     "401": partial(telling, {"detail": {"error": "invalid_agent_key"}}, 401),
     "403": partial(showing, 403),

@@ -109,6 +109,18 @@ def test_it_is_written_anew_when_it_grows(
     assert later.claim_key == journal.claim_key
 
 
+def test_what_was_settled_a_moment_ago_is_not_forgotten_when_it_is_written_anew(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its result may still lie in the outbox, and must not be sent once more."""
+    monkeypatch.setattr(room, "SPARE_LINES", 3)
+    journal = Journal(state)
+    for task_id in range(1, 20):
+        claimed = claim(journal, task_id)
+        journal.settled(claimed)
+        assert claimed.key in Journal(state).settled_before
+
+
 def test_no_changed_byte_is_read_as_something_else_and_the_intact_lines_survive(
     state: StateDirectory,
 ) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from agent import wire
 from agent.client.body import Body
-from agent.client.transport import Access, Answer, Transport
+from agent.client.transport import KEY_HEADER, Access, Answer, Transport
 from agent.errors import ManagerUnavailable
 from agent.metrics import Metrics
 
@@ -120,7 +120,7 @@ class ManagerClient:
     ) -> Answer:
         headers = {
             "X-AGENT-NAME": self._access.name,
-            "X-AGENT-KEY": self._access.key(),
+            KEY_HEADER: self._access.key(),
             "X-API-Version": str(self._access.api_version),
             "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
             "Content-Type": "application/json",

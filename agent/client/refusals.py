@@ -20,6 +20,9 @@ MAX_RETRY_AFTER = 300.0
 # What the Manager's own 404 says; any other 404 is a proxy's, or a wrong URL's.
 UNKNOWN_AGENT = frozenset({"not_found", "agent_not_found", "agent_disabled"})
 
+# What its 400 says that is final for the task.
+ABOUT_TASK = frozenset({"task_not_found", "invalid_task_state"})
+
 
 def refusal(path: str, status: int, content: bytes, headers: Mapping[str, str]) -> ManagerError:
     """The error for one answer to `path`."""
@@ -36,8 +39,8 @@ def refusal(path: str, status: int, content: bytes, headers: Mapping[str, str]) 
     about_task = path.endswith(("/started", "/result"))
     if about_task and status == 413:
         return ResultTooLarge(message, status, answer=content)
-    # A 400 without the Manager's words is a proxy's, and no reason to give a result up.
-    if about_task and (status in (409, 410, 422) or (status == 400 and word)):
+    # Any other 400 is a proxy's, or about the call, and no reason to give a result up.
+    if about_task and (status in (409, 410, 422) or (status == 400 and word in ABOUT_TASK)):
         details = answer.detail.details
         current = details.current_status if details else None
         return TaskRefused(message, status, current, content)

@@ -1,5 +1,6 @@
 """One HTTP request under one deadline, over a connection that is known to be fresh."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from agent.errors import ManagerUnavailable
 from agent.host import is_loopback
 from agent.metrics import Metrics
 
+KEY_HEADER = "X-AGENT-KEY"
 # uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
 MAX_IDLE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1024**2
@@ -83,7 +85,7 @@ class Transport:
             log.debug("request", path=path, status=status, milliseconds=round(seconds * 1000, 1))
         if status != 200:
             # The answer may repeat the key, and that to a result is kept on the disk.
-            content = answer.content.replace(self._access.key().encode(), b"[hidden]")
+            content = _without(headers.get(KEY_HEADER, ""), answer.content)
             raise refusal(path, status, content, answer.headers)
         return answer
 
@@ -173,6 +175,14 @@ class _Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None: not even looked at, as requests raises ValueError for what is no URL."""
+
+
+def _without(key: str, content: bytes) -> bytes:
+    """The content with the key made illegible, as it was sent and as JSON writes it."""
+    forms = {key, json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]} - {""}
+    for form in forms:
+        content = content.replace(form.encode(), b"[hidden]")
+    return content
 
 
 def _system_cas() -> str | bool:

@@ -18,7 +18,7 @@ from agent.errors import TaskError
 Buffer = bytes | memoryview | mmap.mmap
 Span = tuple[int, int]
 
-_OPENING = re.compile(rb'\{(?=\n\t"|\n\}|")')
+_OPENING = re.compile(rb'\{(?=\n\t"|")')
 _PRETTY_CLOSING = re.compile(rb"\n\}")
 _LINE_CLOSING = re.compile(rb"\}(?=[ \t\r\0]*(?:\n|\Z))")
 _EMPTY_OBJECT = re.compile(rb"\{\s*\}")

@@ -28,7 +28,8 @@ class Features(Struct, frozen=True):
     @property
     def release(self) -> tuple[int, ...]:
         """The version as numbers that compare: (3, 9) < (3, 12) < (3, 19, 1)."""
-        return tuple(int(part) for part in re.split(r"[^0-9.]", self.version)[0].split("."))
+        numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", self.version)
+        return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 
 def parse_features(path: str, version_text: str, help_text: str) -> Features:

@@ -223,6 +223,26 @@ def test_an_agent_starts_on_a_read_only_disk(disk: Disk, bench: Bench) -> None:
     recovers(bench, agent, "a start on a read-only disk")
 
 
+def test_an_agent_that_was_killed_starts_again_though_the_disk_is_full(
+    disk: Disk, bench: Bench
+) -> None:
+    """What was taken out of a server's output is a hole, which a tmpfs must not be asked for."""
+    agent = agent_on(disk, bench)
+    server = bench.ended(bench.task("iperf_server_start", port=(port := free_port())))
+    for _ in range(3):
+        test = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=1, bytes=1000)
+        cookie = bench.result(bench.ended(test))["start"]["cookie"].encode()
+        bench.wait(lambda cookie=cookie: cookie in bytes(server.result))  # type: ignore[misc]
+    agent.signal(signal.SIGKILL)
+    agent.exit_code()
+    disk.fill()
+    again = agent_on(disk, bench)
+    bench.wait(lambda: b'"ended"' in bytes(server.result))
+    assert server.status == "succeeded" and cookie in bytes(server.result)
+    disk.empty()
+    recovers(bench, again, "an agent that was killed beside a full disk")
+
+
 @pytest.mark.parametrize("trouble", [FULL, READ_ONLY])
 def test_a_first_start_without_a_place_to_write_ends_with_78(
     disk: Disk, bench: Bench, trouble: str

@@ -82,6 +82,12 @@ def test_objects_on_a_line_of_their_own_are_found() -> None:
     ]
 
 
+@pytest.mark.parametrize("text", [b"{}", b"{\n}", b"{\n}\n", b"{ }"])
+def test_an_object_that_says_nothing_is_no_document(text: bytes) -> None:
+    """Nothing could be put before its first key."""
+    assert find_documents(text) == []
+
+
 def test_what_a_string_holds_is_no_boundary() -> None:
     document = b'{\n\t"title":\t"{\\"a\\":1} \\n}",\n\t"end":\t{\n\t}\n}'
     assert texts(WARNING + document) == [document]

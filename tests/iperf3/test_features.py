@@ -28,6 +28,7 @@ def test_the_version_and_the_options_of_a_real_iperf3_are_read(version: str) -> 
         ("iperf 3.19.1 (cJSON 1.7.15)", "3.19.1", (3, 19, 1)),
         ("iperf 3.9+ (cJSON 1.7.13)", "3.9+", (3, 9)),
         ("iperf 3.16-mt1", "3.16-mt1", (3, 16)),
+        ("iperf 3.17.x-dev2", "3.17.x-dev2", (3, 17)),
     ],
 )
 def test_the_version_is_kept_as_said_and_compares_as_numbers(

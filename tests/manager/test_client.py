@@ -1,13 +1,14 @@
 """The client's calls as they look on the wire."""
 
+import json
 import uuid
 
 import pytest
 
 from agent.client import Access, Body, ManagerClient
-from agent.errors import ManagerUnavailable
+from agent.errors import ManagerUnavailable, TaskRefused
 from agent.wire import RunningRow
-from tests.faulty import Request, raw_reply, well
+from tests.faulty import Request, raw_reply, reply, well
 from tests.servers import MakeManager, client_of, silent
 
 MIB = 1024**2
@@ -66,6 +67,22 @@ def test_the_key_is_the_one_of_the_moment(faulty: MakeManager) -> None:
     client.claim("1")
     client.claim("1")
     assert [request.headers["x-agent-key"] for request in manager.requests] == ["old", "new"]
+
+
+@pytest.mark.parametrize("key", ["old-key", 'a"quote\\and more'])
+def test_no_answer_that_is_kept_has_the_key_that_was_sent(faulty: MakeManager, key: str) -> None:
+    """As it is or as JSON writes it, and also when the key's file has another one by now."""
+    keys = [key]
+
+    def answer(request: Request) -> bytes:
+        keys[0] = "new-key"
+        return reply({"detail": {"error": "task_not_found", "you": key}, "and": key}, 400)
+
+    client = ManagerClient(Access(faulty(answer).url, "a1", lambda: keys[0]))
+    with pytest.raises(TaskRefused) as raised:
+        client.result(7, Body(b"{}"), "1")
+    assert json.loads(raised.value.answer)["detail"]["you"] == "[hidden]"
+    assert key not in raised.value.answer.decode()
 
 
 def test_the_health_check_names_nobody(faulty: MakeManager) -> None:

@@ -74,7 +74,9 @@ def ran(former: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> N
 def next_life(former: Post, grace: float = 1) -> Post:
     """The rooms of the agent that starts again over the same directory, recovered and started."""
     journal, spool, registry = Journal(former.state), Spool(former.state), TaskRegistry()
-    delivery = Delivery(former.client, former.registration, journal, spool, registry, 64 << 20)
+    delivery = Delivery(
+        former.client, former.registration, journal, spool, registry, former.state, 64 << 20
+    )
     outbox = Outbox(delivery, former.registration, spool, former.nursery.spawn)
     recover(former.state, journal, spool, outbox, Metrics(), grace)
     outbox.start()
