@@ -12,17 +12,18 @@ import pytest
 from agent.dev.records import Task
 from agent.dev.store import Store
 from tests.command import stand_in
-from tests.harness import Bench, free_port, is_running
+from tests.harness import Bench, free_port, is_running, until
 
-# Listens on the port that follows -p, and takes no notice of TERM.
+# Listens on the port that follows -p, and of TERM takes no more than a note.
 DEAF_SERVER = """
 import signal, socket, sys
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: open("heard." + sys.argv[1], "w").close())
 listener = socket.socket()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("", int(sys.argv[1])))
 listener.listen()
-signal.pause()
+while True:
+    signal.pause()
 """
 BEHAVIOUR = f"""
 case "$*" in *"--bind-dev deaf"*) exec {sys.executable} -c '{DEAF_SERVER}' "$3";; esac
@@ -114,6 +115,17 @@ def test_a_server_waits_for_the_port_that_is_being_vacated_and_the_next_one_does
         odd, ("task claimed", second), ("server ended", deaf), ("server started", second)
     )
     assert places == sorted(places)
+    assert killed(odd, odd.task("kill_all")) == 1
+
+
+def test_a_server_waits_for_one_whose_time_is_over_as_well(odd: Bench) -> None:
+    port = free_port()
+    first = server(odd, port, bind_dev="deaf", max_seconds=0.1)
+    until((odd.directory / f"heard.{port}").exists)
+    second = odd.ended(odd.task("iperf_server_start", port=port))
+    assert second.status == "succeeded", second.error
+    ended = odd.agents[0].wait_for("server ended", task_id=first.id)
+    assert ended["why"] == "stopped after its 0.1 s"
     assert killed(odd, odd.task("kill_all")) == 1
 
 

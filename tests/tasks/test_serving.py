@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent import subprocess
 
 from tests.harness import Bench, free_port, iperf3_server, is_running
 
@@ -66,6 +67,24 @@ def test_a_server_on_a_port_that_is_being_vacated_waits_for_it(working: Bench) -
     assert working.result(kill) == {**working.result(kill), "killed": True, "count": 1}
     assert second.status == "succeeded", second.error
     assert first.status == "succeeded"
+    working.ended(working.task("kill_all"))
+
+
+def test_a_one_off_server_makes_room_for_the_next_one(working: Bench) -> None:
+    """The next one may come while the one before is on its way out."""
+    port = free_port()
+    for _ in range(5):
+        server = working.ended(working.task("iperf_server_start", port=port, one_off=True))
+        assert server.status == "succeeded", server.error
+        test = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-n", "1M"]
+        subprocess.run(test, stdout=subprocess.DEVNULL, check=True)  # type: ignore[attr-defined]
+
+
+def test_two_servers_may_share_a_port_on_two_addresses(working: Bench) -> None:
+    port = free_port()
+    for address in ("127.0.0.1", "127.0.0.2"):
+        server = working.ended(working.task("iperf_server_start", port=port, bind=address))
+        assert server.status == "succeeded", server.error
     working.ended(working.task("kill_all"))
 
 
