@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from agent.client_output import Following, output_file, written_document
-from agent.errors import StateUnusable, TaskError
+from agent.errors import StateUnusable
 from agent.host import route_to
 from agent.iperf3 import verdict
 from agent.iperf3.argv import JSON_STREAM, client_argv
@@ -49,7 +49,10 @@ def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     entry.planned_seconds = None if payload.bytes else payload.time + payload.omit
     payload = within_limits(payload, bench.config)
     check_core(payload.affinity)
-    target = checked_target(payload.server_ip, payload.ip_version, bench.config.allowed_targets)
+    target = checked_target(
+        payload.server_ip, payload.ip_version, bench.config.allowed_targets, entry.stop.ordered
+    )
+    entry.stop.heed(" before the test began")
     features = bench.iperf3()
     argv = client_argv(features, payload, target)
     report = bench.report()
@@ -57,8 +60,7 @@ def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     # A wait of no seconds would let others have their turn before the test starts.
     if payload.client_delay_seconds:
         entry.stop.ordered.wait(payload.client_delay_seconds)
-    if entry.stop.ordered.is_set():
-        raise TaskError(entry.stop.error_class, f"{entry.stop.reason} before the test began")
+    entry.stop.heed(" before the test began")
     delay = payload.retry_delay_seconds
     for left in range(payload.max_retries, -1, -1):
         report.attempts += 1

@@ -24,6 +24,8 @@ from agent.wire import Claimed, Outcome
 # A result of more bytes waits for the tests of this host to end, but not for longer than this.
 LARGE_RESULT = 1024**2
 LARGE_RESULT_WAITS = 60.0
+# A stranger's task of the same number must not get a result: seconds that a certainty is good for.
+RESULT_SURE_FOR = 5.0
 
 log = structlog.get_logger()
 
@@ -89,7 +91,9 @@ class Delivery:
 
     def _send(self, message: Message) -> None:
         claimed, parcel = message.claimed, message.parcel
-        life = self._registration.confirm()
+        life = (
+            self._registration.confirm(RESULT_SURE_FOR) if parcel else self._registration.confirm()
+        )
         if claimed.life != life:
             log.error("a result of another Manager, or another life of it, is set aside")
             self._set_aside(message, b"the task belongs to another Manager, or another life of it")
@@ -137,9 +141,9 @@ class Delivery:
             self._set_aside(message, error.answer)
 
     def _set_aside(self, message: Message, answer: bytes) -> None:
-        self._settle(message, lambda parcel: self._spool.set_aside(parcel, answer))
+        self._settle(message, lambda parcel, _: self._spool.set_aside(parcel, answer))
 
-    def _settle(self, message: Message, dispose: Callable[[Parcel], None]) -> None:
+    def _settle(self, message: Message, dispose: Callable[[Parcel, bool], None]) -> None:
         """Nothing more is to be sent of the message: note that first, and then let go of it.
 
         A crash in between sends it once more, and the Manager says that it has it.
@@ -152,15 +156,18 @@ class Delivery:
             message.settled = True
             # On a full disk the parcel may take the room that the journal needs, which has a
             # second chance when that is free.
-            self._try(partial(note, message.claimed))
-            self._try(partial(dispose, parcel))
-            self._try(self._journal.mend)
+            noted = self._try(partial(note, message.claimed))
+            self._try(partial(dispose, parcel, noted))
+            if not noted and self._try(self._journal.mend):
+                self._try(self._spool.forget_settled)
 
-    def _try(self, step: Callable[[], None]) -> None:
+    def _try(self, step: Callable[[], None]) -> bool:
         try:
             step()
         except StateUnusable as error:
             log.error("the disk lacks that a result is settled", error=str(error))
+            return False
+        return True
 
 
 def _as_it_is_now(outcome: Outcome) -> Outcome:

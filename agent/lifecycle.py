@@ -26,7 +26,7 @@ from agent.signals import StopSignals
 from agent.spool import Spool
 from agent.state import StateDirectory
 from agent.view import View
-from agent.workbench import Workbench, probe_iperf3
+from agent.workbench import Workbench
 
 # A claim in flight gets this many seconds to bring its task; one that the Manager holds is cut.
 CLAIM_FAREWELL = 0.5
@@ -123,7 +123,7 @@ class Agent:
         """All that comes before the loops; a signal need not wait for it."""
         missing = ""
         try:
-            self._bench.found = probe_iperf3(self._config.iperf3_path)
+            self._bench.look_for_iperf3()
         except TaskError as error:
             missing = str(error)
         log.info(
@@ -183,6 +183,7 @@ class Agent:
 
     def _state_recovered(self) -> None:
         self._journal.mend()
+        self._spool.forget_settled()
         self._outbox.save_all()
 
     def _leave_all(self) -> None:

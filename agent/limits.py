@@ -3,13 +3,21 @@
 import ipaddress
 import os
 import socket
+from functools import cache
 
+import gevent
 import msgspec
+from gevent.event import Event
+from gevent.monkey import get_original
+from gevent.threadpool import ThreadPool
+from gevent.util import wrap_errors
 
 from agent.config import Config
 from agent.errors import TaskError
 from agent.values import Network
 from agent.wire import ClientPayload
+
+_getaddrinfo = get_original("socket", "getaddrinfo")
 
 
 def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
@@ -53,8 +61,10 @@ def check_core(affinity: int | str | None) -> None:
         raise TaskError("arguments", words)
 
 
-def checked_target(host: str, ip_version: int | None, allowed: tuple[Network, ...] | None) -> str:
-    """The host or address that iperf3 is to connect to.
+def checked_target(
+    host: str, ip_version: int | None, allowed: tuple[Network, ...] | None, stop: Event
+) -> str:
+    """The host or address that iperf3 is to connect to; empty when `stop` came before it.
 
     With ALLOWED_TARGETS a name is resolved once, and the address that was checked is returned,
     so that it cannot become another one in between. Raises TaskError (`unknown_host`,
@@ -63,16 +73,33 @@ def checked_target(host: str, ip_version: int | None, allowed: tuple[Network, ..
     if allowed is None:
         return host
     family = {4: socket.AF_INET, 6: socket.AF_INET6, None: socket.AF_UNSPEC}[ip_version]
-    try:
-        found = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)
-        addresses = [_with_zone(*info[4]) for info in found]
-    except OSError as error:
-        raise TaskError("unknown_host", f"{host}: {error}") from error
+    lookup = gevent.spawn(_addresses, host, family)
+    gevent.wait([lookup, stop], count=1)
+    if not lookup.ready():
+        lookup.kill(block=False)
+        return ""
+    addresses: list[str] | Exception = lookup.get()
+    if isinstance(addresses, Exception):
+        raise TaskError("unknown_host", f"{host}: {addresses}")
     for address in addresses:
         if _is_allowed(address, allowed):
             return address
     networks = ", ".join(map(str, allowed))
     raise TaskError("not_allowed", f"{host} is outside this agent's ALLOWED_TARGETS ({networks})")
+
+
+def _addresses(host: str, family: int) -> list[str] | Exception:
+    """What a name stands for. gevent's own threads for names are left to the Manager's: a name
+    server that is silent holds one for 10 s and more.
+    """
+    look_up = wrap_errors((OSError, UnicodeError), _getaddrinfo)
+    found = _lookups().apply(look_up, (host, None, family, socket.SOCK_STREAM))
+    return found if isinstance(found, Exception) else [_with_zone(*info[4]) for info in found]
+
+
+@cache
+def _lookups() -> ThreadPool:
+    return ThreadPool(4)
 
 
 def _with_zone(address: str, _: int, __: int = 0, scope: int = 0) -> str:

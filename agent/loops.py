@@ -94,6 +94,9 @@ def claim_loop(
         try:
             life = registration.confirm()
             claim = client.claim(journal.claim_key)
+            if claim.task and runner.has(claim.task.id):
+                # A replay, or the task of a Manager that has taken the place of the other's.
+                life = registration.confirm(within=0)
         except KeyRefused as error:
             pause = KEY_REFUSED_PAUSE
             trouble.failed("the Manager refuses the key", error)
@@ -124,8 +127,10 @@ def _take(journal: Journal, runner: TaskRunner, claimed: Claimed) -> None:
 
     With a disk that takes nothing the task is still the runner's, which says so in its outcome.
     """
-    if claimed.task.status in FINAL:
-        log.warning("the claim brought a task that has ended", task_id=claimed.task.id)
+    in_hand = runner.has(claimed.task.id)
+    if in_hand or claimed.task.status in FINAL:
+        what = "is in hand already" if in_hand else "has ended"
+        log.warning(f"the claim brought a task that {what}", task_id=claimed.task.id)
         with suppress(StateUnusable):
             journal.obtained_nothing_new()
         return

@@ -39,9 +39,16 @@ def recover(
     Children that are provably of the former life, and still run, are stopped first, each with
     `grace` seconds from TERM to KILL.
     """
+    settled_before = set(journal.settled_before)
+    for parcel in spool.settled():
+        note = journal.settled if parcel.outcome.final else journal.reported
+        if parcel.outcome.final:
+            settled_before.add(parcel.claimed.key)
+        with suppress(StateUnusable):
+            note(parcel.claimed)
     parcels = []
     for parcel in spool.load():
-        if parcel.claimed.key in journal.settled_before:
+        if parcel.claimed.key in settled_before:
             # It was settled, and the agent was killed before it could remove the file.
             with suppress(StateUnusable):
                 spool.remove(parcel)
@@ -65,7 +72,7 @@ def recover(
         outbox.put(record.claimed, outcome)
         metrics.reported(record.claimed.task, outcome)
     if not state.trouble:
-        _clear(state, journal)
+        _clear(state, journal, spool)
 
 
 def _stop(record: TaskRecord, grace: float) -> None:
@@ -129,10 +136,11 @@ def _newest_served(stdout: Path) -> Document | None:
     return Document(str(kept), 0, kept.stat().st_size) if kept.exists() else None
 
 
-def _clear(state: StateDirectory, journal: Journal) -> None:
+def _clear(state: StateDirectory, journal: Journal, spool: Spool) -> None:
     """Remove what the children of the former life wrote: what was of use is in the outbox."""
     try:
         journal.mend()
+        spool.forget_settled()
         for file in state.children.iterdir():
             state.run(os.unlink, file)
     except StateUnusable as error:

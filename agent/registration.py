@@ -15,6 +15,12 @@ from agent.timing import backoff
 from agent.troubles import Trouble
 from agent.wire import Life
 
+# How old the last certainty may be, in seconds, when nothing has failed since. A proxy can put
+# another Manager in the place of one between two calls: claims see it within a minute.
+SURE_FOR = 60.0
+# A name server that is silent would take 10 s and more.
+LOOKUP_DEADLINE = 4.0
+
 log = structlog.get_logger()
 
 
@@ -32,6 +38,7 @@ class Registration:
         self._replaced = replaced
         self._lock = BoundedSemaphore()
         self._sure_at = -1
+        self._asked_at = 0.0
         self._delays = backoff()
         self._ask_at = 0.0
         self.address = ""
@@ -58,17 +65,20 @@ class Registration:
                 self.hurry()
         trouble.over()
 
-    def confirm(self) -> Life:
-        """The Manager's life, asked for again when a call has failed since the last answer.
+    def confirm(self, within: float = SURE_FOR) -> Life:
+        """The Manager's life, asked for again when a call has failed since the last answer, or
+        when that is more than `within` seconds old.
 
         A Manager that was away may have come back without its tasks, and its task 7 is not the
         one whose result waits here. Raises ManagerAway, KeyRefused and AgentUnknown.
         """
         with self._lock:
-            if self.life is None or self._sure_at != self._client.failures:
+            now = time.monotonic()
+            sure = self._sure_at == self._client.failures and now - self._asked_at <= within
+            if self.life is None or not sure:
                 failures = self._client.failures
                 self._set(self._ask_when_due())
-                self._sure_at = failures
+                self._sure_at, self._asked_at = failures, now
             assert self.life
             return self.life
 
@@ -108,7 +118,10 @@ class Registration:
         self.life = life
 
     def _route_address(self) -> str:
+        url = self._config.manager_url
+        silence = ManagerUnavailable(f"no route to {url}: its name is not resolved in time")
         try:
-            return host.local_address(self._config.manager_url)
+            with gevent.Timeout(LOOKUP_DEADLINE, silence):
+                return host.local_address(url)
         except OSError as error:
-            raise ManagerUnavailable(f"no route to {self._config.manager_url}: {error}") from error
+            raise ManagerUnavailable(f"no route to {url}: {error}") from error

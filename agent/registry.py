@@ -12,6 +12,7 @@ from typing import Literal
 
 from gevent.event import Event
 
+from agent.errors import TaskError
 from agent.wire import Claimed, RunningRow, Task
 
 Kind = Literal["server", "client"]
@@ -37,6 +38,11 @@ class Stop:
         if not self.ordered.is_set():
             self.error_class, self.reason = error_class, reason
             self.ordered.set()
+
+    def heed(self, when: str) -> None:
+        """Raise TaskError if the order was given; `when` are the words behind its reason."""
+        if self.ordered.is_set():
+            raise TaskError(self.error_class, f"{self.reason}{when}")
 
 
 @dataclass(eq=False)

@@ -22,11 +22,12 @@ class TaskRunner:
         self._bench = bench
         self._spawn = spawn
 
+    def has(self, task_id: int) -> bool:
+        """Whether a task of that id is in hand."""
+        return task_id in self._bench.registry
+
     def accept(self, claimed: Claimed) -> None:
-        """Take a claimed task and return at once; its outcome goes to the outbox."""
-        if claimed.task.id in self._bench.registry:
-            log.warning("the task is in hand already", task_id=claimed.task.id)
-            return
+        """Take a task that is not in hand and return at once; its outcome goes to the outbox."""
         self._spawn(self._run, self._bench.registry.enter(claimed))
 
     def _run(self, entry: Entry) -> None:

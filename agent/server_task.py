@@ -70,8 +70,7 @@ def _wait_for_port(bench: Workbench, entry: Entry) -> None:
         leaving = other.stop.ordered.is_set()
         ends = [other.gone, entry.stop.ordered]
         gone = gevent.wait(ends, timeout=None if leaving else MAY_LEAVE, count=1)
-        if entry.stop.ordered.is_set():
-            raise TaskError(entry.stop.error_class, entry.stop.reason)
+        entry.stop.heed("")
         # One without a child waits for the port itself, and comes first.
         if not gone and other.pid and not other.stop.ordered.is_set():
             return

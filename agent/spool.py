@@ -20,7 +20,7 @@ from agent.wire import Claimed, Document, Outcome
 
 # Of an answer that refuses a result for good, so many bytes are kept.
 ANSWER_KEPT = 64 * 1024
-_RECORD, _DOCUMENT, _ANSWER = ".result", ".document", ".answer"
+_RECORD, _DOCUMENT, _ANSWER, _SETTLED = ".result", ".document", ".answer", ".settled"
 
 log = structlog.get_logger()
 
@@ -74,14 +74,33 @@ class Spool:
             self._state.run(self._clear, {parcel.number for parcel in found})
         return found
 
+    def settled(self) -> list[Parcel]:
+        """The parcels of which a former life could not note in its journal that they arrived.
+
+        Their documents are gone.
+        """
+        found = []
+        for path in self._directory.glob(f"*{_SETTLED}"):
+            with suppress(OSError, RecordDamaged, msgspec.MsgspecError):
+                found.append(_record(path))
+        return found
+
     def save(self, parcel: Parcel) -> None:
         """Return when the parcel is on the disk."""
         if not parcel.saved:
             self._state.run(self._write, parcel)
 
-    def remove(self, parcel: Parcel) -> None:
-        """Forget a parcel that was delivered whole."""
-        self._state.run(self._unlink, parcel)
+    def remove(self, parcel: Parcel, noted: bool = True) -> None:
+        """Forget a parcel that was delivered.
+
+        Where the journal has no room to note that, the record stays under another name, which
+        takes none, until `forget_settled`.
+        """
+        self._state.run(self._unlink, parcel, noted)
+
+    def forget_settled(self) -> None:
+        """Remove what says in the journal's place which parcels were delivered."""
+        self._state.run(self._unlink_settled)
 
     def keep(self, parcel: Parcel) -> None:
         """Keep the document of a parcel that was delivered in a smaller form, and is to go."""
@@ -95,14 +114,14 @@ class Spool:
     def _clear(self, known: set[int]) -> None:
         """Remove what a crash left half done; where it came from it is still there."""
         for path in self._directory.iterdir():
-            if _number(path) not in known or path.suffix == ".new":
+            if path.suffix != _SETTLED and (_number(path) not in known or path.suffix == ".new"):
                 path.unlink()
 
     def _path(self, number: int, suffix: str) -> Path:
         return self._directory / f"{number:09d}{suffix}"
 
     def _read(self, path: Path) -> Parcel:
-        parcel = msgspec.json.decode(records.unframe(path.read_bytes()), type=Parcel)
+        parcel = _record(path)
         parcel.saved = True
         if document := parcel.outcome.document:
             path = self._path(parcel.number, _DOCUMENT)
@@ -133,9 +152,12 @@ class Spool:
         if before:
             os.unlink(before)
 
-    def _unlink(self, parcel: Parcel) -> None:
+    def _unlink(self, parcel: Parcel, noted: bool) -> None:
+        record = self._path(parcel.number, _RECORD)
+        if not noted and record.exists():
+            record.rename(record.with_suffix(_SETTLED))
         # Without room for a record its document has both names.
-        self._path(parcel.number, _RECORD).unlink(missing_ok=True)
+        record.unlink(missing_ok=True)
         self._path(parcel.number, _DOCUMENT).unlink(missing_ok=True)
         if parcel.outcome.document:
             Path(parcel.outcome.document.path).unlink(missing_ok=True)
@@ -146,6 +168,10 @@ class Spool:
                 kept = self._kept / f"{parcel.number:09d}{_DOCUMENT}"
                 os.link(parcel.outcome.document.path, kept)
 
+    def _unlink_settled(self) -> None:
+        for path in self._directory.glob(f"*{_SETTLED}"):
+            path.unlink()
+
     def _move_aside(self, number: int, answer: bytes) -> None:
         for suffix in (_DOCUMENT, _RECORD):
             path = self._path(number, suffix)
@@ -154,6 +180,10 @@ class Spool:
         self.rejected += 1
         answer_path = self._rejected / f"{number:09d}{_ANSWER}"
         records.write_whole(answer_path, answer[:ANSWER_KEPT])
+
+
+def _record(path: Path) -> Parcel:
+    return msgspec.json.decode(records.unframe(path.read_bytes()), type=Parcel)
 
 
 def _number(path: Path) -> int:

@@ -1,5 +1,6 @@
 """What every task greenlet works with, and the outcomes it makes."""
 
+import os
 import shutil
 import time
 from contextlib import suppress
@@ -40,13 +41,23 @@ class Workbench:
     state: StateDirectory
     metrics: Metrics = field(default_factory=Metrics)
     found: Features | None = None
+    _seen: tuple[int, ...] = ()
 
     def iperf3(self) -> Features:
-        """The iperf3 to run, looked for again while it is missing; raises TaskError."""
-        if self.found is None:
-            self.found = probe_iperf3(self.config.iperf3_path)
-            options = len(self.found.options)
-            log.info("iperf3 found", version=self.found.version, options=options)
+        """The iperf3 to run, asked again while it is missing and when another one took its place.
+
+        Raises TaskError.
+        """
+        if self.found is None or _mark(self.config.iperf3_path) != self._seen:
+            found = self.look_for_iperf3()
+            log.info("iperf3 found", version=found.version, options=len(found.options))
+        assert self.found
+        return self.found
+
+    def look_for_iperf3(self) -> Features:
+        """Ask the iperf3 that is there now what it is; raises TaskError."""
+        self.found, self._seen = None, _mark(self.config.iperf3_path)
+        self.found = probe_iperf3(self.config.iperf3_path)
         return self.found
 
     def note_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
@@ -68,6 +79,15 @@ class Workbench:
             kernel=kernel(),
             congestion=default_congestion(),
         )
+
+
+def _mark(path: str) -> tuple[int, ...]:
+    """What tells a file from the one that an upgrade puts in its place; empty for none."""
+    try:
+        status = os.stat(shutil.which(path) or path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def probe_iperf3(path: str) -> Features:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from gevent.event import Event
 
-from agent import config
+from agent import config, limits
 from agent.config import Config
 from agent.errors import TaskError
 from agent.limits import check_core, checked_target, within_limits
@@ -115,11 +116,11 @@ def test_what_is_within_the_limits_runs_with_its_share_of_the_bitrate(
 def test_an_allowed_target_becomes_the_address_that_was_checked(
     target: str, ip_version: int | None, targets: str, address: str
 ) -> None:
-    assert checked_target(target, ip_version, allowed(targets)) == address
+    assert checked_target(target, ip_version, allowed(targets), Event()) == address
 
 
 def test_where_any_target_is_allowed_a_name_stays_a_name() -> None:
-    assert checked_target("no-such-host.invalid", None, None) == "no-such-host.invalid"
+    assert checked_target("no-such-host.invalid", None, None, Event()) == "no-such-host.invalid"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_where_any_target_is_allowed_a_name_stays_a_name() -> None:
 )
 def test_any_other_target_is_refused(target: str, targets: str) -> None:
     with pytest.raises(TaskError) as raised:
-        checked_target(target, None, allowed(targets))
+        checked_target(target, None, allowed(targets), Event())
     error_class, message = refused(raised)
     assert error_class == "not_allowed"
     assert message.startswith(f"{target} is outside this agent's ALLOWED_TARGETS (")
@@ -150,7 +151,7 @@ def test_a_target_without_such_an_address_is_an_unknown_host(
     target: str, ip_version: int | None
 ) -> None:
     with pytest.raises(TaskError) as raised:
-        checked_target(target, ip_version, allowed("0.0.0.0/0,::/0"))
+        checked_target(target, ip_version, allowed("0.0.0.0/0,::/0"), Event())
     error_class, message = refused(raised)
     assert error_class == "unknown_host"
     assert message.startswith(f"{target}: ")
@@ -182,17 +183,17 @@ def resolved(*answers: list[str]) -> Callable[..., list[Any]]:
 def test_of_a_names_addresses_the_first_that_is_allowed_is_taken(
     monkeypatch: pytest.MonkeyPatch, answer: list[str], address: str
 ) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", resolved(answer))
-    assert checked_target("host.example", None, allowed("10.0.0.0/8,fe80::2")) == address
+    monkeypatch.setattr(limits, "_getaddrinfo", resolved(answer))
+    assert checked_target("host.example", None, allowed("10.0.0.0/8,fe80::2"), Event()) == address
 
 
 def test_a_name_is_resolved_once_and_a_later_answer_has_no_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", resolved(["10.0.0.1"], ["192.0.2.1"]))
-    assert checked_target("host.example", None, allowed("10.0.0.0/8")) == "10.0.0.1"
+    monkeypatch.setattr(limits, "_getaddrinfo", resolved(["10.0.0.1"], ["192.0.2.1"]))
+    assert checked_target("host.example", None, allowed("10.0.0.0/8"), Event()) == "10.0.0.1"
     with pytest.raises(TaskError, match="outside this agent's ALLOWED_TARGETS"):
-        checked_target("host.example", None, allowed("10.0.0.0/8"))
+        checked_target("host.example", None, allowed("10.0.0.0/8"), Event())
 
 
 def test_iperf3_gets_the_address_that_was_checked(bench: Bench) -> None:

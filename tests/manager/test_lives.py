@@ -1,10 +1,12 @@
 """The Manager's life: its task 7 is not the task 7 of the one that was there before it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent import delivery as delivery_room
 from agent.journal import Journal
 from agent.spool import Spool
 from agent.wire import Life, Outcome, Report
@@ -102,6 +104,50 @@ def test_a_result_of_another_life_goes_to_nobody_and_is_set_aside(
     answer = (post.state.rejected / "000000001.answer").read_text()
     assert answer == "the task belongs to another Manager, or another life of it"
     assert post.journal.unsettled() == Journal(post.state).unsettled() == []
+
+
+def test_a_result_goes_to_nobody_else_though_no_call_has_failed(
+    faulty: MakeManager, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy was pointed at another Manager, which knows the agent as well."""
+    monkeypatch.setattr(delivery_room, "RESULT_SURE_FOR", 0)
+    who = [record(1)]
+
+    def answer(request: Request) -> bytes:
+        return reply(who[0]) if request.call == "register" else well(request)
+
+    manager = faulty(answer)
+    post = post_to(manager, directory)
+    manager.registers = False
+    post.registration.life = life(BORN, url=manager.url)
+    post.put(7, PLAIN)
+    assert post.outbox.flush(5)
+    who[0] = record(2)
+    post.put(8, PLAIN)
+    assert post.outbox.flush(5)
+    assert manager.calls() == ["register", "result", "register"]
+    assert post.files() == ["rejected/000000002.answer", "rejected/000000002.result"]
+
+
+def test_a_certainty_lasts_a_while_and_not_for_ever(
+    faulty: MakeManager, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = post_to(faulty(well), directory)
+    asked = post.client.register
+    times: list[float] = []
+
+    def counted(address: str, system: str) -> AgentRecord:
+        times.append(time.monotonic())
+        return asked(address, system)
+
+    monkeypatch.setattr(post.client, "register", counted)
+    for _ in range(3):
+        post.registration.confirm()
+    assert not times
+    until(lambda: post.registration.confirm(within=0.2) and times)
+    post.registration.confirm(within=0.2)
+    post.registration.confirm(within=0)
+    assert len(times) == 2
 
 
 def test_a_result_for_another_address_is_set_aside_by_the_next_life_of_the_agent(

@@ -85,8 +85,9 @@ def test_a_task_that_is_in_hand_is_not_run_twice(faulty: MakeManager) -> None:
     late = {"server_ip": "127.0.0.1", "port": free_port(), "client_delay_seconds": 60}
     task = claimed(1, "iperf_client_run", **late)
     manager = faulty(ClaimAnswers(task, task, NOTHING, claimed(2)))
-    with claiming(manager):
+    with claiming(manager) as loop:
         manager.wait_for(lambda: manager.calls().count("result") == 2)
+    assert loop.post.journal.unsettled() == [], "nor reported again by the agent's next life"
     results = [request.path for request in manager.requests if request.call == "result"]
     assert results == ["/v1/agent/tasks/1/result", "/v1/agent/tasks/2/result"]
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
+import msgspec
 import pytest
 from gevent import subprocess
 from structlog.testing import capture_logs
@@ -264,6 +265,30 @@ def test_a_result_that_was_settled_before_the_kill_is_not_sent_again(former: Pos
     assert later.outbox.flush(10)
     assert later.files() == []
     assert not sent(former.manager, 7)
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_what_no_journal_could_note_as_delivered_is_not_told_again(
+    former: Post, final: bool
+) -> None:
+    """The disk is full while it is delivered, and the agent killed before there is room."""
+    task = took(former, 7, "iperf_client_run" if final else "iperf_server_start")
+    outcome = with_document(former.state.children / "7.1.json", WHOLE.strip())
+    former.outbox.put(task, msgspec.structs.replace(outcome, final=final))
+    in_the_way = former.state.path / "journal.new"
+    in_the_way.mkdir()
+    delivering = next_life(former)
+    assert delivering.outbox.flush(10)
+    told = 1 if final else 2
+    assert len(sent(former.manager, 7)) == told
+    assert delivering.files() == [f"outbox/{told:09d}.settled"]
+    in_the_way.rmdir()
+    former.state.trouble = ""
+    later = next_life(former)
+    assert later.outbox.flush(10)
+    assert len(sent(former.manager, 7)) == told
+    assert later.files() == []
+    assert later.journal.unsettled() == Journal(former.state).unsettled() == []
 
 
 def test_a_child_that_still_runs_is_stopped_before_its_output_is_read(former: Post) -> None:

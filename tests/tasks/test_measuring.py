@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from agent.dev.records import Task
+from agent.process import text_output
+from tests.command import stand_in
 from tests.harness import Bench, free_port, iperf3_server
 
 
@@ -201,6 +203,26 @@ def test_a_missing_iperf3_fails_the_task_until_it_is_installed(bench: Bench, por
     later.write_text('#!/bin/sh\nexec iperf3 "$@"\n')
     later.chmod(0o755)
     assert client(bench, port).status == "succeeded"
+
+
+def test_an_iperf3_that_takes_anothers_place_is_asked_what_it_is(bench: Bench, port: int) -> None:
+    """As in an upgrade: here the one before says that it is 3.99 and can stream."""
+    path = bench.directory / "iperf3"
+    path.write_text("""#!/bin/sh
+case "$1" in
+--version) echo "iperf 3.99";;
+--help) iperf3 --help; echo "  --json-stream  one object a line";;
+esac
+""")
+    path.chmod(0o755)
+    agent = bench.agent(IPERF3_PATH=str(path))
+    assert agent.wait_for("agent starts")["iperf3"] == "3.99"
+    stand_in(path, 'exec iperf3 "$@"')
+    task = client(bench, port)
+    assert task.status == "succeeded", task.error
+    installed = text_output(["iperf3", "--version"], 10).split()[1]
+    assert bench.result(task)["agent"]["iperf3_version"] == installed
+    assert agent.wait_for("iperf3 found")["version"] == installed
 
 
 def test_the_ceilings_of_the_host_hold(bench: Bench, port: int) -> None:
