@@ -1,6 +1,5 @@
 """What a client writes: read along while it runs, and made a document when it has ended."""
 
-import errno
 import os
 from pathlib import Path
 
@@ -80,16 +79,15 @@ def written_document(state: StateDirectory, stdout: Path) -> Path:
 
 
 def _compose(stream: Path, document: Path) -> None:
-    """The stream goes when the document is on the disk, or when there is no room for it."""
+    """The stream goes in any case: without a document it has been told that the test failed."""
     try:
         with open(stream, "rb") as lines, open(document, "wb") as file:
             file.writelines(compose(lines))
             file.flush()
             os.fsync(file.fileno())
         sync(document.parent)
-    except OSError as error:
+    except OSError:
         discard(document)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            discard(stream)
         raise
-    stream.unlink()
+    finally:
+        discard(stream)
