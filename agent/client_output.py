@@ -9,23 +9,28 @@ from agent.records import discard, sync
 from agent.registry import Entry
 from agent.state import StateDirectory
 from agent.watching import Ending, watch
+from agent.wire import Claimed
 
 # The name of a file that holds a stream, and no document, ends so.
 STREAM = ".stream"
 _DOCUMENT = ".json"
 
 
-def output_file(children: Path, task_id: int, attempt: int, streams: bool) -> Path:
-    """Where an attempt at a client task writes; `newest_output` finds it again."""
-    return children / f"{task_id}.{attempt}{STREAM if streams else _DOCUMENT}"
+def output_file(children: Path, claimed: Claimed, attempt: int, streams: bool) -> Path:
+    """Where an attempt at a client task writes; `newest_output` finds it again.
+
+    The claim's key is in the name: another Manager's task of that number has another one.
+    """
+    suffix = STREAM if streams else _DOCUMENT
+    return children / f"{claimed.task.id}.{attempt}.{claimed.key}{suffix}"
 
 
-def newest_output(children: Path, task_id: int) -> tuple[int, Path] | None:
+def newest_output(children: Path, claimed: Claimed) -> tuple[int, Path] | None:
     """The number of the last attempt at a client task, and the file that it left."""
     found = [
-        (int(attempt), file)
-        for file in children.glob(f"{task_id}.*")
-        if (attempt := file.stem.partition(".")[2]) and file.suffix in (STREAM, _DOCUMENT)
+        (int(file.name.split(".")[1]), file)
+        for file in children.glob(f"{claimed.task.id}.*.{claimed.key}.*")
+        if file.suffix in (STREAM, _DOCUMENT)
     ]
     # A stream that is still there is made a document anew: the one beside it may be half of one.
     return max(found, key=lambda each: (each[0], each[1].suffix == STREAM), default=None)

@@ -91,7 +91,7 @@ def _attempt(
 ) -> _Attempt:
     """Run iperf3 once, to its end or to whatever ends it."""
     streams = JSON_STREAM in argv
-    stdout = output_file(bench.state.children, entry.task.id, report.attempts, streams)
+    stdout = output_file(bench.state.children, entry.claimed, report.attempts, streams)
     report.started_at = timestamp(datetime.now(UTC))
     with ChildProcess(argv, stdout, stdout.with_suffix(".err")) as child:
         # Once the test is under way, as it takes a millisecond, and more the first time.

@@ -91,7 +91,7 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
     report.error_class = "interrupted"
     failed = Outcome("failed", report, exit_code=1, stderr=INTERRUPTED)
     # Not the journal's last word: a short test can be over before its child is in there.
-    newest = newest_output(state.children, record.claimed.task.id)
+    newest = newest_output(state.children, record.claimed)
     if newest is None:
         return failed
     report.attempts, stdout = newest
@@ -113,7 +113,7 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
 
 def _server_outcome(state: StateDirectory, record: TaskRecord, report: Report) -> Outcome:
     """The newest document is repeated; what was reported a success stays one."""
-    document = _newest_served(server_output(state.children, record.claimed.task.id))
+    document = _newest_served(server_output(state.children, record.claimed))
     if not record.reported:
         report.error_class = "interrupted"
         return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)

@@ -21,7 +21,7 @@ from agent.records import discard
 from agent.registry import Entry, timestamp
 from agent.troubles import Trouble
 from agent.watching import FLOODED, Ending, size_of, watch
-from agent.wire import Document, Figures, Outcome, Report, ServerPayload, server_payload
+from agent.wire import Claimed, Document, Figures, Outcome, Report, ServerPayload, server_payload
 from agent.workbench import Workbench
 
 # A server listens 3 to 11 ms after its start (measured, 3.9 to 3.21).
@@ -49,7 +49,7 @@ def run_server(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
     report = bench.report()
     report.argv, report.attempts = argv, 1
     report.started_at = timestamp(datetime.now(UTC))
-    stdout = server_output(bench.state.children, entry.task.id)
+    stdout = server_output(bench.state.children, entry.claimed)
     child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
     bench.note_child(entry, child, report)
     log.info("server started", pid=child.pid, port=payload.port, argv=" ".join(argv))
@@ -255,9 +255,9 @@ class _Server:
         return Outcome("succeeded", report, document=document, final=final, figures=figures)
 
 
-def server_output(children: Path, task_id: int) -> Path:
-    """Where the server of a task writes."""
-    return children / f"{task_id}.json"
+def server_output(children: Path, claimed: Claimed) -> Path:
+    """Where the server of a task writes: under its number, and a key that no other task has."""
+    return children / f"{claimed.task.id}.{claimed.key}.json"
 
 
 def served_file(stdout: Path) -> Path:

@@ -155,6 +155,12 @@ class Bench:
         self.wait(lambda: task.status in FINAL, timeout)
         return task
 
+    def child_file(self, task: Task, suffix: str, number: int = 1) -> Path:
+        """What an agent's child of that task has, or would have, beside its stdout."""
+        children = self.directory / f"state-{number}" / "children"
+        (stdout,) = children.glob(f"{task.id}.*.json")
+        return stdout.with_suffix(suffix)
+
     def result(self, task: Task) -> Any:
         """A task's result, decoded."""
         return json.loads(bytes(task.result))

@@ -208,5 +208,5 @@ def state_of(pid: int) -> str:
 
 def written_by(bench: Bench, task: Task) -> bytes:
     """What the task's first child has written to stderr."""
-    path = bench.directory / "state-1" / "children" / f"{task.id}.1.err"
-    return path.read_bytes() if path.exists() else b""
+    children = bench.directory / "state-1" / "children"
+    return b"".join(path.read_bytes() for path in children.glob(f"{task.id}.1.*.err"))

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from agent import __version__
 from agent import delivery as delivery_room
 from agent import outbox as outbox_room
+from agent.client_output import output_file
 from agent.delivery import Delivery
 from agent.identity import identify
 from agent.iperf3.documents import find_documents
@@ -20,6 +21,7 @@ from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.recovery import recover
 from agent.registry import TaskRegistry
+from agent.server_task import served_file, server_output
 from agent.spool import Spool
 from agent.wire import Claimed, Outcome, Report
 from tests.faulty import FaultyManager, well
@@ -64,10 +66,16 @@ def took(former: Post, task_id: int, task_type: str = "iperf_client_run") -> Cla
     return task
 
 
+def written(former: Post, task: Claimed, attempt: int = 1) -> Path:
+    """Where its child writes."""
+    if task.task.type == "iperf_server_start":
+        return server_output(former.state.children, task)
+    return output_file(former.state.children, task, attempt, streams=False)
+
+
 def ran(former: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> None:
     """It had started a child, a client at its second attempt, which has written that."""
-    attempt = ".2" if task.task.type == "iperf_client_run" else ""
-    (former.state.children / f"{task.task.id}{attempt}.json").write_bytes(stdout)
+    written(former, task, 2).write_bytes(stdout)
     identity = identify(pid) if pid else None
     former.journal.runs(task, ChildRecord(identity, ARGV))
 
@@ -158,29 +166,37 @@ def test_a_client_without_a_complete_document_has_failed(former: Post, stdout: b
 
 
 def test_a_client_whose_output_is_gone_has_failed(former: Post) -> None:
-    ran(former, took(former, 7), WHOLE)
-    (former.state.children / "7.2.json").unlink()
+    ran(former, task := took(former, 7), WHOLE)
+    written(former, task, 2).unlink()
     assert only(former, 7).status == "failed"
 
 
 def test_a_client_that_ended_before_the_journal_had_its_child_has_succeeded(former: Post) -> None:
     """iperf3 is done with a megabyte in the time that it takes to write that line."""
-    took(former, 7)
-    (former.state.children / "7.1.json").write_bytes(WHOLE)
-    (former.state.children / "7.1.err").touch()
-    (former.state.children / "71.1.json").write_bytes(CUT_SHORT)
+    task = took(former, 7)
+    written(former, task).write_bytes(WHOLE)
+    written(former, task).with_suffix(".err").touch()
+    written(former, claimed(71)).write_bytes(CUT_SHORT)
     result = only(former, 7)
     assert (result.status, result.stderr) == ("succeeded", "")
     assert result.report == {"version": __version__, "attempts": 1}
     assert "sum_received" in str(result.result["end"])
 
 
+def test_another_managers_task_of_that_number_is_not_taken_for_it(former: Post) -> None:
+    """What it left was not cleared away, as the disk was in trouble when the agent started."""
+    took(former, 7)
+    stranger = msgspec.structs.replace(claimed(7), key="another claim's")
+    written(former, stranger).write_bytes(WHOLE)
+    assert only(former, 7).stderr == INTERRUPTED
+
+
 @pytest.mark.parametrize("attempt", [3, 10])
 def test_an_attempt_that_the_journal_does_not_have_yet_is_the_newest(
     former: Post, attempt: int
 ) -> None:
-    ran(former, took(former, 7), b"")
-    (former.state.children / f"7.{attempt}.json").write_bytes(WHOLE)
+    ran(former, task := took(former, 7), b"")
+    written(former, task, attempt).write_bytes(WHOLE)
     result = only(former, 7)
     assert (result.status, result.report["attempts"]) == ("succeeded", attempt)
     assert result.report["argv"] == ARGV.argv
@@ -218,7 +234,7 @@ def test_a_document_that_was_taken_out_of_a_servers_output_is_repeated(former: P
     ran(former, server, b"")
     former.journal.reported(server)
     start, end = find_documents(SERVED)[0]
-    (former.state.children / "7.served").write_bytes(SERVED[start:end])
+    served_file(written(former, server)).write_bytes(SERVED[start:end])
     assert only(former, 7).result["end"]
 
 
@@ -239,7 +255,7 @@ def test_a_server_whose_first_result_still_waits_is_one_that_is_reported(former:
 def test_a_final_result_that_waits_is_all_there_is_to_tell(former: Post) -> None:
     task = took(former, 7)
     ran(former, task, WHOLE)
-    document = former.state.children / "7.2.json"
+    document = written(former, task, 2)
     former.outbox.put(task, with_document(document, WHOLE.strip()))
     (kept,) = Spool(former.state).load()
     assert only(former, 7).status == "succeeded"

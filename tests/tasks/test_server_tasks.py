@@ -128,7 +128,7 @@ def test_a_one_off_server_whose_client_went_away_has_not_served_its_test(working
 
 def test_probes_hide_no_test_and_fill_no_disk(working: Bench) -> None:
     task = server(working)
-    written = working.directory / "state-1" / "children" / f"{task.id}.json"
+    written = working.child_file(task, ".json")
     for _ in range(100):
         before = written.stat().st_size
         socket.create_connection(("127.0.0.1", task.payload["port"])).close()
@@ -139,7 +139,7 @@ def test_probes_hide_no_test_and_fill_no_disk(working: Bench) -> None:
 
 def test_documents_that_were_taken_over_fill_no_disk(working: Bench) -> None:
     task = server(working)
-    written = working.directory / "state-1" / "children" / f"{task.id}.json"
+    written = working.child_file(task, ".json")
     assert working.ended(client(working, task, parallel=64)).status == "succeeded"
     until(lambda: written.stat().st_size > 20_000 and room_taken(written) < 0.6)
 
@@ -148,7 +148,7 @@ def test_a_document_that_the_disk_does_not_take_costs_neither_agent_nor_server(
     working: Bench,
 ) -> None:
     task = server(working)
-    in_the_way = working.directory / "state-1" / "children" / f"{task.id}.fresh"
+    in_the_way = working.child_file(task, ".fresh")
     in_the_way.mkdir()
     assert working.ended(client(working, task)).status == "succeeded"
     working.agents[0].wait_for("the document of a served test cannot be kept", task_id=task.id)
@@ -159,11 +159,10 @@ def test_a_document_that_the_disk_does_not_take_costs_neither_agent_nor_server(
 
 def test_what_a_cleaner_removes_costs_no_server(working: Bench) -> None:
     task = server(working)
-    children = working.directory / "state-1" / "children"
-    (children / f"{task.id}.err").unlink()
+    working.child_file(task, ".err").unlink()
     assert working.ended(client(working, task)).status == "succeeded"
     working.wait(lambda: b'"end"' in bytes(task.result))
-    (children / f"{task.id}.json").unlink()
+    working.child_file(task, ".json").unlink()
     assert working.ended(client(working, task)).status == "succeeded"
     pid = pid_of(working, task)
     os.kill(pid, signal.SIGKILL)
