@@ -11,10 +11,11 @@ import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 SECONDS = 5
 PORT = 5201
-# For the agents to come online, and for the test beyond its own time.
+# For the Manager and the agents to come up, and for the test beyond its own time.
 PATIENCE = 60
 FINAL = ("succeeded", "failed", "canceled", "timed_out")
 
@@ -54,9 +55,21 @@ def eventually(what: str, look: Callable[[], Any]) -> Any:
     return found
 
 
+def login(url: str, password: str) -> Admin | None:
+    """The admin API, once a Manager answers; raises HTTPError when it refuses."""
+    try:
+        return Admin(url, password)
+    except HTTPError:
+        raise
+    except URLError:
+        return None
+
+
 def main() -> None:
-    """Wait for the agents, run the test, print what came of it."""
-    admin = Admin(os.environ["MANAGER_URL"], os.environ["ADMIN_PASSWORD"])
+    """Wait for the Manager and the agents, run the test, print what came of it."""
+    url, password = os.environ["MANAGER_URL"], os.environ["ADMIN_PASSWORD"]
+    # Not every engine waits until it is healthy: podman before 4.6 does not.
+    admin = eventually("the Manager", lambda: login(url, password))
 
     def online() -> dict[str, int]:
         ids = {agent["name"]: agent["id"] for agent in admin.get("/agents?status=online")}
