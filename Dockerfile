@@ -6,10 +6,12 @@
 FROM python:3.13-slim-trixie AS runtime
 # iperf3 and tini stay at the release that Debian 13 has; its security updates are let in.
 # tini is PID 1: the agent waits for its own children, and somebody has to reap all others.
+# The base image's pip has nothing to do here.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
         'iperf3=3.18-*' 'tini=0.19.0-*' \
     && rm -rf /var/lib/apt/lists/* \
+    && python3 -m pip uninstall --yes --quiet --root-user-action=ignore pip \
     && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/iperf-agent
 # iperf3 makes a file for the buffer of each stream. In the volume it may: the root can be
 # read-only, and no /tmp is needed.
@@ -25,7 +27,7 @@ STOPSIGNAL SIGTERM
 FROM python:3.13-slim-trixie AS build
 WORKDIR /src
 COPY requirements.txt ./
-# pip stays behind in this stage.
+# Nor does the environment get a pip: this stage's installs into it.
 RUN python3 -m venv --without-pip /opt/iperf-agent/venv \
     && python3 -m pip --python /opt/iperf-agent/venv install --no-cache-dir \
         --only-binary=:all: --requirement requirements.txt

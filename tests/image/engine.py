@@ -1,7 +1,8 @@
 """Builds the real Dockerfile with buildah, and runs what came of it with podman.
 
 The base image cannot be had everywhere: a Debian root of the same release, with Debian's Python,
-stands in for it under its name. Its Python is at /usr/bin and not at /usr/local/bin.
+stands in for it under its name. Its Python is at /usr/bin and not at /usr/local/bin; its pip is in
+/usr/local, where it may be removed.
 """
 
 import os
@@ -23,7 +24,13 @@ PROGRAMS = ("buildah", "podman", "crun", "debootstrap", "ip", "setpriv", "unshar
 DOCKERFILE = ROOT / "Dockerfile"
 TRIAL = Path(__file__).with_name("trial.sh")
 _BASE = re.compile(r"^FROM (python:\S+-(?P<suite>[a-z]+)) AS", re.MULTILINE)
-_PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
+_PACKAGES = "ca-certificates,python3,python3-venv"
+# Debian's own pip can be neither used nor removed without more ado; its venv has a wheel of one.
+_PIP = """
+rm /usr/lib/python3.*/EXTERNALLY-MANAGED
+wheel=$(echo /usr/share/python-wheels/pip-*.whl)
+python3 "$wheel/pip" install --quiet --no-index --root-user-action=ignore "$wheel"
+"""
 _DEBIAN = "http://deb.debian.org/debian"
 # crun refuses a host that has cgroups of both versions: a mount namespace hides the second one.
 _OLD_CGROUPS_ONLY = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
@@ -154,13 +161,14 @@ class Container:
 
 def _base_root(suite: str) -> Path:
     """A tar file with the root that stands in for the base image; made once per environment."""
-    archive = ROOT / ".venv" / f"image-base-{suite}.tar"
+    archive = ROOT / ".venv" / f"image-python-{suite}.tar"
     if not archive.exists():
         archive.parent.mkdir(exist_ok=True)
         with TemporaryDirectory(prefix="image-base-", dir=archive.parent) as directory:
             root, made = Path(directory, "root"), Path(directory, "made.tar")
             argv = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}"]
             _run([*argv, suite, str(root), _DEBIAN], _DEBOOTSTRAP_SECONDS, True, {})
+            _run(["chroot", str(root), "sh", "-euc", _PIP], _SECONDS, True, {})
             _run(["tar", "-C", str(root), "-cf", str(made), "."], _SECONDS, True, {})
             shutil.move(made, archive)
     return archive

@@ -24,6 +24,7 @@ import glob
 for name in glob.glob("/proc/[0-9]*/stat"):
     print(open(name).read().rpartition(")")[2].split()[0])
 """
+FIND_PIP = "import importlib.util; print(importlib.util.find_spec('pip'))"
 
 
 @contextmanager
@@ -133,3 +134,7 @@ def test_the_image_is_what_engines_and_kubernetes_ask_for(engine: Engine, bench:
         for tool in ("gcc", "cc", "make", "git"):
             assert container.run("sh", "-c", f"command -v {tool} || echo none") == "none\n"
         assert "pip" not in container.run("ls", "/opt/iperf-agent/venv/bin")
+        # The environment's Python, and the system's that it was made from.
+        for python in ("sys.executable", "sys._base_executable"):
+            path = container.run("python", "-c", f"import sys; print({python})").strip()
+            assert container.run(path, "-c", FIND_PIP) == "None\n"
