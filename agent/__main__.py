@@ -1,12 +1,16 @@
 """The command `agent-run`, also as `python -m agent`: patches before anything else is imported."""
 
-from gevent import monkey
+import signal
+
+# Python would print where Ctrl-C has met it: until the command is loaded it ends the process.
+_when_interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from gevent import monkey  # noqa: E402
 
 monkey.patch_all()
 
 import ctypes  # noqa: E402
 import os  # noqa: E402
-import signal  # noqa: E402
 import sys  # noqa: E402
 
 from gevent.hub import Hub  # noqa: E402
@@ -27,6 +31,8 @@ def main() -> None:
     try:
         from agent.cli import run
 
+        # From here on there may be something to undo.
+        signal.signal(signal.SIGINT, _when_interrupted)
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         # What a shell shows for a command that Ctrl-C ended.

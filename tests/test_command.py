@@ -174,7 +174,7 @@ class Interrupted:
 
     def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agent", *arguments],
+            [sys.executable, *arguments],
             cwd=cwd,
             env=environment(**variables),
             stdout=subprocess.PIPE,
@@ -189,6 +189,13 @@ class Interrupted:
         with gevent.Timeout(PATIENCE):
             return str(self._process.stdout.readline())
 
+    def wait_for(self, words: str) -> None:
+        """Read on until a line ends with these words; fails the test when none does."""
+        while line := self.line():
+            if line.rstrip().endswith(words):
+                return
+        raise AssertionError(f"it never said {words}")
+
     def interrupt(self) -> tuple[int | None, str]:
         """Press Ctrl-C; its exit code and what else it printed."""
         self._process.send_signal(signal.SIGINT)
@@ -199,12 +206,42 @@ class Interrupted:
         return self._process.poll(), str(output)
 
 
-def test_ctrl_c_while_it_loads_is_130_without_a_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "argument", "code"),
+    [
+        ("gevent", "--check", -signal.SIGINT),
+        ("structlog", "--check", -signal.SIGINT),
+        ("flask", "--dev", 128 + signal.SIGINT),
+    ],
+)
+def test_ctrl_c_while_a_module_is_loaded_ends_it_without_a_word(
+    tmp_path: Path, module: str, argument: str, code: int
+) -> None:
     slow = "import signal\nprint('loading', flush=True)\nsignal.pause()\n"
-    (tmp_path / "structlog.py").write_text(slow)
-    command = Interrupted("--check", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    (tmp_path / f"{module}.py").write_text(slow)
+    command = Interrupted(*MODULE, argument, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert command.line() == "loading\n"
-    assert command.interrupt() == (130, "")
+    ended, output = command.interrupt()
+    # click ends the line on which a terminal shows ^C.
+    assert (ended, output.strip()) == (code, "")
+
+
+# As they are loaded, from the first one to the last.
+@pytest.mark.parametrize(
+    "module",
+    ["gevent._config", "ctypes", "structlog", "agent.cli", "flask", "agent.dev.server"],
+)
+@pytest.mark.parametrize("program", [MODULE, LAUNCHER])
+def test_an_early_ctrl_c_prints_no_traceback(
+    tmp_path: Path, program: tuple[str, ...], module: str
+) -> None:
+    told = ("-X", "importtime", *program, "--dev")
+    command = Interrupted(*told, cwd=tmp_path, TMPDIR=str(tmp_path))
+    command.wait_for(f" {module}")
+    code, output = command.interrupt()
+    # It is dead at once, or unwound, or on a quick host already at work and told to stop.
+    assert code in (-signal.SIGINT, 128 + signal.SIGINT, 0)
+    assert "Traceback" not in output and "KeyboardInterrupt" not in output
 
 
 def test_ctrl_c_while_it_checks_is_130_without_a_traceback(
@@ -217,7 +254,7 @@ def test_ctrl_c_while_it_checks_is_130_without_a_traceback(
     manager: FaultyManager = faulty(hang)
     state = str(tmp_path / "state")
     settings = {"MANAGER_URL": manager.url, "AGENT_KEY": "canary", "STATE_DIR": state}
-    command = Interrupted("--check", cwd=tmp_path, **settings)
+    command = Interrupted(*MODULE, "--check", cwd=tmp_path, **settings)
     manager.wait_for(lambda: manager.requests)
     code, output = command.interrupt()
     assert code == 130
