@@ -92,7 +92,7 @@ def _attempt(
     """Run iperf3 once, to its end or to whatever ends it."""
     streams = JSON_STREAM in argv
     stdout = output_file(bench.state.children, entry.claimed, report.attempts, streams)
-    report.started_at = timestamp(datetime.now(UTC))
+    report.started_at, report.finished_at = timestamp(datetime.now(UTC)), ""
     with ChildProcess(argv, stdout, stdout.with_suffix(".err")) as child:
         # Once the test is under way, as it takes a millisecond, and more the first time.
         report.interface, report.mtu, report.speed_mbps = _route(target)

@@ -77,6 +77,20 @@ def test_a_task_that_is_stopped_between_two_tries_was_killed_and_not_refused(
     assert task.error == "stopped by kill_all"
 
 
+def test_a_kill_during_a_later_try_leaves_no_end_of_the_one_before(bench: Bench) -> None:
+    agent = bench.agent()
+    task = client(bench, port := free_port(), bytes=None, time=60, max_retries=20)
+    agent.wait_for("the server is not ready", task_id=task.id)
+    with iperf3_server(port):
+        bench.wait(lambda: task.status == "running")
+        agent.signal(signal.SIGKILL)
+        agent.exit_code()
+        bench.agent()
+        report = agent_of(bench, task)
+    assert report["error_class"] == "interrupted" and report["attempts"] >= 2
+    assert "started_at" in report and "finished_at" not in report
+
+
 def test_an_unsuitable_address_family_is_not_tried_again(working: Bench) -> None:
     task = client(working, free_port(), ip_version=6, max_retries=5)
     report = agent_of(working, task)
