@@ -106,8 +106,10 @@ clean: ## Remove the virtual environment, caches and reports
 	rm -rf .import_linter_cache ./*.egg-info
 	find agent tests -name __pycache__ -prune -exec rm -rf {} +
 
+# The one that the agent will run: of the environment, else of .env.
 iperf3:
-	@command -v "$${IPERF3_PATH:-iperf3}" >/dev/null || deployment/install-package.sh iperf3
+	@path=$${IPERF3_PATH:-$$($(BIN)/dotenv get IPERF3_PATH 2>/dev/null || echo iperf3)}; \
+		command -v "$$path" >/dev/null || deployment/install-package.sh iperf3
 
 # Only root on Debian gets it by itself: elsewhere the tests of the pages are skipped without it.
 chromium:
