@@ -15,7 +15,7 @@ from agent.client import ManagerClient
 from agent.envelope import LEFT_OUT, SMALLEST, fitting
 from agent.errors import ManagerUnavailable, ResultTooLarge, StateUnusable, TaskRefused
 from agent.journal import Journal
-from agent.registration import SURE_FOR, Registration
+from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.spool import Parcel, Spool
 from agent.state import StateDirectory
@@ -91,7 +91,7 @@ class Delivery:
 
     def _send(self, message: Message) -> None:
         claimed, parcel = message.claimed, message.parcel
-        life = self._registration.confirm(RESULT_SURE_FOR if parcel else SURE_FOR)
+        life = self._registration.confirm(RESULT_SURE_FOR if parcel else None)
         if claimed.life != life:
             log.error("a result of another Manager, or another life of it, is set aside")
             self._set_aside(message, b"the task belongs to another Manager, or another life of it")

@@ -11,12 +11,13 @@ from agent import host
 from agent.client import ManagerClient
 from agent.config import Config
 from agent.errors import ManagerAway, ManagerUnavailable
-from agent.timing import backoff
+from agent.timing import backoff, jittered
 from agent.troubles import Trouble
 from agent.wire import Life
 
-# How old the last certainty may be, in seconds, when nothing has failed since. A proxy can put
-# another Manager in the place of one between two calls: claims see it within a minute.
+# How old the last certainty may be when nothing has failed since, in seconds and about: agents that
+# were started together must not ask together. A proxy can put another Manager in the place of one
+# between two calls.
 SURE_FOR = 60.0
 # A name server that is silent would take 10 s and more.
 LOOKUP_DEADLINE = 4.0
@@ -39,6 +40,7 @@ class Registration:
         self._lock = BoundedSemaphore()
         self._sure_at = -1
         self._asked_at = 0.0
+        self._sure_for = jittered(SURE_FOR)
         self._delays = backoff()
         self._ask_at = 0.0
         self.address = ""
@@ -65,16 +67,17 @@ class Registration:
                 self.hurry()
         trouble.over()
 
-    def confirm(self, within: float = SURE_FOR) -> Life:
+    def confirm(self, within: float | None = None) -> Life:
         """The Manager's life, asked for again when a call has failed since the last answer, or
-        when that is more than `within` seconds old.
+        when that is more than `within` seconds old, else about a minute.
 
         A Manager that was away may have come back without its tasks, and its task 7 is not the
         one whose result waits here. Raises ManagerAway, KeyRefused and AgentUnknown.
         """
         with self._lock:
+            limit = self._sure_for if within is None else within
             now = time.monotonic()
-            sure = self._sure_at == self._client.failures and now - self._asked_at <= within
+            sure = self._sure_at == self._client.failures and now - self._asked_at <= limit
             if self.life is None or not sure:
                 failures = self._client.failures
                 self._set(self._ask_when_due())
