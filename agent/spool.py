@@ -142,8 +142,10 @@ class Spool:
             records.sync(path)
             parcel.checksum = records.checksum(path)
             document = Document(str(path), document.start, document.end)
+        # The path is this directory's, and need be no text: the next life makes it anew.
+        named = document and Document("", document.start, document.end)
         on_disk = msgspec.structs.replace(
-            parcel, outcome=msgspec.structs.replace(parcel.outcome, document=document)
+            parcel, outcome=msgspec.structs.replace(parcel.outcome, document=named)
         )
         data = records.frame(msgspec.json.encode(on_disk))
         records.write_whole(self._path(parcel.number, _RECORD), data)

@@ -49,10 +49,6 @@ class StateDirectory:
         `max_bytes` is how much it should hold. Raises StateLocked when another process has it,
         ConfigError when it cannot be written or has a format that is not known.
         """
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"STATE_DIR {path!r} cannot be used: must be UTF-8") from error
         self.path = path
         self.children = path / "children"
         self.outbox = path / "outbox"

@@ -11,7 +11,7 @@ import pytest
 from agent.dev.store import Store
 from tests.command import NO_MANAGER
 from tests.faulty import well
-from tests.harness import AgentProcess, Bench, free_port
+from tests.harness import AgentProcess, Bench, free_port, iperf3_server
 from tests.servers import MakeManager
 
 CANARY = "canary-e3b0c442"
@@ -107,6 +107,9 @@ def test_a_file_name_that_is_no_text_does_not_stop_the_log(bench: Bench) -> None
     agent = bench.agent(STATE_DIR=odd)
     assert agent.wait_for("agent starts")["state_dir"].endswith("state-\\udcff")
     agent.wait_for("registered")
+    with iperf3_server(port := free_port()):
+        test = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, bytes=10**6)
+        assert bench.ended(test).status == "succeeded", test.error
 
 
 def test_the_console_format_is_for_people_and_a_log_file_is_appended_to(bench: Bench) -> None:

@@ -87,9 +87,13 @@ def test_the_messages_of_different_tasks_go_side_by_side(
 def test_only_a_few_uploads_go_at_a_time(faulty: MakeManager, directory: Path) -> None:
     in_flight: set[int] = set()
     most = []
+    four = Event()
 
     def answer(request: Request) -> bytes:
         in_flight.add(task_of(request))
+        if len(in_flight) == 4:
+            four.set()
+        assert four.wait(5)
         gevent.sleep(0.02)
         most.append(len(in_flight))
         in_flight.remove(task_of(request))
