@@ -4,11 +4,13 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gevent
 import psutil
 from gevent import subprocess
 
+from agent import __version__
 from tests.command import Ended
 from tests.faults.network import Network
 from tests.harness import ROOT, until
@@ -17,6 +19,7 @@ from tests.harness import ROOT, until
 WHEELS = "/srv/wheels"
 # Seconds for a boot, an installation, or a restart by the watchdog, on a busy computer.
 LONG = 180.0
+_PIP = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
 _SEED = "var/lib/cloud/seed/nocloud"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What the image of a cloud has settled: its language, where packages come from, and who cares for
@@ -93,15 +96,27 @@ class Machine:
 
     def run(self, *argv: str) -> Ended:
         """Run a command in it and wait for its end."""
+        return self.end_of(self.begin(*argv))
+
+    def begin(self, *argv: str) -> subprocess.Popen:
+        """Start a command in it."""
         nsenter = ["nsenter", "--target", str(self._init), "--all", "env", "-i", f"PATH={_PATH}"]
-        done = subprocess.run(
+        return subprocess.Popen(
             [*nsenter, *argv],
             stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=LONG,
         )
-        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def end_of(self, command: subprocess.Popen) -> Ended:
+        """Wait for the end of what was begun."""
+        try:
+            output, errors = command.communicate(timeout=LONG)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            raise
+        return Ended(command.wait(), output, errors)
 
     def output(self, *argv: str) -> str:
         """What a command prints; fails the test when the command fails."""
@@ -136,9 +151,27 @@ class Machine:
 
 def build_wheels(template: Path, directory: Path) -> None:
     """Fill a directory with the wheel of this checkout, and its dependencies as they are locked."""
-    pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", directory, ROOT], check=True)
+    _build(ROOT, directory)
     python = (template / "usr/bin/python3").readlink().name.removeprefix("python")
     wanted = ["--only-binary=:all:", "--python-version", python, "--dest", directory]
     locked = ["--requirement", ROOT / "requirements.txt"]
-    subprocess.run([*pip, "download", *wanted, *locked], check=True)
+    subprocess.run([*_PIP, "download", *wanted, *locked], check=True)
+
+
+def build_wheel_of(version: str, directory: Path) -> None:
+    """Add the wheel of this checkout as it would be with another version."""
+    with TemporaryDirectory() as name:
+        source = Path(name)
+        for part in ("agent", "deployment"):
+            shutil.copytree(
+                ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        for part in ("README.md", "pyproject.toml", "agent/__init__.py"):
+            text = (ROOT / part).read_text()
+            (source / part).write_text(text.replace(f'"{__version__}"', f'"{version}"'))
+        _build(source, directory)
+
+
+def _build(source: Path, directory: Path) -> None:
+    argv = [*_PIP, "wheel", "--no-deps", "--wheel-dir", directory, source]
+    subprocess.run(argv, check=True)

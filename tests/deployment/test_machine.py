@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from agent import __version__
 from agent.dev.records import Task
 from agent.dev.server import DevManager
 from agent.dev.store import Store
-from tests.deployment.machine import LONG, WHEELS, Machine, build_wheels
+from tests.deployment.machine import LONG, WHEELS, Machine, build_wheel_of, build_wheels
 from tests.faults.needs import need
 from tests.faults.network import MANAGER, PEER, Network, network
 from tests.harness import FINAL, ROOT, free_port, iperf3_server
@@ -27,14 +28,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
 UNIT = "iperf-agent.service"
 SECOND = "iperf-agent@second.service"
 INSTANCE = "machine-1"
+INSTALL = "/opt/iperf-agent/install"
+REQUIREMENTS = "/etc/iperf-agent/requirements.txt"
+# The version after this one, and where its wheel is.
+NEXT = "99.0"
+NEXT_WHEEL = f"{WHEELS}/next"
 # The promise: a loop that is blocked is replaced within so many seconds.
 REPLACED_WITHIN = 40
 # What is to be edited in the file, and by what.
 EDITS = {
     "MANAGER_URL=https://manager.example.com": f"MANAGER_URL=http://{MANAGER}:8000",
     "your-registration-key-here": "key-of-machine-1",
-    "https://packages.example.com/iperf_orchestrator_agent-0.1.0-py3-none-any.whl": "\n      ".join(
-        ["--no-index", f"--find-links {WHEELS}", "iperf-orchestrator-agent"]
+    f"https://packages.example.com/iperf_orchestrator_agent-{__version__}-py3-none-any.whl": (
+        "\n      ".join(["--no-index", f"--find-links {WHEELS}", "iperf-orchestrator-agent"])
     ),
 }
 
@@ -58,6 +64,16 @@ class Deployment:
         """Put the files of another agent into place."""
         self.machine.write(f"etc/iperf-agent/{name}.env", f"MANAGER_URL=http://{MANAGER}:8000\n")
         self.machine.write(f"etc/iperf-agent/{name}.key", f"{key}\n", 0o600)
+
+    def retires(self, unit: str, pid: str) -> bool:
+        """Whether the unit's process of that id has been told to."""
+        lines = self.machine.output("journalctl", f"--unit={unit}", f"_PID={pid}", "--output=cat")
+        return '"message":"agent retires"' in lines
+
+    def is_new(self, unit: str, pid: str) -> bool:
+        """Whether the unit is active with a process that is not the one of that id."""
+        state = self.machine.state(unit, "ActiveState")
+        return state == "active" and self.machine.state(unit, "MainPID") != pid
 
     def task(self, name: str, task_type: str, **payload: Any) -> Task:
         """A pending task for an agent."""
@@ -102,6 +118,7 @@ def fixture_deployed(
     wheels = directory / "wheels"
     wheels.mkdir()
     build_wheels(template, wheels)
+    build_wheel_of(NEXT, wheels / "next")
     with network() as net:
         machine = Machine(template, directory, wheels, net)
         store = Store()
@@ -109,10 +126,12 @@ def fixture_deployed(
         deployment = Deployment(machine, store, net)
         machine.seed(INSTANCE, user_data())
         try:
-            with net.inside("manager"):
-                manager.start()
             machine.start()
             machine.run("cloud-init", "status", "--wait")
+            # As late as that, so that nothing of cloud-init's can depend on it.
+            with net.inside("manager"):
+                manager.start()
+            machine.run("systemctl", "start", UNIT)
             yield deployment
         finally:
             machine.kill()
@@ -159,7 +178,7 @@ def test_the_agent_is_at_work_under_the_instances_name(deployed: Deployment) -> 
 
 
 def test_only_root_reads_the_key(machine: Machine) -> None:
-    files = ["/etc/iperf-agent/agent.key", "/etc/iperf-agent/requirements.txt"]
+    files = ["/etc/iperf-agent/agent.key", REQUIREMENTS]
     assert machine.output("stat", "-c", "%a %U %G", *files) == "600 root root\n600 root root"
     pid = machine.main_pid(UNIT)
     assert "key-of" not in machine.output("cat", f"/proc/{pid}/environ")
@@ -216,6 +235,14 @@ def test_without_a_key_the_file_is_named(machine: Machine) -> None:
     machine.output("systemctl", "disable", unit)
 
 
+def test_the_journals_lines_are_json(machine: Machine) -> None:
+    """Those of every agent that ran so far: none was aborted, which leaves a dump of threads."""
+    only = ["--unit=iperf-agent*", "--identifier=agent-run", "--output=cat"]
+    lines = machine.output("journalctl", *only).splitlines()
+    messages = {json.loads(line)["message"] for line in lines}
+    assert {"agent starts", "registered", "agent stopped", "agent ends"} <= messages
+
+
 def test_an_agent_that_stands_still_is_replaced(deployed: Deployment) -> None:
     machine = deployed.machine
     deployed.server()
@@ -230,29 +257,101 @@ def test_an_agent_that_stands_still_is_replaced(deployed: Deployment) -> None:
     journal = machine.output("journalctl", "--unit", UNIT, "--output", "cat")
     assert "Watchdog timeout" in journal
     # What it was at.
-    assert "Current thread" in journal and "gevent" in journal
+    assert "Current thread" in journal and "gevent" in journal, journal
     assert not deployed.iperf3s()
 
 
-def test_a_new_version_waits_for_the_test_that_runs(second: Deployment) -> None:
+def test_a_version_that_is_not_to_be_had_changes_nothing(machine: Machine) -> None:
+    pid, lines = machine.main_pid(UNIT), machine.output("cat", REQUIREMENTS)
+    assert machine.run(INSTALL, "--no-index", f"iperf-orchestrator-agent=={NEXT}").code != 0
+    assert machine.output("cat", REQUIREMENTS) == lines
+    assert machine.main_pid(UNIT) == pid
+
+
+def test_a_new_version_is_one_command(machine: Machine) -> None:
+    pid = machine.main_pid(UNIT)
+    places = ["--no-index", f"--find-links {WHEELS}", f"--find-links {NEXT_WHEEL}"]
+    lines = [*places, f"iperf-orchestrator-agent=={NEXT}"]
+    # With a root that lets nobody else read what it makes.
+    machine.output("sh", "-c", 'umask 077; exec "$0" "$@"', INSTALL, *lines)
+    assert NEXT in machine.output("/opt/iperf-agent/venv/bin/agent-run", "--version")
+    assert machine.state(UNIT, "ActiveState") == "active"
+    new = machine.main_pid(UNIT)
+    assert new != pid
+    journal = machine.output("journalctl", f"_PID={new}", "--output=cat")
+    assert f'"version":"{NEXT}"' in journal
+    assert machine.output("cat", REQUIREMENTS).splitlines() == lines
+    assert machine.output("stat", "-c", "%a %U %G", REQUIREMENTS) == "600 root root"
+
+
+def test_an_upgrade_waits_for_the_test_that_runs(second: Deployment) -> None:
+    """Though the terminal that it was begun at is lost meanwhile."""
     machine = second.machine
     pids = {unit: machine.main_pid(unit) for unit in (UNIT, SECOND)}
     port = free_port()
     with second.network.inside("peer"), iperf3_server(port):
-        test = {"server_ip": PEER, "port": port, "time": 8}
+        test = {"server_ip": PEER, "port": port, "time": 20}
         client = second.task("second", "iperf_client_run", **test)
         assert second.store.wait_for(lambda: client.status == "running", LONG)
-        machine.output("/opt/iperf-agent/install")
+        install = machine.begin(INSTALL)
+        machine.until(lambda: second.retires(SECOND, pids[SECOND]))
+        machine.output("pkill", "-HUP", "-f", INSTALL)
+        done = machine.end_of(install)
+    assert done.code == 0, done
     assert client.status == "succeeded", client
-    for unit, pid in pids.items():
-        assert machine.state(unit, "ActiveState") == "active"
-        assert machine.main_pid(unit) != pid
+    assert all(second.is_new(unit, pid) for unit, pid in pids.items())
+
+
+def test_an_upgrade_that_is_interrupted_leaves_no_agent_down(second: Deployment) -> None:
+    machine = second.machine
+    pids = {unit: machine.main_pid(unit) for unit in (UNIT, SECOND)}
+    port = free_port()
+    with second.network.inside("peer"), iperf3_server(port):
+        test = {"server_ip": PEER, "port": port, "time": 600}
+        client = second.task("second", "iperf_client_run", **test)
+        assert second.store.wait_for(lambda: client.status == "running", LONG)
+        install = machine.begin(INSTALL)
+        machine.until(lambda: second.retires(SECOND, pids[SECOND]))
+        machine.output("pkill", "-TERM", "-f", INSTALL)
+        assert machine.end_of(install).code == 1
+        second.ended(client)
+    machine.until(lambda: all(second.is_new(unit, pid) for unit, pid in pids.items()))
+
+
+def test_an_upgrade_starts_what_was_starting_and_nothing_that_was_turned_off(
+    deployed: Deployment,
+) -> None:
+    machine = deployed.machine
+    early = "iperf-agent@early.service"
+    deployed.give("early", "key-of-nobody")
+    # Nobody listens there.
+    machine.write("etc/iperf-agent/early.env", "MANAGER_URL=http://127.0.0.1:1\n")
+    machine.output("systemctl", "start", "--no-block", early)
+    machine.until(lambda: machine.state(early, "MainPID") != "0")
+    pid = machine.main_pid(early)
+    machine.output("systemctl", "disable", "--now", UNIT)
+    machine.output(INSTALL)
+    machine.until(lambda: machine.state(early, "MainPID") not in ("0", pid))
+    assert machine.run("systemctl", "is-enabled", UNIT).output.strip() == "disabled"
+    assert machine.state(UNIT, "ActiveState") == "inactive"
+    machine.output("systemctl", "stop", early)
+    machine.output("systemctl", "enable", "--now", UNIT)
+
+
+def test_an_environment_that_the_systems_python_has_left_is_made_anew(machine: Machine) -> None:
+    """A new release of the distribution looks for packages in another directory."""
+    pid = machine.main_pid(UNIT)
+    machine.output("sh", "-c", "cd /opt/iperf-agent/venv/lib && mv python3.* python3.9")
+    machine.output(INSTALL)
+    assert NEXT in machine.output("/opt/iperf-agent/venv/bin/agent-run", "--version")
+    machine.until(lambda: machine.state(UNIT, "ActiveState") == "active")
+    assert machine.main_pid(UNIT) != pid
 
 
 def test_a_python_that_is_too_old_is_named(machine: Machine) -> None:
     version = '[ "$1" = --version ] && echo Python 3.9.2 && exit\nexit 1\n'
     machine.write("opt/old/python3", f"#!/bin/sh\n{version}", 0o755)
-    done = machine.run("env", "PATH=/opt/old:/usr/bin:/bin", "/opt/iperf-agent/install")
+    done = machine.run("env", "PATH=/opt/old:/usr/bin:/bin", INSTALL)
     words = "iperf-agent needs Python 3.11 or newer; this machine has Python 3.9.2"
     assert (done.code, done.errors.strip()) == (1, words)
 
@@ -269,14 +368,6 @@ def test_a_log_file_is_rotated(deployed: Deployment) -> None:
     assert names == ["agent.log", "agent.log.1"]
     for name in names:
         assert machine.output("tail", "-n", "1", f"/var/log/iperf-agent/{name}").startswith("{")
-
-
-def test_the_journals_lines_are_json(machine: Machine) -> None:
-    only = ["--unit=iperf-agent*", "--identifier=agent-run", "--output=cat"]
-    lines = machine.output("journalctl", *only).splitlines()
-    lines = [line for line in lines if line.startswith("{")]
-    messages = {json.loads(line)["message"] for line in lines}
-    assert {"agent starts", "registered", "agent stopped", "agent ends"} <= messages
 
 
 def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
