@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -346,6 +347,28 @@ def test_an_environment_that_the_systems_python_has_left_is_made_anew(machine: M
     assert NEXT in machine.output("/opt/iperf-agent/venv/bin/agent-run", "--version")
     machine.until(lambda: machine.state(UNIT, "ActiveState") == "active")
     assert machine.main_pid(UNIT) != pid
+
+
+def test_a_key_for_the_managers_tls_is_handed_over_as_documented(second: Deployment) -> None:
+    machine = second.machine
+    text = (ROOT / "docs/deployment.md").read_text()
+    (drop_in,) = re.findall(r"```ini\n(.*?)```", text, re.DOTALL)
+    directory = f"etc/systemd/system/{SECOND}.d"
+    machine.write(f"{directory}/mtls.conf", drop_in)
+    machine.write("etc/iperf-agent/manager.key", "a key\n", 0o600)
+    machine.write("etc/iperf-agent/manager.crt", "a certificate\n")
+    machine.output("systemctl", "daemon-reload")
+    verified = machine.run("systemd-analyze", "verify", SECOND)
+    assert (verified.code, verified.output + verified.errors) == (0, "")
+    # The agent starts with files alone that it can read.
+    machine.output("systemctl", "restart", SECOND)
+    journal = machine.output(
+        "journalctl", f"_PID={machine.main_pid(SECOND)}", "--output=cat", "--grep=agent starts"
+    )
+    settings = json.loads(journal)["settings"]
+    assert settings["MANAGER_CERT_KEY_FILE"] == f"/run/credentials/{SECOND}/manager.key"
+    machine.output("rm", "-r", f"/{directory}")
+    machine.output("systemctl", "daemon-reload")
 
 
 def test_a_python_that_is_too_old_is_named(machine: Machine) -> None:
