@@ -2,11 +2,12 @@
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from agent import cli, config, demo
+from agent import __version__, cli, config, demo
 from agent.status import server
 from agent.values import Kind
 from tests.deployed import (
@@ -22,8 +23,10 @@ from tests.harness import ROOT
 
 UNITS = sorted(DEPLOYMENT.glob("*.service"))
 COMPOSE = DEPLOYMENT / "docker-compose.yml"
+CLOUD_INIT = DEPLOYMENT / "cloud-init.yaml"
 DOCUMENT = ROOT / "docs" / "deployment.md"
-TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT] + [
+OPERATIONS = ROOT / "docs" / "operations.md"
+TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT, OPERATIONS] + [
     path
     for path in sorted(DEPLOYMENT.rglob("*"))
     if path.suffix in (".service", ".yaml", ".yml", ".conf")
@@ -32,6 +35,32 @@ TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT] + [
 OTHERS = re.compile(
     r"(AF|CAP|SO|DEBIAN|PIP|PYTHON|XDG|HTTPS|NO)_\w+|STATE_DIRECTORY|ADMIN_PASSWORD"
 )
+
+NOT_MENDED = (cli.EXIT_REFUSED, cli.EXIT_CONFIG)
+PORT = int(demo.STATUS_ADDRESS.rpartition(":")[2])
+OLDEST_PYTHON = (3, 11)
+# What is said in words, each with the numbers of the code in the order of its groups.
+SAID: list[tuple[Path, str, tuple[int, ...]]] = [
+    (
+        DOCUMENT,
+        r"Exit codes (\d+) \(the Manager refused the key\) and (\d+) \(a setting is wrong\)",
+        NOT_MENDED,
+    ),
+    (DOCUMENT, r"repeats after the codes (\d+) and (\d+) too", NOT_MENDED),
+    (DOCUMENT, r"An agent that ends with (\d+) or (\d+) is started again", NOT_MENDED),
+    (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (cli.EXIT_CONFIG,)),
+    (DOCUMENT, r"is locked: exit code (\d+)", (cli.EXIT_LOCKED,)),
+    (DOCUMENT, r"after a reboot as well, for which it ends with (\d+)", (cli.EXIT_OK,)),
+    (DOCUMENT, r"\| (\d+), TCP, on loopback \|", (PORT,)),
+    (OPERATIONS, r"A traceback \(exit code (\d+)\)", (cli.EXIT_BUG,)),
+    (
+        OPERATIONS,
+        r"Exit code (\d+) is well, (\d+) a fault in the settings .*, (\d+) a Manager that does",
+        (cli.EXIT_OK, cli.EXIT_CONFIG, cli.EXIT_UNAVAILABLE),
+    ),
+    (CLOUD_INIT, r"sys\.version_info < \((\d+), (\d+)\)", OLDEST_PYTHON),
+    (CLOUD_INIT, r"needs Python (\d+)\.(\d+) or newer", OLDEST_PYTHON),
+]
 
 
 def unit(path: Path) -> dict[str, list[str]]:
@@ -57,6 +86,41 @@ def test_every_value_that_is_given_is_accepted(path: Path) -> None:
         kind: Kind = field.metadata["kind"]
         for value in re.findall(rf"\b{variable}=([^\s$\"\\%]+)$", path.read_text(), re.MULTILINE):
             kind.read(value)
+
+
+@pytest.mark.parametrize(("path", "words", "numbers"), SAID)
+def test_every_number_that_is_said_is_the_codes(
+    path: Path, words: str, numbers: tuple[int, ...]
+) -> None:
+    text = " ".join(path.read_text().split())
+    (found,) = re.finditer(words, text)
+    assert tuple(int(number) for number in found.groups()) == numbers
+
+
+@pytest.mark.parametrize("path", [DOCUMENT, OPERATIONS], ids=name)
+def test_every_exit_code_that_is_said_is_compared(path: Path) -> None:
+    text = " ".join(path.read_text().split())
+    said = re.findall(r"(?i)\b(?:exit codes?|the codes|ends with) \d", text)
+    compared = [
+        words
+        for where, words, _ in SAID
+        if where == path and re.search("(?i)exit code|the codes|ends with", words)
+    ]
+    assert len(said) == len(compared)
+
+
+def test_the_oldest_python_is_the_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"].startswith(f">={'.'.join(map(str, OLDEST_PYTHON))},")
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_every_version_that_is_named_is_this_one(path: Path) -> None:
+    named = re.findall(
+        r"(?:iperf[_-]orchestrator[_-]agent[-=]+|newTag: )(\d+(?:\.\d+)+)", path.read_text()
+    )
+    assert set(named) <= {__version__}
+    assert named or path not in (DOCUMENT, CLOUD_INIT)
 
 
 @pytest.mark.parametrize("path", [DEPLOYMENT / "iperf-agent.service", IMAGE], ids=name)
@@ -98,7 +162,7 @@ def test_a_unit_hands_the_key_over_by_the_name_that_the_agent_looks_for(path: Pa
 
 
 def test_cloud_init_writes_what_the_unit_reads() -> None:
-    text = (DEPLOYMENT / "cloud-init.yaml").read_text()
+    text = CLOUD_INIT.read_text()
     service = unit(DEPLOYMENT / "iperf-agent.service")
     assert service["LoadCredential"][0].partition(":")[2] in text
     assert service["EnvironmentFile"][0].lstrip("-") in text
@@ -121,4 +185,4 @@ def test_the_document_leads_to_files_that_are_there() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", DOCUMENT.read_text())
     assert [link for link in links if not (DOCUMENT.parent / link).exists()] == []
     linked = {(DOCUMENT.parent / link).resolve() for link in links}
-    assert linked.issuperset([*UNITS, COMPOSE, IMAGE, DEPLOYMENT / "cloud-init.yaml"])
+    assert linked.issuperset([*UNITS, COMPOSE, IMAGE, CLOUD_INIT])
