@@ -1,14 +1,13 @@
 """`agent-run --check`: says line by line what is well and what is not, and changes nothing."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import msgspec
 
-from agent import host, logs
+from agent import host, logs, paths
 from agent.client import ManagerClient
 from agent.config import Config, Key
 from agent.errors import ManagerError, TaskError
@@ -25,11 +24,14 @@ class Finding:
     fault: str = ""
 
 
-def check(config: Config, as_json: bool) -> set[str]:
-    """Print a line for each finding, as a JSON object or in words; returns the faults."""
+def check(config: Config, wrong: Mapping[str, str], as_json: bool) -> set[str]:
+    """Print a line for each finding, as a JSON object or in words; returns the faults.
+
+    `wrong` are the faults of the settings themselves, by variable, as `config.survey` has them.
+    """
     logs.silence()
     faults = set()
-    for finding in _findings(config):
+    for finding in _findings(config, wrong):
         if as_json:
             line = msgspec.json.encode(
                 {
@@ -51,40 +53,32 @@ def check(config: Config, as_json: bool) -> set[str]:
     return faults - {""}
 
 
-def _findings(config: Config) -> Iterator[Finding]:
-    """Look at what the agent needs, one thing after the other."""
-    yield Finding("configuration", f"agent {config.agent_name}, key is set")
-    yield _state(config)
+def _findings(config: Config, wrong: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at what the agent needs, one thing after the other, where its settings are right."""
+    for fault in wrong.values():
+        yield Finding("configuration", fault, "settings")
+    if not wrong:
+        yield Finding("configuration", f"agent {config.agent_name}, key is set")
+    if not wrong.keys() & {"STATE_DIR", "AGENT_NAME"}:
+        yield _state(config)
     if config.log_file:
-        yield _log_file(config.log_file)
+        yield Finding("log file", _to_be(config.log_file))
     yield _iperf3(config)
-    yield from _manager(config)
+    if not any(variable.startswith("MANAGER_") for variable in wrong):
+        yield from _manager(config)
 
 
 def _state(config: Config) -> Finding:
-    """The state directory, or the nearest one above it that exists, must be writable."""
+    """The state directory. An agent starts with it on a read-only disk, and tests nothing."""
     path = config.state
-    nearest = path
-    # Path.exists() would raise where the way to it may not be walked.
-    while not os.path.exists(nearest):
-        nearest = nearest.parent
-    if _takes_files(nearest):
-        return Finding("state directory", str(path) if nearest == path else f"{path} can be made")
-    advice = "set STATE_DIR to a directory that this user can write"
-    return Finding("state directory", f"{path} cannot be written: {advice}", "settings")
+    if paths.is_writable_directory(path):
+        return Finding("state directory", _to_be(path))
+    advice = "mend that, or set STATE_DIR to a directory that this user can write"
+    return Finding("state directory", f"{path} is on a read-only disk: {advice}", "settings")
 
 
-def _log_file(path: Path) -> Finding:
-    if os.access(path, os.W_OK) and not path.is_dir():
-        return Finding("log file", str(path))
-    if not os.path.lexists(path) and _takes_files(path.parent):
-        return Finding("log file", f"{path} can be made")
-    advice = "set LOG_FILE to a file that this user can write"
-    return Finding("log file", f"{path} cannot be written: {advice}", "settings")
-
-
-def _takes_files(path: Path) -> bool:
-    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+def _to_be(path: Path) -> str:
+    return str(path) if paths.nearest(path) == path else f"{path} can be made"
 
 
 def _iperf3(config: Config) -> Finding:

@@ -102,7 +102,7 @@ def _agent_run(
     if check:
         # Only JSON that was asked for: the setting's default is for the log.
         as_json = settings.get("log_format", "").lower() == "json"
-        return _check(config.read(settings, *secrets, origins=where), as_json)
+        return _check(*config.survey(settings, *secrets, origins=where), as_json)
     with ExitStack() as stack:
         self_test = None
         if dev:
@@ -170,12 +170,12 @@ def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Eve
     return StatusServer(agent.view(), address).run
 
 
-def _check(settings: Config, as_json: bool) -> int:
+def _check(settings: Config, wrong: Mapping[str, str], as_json: bool) -> int:
     """The check's exit code: 78 goes before 69."""
     # Not at the top, like all that an idle agent can do without: it is to stay below 42 MiB.
     from agent.check import check
 
-    faults = check(settings, as_json)
+    faults = check(settings, wrong, as_json)
     if "settings" in faults:
         return EXIT_CONFIG
     return EXIT_UNAVAILABLE if "manager" in faults else EXIT_OK

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from agent import values
+from agent import paths, values
 from agent.errors import ConfigError
 from agent.values import Kind, Network
 
@@ -107,7 +107,7 @@ class Config:
         LOGGING, "LOG_FORMAT", values.one_of("json", "console"), "json", "json or console."
     )
     log_file: Path | None = _setting(
-        LOGGING, "LOG_FILE", values.path(), "", "A file besides stdout."
+        LOGGING, "LOG_FILE", values.writable_file(), "", "A file besides stdout."
     )
     heartbeat_interval: float = _setting(
         TIMES, "HEARTBEAT_INTERVAL", values.seconds(0.1, 3600), "5", "Between heartbeats."
@@ -175,6 +175,16 @@ class Config:
             raise ConfigError(words) from error
         return Path(home) / "iperf-agent" / self.agent_name
 
+    def check_state(self) -> None:
+        """Raise ConfigError where the state directory is none that this user can have.
+
+        One on a read-only disk does: that may be mended while the agent runs.
+        """
+        path = self.state
+        if not paths.is_writable_directory(path) and not paths.is_read_only(path):
+            accepted = "a directory that this user can write"
+            raise ConfigError(f"STATE_DIR {path} cannot be used: must be {accepted}")
+
 
 class Key:
     """The registration key as it is now: a file that has changed is read again."""
@@ -235,34 +245,58 @@ def read(
     one of them first; `origins` says in words where a setting was given. Raises ConfigError with
     one fault for each wrong setting.
     """
+    config, faults = survey(given, *secrets, origins=origins)
+    if faults:
+        raise ConfigError(*faults.values())
+    return config
+
+
+def survey(
+    given: Mapping[str, str],
+    *secrets: Mapping[str, str],
+    origins: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Config, dict[str, str]]:
+    """The same, but with the default for each wrong setting, and the faults by variable."""
     checked: dict[str, Any] = {}
-    faults: list[str] = []
+    faults: dict[str, str] = {}
     for field in settings():
-        text = given.get(field.name) or field.metadata["default"]
-        kind: Kind = field.metadata["kind"]
-        try:
-            checked[field.name] = kind.read(text) if text else None
-        except ValueError:
-            origin = f" ({origins[field.name]})" if field.name in origins else ""
-            wrong = f"{field.metadata['variable']} is {text!r}{origin}"
-            faults.append(f"{wrong}: must be {kind.accepted}")
+        variable, kind = field.metadata["variable"], field.metadata["kind"]
+        default = field.metadata["default"]
+        checked[field.name] = kind.read(default) if default else None
+        if text := given.get(field.name):
+            try:
+                checked[field.name] = kind.read(text)
+            except ValueError:
+                faults[variable] = _fault(variable, kind, text, origins.get(field.name))
     if bool(given.get("manager_cert_file")) != bool(given.get("manager_cert_key_file")):
-        faults.append("MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE: give both or neither")
+        pair = "MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE"
+        faults[pair] = f"{pair}: give both or neither"
     try:
         checked["agent_key"], checked["agent_key_file"] = _find_key(*secrets)
     except ConfigError as error:
-        faults.extend(error.faults)
-    if faults:
-        raise ConfigError(*faults)
-    return Config(**checked)
+        faults["AGENT_KEY"] = str(error)
+    config = Config(**checked)
+    if not faults.keys() & {"STATE_DIR", "AGENT_NAME"}:
+        try:
+            config.check_state()
+        except ConfigError as error:
+            faults["STATE_DIR"] = str(error)
+    return config, faults
+
+
+def _fault(variable: str, kind: Kind, text: str, origin: str | None) -> str:
+    """The fault in words: what was given and where, and what is accepted."""
+    given = f"{text!r} ({origin})" if origin else repr(text)
+    return f"{variable} is {given}: must be {kind.accepted}"
 
 
 def _find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:
     """The key and the file it came from: AGENT_KEY, AGENT_KEY_FILE, or systemd's credential."""
     for variables in places:
-        if key := variables.get("AGENT_KEY", ""):
+        key, given = variables.get("AGENT_KEY"), variables.get("AGENT_KEY_FILE")
+        if key:
             return _checked_key("AGENT_KEY", key), None
-        if given := variables.get("AGENT_KEY_FILE"):
+        if given:
             path = Path(os.path.expanduser(given))
             return read_key_file(path), path
         if directory := variables.get("CREDENTIALS_DIRECTORY"):

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent import paths
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
@@ -132,6 +134,18 @@ def readable_file() -> Kind:
         return found
 
     return Kind("a file that can be read", read)
+
+
+def writable_file() -> Kind:
+    """A file that this user can write or make. It is not touched."""
+
+    def read(text: str) -> Path:
+        found = _expanded(text)
+        if not paths.is_writable_file(found):
+            raise ValueError
+        return found
+
+    return Kind("a file that this user can write", read)
 
 
 def address() -> Kind:

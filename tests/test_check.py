@@ -82,22 +82,46 @@ def test_without_iperf3_it_is_78_even_when_the_manager_is_away(tmp_path: Path, p
     assert path in ended.output and "IPERF3_PATH" in ended.output
 
 
-def test_a_wrong_setting_is_78_before_anything_is_looked_at(tmp_path: Path) -> None:
-    ended = check(tmp_path, "manager")
-    assert (ended.code, ended.output) == (78, "")
-    assert "MANAGER_URL is 'manager'" in ended.errors
+def test_wrong_settings_are_78_and_the_rest_is_looked_at(bench: Bench) -> None:
+    ended = check(bench.directory, bench.manager.url, MAX_TASKS="many", AGENT_KEY="é")
+    assert (ended.code, ended.errors) == (78, "")
+    assert [line for line in ended.output.splitlines() if line.startswith("not ok")] == [
+        "not ok  configuration    MAX_TASKS is 'many' (in the environment): must be a whole"
+        " number from 1 to 100000",
+        "not ok  configuration    AGENT_KEY is empty or not plain text: must be the registration"
+        " key that the Manager gave this agent",
+    ]
+    what = ("state directory", "iperf3", "address", "Manager")
+    assert marks(ended) == {"configuration": "not ok"} | {name: "ok" for name in what}
 
 
 @pytest.mark.parametrize(
-    ("variable", "what"), [("STATE_DIR", "state directory"), ("LOG_FILE", "log file")]
+    ("variable", "value", "unseen"),
+    [
+        ("MANAGER_URL", "manager", {"address", "Manager"}),
+        ("MANAGER_CA_FILE", "/no/such/file", {"address", "Manager"}),
+        ("MANAGER_CERT_FILE", __file__, {"address", "Manager"}),
+        ("AGENT_NAME", "a b", {"state directory"}),
+    ],
 )
-def test_a_path_with_a_file_in_its_way_is_78(bench: Bench, variable: str, what: str) -> None:
+def test_what_a_wrong_setting_is_for_is_not_looked_at(
+    bench: Bench, variable: str, value: str, unseen: set[str]
+) -> None:
+    ended = check(bench.directory, bench.manager.url, **{variable: value})
+    assert ended.code == 78
+    what = {"configuration", "state directory", "iperf3", "address", "Manager"}
+    assert marks(ended).keys() == what - unseen
+    assert marks(ended)["configuration"] == "not ok"
+
+
+@pytest.mark.parametrize("variable", ["STATE_DIR", "LOG_FILE"])
+def test_a_path_with_a_file_in_its_way_is_78(bench: Bench, variable: str) -> None:
     (bench.directory / "file").touch()
     in_the_way = str(bench.directory / "file" / "below")
     ended = check(bench.directory, bench.manager.url, **{variable: in_the_way})
     assert ended.code == 78
-    assert [name for name, mark in marks(ended).items() if mark != "ok"] == [what]
-    assert f"cannot be written: set {variable}" in ended.output
+    assert [name for name, mark in marks(ended).items() if mark != "ok"] == ["configuration"]
+    assert variable in ended.output and in_the_way in ended.output
 
 
 def test_a_log_file_that_can_be_made_is_well_and_is_not_made(bench: Bench) -> None:
@@ -147,3 +171,13 @@ def test_json_that_was_asked_for_is_one_object_a_line(tmp_path: Path) -> None:
         ("Manager", False, "manager"),
     ]
     assert "check MANAGER_URL" in found[-1]["message"]
+
+
+def test_a_wrong_setting_is_an_object_too(tmp_path: Path) -> None:
+    ended = check(tmp_path, NO_MANAGER, LOG_FORMAT="json", MAX_TASKS="many", STATUS_ADDRESS="here")
+    found = [json.loads(line) for line in ended.output.splitlines()]
+    assert (ended.code, ended.errors) == (78, "")
+    wrong = [line for line in found if line["fault"] == "settings"]
+    assert {line["check"] for line in wrong} == {"configuration"}
+    assert [line["message"].split(" ")[0] for line in wrong] == ["STATUS_ADDRESS", "MAX_TASKS"]
+    assert [line["check"] for line in found if line["fault"] == "manager"] == ["Manager"]

@@ -37,6 +37,27 @@ def test_a_fault_names_the_variable_the_value_and_what_is_accepted(
     assert caught.value.faults == (f"{variable} is {text!r}: must be {accepted}",)
 
 
+def test_paths_that_cannot_be_written_are_named_with_all_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below = str(tmp_path / "file" / "below")
+    wrong = {"state_dir": below, "log_file": below, "max_tasks": "many"}
+    with pytest.raises(ConfigError) as caught:
+        config.read(wrong)
+    assert caught.value.faults == (
+        f"LOG_FILE is {below!r}: must be a file that this user can write",
+        "MAX_TASKS is 'many': must be a whole number from 1 to 100000",
+        "AGENT_KEY is not set: must be the registration key that the Manager gave this agent,"
+        " or set AGENT_KEY_FILE",
+        f"STATE_DIR {below} cannot be used: must be a directory that this user can write",
+    )
+
+
+def test_a_certificate_that_cannot_be_read_and_lacks_its_key_is_two_faults() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.read({"manager_cert_file": "/no/such/file"}, KEY)
+    assert len(caught.value.faults) == 2
+
+
 def test_the_command_names_every_fault_on_a_line_of_its_own(tmp_path: Path) -> None:
     wrong = {variable: text for variable, text, _ in FAULTS}
     ended = run(cwd=tmp_path, **wrong)
@@ -100,7 +121,7 @@ def test_the_file_named_env_is_read_unless_another_is_given(tmp_path: Path) -> N
 def test_an_env_file_is_taken_literally(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("AGENT_NAME=a${HOME}\n")
     ended = run("--check", cwd=tmp_path, **KEY)
-    assert "AGENT_NAME is 'a${HOME}'" in ended.errors
+    assert "AGENT_NAME is 'a${HOME}'" in ended.output
 
 
 @pytest.mark.parametrize("path", ["missing.env", "."])
@@ -118,17 +139,21 @@ def test_an_env_file_must_be_text(tmp_path: Path) -> None:
     assert ".env" in ended.errors and "Traceback" not in ended.errors
 
 
-def test_the_state_directory_has_four_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_directory_has_four_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HOME", "/home/u")
+    monkeypatch.setenv("HOME", str(tmp_path))
     of_a1 = config.read({"agent_name": "a1"}, KEY)
-    assert of_a1.state == Path("/home/u/.local/state/iperf-agent/a1")
+    assert of_a1.state == tmp_path / ".local/state/iperf-agent/a1"
     monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
     assert of_a1.state == Path("/xdg/iperf-agent/a1")
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
     assert of_a1.state == Path("/var/lib/one")
-    assert config.read({"state_dir": "/set"}, KEY).state == Path("/set")
+    own = tmp_path / "own"
+    assert config.read({"state_dir": str(own)}, KEY).state == own
+    assert list(tmp_path.iterdir()) == []
 
 
 HOMELESS = """

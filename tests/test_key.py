@@ -83,7 +83,7 @@ def test_a_key_file_that_cannot_be_read_is_a_fault(tmp_path: Path, name: str) ->
     assert "cannot be read" in fault(AGENT_KEY_FILE="~nobody-of-that-name/key")
 
 
-@pytest.mark.parametrize("arguments", [(), ("--check",), ("--debug",)])
+@pytest.mark.parametrize("arguments", [(), ("--debug",)])
 def test_an_agent_whose_key_file_everybody_can_read_does_not_start(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:

@@ -88,9 +88,9 @@ def test_a_directory_that_cannot_be_made_ends_with_78(bench: Bench) -> None:
     in_the_way = bench.directory / "file"
     in_the_way.touch()
     agent = bench.agent(STATE_DIR=str(in_the_way / "state"))
-    said = agent.wait_for("agent ends", exit_code=78)
-    assert f"STATE_DIR {in_the_way / 'state'} cannot be used" in said["error"]
     assert agent.exit_code() == 78
+    (said,) = agent.lines
+    assert said.startswith(f"agent-run: STATE_DIR {in_the_way / 'state'} cannot be used")
 
 
 @pytest.mark.parametrize("found", ["2\n", "", "one"])

@@ -101,6 +101,19 @@ def test_a_file_must_be_there_to_be_readable(tmp_path: Path) -> None:
     assert values.readable_file().read(str(file)) == file
 
 
+def test_a_file_to_write_may_be_there_or_be_made_and_is_not_touched(tmp_path: Path) -> None:
+    kind = values.writable_file()
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    for good in ("log", "link"):
+        assert kind.read(str(tmp_path / good)) == tmp_path / good
+    assert not (tmp_path / "log").exists()
+    (tmp_path / "log").touch()
+    assert kind.read(str(tmp_path / "log")) == tmp_path / "log"
+    for bad in (tmp_path, tmp_path / "no" / "log", tmp_path / "log" / "below"):
+        with pytest.raises(ValueError):
+            kind.read(str(bad))
+
+
 def test_bounds_are_said_in_full() -> None:
     assert values.seconds(0.1, 10**9).accepted == "a number of seconds from 0.1 to 1000000000"
     assert values.whole(1, 100_000).accepted == "a whole number from 1 to 100000"

@@ -130,7 +130,8 @@ def test_a_log_file_that_cannot_be_opened_is_78(bench: Bench) -> None:
     agent = bench.agent(LOG_FILE=str(missing))
     assert agent.exit_code() == 78
     (line,) = agent.lines
-    assert line.startswith(f"agent-run: LOG_FILE {missing} cannot be opened: No such file")
+    assert line.startswith(f"agent-run: LOG_FILE is '{missing}' (in the environment)")
+    assert line.endswith("must be a file that this user can write")
 
 
 @pytest.mark.parametrize("url", ["http://manager.example:8000", "HTTP://192.0.2.1"])
