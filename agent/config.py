@@ -294,6 +294,8 @@ def _find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:
     """The key and the file it came from: AGENT_KEY, AGENT_KEY_FILE, or systemd's credential."""
     for variables in places:
         key, given = variables.get("AGENT_KEY"), variables.get("AGENT_KEY_FILE")
+        if key and given:
+            raise ConfigError("AGENT_KEY and AGENT_KEY_FILE are both set: give one of them")
         if key:
             return _checked_key("AGENT_KEY", key), None
         if given:

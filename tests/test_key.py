@@ -113,6 +113,14 @@ def test_the_environments_key_goes_before_the_env_files(tmp_path: Path) -> None:
     assert key_of({"AGENT_KEY": ""}, in_file) == "of-the-env-file"
 
 
+@pytest.mark.parametrize("name", ["agent-key", "missing"])
+def test_a_key_and_a_key_file_in_one_place_are_refused(tmp_path: Path, name: str) -> None:
+    key_file(tmp_path)
+    both = {"AGENT_KEY": "other", "AGENT_KEY_FILE": str(tmp_path / name)}
+    assert fault(**both) == "AGENT_KEY and AGENT_KEY_FILE are both set: give one of them"
+    assert key_of({"AGENT_KEY": "of-the-env"}, both) == "of-the-env"
+
+
 def test_an_empty_variable_leaves_the_key_to_the_env_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"AGENT_KEY={CANARY}\n")
     ended = run("--check", cwd=tmp_path, AGENT_KEY="", MANAGER_URL=NO_MANAGER)
