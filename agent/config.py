@@ -266,8 +266,8 @@ def survey(
         if text := given.get(field.name):
             try:
                 checked[field.name] = kind.read(text)
-            except ValueError:
-                faults[variable] = _fault(variable, kind, text, origins.get(field.name))
+            except ValueError as error:
+                faults[variable] = _fault(variable, kind, text, origins.get(field.name), error)
     if bool(given.get("manager_cert_file")) != bool(given.get("manager_cert_key_file")):
         pair = "MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE"
         faults[pair] = f"{pair}: give both or neither"
@@ -284,10 +284,11 @@ def survey(
     return config, faults
 
 
-def _fault(variable: str, kind: Kind, text: str, origin: str | None) -> str:
-    """The fault in words: what was given and where, and what is accepted."""
-    given = f"{text!r} ({origin})" if origin else repr(text)
-    return f"{variable} is {given}: must be {kind.accepted}"
+def _fault(variable: str, kind: Kind, text: str, origin: str | None, error: ValueError) -> str:
+    """The fault in words: what was given and where, what is accepted, and what about it is not."""
+    given = f"{kind.shown(text)!r} ({origin})" if origin else repr(kind.shown(text))
+    reason = f", and {error}" if isinstance(error, values.Unfit) else ""
+    return f"{variable} is {given}{reason}: must be {kind.accepted}"
 
 
 def _find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:

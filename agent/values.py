@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from agent import paths
 
@@ -20,27 +20,53 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
+class Unfit(ValueError):
+    """A value is not accepted, and its message says what about it."""
+
+
 @dataclass(frozen=True)
 class Kind:
-    """One kind of value: `accepted` ends the sentence "must be ...". `words` are all there are."""
+    """One kind of value: `accepted` ends the sentence "must be ...". `words` are all there are.
+
+    `shown` makes of a text what a message may repeat of it.
+    """
 
     accepted: str
     read: Callable[[str], Any]
     words: tuple[str, ...] = ()
+    shown: Callable[[str], str] = str
 
 
 def url() -> Kind:
     """An http or https URL without user, query or fragment."""
 
     def read(text: str) -> str:
+        if "@" in text:
+            raise Unfit("it names a user")
+        if re.search(r"[\s?#]", text):
+            raise Unfit("it has a blank, a query or a fragment")
         parts = urlsplit(text)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError
-        if re.search(r"[\s?#@]", text):
-            raise ValueError
+        if parts.scheme not in ("http", "https"):
+            raise Unfit("it begins with neither http:// nor https://")
+        if not parts.hostname:
+            raise Unfit("it has no host")
+        if not _has_good_port(parts):
+            raise Unfit("its port is no number from 1 to 65535")
         return text.rstrip("/")
 
-    return Kind("a URL like https://manager.example:8000", read)
+    return Kind("a URL like https://manager.example:8000", read, shown=_without_user)
+
+
+def _has_good_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
+def _without_user(text: str) -> str:
+    """A URL without whatever stands before an @, as that may be a password."""
+    return re.sub(r"(?is)^([a-z]+://)?.*@", r"\1[hidden]@", text)
 
 
 def name() -> Kind:

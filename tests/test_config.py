@@ -13,7 +13,6 @@ from tests.command import NO_MANAGER, run, run_program
 KEY = {"AGENT_KEY": "canary"}
 
 FAULTS = [
-    ("MANAGER_URL", "manager", "a URL like https://manager.example:8000"),
     ("API_VERSION", "one", "a whole number from 1 to 99"),
     ("MANAGER_CA_FILE", "/no/such/file", "a file that can be read"),
     ("AGENT_NAME", "a b", "1 to 64 letters, digits, _, . and -, the first no . or -"),
@@ -35,6 +34,29 @@ def test_a_fault_names_the_variable_the_value_and_what_is_accepted(
     with pytest.raises(ConfigError) as caught:
         config.read({variable.lower(): text}, KEY)
     assert caught.value.faults == (f"{variable} is {text!r}: must be {accepted}",)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "reason"),
+    [
+        ("manager", "manager", "it begins with neither http:// nor https://"),
+        ("ftp://manager", "ftp://manager", "it begins with neither http:// nor https://"),
+        ("http://", "http://", "it has no host"),
+        ("http://m:80800", "http://m:80800", "its port is no number from 1 to 65535"),
+        ("http://m:x", "http://m:x", "its port is no number from 1 to 65535"),
+        ("http://m/?a=b", "http://m/?a=b", "it has a blank, a query or a fragment"),
+        ("https://u:canary@m:x", "https://[hidden]@m:x", "it names a user"),
+        ("HTTP://u:can/ary@x@m", "HTTP://[hidden]@m", "it names a user"),
+        ("u:canary@m", "[hidden]@m", "it names a user"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_said_and_no_password_is(
+    text: str, shown: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.read({"manager_url": text}, KEY)
+    accepted = "a URL like https://manager.example:8000"
+    assert caught.value.faults == (f"MANAGER_URL is {shown!r}, and {reason}: must be {accepted}",)
 
 
 def test_paths_that_cannot_be_written_are_named_with_all_else(tmp_path: Path) -> None:
