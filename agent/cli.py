@@ -92,6 +92,8 @@ def _agent_run(
     A flag goes before the environment, and that before the env file. The registration key has
     no flag: set AGENT_KEY or AGENT_KEY_FILE.
     """
+    if dev and check:
+        raise click.UsageError("--dev and --check: give one of them.")
     settings = {name: value for name, value in given.items() if value}
     if debug:
         settings["log_level"] = "debug"

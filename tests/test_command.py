@@ -63,6 +63,7 @@ def test_an_installed_agent_run_is_the_same(tmp_path: Path) -> None:
         (["extra"], "unexpected extra argument"),
         (["--max-tasks"], "requires an argument"),
         (["--manager-ur", "x"], "Did you mean"),
+        (["--dev", "--check"], "--dev and --check: give one of them"),
         (["--agent-key", "x"], "goes into AGENT_KEY or a file that AGENT_KEY_FILE names"),
     ],
 )
