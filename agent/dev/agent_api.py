@@ -4,6 +4,7 @@ import socket
 from typing import cast
 
 from flask import Blueprint, Response, request
+from gevent import GreenletExit
 from gevent.pywsgi import WSGIHandler
 from werkzeug.http import parse_dict_header
 
@@ -27,6 +28,13 @@ class SocketHandler(WSGIHandler):
         """Serve a connection. pywsgi sends headers and body apart: Nagle would add 40 ms."""
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().handle()  # type: ignore[no-untyped-call]
+
+    def handle_error(self, kind: type[BaseException], error: object, traceback: object) -> None:
+        """A 500 for a bug; to a request that the server's stop has cut short, no answer."""
+        if issubclass(kind, GreenletExit):
+            self.close_connection = True
+        else:
+            super().handle_error(kind, error, traceback)  # type: ignore[no-untyped-call]
 
     def get_environ(self) -> dict[str, object]:
         """The WSGI environment with the socket in it."""

@@ -71,6 +71,15 @@ def test_disabling_an_agent_ends_its_held_claim(api: Api, store: Store) -> None:
     assert answer.status_code == 404
 
 
+def test_a_manager_that_stops_drops_a_held_claim_without_an_answer(
+    api: Api, manager: DevManager
+) -> None:
+    held = held_claim(api)
+    manager.stop()
+    with pytest.raises(requests.ConnectionError):
+        held.get(timeout=HELD_SECONDS / 2)
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_task_is_not_given_to_a_client_that_hung_up(
     api: Api, manager: DevManager, store: Store, caplog: pytest.LogCaptureFixture, reset: bool
