@@ -105,7 +105,8 @@ def claim_loop(
             trouble.failed("no claim", error, retry_in=round(pause, 1))
             unanswered |= not isinstance(error, ManagerAway)
         else:
-            trouble.over()
+            # Not when it was answered: a Manager that is well may have held it for a while.
+            trouble.over(since=began)
             if unanswered and not claim.held:
                 log.warning("a claim had no answer: a task that it obtained is lost")
             unanswered = False

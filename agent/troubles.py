@@ -61,14 +61,18 @@ class Trouble:
         self._said_at = now
         self._unanswered = True
 
-    def over(self, of: object = None) -> None:
-        """The call did not fail; said when the last of those that failed are well again."""
+    def over(self, of: object = None, since: float | None = None) -> None:
+        """The call did not fail; said when the last of those that failed are well again.
+
+        `since` is when it was made, for one whose answer comes late without any trouble.
+        """
         self._failing.discard(of)
         if of is not None:
             self._told = {known for known in self._told if known[0] != of}
         if self._unanswered and not self._failing:
             self._unanswered = False
-            Context().run(log.info, self._well, **self._sum(time.monotonic()))
+            now = time.monotonic() if since is None else since
+            Context().run(log.info, self._well, **self._sum(now))
 
     def _sum(self, now: float) -> dict[str, Any]:
         return {"failures": self._count, "seconds": round(now - self._began, 1)}

@@ -2,6 +2,7 @@
 
 import gevent
 import pytest
+from structlog.testing import capture_logs
 
 from agent import loops
 from agent.errors import AgentUnknown
@@ -98,6 +99,20 @@ def test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says(faulty: Mak
     with claiming(manager):
         manager.wait_for(lambda: len(answers.times) == 2)
     assert 1 <= answers.times[1] - answers.times[0] < 3
+
+
+def test_an_outage_ends_when_the_claim_was_made_that_the_manager_then_held(
+    faulty: MakeManager,
+) -> None:
+    held = 1.0
+    answers = ClaimAnswers(raw_reply(b"", 500), HELD_NOTHING, delay=held)
+    manager = faulty(answers)
+    with capture_logs() as said, claiming(manager):
+        manager.wait_for(lambda: len(answers.times) == 3)
+    (over,) = [line for line in said if line["event"] == "claims are answered again"]
+    failed_at, made_at = answers.times[0] + held, answers.times[1]
+    assert over["failures"] == 1
+    assert over["seconds"] < made_at - failed_at + held / 2
 
 
 def test_claims_pause_while_they_may_not_be_made_and_go_on_afterwards(faulty: MakeManager) -> None:
