@@ -82,7 +82,8 @@ class Transport:
         finally:
             seconds = time.monotonic() - began
             self._metrics.called(path.rpartition("/")[2], status, seconds)
-            log.debug("request", path=path, status=status, milliseconds=round(seconds * 1000, 1))
+            milliseconds = round(seconds * 1000, 1)
+            log.debug("request", path=path, status=status or "none", milliseconds=milliseconds)
         if status != 200:
             # The answer may repeat the key, and that to a result is kept on the disk.
             content = _without(headers.get(KEY_HEADER, ""), answer.content)

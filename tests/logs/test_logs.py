@@ -78,6 +78,11 @@ def test_a_tasks_lines_carry_its_id_and_its_childs_pid(whole_run: Log) -> None:
     assert of_client["client started"]["pid"] == of_client["client ended"]["pid"] > 1
 
 
+def test_a_request_without_an_answer_has_the_status_that_the_metrics_give_it(bench: Bench) -> None:
+    agent = bench.agent("--debug", MANAGER_URL=NO_MANAGER)
+    assert agent.wait_for("request")["status"] == "none"
+
+
 def test_debug_shows_each_requests_path_status_and_milliseconds(bench: Bench) -> None:
     agent = bench.agent("--debug", HEARTBEAT_INTERVAL="0.1")
     for call in ("register", "heartbeat"):
