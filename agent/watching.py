@@ -18,7 +18,7 @@ class Ending(Enum):
     """Why the watch over a child came to its end."""
 
     ENDED = "it ended by itself"
-    STOPPED = "it is to be stopped"
+    STOPPED = "the agent stopped it"
     TIME = "its time is over"
     OUTPUT = "it wrote too much"
 

@@ -155,7 +155,7 @@ def test_a_test_canceled_at_the_manager_is_stopped(working: Bench, port: int) ->
     working.wait(lambda: task.status == "running")
     working.store.cancel_task(task.id)
     ended = working.agents[0].wait_for("client ended", task_id=task.id)
-    assert ended["ending"] == "it is to be stopped"
+    assert ended["ending"] == "the agent stopped it"
     assert task.status == "canceled"
 
 
@@ -174,7 +174,7 @@ def test_a_test_canceled_before_it_runs_is_stopped_by_the_answer_to_started(
     agent.wait_for("task claimed", task_id=task.id)
     todays_bench.store.cancel_task(task.id)
     ended = agent.wait_for("client ended", task_id=task.id)
-    assert ended["ending"] == "it is to be stopped"
+    assert ended["ending"] == "the agent stopped it"
 
 
 @pytest.mark.slow
