@@ -1,10 +1,12 @@
 """Every class of error that the agent can report comes with advice."""
 
 import ast
+import re
 from pathlib import Path
 
 from agent.advice import ADVICE
 from agent.iperf3 import failures
+from tests.harness import ROOT
 
 PACKAGE = Path(failures.__file__).parent.parent
 
@@ -27,6 +29,12 @@ def reported() -> set[str]:
 def test_there_is_advice_for_each_class() -> None:
     assert {"port_in_use", "state_full", "refused", "iperf3_missing"} <= reported()
     assert reported() <= ADVICE.keys()
+
+
+def test_the_protocol_names_each_class() -> None:
+    text = (ROOT / "docs/protocol.md").read_text()
+    listed = text.partition("`result.agent.error_class` is for programs: ")[2].partition("\n\n")[0]
+    assert re.findall(r"`(\w+)`", listed) == list(ADVICE)
 
 
 def test_advice_is_a_whole_sentence() -> None:
