@@ -1,13 +1,16 @@
 """Health, the state as JSON, and who may ask."""
 
+import re
 import signal
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.harness import AGENT, Bench, free_port, iperf3_server, until
+from tests.harness import AGENT, ROOT, Bench, free_port, iperf3_server, until
 from tests.lone_agent import lone_agent
 from tests.status.asking import Shown, ask
 
@@ -36,6 +39,26 @@ def test_the_status_says_what_runs_and_what_was_measured(shown: Shown) -> None:
     assert len(tcp["figures"]["rates"]) >= 9
     served = [result for result in status["results"] if result["type"] == "iperf_server_start"]
     assert served[-1]["figures"]["received"] > 10**6, "the server's own view of the first test"
+
+
+def keys(value: Any, place: str = "") -> Iterator[str]:
+    """The names of all that the JSON has, those of rows below the name of their list."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield place + name
+            yield from keys(item, f"{place}{name}.")
+    elif isinstance(value, list):
+        for item in value:
+            yield from keys(item, place)
+
+
+def test_the_table_in_the_docs_is_what_the_status_has(shown: Shown) -> None:
+    text = (ROOT / "docs/operations.md").read_text().partition("| key |")[2].partition("\n\n")[0]
+    documented = re.findall(r"`([\w.]+)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.M)))
+    assert len(documented) == len(set(documented))
+    # Left out of what the client has sent, as all tests here.
+    found = {*keys(ask(shown.url, "/status").json()), "results.figures.direction"}
+    assert found == set(documented)
 
 
 def test_an_agent_that_waits_for_its_manager_is_alive_and_not_ready(tmp_path: Path) -> None:
