@@ -58,6 +58,7 @@ SAID: list[tuple[Path, str, tuple[int, ...]]] = [
         r"Exit code (\d+) is well, (\d+) a fault in the settings .*, (\d+) a Manager that does",
         (cli.EXIT_OK, cli.EXIT_CONFIG, cli.EXIT_UNAVAILABLE),
     ),
+    (OPERATIONS, r"A start with wrong settings ends with (\d+)", (cli.EXIT_CONFIG,)),
     (CLOUD_INIT, r"sys\.version_info < \((\d+), (\d+)\)", OLDEST_PYTHON),
     (CLOUD_INIT, r"needs Python (\d+)\.(\d+) or newer", OLDEST_PYTHON),
 ]
