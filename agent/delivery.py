@@ -111,8 +111,8 @@ class Delivery:
         self._client.result(message.claimed.task.id, body, message.idempotency_key)
         log.info("result delivered", status=outcome.status, bytes=len(body))
         if message.level:
-            self._try(partial(self._spool.keep, parcel))
-        self._settle(message, self._spool.remove)
+            self._try("a document has no second name", partial(self._spool.keep, parcel))
+        self._settle(message, partial(self._spool.remove, but_document=message.level > 0))
 
     def _make_smaller(self, message: Message, error: ResultTooLarge) -> bool:
         message.level += 1
@@ -154,16 +154,17 @@ class Delivery:
             message.settled = True
             # On a full disk the parcel may take the room that the journal needs, which has a
             # second chance when that is free.
-            noted = self._try(partial(note, message.claimed))
-            self._try(partial(dispose, parcel, noted))
-            if not noted and self._try(self._journal.mend):
-                self._try(self._spool.forget_settled)
+            what = "the disk lacks that a result is settled"
+            noted = self._try(what, partial(note, message.claimed))
+            self._try(what, partial(dispose, parcel, noted))
+            if not noted and self._try(what, self._journal.mend):
+                self._try(what, self._spool.forget_settled)
 
-    def _try(self, step: Callable[[], None]) -> bool:
+    def _try(self, what: str, step: Callable[[], None]) -> bool:
         try:
             step()
         except StateUnusable as error:
-            log.error("the disk lacks that a result is settled", error=str(error))
+            log.error(what, error=str(error))
             return False
         return True
 

@@ -39,16 +39,10 @@ def recover(
     Children that are provably of the former life, and still run, are stopped first, each with
     `grace` seconds from TERM to KILL.
     """
-    settled_before = set(journal.settled_before)
-    for parcel in spool.settled():
-        note = journal.settled if parcel.outcome.final else journal.reported
-        if parcel.outcome.final:
-            settled_before.add(parcel.claimed.key)
-        with suppress(StateUnusable):
-            note(parcel.claimed)
+    _note_delivered(journal, spool)
     parcels = []
     for parcel in spool.load():
-        if parcel.claimed.key in settled_before:
+        if parcel.claimed.key in journal.settled_before:
             # It was settled, and the agent was killed before it could remove the file.
             with suppress(StateUnusable):
                 spool.remove(parcel)
@@ -73,6 +67,14 @@ def recover(
         metrics.reported(record.claimed.task, outcome)
     if not state.trouble:
         _clear(state, journal, spool)
+
+
+def _note_delivered(journal: Journal, spool: Spool) -> None:
+    """What the former life's journal had no room for; on a disk that is still full, in memory."""
+    for parcel in spool.settled():
+        note = journal.settled if parcel.outcome.final else journal.reported
+        with suppress(StateUnusable):
+            note(parcel.claimed)
 
 
 def _stop(record: TaskRecord, grace: float) -> None:

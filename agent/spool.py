@@ -90,12 +90,15 @@ class Spool:
         if not parcel.saved:
             self._state.run(self._write, parcel)
 
-    def remove(self, parcel: Parcel, noted: bool = True) -> None:
-        """Forget a parcel that was delivered.
+    def remove(self, parcel: Parcel, noted: bool = True, but_document: bool = False) -> None:
+        """Forget a parcel that was delivered, or all of it but the document, which is kept.
 
         Where the journal has no room to note that, the record stays under another name, which
         takes none, until `forget_settled`.
         """
+        if but_document:
+            # A move takes no room, where `keep` may have found none for a second name.
+            self._state.run(self._move_document, parcel)
         self._state.run(self._unlink, parcel, noted)
 
     def forget_settled(self) -> None:
@@ -103,7 +106,7 @@ class Spool:
         self._state.run(self._unlink_settled)
 
     def keep(self, parcel: Parcel) -> None:
-        """Keep the document of a parcel that was delivered in a smaller form, and is to go."""
+        """Have the document in kept/ as well, before the smaller form of it counts as delivered."""
         self._state.run(self._link_document, parcel)
 
     def set_aside(self, parcel: Parcel, answer: bytes) -> None:
@@ -167,8 +170,16 @@ class Spool:
     def _link_document(self, parcel: Parcel) -> None:
         if parcel.outcome.document:
             with suppress(FileExistsError, FileNotFoundError):
-                kept = self._kept / f"{parcel.number:09d}{_DOCUMENT}"
-                os.link(parcel.outcome.document.path, kept)
+                os.link(parcel.outcome.document.path, self._kept_path(parcel))
+
+    def _move_document(self, parcel: Parcel) -> None:
+        if parcel.outcome.document:
+            with suppress(FileNotFoundError):
+                # Of two names for the same file, both stay.
+                os.rename(parcel.outcome.document.path, self._kept_path(parcel))
+
+    def _kept_path(self, parcel: Parcel) -> Path:
+        return self._kept / f"{parcel.number:09d}{_DOCUMENT}"
 
     def _unlink_settled(self) -> None:
         for path in self._directory.glob(f"*{_SETTLED}"):

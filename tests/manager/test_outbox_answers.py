@@ -1,6 +1,8 @@
 """What the outbox makes of the Manager's final answers, and of results that are too large."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +101,23 @@ def test_a_whole_document_is_kept_before_it_is_noted_that_the_smaller_one_arrive
         ["kept/000000001.document", "outbox/000000001.document", "outbox/000000001.result"]
     ]
     assert post.files() == ["kept/000000001.document"]
+
+
+def test_a_whole_document_is_kept_though_the_disk_has_no_room_for_a_second_name(
+    faulty: MakeManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name is moved all the same: that takes no room."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    post = post_to(faulty(takes_up_to(len(DOCUMENT))), directory, start=False)
+    post.put(7, with_document(tmp_path / "document", DOCUMENT))
+    monkeypatch.setattr(os, "link", full)
+    post.outbox.start()
+    assert post.outbox.flush(5)
+    assert post.files() == ["kept/000000001.document"]
+    assert (post.state.kept / "000000001.document").read_bytes() == DOCUMENT
 
 
 def test_a_result_still_too_large_is_sent_without_the_intervals(
