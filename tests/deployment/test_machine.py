@@ -6,9 +6,11 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from gevent import subprocess
 
 from agent import __version__
 from agent.dev.records import Task
@@ -285,17 +287,25 @@ def test_a_new_version_is_one_command(machine: Machine) -> None:
     assert machine.output("stat", "-c", "%a %U %G", REQUIREMENTS) == "600 root root"
 
 
+@contextmanager
+def upgrade_beside_a_test(
+    second: Deployment, pid: str, seconds: int
+) -> Iterator[tuple[Task, subprocess.Popen]]:
+    """A test of so many seconds, and an upgrade that has told the agent under it to retire."""
+    with second.network.inside("peer"), iperf3_server(port := free_port()):
+        test = {"server_ip": PEER, "port": port, "time": seconds}
+        client = second.task("second", "iperf_client_run", **test)
+        assert second.store.wait_for(lambda: client.status == "running", LONG)
+        install = second.machine.begin(INSTALL)
+        second.machine.until(lambda: second.retires(SECOND, pid))
+        yield client, install
+
+
 def test_an_upgrade_waits_for_the_test_that_runs(second: Deployment) -> None:
     """Though the terminal that it was begun at is lost meanwhile."""
     machine = second.machine
     pids = {unit: machine.main_pid(unit) for unit in (UNIT, SECOND)}
-    port = free_port()
-    with second.network.inside("peer"), iperf3_server(port):
-        test = {"server_ip": PEER, "port": port, "time": 20}
-        client = second.task("second", "iperf_client_run", **test)
-        assert second.store.wait_for(lambda: client.status == "running", LONG)
-        install = machine.begin(INSTALL)
-        machine.until(lambda: second.retires(SECOND, pids[SECOND]))
+    with upgrade_beside_a_test(second, pids[SECOND], seconds=20) as (client, install):
         machine.output("pkill", "-HUP", "-f", INSTALL)
         done = machine.end_of(install)
     assert done.code == 0, done
@@ -306,13 +316,7 @@ def test_an_upgrade_waits_for_the_test_that_runs(second: Deployment) -> None:
 def test_an_upgrade_that_is_interrupted_leaves_no_agent_down(second: Deployment) -> None:
     machine = second.machine
     pids = {unit: machine.main_pid(unit) for unit in (UNIT, SECOND)}
-    port = free_port()
-    with second.network.inside("peer"), iperf3_server(port):
-        test = {"server_ip": PEER, "port": port, "time": 600}
-        client = second.task("second", "iperf_client_run", **test)
-        assert second.store.wait_for(lambda: client.status == "running", LONG)
-        install = machine.begin(INSTALL)
-        machine.until(lambda: second.retires(SECOND, pids[SECOND]))
+    with upgrade_beside_a_test(second, pids[SECOND], seconds=600) as (client, install):
         machine.output("pkill", "-TERM", "-f", INSTALL)
         assert machine.end_of(install).code == 1
         second.ended(client)

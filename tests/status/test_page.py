@@ -1,10 +1,8 @@
 """The page, in a real browser: what a person sees, at any width, in the dark, without a script."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
@@ -89,13 +87,13 @@ def test_without_a_script_it_refreshes_by_itself(shown: Shown) -> None:
         drawn = driver.find_element(By.ID, "fresh").text
         assert drawn.startswith("as of ")
 
-        def drawn_anew() -> bool:
-            # The page may be replaced between the two steps.
-            with suppress(StaleElementReferenceException, NoSuchElementException):
-                return driver.find_element(By.ID, "fresh").text != drawn
-            return False
+        def text() -> str:
+            # In one step: between two of them the page may be replaced. On its way it has none.
+            return str(
+                driver.execute_script("return document.getElementById('fresh')?.innerText ?? ''")
+            )
 
-        until(drawn_anew)
+        until(lambda: text() not in ("", drawn))
 
 
 def test_hostile_words_stay_words(shown: Shown) -> None:
