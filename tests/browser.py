@@ -24,32 +24,45 @@ FLAGS = (
     "--no-first-run",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-# Chromium's setting for a permission that is refused.
-_BLOCK = 2
 
 
 @contextmanager
-def browser(
-    width: int = 1000, height: int = 1200, dark: bool = False, javascript: bool = True
-) -> Iterator[Chrome]:
-    """A browser with a fresh profile and a view of that many CSS pixels, for a test.
-
-    Without `javascript` no page's script runs, yet `execute_script` does. Skips the test where
-    Chromium is not installed, and fails it in CI.
-    """
+def browser() -> Iterator[Chrome]:
+    """A browser with a fresh profile. Skips the test without Chromium, and fails it in CI."""
     _check_installed()
     # Chromium leaves files behind in its temporary directory.
     with TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         own = ChromeService(shutil.which(DRIVER), env={**os.environ, "TMPDIR": directory})
-        driver = Chrome(_options(javascript), own)
+        driver = Chrome(_options(), own)
         try:
-            metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
             yield driver
         finally:
             driver.quit()
+
+
+@contextmanager
+def view(
+    driver: Chrome, width: int = 1000, dark: bool = False, javascript: bool = True
+) -> Iterator[None]:
+    """A tab of its own, that many CSS pixels wide, which is closed again.
+
+    Without `javascript` no page's script runs, yet `execute_script` does.
+    """
+    first = driver.current_window_handle
+    driver.switch_to.new_window("tab")
+    try:
+        metrics = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        without = {"value": not javascript}
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", without)
+        complaints(driver)
+        requests_made(driver)
+        yield
+    finally:
+        driver.close()
+        driver.switch_to.window(first)
 
 
 def complaints(driver: Chrome) -> list[str]:
@@ -105,14 +118,11 @@ def _luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _options(javascript: bool) -> ChromeOptions:
+def _options() -> ChromeOptions:
     options = ChromeOptions()
     options.binary_location = shutil.which(CHROMIUM) or ""
     for flag in FLAGS:
         options.add_argument(flag)
-    if not javascript:
-        setting = {"profile.managed_default_content_settings.javascript": _BLOCK}
-        options.add_experimental_option("prefs", setting)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     return options
 

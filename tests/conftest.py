@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+from selenium.webdriver import Chrome  # noqa: E402
 
 from agent.dev.store import Store  # noqa: E402
+from tests.browser import browser  # noqa: E402
 from tests.faulty import FaultyManager, Request  # noqa: E402
 from tests.harness import Bench  # noqa: E402
 
@@ -42,6 +44,13 @@ def fixture_working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]
         yield bench
     finally:
         bench.close()
+
+
+@pytest.fixture(name="driver", scope="session")
+def fixture_driver() -> Iterator[Chrome]:
+    """A browser, the same for all tests of a run: each opens a view of its own."""
+    with browser() as driver:
+        yield driver
 
 
 @pytest.fixture(name="todays_bench")

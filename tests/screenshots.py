@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory  # noqa: E402
 from typing import Any  # noqa: E402
 
 from agent.dev.store import Store  # noqa: E402
-from tests.browser import browser  # noqa: E402
+from tests.browser import browser, view  # noqa: E402
 from tests.harness import ROOT, Bench, free_port  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
@@ -57,7 +57,7 @@ def _run(bench: Bench, **plan: Any) -> None:
 
 def _take(url: str, name: str, width: int, dark: bool) -> None:
     """A picture of the whole page."""
-    with browser(width=width, dark=dark) as driver:
+    with browser() as driver, view(driver, width, dark):
         driver.get(url)
         height = driver.execute_script("return document.body.offsetHeight")
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

@@ -10,7 +10,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from agent.dev.records import Report
 from agent.dev.store import Store
-from tests.browser import browser, complaints, contrast, overflow, requests_made
+from tests.browser import complaints, contrast, overflow, requests_made, view
 from tests.harness import ROOT, Bench, until
 
 DOCUMENT = (ROOT / "tests/iperf3/data/3.12/tcp-unlimited.stdout").read_bytes()
@@ -73,9 +73,9 @@ def fixture_finished(bench: Bench) -> Bench:
 
 
 @pytest.mark.slow
-def test_a_test_is_started_and_watched_by_the_keyboard_alone(pair: Bench) -> None:
+def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pair: Bench) -> None:
     """A second of its time is over when it is said to run, and the page asks once a second."""
-    with browser() as driver:
+    with view(driver):
         driver.get(pair.manager.url)
         until(lambda: "a1" in find(driver, "#agents").text)
         press(driver, Keys.TAB)
@@ -114,9 +114,9 @@ def test_a_test_is_started_and_watched_by_the_keyboard_alone(pair: Bench) -> Non
 
 
 @pytest.mark.slow
-def test_without_scripts_it_starts_a_test_and_shows_its_curve(pair: Bench) -> None:
+def test_without_scripts_it_starts_a_test_and_shows_its_curve(driver: Chrome, pair: Bench) -> None:
     pair.wait(lambda: all_ended(pair))
-    with browser(javascript=False) as driver:
+    with view(driver, javascript=False):
         driver.get(pair.manager.url)
         for name, value in (("time_seconds", "1"), ("server_port", "5213")):
             field = find(driver, f"[name={name}]")
@@ -131,9 +131,9 @@ def test_without_scripts_it_starts_a_test_and_shows_its_curve(pair: Bench) -> No
 
 
 @pytest.mark.slow
-def test_a_test_is_stopped(pair: Bench) -> None:
+def test_a_test_is_stopped(driver: Chrome, pair: Bench) -> None:
     pair.wait(lambda: all_ended(pair))
-    with browser() as driver:
+    with view(driver):
         driver.get(pair.manager.url)
         find(driver, "[name=server_port]").clear()
         find(driver, "[name=server_port]").send_keys("5214")
@@ -146,8 +146,8 @@ def test_a_test_is_stopped(pair: Bench) -> None:
     pair.wait(lambda: all_ended(pair))
 
 
-def test_what_the_reader_does_outlives_each_refresh(finished: Bench) -> None:
-    with browser() as driver:
+def test_what_the_reader_does_outlives_each_refresh(driver: Chrome, finished: Bench) -> None:
+    with view(driver):
         driver.get(f"{finished.manager.url}/?test=1")
         find(driver, "#readings summary").click()
         seconds = find(driver, "[name=time_seconds]")
@@ -168,8 +168,8 @@ def test_what_the_reader_does_outlives_each_refresh(finished: Bench) -> None:
         assert find(driver, "[name=time_seconds]").get_attribute("value") == "77"
 
 
-def test_a_fault_of_the_form_is_told(finished: Bench) -> None:
-    with browser() as driver:
+def test_a_fault_of_the_form_is_told(driver: Chrome, finished: Bench) -> None:
+    with view(driver):
         driver.get(finished.manager.url)
         driver.execute_script("document.querySelector('form').noValidate = true")
         find(driver, "[name=server_port]").send_keys("0000", Keys.ENTER)
@@ -181,8 +181,8 @@ def test_a_fault_of_the_form_is_told(finished: Bench) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_it_can_be_read_in_both_schemes(finished: Bench, dark: bool) -> None:
-    with browser(dark=dark) as driver:
+def test_it_can_be_read_in_both_schemes(driver: Chrome, finished: Bench, dark: bool) -> None:
+    with view(driver, dark=dark):
         driver.get(f"{finished.manager.url}/?test=1")
         ratios = {selector: contrast(driver, selector) for selector in TEXTS}
         assert min(ratios.values()) >= READABLE, ratios
@@ -191,8 +191,8 @@ def test_it_can_be_read_in_both_schemes(finished: Bench, dark: bool) -> None:
 
 
 @pytest.mark.parametrize("width", [360, 700, 1600])
-def test_nothing_sticks_out_at_any_width(finished: Bench, width: int) -> None:
-    with browser(width=width) as driver:
+def test_nothing_sticks_out_at_any_width(driver: Chrome, finished: Bench, width: int) -> None:
+    with view(driver, width=width):
         driver.get(finished.manager.url)
         assert overflow(driver) == 0
         finished.store.update_agent(1, {"name": "w" * 300})
@@ -201,8 +201,8 @@ def test_nothing_sticks_out_at_any_width(finished: Bench, width: int) -> None:
         assert overflow(driver) == 0
 
 
-def test_every_part_has_a_name_for_a_screen_reader(finished: Bench) -> None:
-    with browser() as driver:
+def test_every_part_has_a_name_for_a_screen_reader(driver: Chrome, finished: Bench) -> None:
+    with view(driver):
         driver.get(f"{finished.manager.url}/?test=1")
         assert find(driver, "html").get_attribute("lang") == "en"
         for selector in ("section", "input", "select", "button", "a", "svg", "table", "summary"):
@@ -214,8 +214,8 @@ def test_every_part_has_a_name_for_a_screen_reader(finished: Bench) -> None:
         assert len(driver.find_elements("css selector", "main")) == 1
 
 
-def test_it_says_when_the_manager_is_gone(bench: Bench) -> None:
-    with browser() as driver:
+def test_it_says_when_the_manager_is_gone(driver: Chrome, bench: Bench) -> None:
+    with view(driver):
         driver.get(bench.manager.url)
         assert not find(driver, "#lost").is_displayed()
         bench.manager.stop()

@@ -6,15 +6,15 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from tests.browser import browser, complaints, contrast, overflow, requests_made
+from tests.browser import complaints, contrast, overflow, requests_made, view
 from tests.harness import until
 from tests.status.asking import Shown, ask
 
 
 @pytest.fixture(name="visitor", scope="module")
-def fixture_visitor() -> Iterator[Chrome]:
+def fixture_visitor(driver: Chrome) -> Iterator[Chrome]:
     """A browser at a desk."""
-    with browser() as driver:
+    with view(driver):
         yield driver
 
 
@@ -71,8 +71,10 @@ def test_who_cannot_see_it_hears_the_same(shown: Shown, visitor: Chrome) -> None
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_it_is_readable_at_the_width_of_a_telephone(shown: Shown, dark: bool) -> None:
-    with browser(width=360, dark=dark) as driver:
+def test_it_is_readable_at_the_width_of_a_telephone(
+    shown: Shown, driver: Chrome, dark: bool
+) -> None:
+    with view(driver, width=360, dark=dark):
         driver.get(shown.url)
         assert overflow(driver) == 0
         for selector in ("p", "h1", "td", ".good", ".bad", ".soft", "a"):
@@ -81,8 +83,8 @@ def test_it_is_readable_at_the_width_of_a_telephone(shown: Shown, dark: bool) ->
         assert complaints(driver) == []
 
 
-def test_without_a_script_it_refreshes_by_itself(shown: Shown) -> None:
-    with browser(javascript=False) as driver:
+def test_without_a_script_it_refreshes_by_itself(shown: Shown, driver: Chrome) -> None:
+    with view(driver, javascript=False):
         driver.get(shown.url)
         drawn = driver.find_element(By.ID, "fresh").text
         assert drawn.startswith("as of ")

@@ -105,7 +105,7 @@ def test_a_busy_server_is_tried_again(working: Bench, port: int) -> None:
         ({"bitrate": -1}, "bad_payload", "bitrate must be a whole number from 0"),
         ({"server_ip": "--help"}, "bad_payload", "a host name or an IP address"),
         ({"server_ip": "a..b"}, "bad_payload", "labels of 1 to 63"),
-        ({"burst": 3}, "bad_payload", "burst"),
+        ({"burst": 3, "bitrate": None}, "bad_payload", "burst"),
         ({"reverse": True, "bidir": True}, "bad_payload", "not both"),
     ],
 )
@@ -238,20 +238,21 @@ def test_the_ceilings_of_the_host_hold(bench: Bench, port: int) -> None:
         ({"time": 3}, "MAX_TEST_SECONDS"),
         ({"parallel": 3}, "MAX_PARALLEL"),
         ({"parallel": 2, "bitrate": 6 * 10**6}, "MAX_BITRATE"),
-        ({"server_ip": "::1"}, "ALLOWED_TARGETS"),
+        ({"server_ip": "::1", "bitrate": None}, "ALLOWED_TARGETS"),
     ]
     for payload, variable in refused:
         task = client(bench, port, **payload)
         assert bench.result(task)["agent"]["error_class"] == "not_allowed"
         assert variable in (task.error or "")
-    allowed = client(bench, port, server_ip="localhost", ip_version=4, parallel=2)
+    plain: dict[str, Any] = {"ip_version": 4, "bitrate": None}
+    allowed = client(bench, port, server_ip="localhost", parallel=2, **plain)
     argv = bench.result(allowed)["agent"]["argv"]
     assert allowed.status == "succeeded", allowed.error
     assert argv[argv.index("-b") + 1] == "5000000"
     assert argv[argv.index("-c") + 1] == "127.0.0.1"
-    unknown = client(bench, port, server_ip="no-such-host.invalid")
+    unknown = client(bench, port, server_ip="no-such-host.invalid", **plain)
     assert bench.result(unknown)["agent"]["error_class"] == "unknown_host"
     server = bench.ended(bench.task("iperf_server_start", port=free_port()))
     assert server.status == "succeeded"
-    assert bench.result(client(bench, port))["agent"]["error_class"] == "too_many"
+    assert bench.result(client(bench, port, **plain))["agent"]["error_class"] == "too_many"
     assert bench.result(bench.ended(bench.task("kill_all")))["count"] == 1
