@@ -7,7 +7,8 @@ COMPILE := "$(CURDIR)/$(BIN)/uv" pip compile --quiet --universal --python-versio
 compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
-TARGETS := help run test test-tasks test-manager test-pages test-rest test-fast test-faults \
+PARTS := tasks command_line manager dev logs status rest
+TARGETS := help run test $(PARTS:%=test-%) test-fast test-faults \
 	test-deployment test-image test-install coverage bench lint format lock docs clean iperf3 chromium
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
 	deployment/kubernetes/*/*/*.yaml))
@@ -25,23 +26,14 @@ run: $(VENV)/.run iperf3 ## Run the agent: with .env or MANAGER_URL against that
 	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
 	else exec $(BIN)/agent-run --dev --debug; fi
 
-# Tests mostly wait, so that four runs go well on two cores.
-test: $(VENV)/.dev iperf3 chromium ## Run the tests, in four parts side by side
-	@echo "Four parts run side by side, and each is shown when it is done: two minutes or so."
-	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target \
-		test-tasks test-manager test-pages test-rest
+# Tests mostly wait, so that six runs go well on two cores; the longest begin.
+test: $(VENV)/.dev iperf3 chromium ## Run the tests, in parts side by side
+	@echo "The parts run side by side, and each is shown when it is done: three minutes or so."
+	@$(MAKE) --no-print-directory --jobs=6 --output-sync=target $(PARTS:%=test-%)
 
-test-tasks:
-	$(BIN)/pytest tests/tasks
-
-test-manager:
-	$(BIN)/pytest tests/manager tests/logs
-
-test-pages:
-	$(BIN)/pytest tests/dev tests/status
-
-test-rest:
-	$(BIN)/pytest $(addprefix --ignore=tests/,tasks manager logs dev status faults deployment image)
+$(PARTS:%=test-%): test-%:
+	$(BIN)/pytest $(if $(filter rest,$*),$(addprefix --ignore=tests/,$(PARTS) faults deployment \
+		image),tests/$*)
 
 test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks for real (some minutes)
 	@[ "$$(id -u)" -ne 0 ] || command -v ip >/dev/null || deployment/install-package.sh iproute2

@@ -144,13 +144,11 @@ class Bench:
     def task(self, task_type: str, number: int = 1, **payload: Any) -> Task:
         """A pending task for one of the agents.
 
-        A TCP test is held to 100 Mbit/s unless it has a `bitrate`, where None leaves the key out:
-        without a limit it would take both cores from the tests that run beside it.
+        A TCP test is held to 100 Mbit/s unless it has a `bitrate`, if only None: without a limit it
+        would take both cores from the tests that run beside it.
         """
         if task_type == "iperf_client_run" and not payload.get("udp"):
             payload.setdefault("bitrate", 10**8)
-        if payload.get("bitrate", 0) is None:
-            del payload["bitrate"]
         return self.store.add_task(number, task_type, payload)
 
     def wait(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:

@@ -1,7 +1,8 @@
 """Fault 8: signals at every moment of an agent's life; each prints the exit code and the seconds.
 
 Promised are 2 s for an idle agent and SHUTDOWN_TIMEOUT for a busy one; three times that is
-asserted. `tests/test_signals.py` and `tests/tasks/test_drain.py` have the simpler cases.
+asserted. The simpler cases are in `tests/command_line/test_signals.py` and
+`tests/tasks/test_drain.py`.
 """
 
 import signal

@@ -153,16 +153,7 @@ def test_plain_http_to_another_host_is_warned_about_once_at_the_start(
     assert said["level"] == "warning" and "MANAGER_CA_FILE" in said["message"]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1:1",
-        "http://127.1.2.3:1",
-        "http://[::1]:1",
-        "http://localhost:1",
-        "https://manager.example:1",
-    ],
-)
+@pytest.mark.parametrize("url", ["http://[::1]:1", "https://manager.example:1"])
 def test_loopback_and_https_are_not_warned_about(bench: Bench, url: str) -> None:
     agent = bench.agent(
         MANAGER_URL=url,

@@ -18,11 +18,11 @@ from tests.harness import PATIENCE, ROOT, environment, with_all_signals
 from tests.servers import MakeManager
 
 
-@pytest.mark.parametrize(("columns", "lines"), [(80, 50), (100, 48)])
+@pytest.mark.parametrize(("flag", "columns", "lines"), [("--help", 80, 50), ("-h", 100, 48)])
 def test_the_help_fits_a_screen_and_names_every_variable(
-    tmp_path: Path, columns: int, lines: int
+    tmp_path: Path, flag: str, columns: int, lines: int
 ) -> None:
-    ended = run("--help", cwd=tmp_path, COLUMNS=str(columns))
+    ended = run(flag, cwd=tmp_path, COLUMNS=str(columns))
     assert ended.code == 0
     shown = ended.output.splitlines()
     assert max(map(len, shown)) <= columns
@@ -32,12 +32,9 @@ def test_the_help_fits_a_screen_and_names_every_variable(
         assert field.metadata["variable"] in words
         assert f"{field.metadata['group']}:" in shown
     assert "AGENT_KEY" in ended.output
-
-
-def test_on_a_wide_terminal_each_option_has_one_line(tmp_path: Path) -> None:
-    shown = run("-h", cwd=tmp_path, COLUMNS="100").output.splitlines()
     options = [line for line in shown[shown.index("This run:") :] if line.startswith("  ")]
-    assert all(line.lstrip().startswith("-") for line in options)
+    one_line_each = all(line.lstrip().startswith("-") for line in options)
+    assert one_line_each == (columns == 100)
 
 
 @pytest.mark.parametrize("program", [MODULE, LAUNCHER])
@@ -118,13 +115,15 @@ def test_slips_in_the_env_file_are_named_and_do_not_stop_the_agent(tmp_path: Pat
     ]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(
-    ("words", "word", "found"),
+    ("shell", "words", "word", "found"),
     [
-        ("agent-run --max-t", "--max-t", {"--max-tasks", "--max-test-seconds"}),
-        ("agent-run --log-level ", "", {"debug", "info", "warning", "error"}),
-        ("agent-run --log-format c", "c", {"console"}),
+        ("bash", "agent-run --max-t", "--max-t", {"--max-tasks", "--max-test-seconds"}),
+        ("zsh", "agent-run --max-t", "--max-t", {"--max-tasks", "--max-test-seconds"}),
+        ("fish", "agent-run --max-t", "--max-t", {"--max-tasks", "--max-test-seconds"}),
+        ("bash", "agent-run --log-level ", "", {"debug", "info", "warning", "error"}),
+        ("zsh", "agent-run --log-level ", "", {"debug", "info", "warning", "error"}),
+        ("fish", "agent-run --log-format c", "c", {"console"}),
     ],
 )
 def test_a_shell_completes_options_and_words(
@@ -229,10 +228,16 @@ def test_ctrl_c_while_a_module_is_loaded_ends_it_without_a_word(
 
 # As they are loaded, from the first one to the last.
 @pytest.mark.parametrize(
-    "module",
-    ["gevent._config", "ctypes", "structlog", "agent.cli", "flask", "agent.dev.server"],
+    ("program", "module"),
+    [
+        (MODULE, "gevent._config"),
+        (LAUNCHER, "ctypes"),
+        (MODULE, "structlog"),
+        (LAUNCHER, "agent.cli"),
+        (MODULE, "flask"),
+        (LAUNCHER, "agent.dev.server"),
+    ],
 )
-@pytest.mark.parametrize("program", [MODULE, LAUNCHER])
 def test_an_early_ctrl_c_prints_no_traceback(
     tmp_path: Path, program: tuple[str, ...], module: str
 ) -> None:
