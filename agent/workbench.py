@@ -44,11 +44,11 @@ class Workbench:
     _seen: tuple[int, ...] = ()
 
     def iperf3(self) -> Features:
-        """The iperf3 to run, asked again while it is missing and when another one took its place.
+        """The iperf3 to run, asked again while it is missing and when its file is another one.
 
         Raises TaskError.
         """
-        if self.found is None or _mark(self.config.iperf3_path) != self._seen:
+        if self.found is None or _mark(self.found.path) != self._seen:
             found = self.look_for_iperf3()
             log.info("iperf3 found", version=found.version, options=len(found.options))
         assert self.found
@@ -56,8 +56,9 @@ class Workbench:
 
     def look_for_iperf3(self) -> Features:
         """Ask the iperf3 that is there now what it is; raises TaskError."""
-        self.found, self._seen = None, _mark(self.config.iperf3_path)
-        self.found = probe_iperf3(self.config.iperf3_path)
+        path = shutil.which(self.config.iperf3_path) or self.config.iperf3_path
+        self.found, self._seen = None, _mark(path)
+        self.found = probe_iperf3(path)
         return self.found
 
     def note_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
@@ -84,7 +85,7 @@ class Workbench:
 def _mark(path: str) -> tuple[int, ...]:
     """What tells a file from the one that an upgrade puts in its place; empty for none."""
     try:
-        status = os.stat(shutil.which(path) or path)
+        status = os.stat(path)
     except OSError:
         return ()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
