@@ -7,7 +7,7 @@ COMPILE := "$(CURDIR)/$(BIN)/uv" pip compile --quiet --universal --python-versio
 compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
-PARTS := tasks command_line manager dev logs status rest
+PARTS := command_line clients manager dev logs tasks status rest
 TARGETS := help run test $(PARTS:%=test-%) test-fast test-faults \
 	test-deployment test-image test-install coverage bench lint format lock docs clean iperf3 chromium
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \

@@ -129,7 +129,7 @@ STOPPED = Action(
     "stopped",
     "The task's child is stopped, and the message counts as delivered.",
     {
-        "started": "tasks/test_measuring.py::"
+        "started": "clients/test_measuring.py::"
         "test_a_test_canceled_before_it_runs_is_stopped_by_the_answer_to_started",
         "result": "manager/test_outbox_answers.py::"
         "test_a_canceled_task_is_passed_on_and_counts_as_delivered",

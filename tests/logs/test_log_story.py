@@ -7,7 +7,7 @@ from typing import Any
 from agent import __version__
 from agent.workbench import probe_iperf3
 from tests.command import NO_MANAGER, stand_in
-from tests.harness import AgentProcess, Bench, free_port
+from tests.harness import AgentProcess, Bench, free_port, iperf3_server
 from tests.lone_agent import lone_agent
 
 # What a line without a task may be about, in a life in which all goes well.
@@ -94,24 +94,30 @@ def test_the_last_line_says_what_became_of_each_child(bench: Bench) -> None:
     port, deaf_one = free_port(), stand_in(bench.directory / "deaf", DEAF)
     agent = bench.agent(STOP_GRACE="1")
     server = bench.ended(bench.task("iperf_server_start", port=port))
-    client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=60)
     server_pid = agent.wait_for("server started")["pid"]
-    client_pid = agent.wait_for("client started")["pid"]
-    bench.wait(lambda: client.status == "running")
-    with lone_agent(
-        bench.manager.url,
-        bench.directory,
-        AGENT_NAME="a2",
-        AGENT_KEY="key-2",
-        IPERF3_PATH=deaf_one,
-        STOP_GRACE="0.2",
-    ) as other:
+    # Against a server that stays: with its own gone, the client would end by itself.
+    other_port = free_port()
+    client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=other_port, time=60)
+    with (
+        iperf3_server(other_port),
+        lone_agent(
+            bench.manager.url,
+            bench.directory,
+            AGENT_NAME="a2",
+            AGENT_KEY="key-2",
+            IPERF3_PATH=deaf_one,
+            STOP_GRACE="0.2",
+        ) as other,
+    ):
+        bench.wait(lambda: client.status == "running")
+        client_pid = agent.wait_for("client started")["pid"]
         deaf = bench.task("iperf_client_run", number=2, server_ip="127.0.0.1", port=1, time=60)
         deaf_pid = other.wait_for("client started")["pid"]
         bench.wait(lambda: deaf.status == "running")
         (child,) = stopped(other)["children"]
+        children = stopped(agent)["children"]
     assert child == {"task_id": deaf.id, "type": "client", "pid": deaf_pid, "fate": "killed"}
-    assert stopped(agent)["children"] == [
+    assert children == [
         {"task_id": server.id, "type": "server", "pid": server_pid, "fate": "terminated"},
         {"task_id": client.id, "type": "client", "pid": client_pid, "fate": "terminated"},
     ]
