@@ -7,7 +7,10 @@ COMPILE := "$(CURDIR)/$(BIN)/uv" pip compile --quiet --universal --python-versio
 compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
-PARTS := command_line clients manager dev logs tasks status rest
+# The parts of `make test`, the longest first, and what has a target of its own instead.
+PARTS := command_line manager clients dev logs rest tasks status
+APART := faults deployment image
+WITHOUT_APART := $(APART:%=--ignore=tests/%)
 TARGETS := help run test $(PARTS:%=test-%) test-fast test-faults \
 	test-deployment test-image test-install coverage bench lint format lock docs clean iperf3 chromium
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
@@ -26,14 +29,13 @@ run: $(VENV)/.run iperf3 ## Run the agent: with .env or MANAGER_URL against that
 	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
 	else exec $(BIN)/agent-run --dev --debug; fi
 
-# Tests mostly wait, so that six runs go well on two cores; the longest begin.
+# Tests mostly wait, so that six runs go well on two cores.
 test: $(VENV)/.dev iperf3 chromium ## Run the tests, in parts side by side
 	@echo "The parts run side by side, and each is shown when it is done: three minutes or so."
 	@$(MAKE) --no-print-directory --jobs=6 --output-sync=target $(PARTS:%=test-%)
 
 $(PARTS:%=test-%): test-%:
-	$(BIN)/pytest $(if $(filter rest,$*),$(addprefix --ignore=tests/,$(PARTS) faults deployment \
-		image),tests/$*)
+	$(BIN)/pytest $(if $(filter rest,$*),$(PARTS:%=--ignore=tests/%) $(WITHOUT_APART),tests/$*)
 
 test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks for real (some minutes)
 	@[ "$$(id -u)" -ne 0 ] || command -v ip >/dev/null || deployment/install-package.sh iproute2
@@ -42,7 +44,7 @@ test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks 
 	$(BIN)/pytest -rs tests/faults
 
 test-fast: $(VENV)/.dev iperf3 chromium ## Run the tests that are not marked slow
-	$(BIN)/pytest $(addprefix --ignore=tests/,faults deployment image) -m "not slow"
+	$(BIN)/pytest $(WITHOUT_APART) -m "not slow"
 
 test-deployment: $(VENV)/.dev iperf3 ## Boot machines and deploy on them with cloud-init and systemd
 	@tests/deployment/make-roots.sh "$(CURDIR)/$(VENV)/machines"
@@ -58,7 +60,7 @@ test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what
 	tests/install/run.sh $(BIN)/python
 
 coverage: $(VENV)/.dev iperf3 chromium ## Run the tests and show which branches they leave out
-	$(BIN)/pytest $(addprefix --ignore=tests/,faults deployment image) --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(BIN)/pytest $(WITHOUT_APART) --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and write docs/performance.md (half an hour, on a quiet host)
 	$(BIN)/python -m benchmarks $(BENCH)

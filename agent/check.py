@@ -12,7 +12,7 @@ from agent.client import ManagerClient
 from agent.config import Config, Key
 from agent.errors import ManagerError, TaskError
 from agent.lifecycle import manager_access
-from agent.workbench import probe_iperf3
+from agent.workbench import iperf3_file, probe_iperf3
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _to_be(path: Path) -> str:
 
 def _iperf3(config: Config) -> Finding:
     try:
-        found = probe_iperf3(config.iperf3_path)
+        found = probe_iperf3(iperf3_file(config.iperf3_path))
     except TaskError as error:
         return Finding("iperf3", str(error), "settings")
     return Finding("iperf3", f"{found.version} at {found.path}")

@@ -56,7 +56,7 @@ class Workbench:
 
     def look_for_iperf3(self) -> Features:
         """Ask the iperf3 that is there now what it is; raises TaskError."""
-        path = shutil.which(self.config.iperf3_path) or self.config.iperf3_path
+        path = iperf3_file(self.config.iperf3_path)
         self.found, self._seen = None, _mark(path)
         self.found = probe_iperf3(path)
         return self.found
@@ -91,9 +91,13 @@ def _mark(path: str) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def iperf3_file(path: str) -> str:
+    """Where a program of that name or path is; what was given where it cannot be found."""
+    return shutil.which(path) or path
+
+
 def probe_iperf3(path: str) -> Features:
     """Ask an iperf3 for its version and its options; raises TaskError with the remedy."""
-    path = shutil.which(path) or path
     version = text_output([path, "--version"], PROBE_TIMEOUT)
     options = text_output([path, "--help"], PROBE_TIMEOUT)
     return parse_features(path, version, options)

@@ -37,9 +37,8 @@ def main() -> Iterator[Figure]:
     """The ratios, and the CPU of the agent."""
     port = free_port()
     # Each end has a core for itself, or where they run would matter more than who started them.
-    target = {"server_ip": "127.0.0.1", "port": port, "affinity": "0,1"}
-    # As much as the host can.
-    target["bitrate"] = 0
+    # The tests have no limit.
+    target = {"server_ip": "127.0.0.1", "port": port, "affinity": "0,1", "bitrate": 0}
     with bench_of() as bench, iperf3_server(port):
         agent = bench.agent()
         agent.wait_for("registered")

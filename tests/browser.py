@@ -57,6 +57,7 @@ def view(
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         without = {"value": not javascript}
         driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", without)
+        # What is still to be told of another view.
         complaints(driver)
         requests_made(driver)
         yield

@@ -8,14 +8,16 @@ import os  # noqa: E402
 import shutil  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import pytest  # noqa: E402
-from selenium.webdriver import Chrome  # noqa: E402
 
 from agent.dev.store import Store  # noqa: E402
-from tests.browser import browser  # noqa: E402
 from tests.faulty import FaultyManager, Request  # noqa: E402
 from tests.harness import Bench  # noqa: E402
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,8 +49,11 @@ def fixture_working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]
 
 
 @pytest.fixture(name="driver", scope="session")
-def fixture_driver() -> Iterator[Chrome]:
+def fixture_driver() -> "Iterator[Chrome]":
     """A browser, the same for all tests of a run: each opens a view of its own."""
+    # Selenium takes a moment to load, and few tests are about a page.
+    from tests.browser import browser
+
     with browser() as driver:
         yield driver
 

@@ -33,8 +33,8 @@ def test_the_help_fits_a_screen_and_names_every_variable(
         assert f"{field.metadata['group']}:" in shown
     assert "AGENT_KEY" in ended.output
     options = [line for line in shown[shown.index("This run:") :] if line.startswith("  ")]
-    one_line_each = all(line.lstrip().startswith("-") for line in options)
-    assert one_line_each == (columns == 100)
+    if columns >= 100:
+        assert all(line.lstrip().startswith("-") for line in options), "one line for each"
 
 
 @pytest.mark.parametrize("program", [MODULE, LAUNCHER])

@@ -97,7 +97,6 @@ def test_the_last_line_says_what_became_of_each_child(bench: Bench) -> None:
     server_pid = agent.wait_for("server started")["pid"]
     # Against a server that stays: with its own gone, the client would end by itself.
     other_port = free_port()
-    client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=other_port, time=60)
     with (
         iperf3_server(other_port),
         lone_agent(
@@ -109,6 +108,7 @@ def test_the_last_line_says_what_became_of_each_child(bench: Bench) -> None:
             STOP_GRACE="0.2",
         ) as other,
     ):
+        client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=other_port, time=60)
         bench.wait(lambda: client.status == "running")
         client_pid = agent.wait_for("client started")["pid"]
         deaf = bench.task("iperf_client_run", number=2, server_ip="127.0.0.1", port=1, time=60)
