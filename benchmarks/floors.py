@@ -20,7 +20,8 @@ from gevent import subprocess  # noqa: E402
 from agent.records import sync  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, median, progress, show  # noqa: E402
-from benchmarks.lean import lean_agent  # noqa: E402
+from benchmarks.lean import ROOT, lean_agent  # noqa: E402
+from benchmarks.servers import FIRST_PORT, PATIENCE, SERVERS  # noqa: E402
 
 TIMES = 40
 POLLING_SECONDS = 30
@@ -67,6 +68,12 @@ def main() -> Iterator[Figure]:
         argv = [python, "-c", _POLLING, f"{bench.manager.url}/healthz", str(POLLING_SECONDS)]
         cost = float(subprocess.check_output(argv))
         yield Figure("floor: requests alone, 1.2 calls a second", cost, "ms/s")
+    progress(f"{SERVERS} servers by the smallest agent")
+    seconds = smallest_agent(python)
+    spread = f"{seconds / SERVERS * 1000:.1f} ms a server"
+    yield Figure(
+        f"floor: {SERVERS} servers, claims and reports, nothing else", seconds, "s", spread=spread
+    )
     with bench_of() as bench, requests.Session() as session:
         times = timed(partial(session.get, f"{bench.manager.url}/healthz"))
         yield median("floor: one request on a kept-alive connection", times, "ms")
@@ -74,6 +81,20 @@ def main() -> Iterator[Figure]:
     with TemporaryDirectory() as directory:
         times = timed(partial(fsync, Path(directory, "file")))
         yield median("floor: one fsync of a small new file", times, "ms")
+
+
+def smallest_agent(python: str) -> float:
+    """Seconds from its first claim until it has reported its last server."""
+    with bench_of() as bench:
+        ports = range(FIRST_PORT, FIRST_PORT + SERVERS)
+        servers = [bench.task("iperf_server_start", port=port) for port in ports]
+        argv = [python, "-m", "benchmarks.smallest", bench.manager.url]
+        # It ends its servers when its stdin is closed.
+        with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE):
+            bench.wait(lambda: servers[0].status != "pending", PATIENCE)
+            began = time.monotonic()
+            bench.wait(lambda: all(server.status == "succeeded" for server in servers), PATIENCE)
+            return time.monotonic() - began
 
 
 def timed(function: Callable[[], object]) -> list[float]:
