@@ -207,19 +207,21 @@ class Interrupted:
 
 
 @pytest.mark.parametrize(
-    ("module", "argument", "code"),
+    ("program", "module", "code"),
     [
-        ("gevent", "--check", -signal.SIGINT),
-        ("structlog", "--check", -signal.SIGINT),
-        ("flask", "--dev", 128 + signal.SIGINT),
+        ((*MODULE, "--check"), "gevent", -signal.SIGINT),
+        ((*MODULE, "--check"), "structlog", -signal.SIGINT),
+        ((*MODULE, "--dev"), "flask", 128 + signal.SIGINT),
+        (("-m", "agent.dev"), "gevent", -signal.SIGINT),
+        (("-m", "agent.dev"), "flask", -signal.SIGINT),
     ],
 )
 def test_ctrl_c_while_a_module_is_loaded_ends_it_without_a_word(
-    tmp_path: Path, module: str, argument: str, code: int
+    tmp_path: Path, program: tuple[str, ...], module: str, code: int
 ) -> None:
     slow = "import signal\nprint('loading', flush=True)\nsignal.pause()\n"
     (tmp_path / f"{module}.py").write_text(slow)
-    command = Interrupted(*MODULE, argument, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    command = Interrupted(*program, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert command.line() == "loading\n"
     ended, output = command.interrupt()
     # click ends the line on which a terminal shows ^C.
