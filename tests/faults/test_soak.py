@@ -89,8 +89,12 @@ class Soak:
         until(lambda: not psutil.Process(self._agent.pid).children())
 
     def measure(self) -> Measured:
-        """The least of some seconds, as a heartbeat may come at any moment; of the threads what is
-        usual, as gevent lets the one for names go too when two heartbeats in a row need none."""
+        """What is usual in some seconds, and the least memory.
+
+        A heartbeat may come at any moment; the next claim closes the connection of the last one
+        before there is another; and gevent lets the thread for names go when two heartbeats in a
+        row need none.
+        """
         process = psutil.Process(self._agent.pid)
         found = []
         until_then = time.monotonic() + REST
@@ -98,7 +102,7 @@ class Soak:
             found.append((process.num_fds(), process.num_threads(), process.memory_info().rss))
             gevent.sleep(0.1)
         descriptors, threads, resident = zip(*found, strict=True)
-        return Measured(min(descriptors), median_low(threads), min(resident))
+        return Measured(median_low(descriptors), median_low(threads), min(resident))
 
     def _serve(self) -> None:
         self._ports = [*self._ports[-1:], free_port()]
