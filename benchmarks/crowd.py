@@ -11,10 +11,10 @@ them a task. They register within 10 s, which is not measured. Then there are th
 - polling, none, for 60 s: each asks a third as often.
 
 A call is an error when it has no 200 within the agent's own deadline. A latency is the agent's: the
-whole call, with the wait for a turn among a thousand greenlets. On a slow host that process may
-need more than the one core it can have; its calls then come late and fail for that, so that it says
-how busy it was. What 100,000 agents would need is these figures times 100, for a Manager whose cost
-of a call does not grow with the number of agents.
+whole call, with the wait for a turn among a thousand greenlets. On a slow host this one process may
+need more than its core, and calls come late and fail for that: each load tells how busy it was.
+What 100,000 agents would need is these figures times 100, for a Manager whose cost of a call does
+not grow with the number of agents.
 All together it takes four minutes.
 """
 
@@ -196,7 +196,7 @@ class Load:
 
     @property
     def crowd_busy(self) -> float:
-        """The share of one core that the agents' process had; near 1 it can be no thousand."""
+        """The share of one core that the agents' process had; near 1 it is the limit."""
         return self.crowd_cpu / self.seconds
 
     @property
@@ -239,7 +239,8 @@ def figures(load: Load) -> Iterator[Figure]:
     of = f"{AGENTS:,} agents, {load.what}"
     failed = Counter(f"{call} {status}" for call, status, _ in load.made if status != 200)
     words = "".join(f"{count} of {name}; " for name, count in failed.items())
-    busy = f"{words}the process of all agents was busy for {load.crowd_busy:.0%} of the time"
+    made = f"{words}{len(load.made):,} calls in {load.seconds:.0f} s"
+    busy = f"{made}; the process of all agents was busy for {load.crowd_busy:.0%} of the time"
     yield Figure(f"{of}: errors", failed.total(), "calls", most=0, spread=busy)
     kinds = Counter(call for call, _, _ in load.made)
     words = ", ".join(f"{count / load.seconds:.3g} of {call}" for call, count in kinds.items())
@@ -255,7 +256,7 @@ def figures(load: Load) -> Iterator[Figure]:
     yield Figure(f"{of}: open connections", load.connections, "")
     cost = load.crowd_busy * 1000 / AGENTS
     worst = max(load.late) * 1000
-    words = f"its calls and its clock alone; the latest heartbeat began {worst:.0f} ms late"
+    words = f"its calls and timers alone; the latest heartbeat began {worst:.0f} ms late"
     yield Figure(f"{of}: CPU of one agent", cost, "ms a second", spread=words)
 
 

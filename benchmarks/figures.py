@@ -35,8 +35,8 @@ class Figure(Struct):
     def target(self) -> str:
         """The target in words; empty without one."""
         if self.most is not None:
-            return f"at most {self.most:g} {self.unit}"
-        return f"at least {self.least:g} {self.unit}" if self.least is not None else ""
+            return f"at most {self.most:g} {self.unit}".strip()
+        return f"at least {self.least:g} {self.unit}".strip() if self.least is not None else ""
 
     @property
     def missed(self) -> bool:
@@ -75,13 +75,11 @@ def show(figures: Iterable[Figure]) -> None:
         Path(os.environ[FIGURES_FILE]).write_bytes(msgspec.json.encode(found))
 
 
-def median(
-    what: str, values: list[float], unit: str, most: float | None = None, least: float | None = None
-) -> Figure:
+def median(what: str, values: list[float], unit: str, most: float | None = None) -> Figure:
     """The median of some measurements, with their spread."""
     low, high = percentile(values, 5), percentile(values, 95)
     spread = f"p5 {low:.4g}, p95 {high:.4g}, worst {max(values):.4g}; {len(values)} times"
-    return Figure(what, statistics.median(values), unit, most, least, spread)
+    return Figure(what, statistics.median(values), unit, most, spread=spread)
 
 
 def percentile(values: list[float], share: int) -> float:
@@ -97,7 +95,7 @@ def progress(text: str) -> None:
 
 
 def machine() -> str:
-    """What the figures depend on: processor, cores, kernel, Python, gevent, iperf3."""
+    """What the figures depend on: processor, cores, kernel, Python, iperf3."""
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     name = names[0] if names else platform.machine()

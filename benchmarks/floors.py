@@ -1,6 +1,7 @@
-"""What the parts cost that the agent is made of, with nothing of the agent: for scale.
+"""What the parts that the agent is made of cost by themselves: for scale.
 
-The processes run with the packages of requirements.txt alone.
+Processes that it starts have the packages of requirements.txt alone. The request and the fsync are
+made in this one, which is the Manager that answers, too.
 """
 
 from gevent import monkey
@@ -75,6 +76,7 @@ def main() -> Iterator[Figure]:
         f"floor: {SERVERS} servers, claims and reports, nothing else", seconds, "s", spread=spread
     )
     with bench_of() as bench, requests.Session() as session:
+        session.trust_env = False
         times = timed(partial(session.get, f"{bench.manager.url}/healthz"))
         yield median("floor: one request on a kept-alive connection", times, "ms")
     # Where the state directories of the other benchmarks are.

@@ -60,7 +60,7 @@ def end_of(pid: int) -> AsyncResult:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that a process has had, all its threads, to the nanosecond."""
+    """User and system time that the threads of a process have had, to the nanosecond."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 

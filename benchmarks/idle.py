@@ -41,7 +41,7 @@ class CountingStore(Store):
 
 
 def main() -> Iterator[Figure]:
-    """CPU, memory and wake-ups with the long poll, and CPU when polling."""
+    """CPU and wake-ups with the long poll and when polling, and memory."""
     yield from idle(held=True)
     yield from idle(held=False)
 
@@ -60,11 +60,12 @@ def idle(held: bool) -> Iterator[Figure]:
         gevent.sleep(SECONDS)
         millis = (cpu_seconds(agent.pid) - busy) / SECONDS * 1000
         rate = (store.calls - called) / SECONDS
-        beyond = (wake_ups(agent.pid) - woken) / SECONDS - rate * OF_A_CALL
+        waits = (wake_ups(agent.pid) - woken) / SECONDS
         resident = memory(agent.pid, "VmRSS")
     words = f"{rate:.2f} calls a second"
     yield Figure(f"idle, {way}: CPU", millis, "ms/s", most=1.0 if held else 2.5, spread=words)
-    words = "waits of all threads that ended, less those of its calls"
+    beyond = waits - rate * OF_A_CALL
+    words = f"{waits:.2f} waits of all its threads ended, {OF_A_CALL} for each call"
     yield Figure(
         f"idle, {way}: wake-ups beyond its calls", beyond, "a second", most=3, spread=words
     )

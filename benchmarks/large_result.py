@@ -18,7 +18,7 @@ from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import Peak  # noqa: E402
 from benchmarks.large_document import STREAMS, write_large_document  # noqa: E402
-from benchmarks.metered import METERED, noted  # noqa: E402
+from benchmarks.metered import metered_agent, noted  # noqa: E402
 from tests.command import stand_in  # noqa: E402
 from tests.harness import free_port, iperf3_server  # noqa: E402
 
@@ -39,7 +39,7 @@ def main() -> Iterator[Figure]:
         behaviour = f'case "$*" in *"-P {STREAMS}"*) exec cat {document};; esac\nexec iperf3 "$@"'
         notes = bench.directory / "notes"
         agent = bench.agent(
-            program=(*METERED, str(notes)),
+            program=metered_agent(notes),
             IPERF3_PATH=stand_in(bench.directory / "iperf3", behaviour),
             HEARTBEAT_INTERVAL="0.1",
             MAX_OUTPUT_BYTES=str(LIMIT),

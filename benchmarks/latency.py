@@ -19,32 +19,33 @@ from agent.dev.store import Store  # noqa: E402
 from benchmarks.bench import bench_of, moment  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
 from benchmarks.host import Executions  # noqa: E402
+from benchmarks.lean import lean_agent  # noqa: E402
 from tests.harness import AgentProcess, Bench, free_port, until  # noqa: E402
 
 TASKS = 200
-POLLED_TASKS = 200
 
 
 def main() -> Iterator[Figure]:
     """The latencies with the long poll, and when polling."""
     programs = Executions(shutil.which("iperf3") or "iperf3")
     with bench_of() as bench:
-        times, shares = starts(bench, programs, TASKS)
+        times, shares = starts(bench, programs)
     yield median("pending to execve, long poll", times, "ms", most=10)
     yield Figure("the same, 99th percentile", percentile(times, 99), "ms", most=40)
     yield median("the agent's share: claim answered to execve", shares, "ms", most=5)
     with bench_of(Store(extensions=False)) as bench:
-        times, _ = starts(bench, programs, POLLED_TASKS)
+        times, _ = starts(bench, programs)
     yield median("pending to execve, polling each second", times, "ms", most=550)
 
 
-def starts(bench: Bench, programs: Executions, count: int) -> tuple[list[float], list[float]]:
+def starts(bench: Bench, programs: Executions) -> tuple[list[float], list[float]]:
     """Milliseconds from pending to execve, and from the claim's answer to it, for each task."""
-    agent = bench.agent("--debug", CLAIM_INTERVAL="1")
+    # The answers to its claims are in the log with --debug only.
+    agent = bench.agent("--debug", program=lean_agent(), CLAIM_INTERVAL="1")
     agent.wait_for("registered")
     times, shares = [], []
-    for number in range(count):
-        progress(f"task {number + 1} of {count}")
+    for number in range(TASKS):
+        progress(f"task {number + 1} of {TASKS}")
         # At any moment of the agent's polling.
         gevent.sleep(random.uniform(0.2, 1.2))
         seen = len(programs.moments)

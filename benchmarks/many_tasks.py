@@ -1,7 +1,7 @@
 """What 10,000 tasks leave behind in an agent: memory and descriptors.
 
-Each starts a real iperf3: most of them are refused by a port where nobody listens, one in twenty
-is a short test.
+Each starts a real iperf3: most of them are refused by a port where nobody listens, one in
+TEST_EVERY is a short test.
 """
 
 from gevent import monkey
@@ -23,6 +23,7 @@ from tests.harness import FINAL, Bench, free_port, iperf3_server  # noqa: E402
 
 FIRST, ALL = 100, 10_000
 AT_ONCE = 20
+TEST_EVERY = 20
 SETTLING_SECONDS = 5
 MIB = 1024**2
 
@@ -60,7 +61,7 @@ def run(bench: Bench, count: int, port: int, closed: int) -> None:
         bench.wait(
             lambda: sum(task.status not in FINAL for task in tasks[-2 * AT_ONCE :]) < AT_ONCE
         )
-        target = port if number % AT_ONCE == 0 else closed
+        target = port if number % TEST_EVERY == 0 else closed
         tasks.append(
             bench.task(
                 "iperf_client_run", server_ip="127.0.0.1", port=target, bytes=10_000, max_retries=0

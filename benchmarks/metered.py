@@ -18,9 +18,14 @@ import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
 from agent import cli, loops, timing  # noqa: E402
+from benchmarks.lean import lean_agent  # noqa: E402
 
-METERED = (sys.executable, "-m", "benchmarks.metered")
 EVERY = 0.01
+
+
+def metered_agent(file: Path) -> tuple[str, ...]:
+    """The command that runs it."""
+    return (lean_agent()[0], "-m", "benchmarks.metered", str(file))
 
 
 class Meter:

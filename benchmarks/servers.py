@@ -15,7 +15,8 @@ import psutil  # noqa: E402
 from agent.dev.records import Task  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
-from benchmarks.metered import METERED, noted  # noqa: E402
+from benchmarks.lean import lean_agent  # noqa: E402
+from benchmarks.metered import metered_agent, noted  # noqa: E402
 from tests.harness import FINAL, Bench, until  # noqa: E402
 
 SERVERS = 500
@@ -41,7 +42,7 @@ def start_servers(bench: Bench, count: int) -> list[Task]:
 def five_hundred_servers() -> Iterator[Figure]:
     """Seconds until all listen and are reported, and until all are gone again."""
     with bench_of() as bench:
-        agent = bench.agent(MAX_TASKS=str(SERVERS))
+        agent = bench.agent(program=lean_agent(), MAX_TASKS=str(SERVERS))
         agent.wait_for("registered")
         progress(f"{SERVERS} servers")
         began = time.monotonic()
@@ -68,7 +69,7 @@ def tests_beside_servers() -> Iterator[Figure]:
     with bench_of() as bench:
         notes = bench.directory / "notes"
         agent = bench.agent(
-            program=(*METERED, str(notes)),
+            program=metered_agent(notes),
             MAX_TASKS=str(BESIDE + TESTS),
             # Twenty-five times as often as usual, so that there is something to count.
             HEARTBEAT_INTERVAL="0.2",

@@ -3,7 +3,7 @@
     python -m benchmarks.smallest URL
 
 It claims as agent a1 until no task is left, starts a server for each, and says at once that it
-listens, without a look. It keeps nothing on a disk, watches over nothing, and tries nothing again.
+listens, without checking. It keeps nothing on a disk, watches over nothing, and retries nothing.
 It ends its servers once its stdin is closed.
 """
 
@@ -19,7 +19,7 @@ from gevent import subprocess  # noqa: E402
 from gevent.pool import Group  # noqa: E402
 from requests.adapters import HTTPAdapter  # noqa: E402
 
-# SLOTS of agent/outbox.py for reports, and one for claims.
+# As many as the agent has: SLOTS of agent/outbox.py for reports, and one for claims.
 CONNECTIONS = 5
 HEADERS = {"X-AGENT-NAME": "a1", "X-AGENT-KEY": "key-1", "X-API-Version": "1"}
 NULL = subprocess.DEVNULL  # type: ignore[attr-defined]
@@ -37,7 +37,7 @@ class Smallest:
         self._children: list[Any] = []
 
     def run(self) -> None:
-        """All that is pending."""
+        """Claim, start and report until nothing is pending."""
         self._call("register", {"ip_address": "127.0.0.1", "operating_system": "none"})
         running = Group()
         while task := self._call("tasks/claim", {})["task"]:

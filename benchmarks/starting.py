@@ -44,7 +44,10 @@ def by_fork() -> None:
     if pid == 0:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)
-        os.execv(PROGRAM, ARGV)
+        try:
+            os.execv(PROGRAM, ARGV)
+        finally:
+            os._exit(127)
     os.waitpid(pid, 0)
 
 

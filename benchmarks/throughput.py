@@ -1,7 +1,7 @@
 """Whether a test through the agent is as fast as iperf3 by hand, and what the agent costs then.
 
-Pairs of tests, one after the other and in turn first, with the same iperf3 and the same options,
-against one server that no agent knows of, on loopback.
+Pairs of tests, of which each goes first in every other pair, with the same iperf3 and the same
+options, against one server that no agent knows of, on loopback.
 """
 
 from gevent import monkey
