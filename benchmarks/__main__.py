@@ -45,16 +45,15 @@ def measured(name: str) -> list[Figure]:
         return msgspec.json.decode(figures.read_bytes(), type=list[Figure])
 
 
-def written_before() -> Results:
-    """What the last run has found."""
-    return msgspec.json.decode(RESULTS.read_bytes(), type=Results)
-
-
-def by_script(figures: list[Figure]) -> dict[str, list[Figure]]:
-    """The figures of each benchmark."""
+def written_before() -> dict[str, list[Figure]]:
+    """The figures of the last run by benchmark; exits when that was on another machine."""
     found: dict[str, list[Figure]] = {}
-    for figure in figures:
-        found.setdefault(figure.command.rpartition(".")[2], []).append(figure)
+    if RESULTS.exists():
+        before = msgspec.json.decode(RESULTS.read_bytes(), type=Results)
+        if before.machine != machine():
+            sys.exit(f"{RESULTS.name} is of another machine, {before.machine}: measure everything")
+        for figure in before.figures:
+            found.setdefault(figure.command.rpartition(".")[2], []).append(figure)
     return found
 
 
@@ -70,10 +69,7 @@ def main(names: list[str]) -> None:
     """Measure what is named, or everything, and write it down."""
     if unknown := [name for name in names if name not in MINUTES]:
         sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(MINUTES)}")
-    before = written_before()
-    if names and before.machine != machine():
-        sys.exit(f"{RESULTS.name} is of another machine, {before.machine}: measure everything")
-    figures = by_script(before.figures) if names else {}
+    figures = written_before() if names else {}
     chosen = [name for name in MINUTES if name in names or not names]
     left = sum(MINUTES[name] for name in chosen)
     for number, name in enumerate(chosen, 1):

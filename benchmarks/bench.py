@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from agent.dev.store import Store
+from benchmarks.lean import lean_agent
 from tests.harness import Bench
 
 
@@ -18,9 +19,12 @@ def moment(line: dict[str, Any]) -> float:
 
 @contextmanager
 def bench_of(store: Store | None = None) -> Iterator[Bench]:
-    """A bench, with a Manager that knows the long poll unless `store` is one that does not."""
+    """A bench whose agents have the packages that users have.
+
+    Its Manager knows the long poll unless `store` is one that does not.
+    """
     with TemporaryDirectory() as directory:
-        bench = Bench(store or Store(), Path(directory))
+        bench = Bench(store or Store(), Path(directory), lean_agent())
         bench.manager.start()
         try:
             yield bench

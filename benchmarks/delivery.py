@@ -10,7 +10,6 @@ from collections.abc import Iterator  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, median, progress, show  # noqa: E402
 from benchmarks.host import end_of  # noqa: E402
-from benchmarks.lean import lean_agent  # noqa: E402
 from tests.harness import free_port, iperf3_server  # noqa: E402
 
 TESTS = 12
@@ -25,7 +24,7 @@ def main() -> Iterator[Figure]:
     times, sizes = [], []
     port = free_port()
     with bench_of() as bench, iperf3_server(port):
-        agent = bench.agent(program=lean_agent())
+        agent = bench.agent()
         agent.wait_for("registered")
         for number in range(TESTS):
             progress(f"test {number + 1} of {TESTS}, {SECONDS} s each")

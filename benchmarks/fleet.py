@@ -24,7 +24,6 @@ from agent.loops import QUIET_AFTER  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds, memory  # noqa: E402
-from benchmarks.lean import lean_agent  # noqa: E402
 from tests.harness import AgentProcess, free_port  # noqa: E402
 
 AGENTS = 10
@@ -102,7 +101,7 @@ def host_costs(page: str = "") -> Iterator[Figure]:
     """What one agent costs its host: idle, and the one with a status page with TESTS tests too."""
     with bench_of() as bench:
         # An empty setting is one that is not made.
-        agent = bench.agent(program=lean_agent(), CLAIM_INTERVAL="", STATUS_ADDRESS=page)
+        agent = bench.agent(CLAIM_INTERVAL="", STATUS_ADDRESS=page)
         agent.wait_for("registered")
         gevent.sleep(5)
         yield from cost(agent, f"agent with {'a' if page else 'no'} status page, idle")

@@ -22,7 +22,7 @@ from agent.records import sync  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, median, progress, show  # noqa: E402
 from benchmarks.lean import ROOT, lean_agent  # noqa: E402
-from benchmarks.servers import FIRST_PORT, PATIENCE, SERVERS  # noqa: E402
+from benchmarks.servers import PATIENCE, SERVERS, pending_servers, wait_until_reported  # noqa: E402
 
 TIMES = 40
 POLLING_SECONDS = 30
@@ -88,14 +88,13 @@ def main() -> Iterator[Figure]:
 def smallest_agent(python: str) -> float:
     """Seconds from its first claim until it has reported its last server."""
     with bench_of() as bench:
-        ports = range(FIRST_PORT, FIRST_PORT + SERVERS)
-        servers = [bench.task("iperf_server_start", port=port) for port in ports]
+        servers = pending_servers(bench, SERVERS)
         argv = [python, "-m", "benchmarks.smallest", bench.manager.url]
         # It ends its servers when its stdin is closed.
         with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE):
             bench.wait(lambda: servers[0].status != "pending", PATIENCE)
             began = time.monotonic()
-            bench.wait(lambda: all(server.status == "succeeded" for server in servers), PATIENCE)
+            wait_until_reported(bench, servers)
             return time.monotonic() - began
 
 

@@ -14,7 +14,6 @@ from agent.dev.store import Store  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds, memory, wake_ups  # noqa: E402
-from benchmarks.lean import lean_agent  # noqa: E402
 
 # Long enough for the agent's memory to settle after its start.
 SETTLING_SECONDS = 10
@@ -51,7 +50,7 @@ def idle(held: bool) -> Iterator[Figure]:
     way = "long poll" if held else "polling each second"
     store = CountingStore(extensions=held)
     with bench_of(store) as bench:
-        agent = bench.agent(program=lean_agent(), CLAIM_INTERVAL="")
+        agent = bench.agent(CLAIM_INTERVAL="")
         agent.wait_for("registered")
         progress(f"{SETTLING_SECONDS} s to settle")
         gevent.sleep(SETTLING_SECONDS)

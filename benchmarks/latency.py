@@ -19,7 +19,6 @@ from agent.dev.store import Store  # noqa: E402
 from benchmarks.bench import bench_of, moment  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
 from benchmarks.host import Executions  # noqa: E402
-from benchmarks.lean import lean_agent  # noqa: E402
 from tests.harness import AgentProcess, Bench, free_port, until  # noqa: E402
 
 TASKS = 200
@@ -41,7 +40,7 @@ def main() -> Iterator[Figure]:
 def starts(bench: Bench, programs: Executions) -> tuple[list[float], list[float]]:
     """Milliseconds from pending to execve, and from the claim's answer to it, for each task."""
     # The answers to its claims are in the log with --debug only.
-    agent = bench.agent("--debug", program=lean_agent(), CLAIM_INTERVAL="1")
+    agent = bench.agent("--debug", CLAIM_INTERVAL="1")
     agent.wait_for("registered")
     times, shares = [], []
     for number in range(TASKS):

@@ -18,7 +18,6 @@ from agent.dev.records import Task  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import memory  # noqa: E402
-from benchmarks.lean import lean_agent  # noqa: E402
 from tests.harness import FINAL, Bench, free_port, iperf3_server  # noqa: E402
 
 FIRST, ALL = 100, 10_000
@@ -32,7 +31,7 @@ def main() -> Iterator[Figure]:
     """What there is after ALL tasks, compared with what there was after FIRST."""
     port, closed = free_port(), free_port()
     with bench_of() as bench, iperf3_server(port):
-        agent = bench.agent(program=lean_agent(), MAX_TASKS=str(AT_ONCE))
+        agent = bench.agent(MAX_TASKS=str(AT_ONCE))
         agent.wait_for("registered")
         run(bench, FIRST, port, closed)
         before = state(agent.pid)

@@ -15,7 +15,6 @@ import psutil  # noqa: E402
 from agent.dev.records import Task  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
-from benchmarks.lean import lean_agent  # noqa: E402
 from benchmarks.metered import metered_agent, noted  # noqa: E402
 from tests.harness import FINAL, Bench, until  # noqa: E402
 
@@ -32,21 +31,24 @@ def main() -> Iterator[Figure]:
     yield from tests_beside_servers()
 
 
-def start_servers(bench: Bench, count: int) -> list[Task]:
-    """Pending servers on ports from FIRST_PORT on, all listening and reported in the end."""
-    servers = [bench.task("iperf_server_start", port=FIRST_PORT + each) for each in range(count)]
+def pending_servers(bench: Bench, count: int) -> list[Task]:
+    """Server tasks on ports from FIRST_PORT on."""
+    return [bench.task("iperf_server_start", port=FIRST_PORT + each) for each in range(count)]
+
+
+def wait_until_reported(bench: Bench, servers: list[Task]) -> None:
+    """Wait until all these servers listen, by what the Manager was told."""
     bench.wait(lambda: all(server.status == "succeeded" for server in servers), PATIENCE)
-    return servers
 
 
 def five_hundred_servers() -> Iterator[Figure]:
     """Seconds until all listen and are reported, and until all are gone again."""
     with bench_of() as bench:
-        agent = bench.agent(program=lean_agent(), MAX_TASKS=str(SERVERS))
+        agent = bench.agent(MAX_TASKS=str(SERVERS))
         agent.wait_for("registered")
         progress(f"{SERVERS} servers")
         began = time.monotonic()
-        start_servers(bench, SERVERS)
+        wait_until_reported(bench, pending_servers(bench, SERVERS))
         listening = time.monotonic() - began
         children = psutil.Process(agent.pid).children()
         began = time.monotonic()
@@ -75,7 +77,7 @@ def tests_beside_servers() -> Iterator[Figure]:
             HEARTBEAT_INTERVAL="0.2",
         )
         agent.wait_for("registered")
-        start_servers(bench, BESIDE)
+        wait_until_reported(bench, pending_servers(bench, BESIDE))
         progress(f"{TESTS} tests beside {BESIDE} servers")
         began = time.time()
         tests = [

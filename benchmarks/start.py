@@ -10,20 +10,18 @@ from collections.abc import Iterator  # noqa: E402
 
 from benchmarks.bench import bench_of, moment  # noqa: E402
 from benchmarks.figures import Figure, median, progress, show  # noqa: E402
-from benchmarks.lean import lean_agent  # noqa: E402
 
 STARTS = 20
 
 
 def main() -> Iterator[Figure]:
     """Milliseconds from the start of the process until the Manager has registered it."""
-    program = lean_agent()
     times = []
     with bench_of() as bench:
         for number in range(STARTS + 1):
             progress(f"start {number} of {STARTS}")
             began = time.time()
-            agent = bench.agent(program=program)
+            agent = bench.agent()
             line = agent.wait_for("registered")
             times.append((moment(line) - began) * 1000)
             agent.signal(signal.SIGTERM)

@@ -115,18 +115,22 @@ class AgentProcess:
 
 
 class Bench:
-    """A dev Manager with two agents, `a1` (id 1) and `a2` (id 2), whose keys are key-1, key-2."""
+    """A dev Manager with two agents, `a1` (id 1) and `a2` (id 2), whose keys are key-1, key-2.
 
-    def __init__(self, store: Store, directory: Path) -> None:
+    `program` is the command that starts an agent, where nothing else is said.
+    """
+
+    def __init__(self, store: Store, directory: Path, program: Sequence[str] = AGENT) -> None:
         self.store = store
         self.directory = directory
         self.manager = DevManager(store, "127.0.0.1", 0)
         self.agents: list[AgentProcess] = []
+        self._program = program
         for number in (1, 2):
             store.add_agent(f"a{number}", f"key-{number}")
 
     def agent(
-        self, *arguments: str, number: int = 1, program: Sequence[str] = AGENT, **variables: str
+        self, *arguments: str, number: int = 1, program: Sequence[str] = (), **variables: str
     ) -> AgentProcess:
         """Start agent a1 or a2; variables given go before those that the bench sets."""
         settings = {
@@ -137,7 +141,9 @@ class Bench:
             "CLAIM_INTERVAL": "0.1",
             **variables,
         }
-        agent = AgentProcess(*arguments, cwd=self.directory, program=program, **settings)
+        agent = AgentProcess(
+            *arguments, cwd=self.directory, program=program or self._program, **settings
+        )
         self.agents.append(agent)
         return agent
 
