@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from agent import host, logs, paths
+from agent import files, host, logs
 from agent.client import ManagerClient
 from agent.config import Config, Key
 from agent.errors import ManagerError, TaskError
@@ -71,14 +71,14 @@ def _findings(config: Config, wrong: Mapping[str, str]) -> Iterator[Finding]:
 def _state(config: Config) -> Finding:
     """The state directory. An agent starts with it on a read-only disk, and tests nothing."""
     path = config.state
-    if paths.is_writable_directory(path):
+    if files.is_writable_directory(path):
         return Finding("state directory", _to_be(path))
     advice = "mend that, or set STATE_DIR to a directory that this user can write"
     return Finding("state directory", f"{path} is on a read-only disk: {advice}", "settings")
 
 
 def _to_be(path: Path) -> str:
-    return str(path) if paths.nearest(path) == path else f"{path} can be made"
+    return str(path) if files.nearest(path) == path else f"{path} can be made"
 
 
 def _iperf3(config: Config) -> Finding:

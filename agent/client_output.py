@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
+from agent.files import discard, sync
 from agent.iperf3.stream import LONGEST_LINE, compose, read_intervals
 from agent.process import ChildProcess
-from agent.records import discard, sync
 from agent.registry import Entry
 from agent.state import StateDirectory
 from agent.watching import Ending, watch

@@ -9,6 +9,7 @@ import structlog
 
 from agent.client_output import Following, output_file, written_document
 from agent.errors import StateUnusable
+from agent.files import discard
 from agent.host import route_to
 from agent.iperf3 import verdict
 from agent.iperf3.argv import JSON_STREAM, client_argv
@@ -16,7 +17,6 @@ from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.limits import check_core, checked_target, within_limits
 from agent.process import ChildProcess, mapped
-from agent.records import discard
 from agent.registry import Entry, timestamp
 from agent.state import StateDirectory, is_full
 from agent.timing import jittered

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from agent import paths, values
+from agent import files, values
 from agent.errors import ConfigError
 from agent.values import Kind, Network
 
@@ -181,7 +181,7 @@ class Config:
         One on a read-only disk does: that may be mended while the agent runs.
         """
         path = self.state
-        if not paths.is_writable_directory(path) and not paths.is_read_only(path):
+        if not files.is_writable_directory(path) and not files.is_read_only(path):
             accepted = "a directory that this user can write"
             raise ConfigError(f"STATE_DIR {path} cannot be used: must be {accepted}")
 

@@ -16,8 +16,9 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from agent.errors import RecordDamaged, StateUnusable
+from agent.files import write_whole
 from agent.identity import ProcessIdentity
-from agent.records import frame, unframe, write_whole
+from agent.records import frame, unframe
 from agent.state import StateDirectory
 from agent.wire import Claimed, Report
 

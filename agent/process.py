@@ -22,8 +22,8 @@ from gevent import subprocess
 from gevent.event import Event
 
 from agent.errors import ChildError
+from agent.files import discard
 from agent.identity import ProcessIdentity, identify, open_pidfd
-from agent.records import discard
 
 _PR_SET_PDEATHSIG = 1
 _FALLOC_FL_KEEP_SIZE = 1

@@ -11,13 +11,13 @@ import msgspec
 import structlog
 
 from agent.errors import TaskError
+from agent.files import discard
 from agent.iperf3 import verdict
 from agent.iperf3.argv import server_argv
 from agent.iperf3.documents import Span
 from agent.limits import check_core
 from agent.listening import holder_of, holds
 from agent.process import ChildProcess
-from agent.records import discard
 from agent.registry import Entry, timestamp
 from agent.troubles import Trouble
 from agent.watching import FLOODED, Ending, size_of, watch

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from agent import records
+from agent import files, records
 from agent.errors import RecordDamaged, StateUnusable
 from agent.state import StateDirectory
 from agent.wire import Claimed, Document, Outcome
@@ -128,7 +128,7 @@ class Spool:
         parcel.saved = True
         if document := parcel.outcome.document:
             path = self._path(parcel.number, _DOCUMENT)
-            if not path.exists() or records.checksum(path) != parcel.checksum:
+            if not path.exists() or files.checksum(path) != parcel.checksum:
                 raise RecordDamaged("its document is damaged")
             _set_document(parcel, Document(str(path), document.start, document.end))
         return parcel
@@ -142,8 +142,8 @@ class Spool:
                 before = document.path
                 path.unlink(missing_ok=True)
                 os.link(before, path)
-            records.sync(path)
-            parcel.checksum = records.checksum(path)
+            files.sync(path)
+            parcel.checksum = files.checksum(path)
             document = Document(str(path), document.start, document.end)
         # The path is this directory's, and need be no text: the next life makes it anew.
         named = document and Document("", document.start, document.end)
@@ -151,7 +151,7 @@ class Spool:
             parcel, outcome=msgspec.structs.replace(parcel.outcome, document=named)
         )
         data = records.frame(msgspec.json.encode(on_disk))
-        records.write_whole(self._path(parcel.number, _RECORD), data)
+        files.write_whole(self._path(parcel.number, _RECORD), data)
         _set_document(parcel, document)
         parcel.saved = True
         if before:
@@ -192,7 +192,7 @@ class Spool:
                 path.rename(self._rejected / path.name)
         self.rejected += 1
         answer_path = self._rejected / f"{number:09d}{_ANSWER}"
-        records.write_whole(answer_path, answer[:ANSWER_KEPT])
+        files.write_whole(answer_path, answer[:ANSWER_KEPT])
 
 
 def _record(path: Path) -> Parcel:

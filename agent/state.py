@@ -22,7 +22,7 @@ from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.records import write_whole
+from agent.files import write_whole
 
 FORMAT = "1"
 # Seconds between two looks at whether a directory in trouble can be written again.

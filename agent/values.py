@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from agent import paths
+from agent import files
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -167,7 +167,7 @@ def writable_file() -> Kind:
 
     def read(text: str) -> Path:
         found = _expanded(text)
-        if not paths.is_writable_file(found):
+        if not files.is_writable_file(found):
             raise ValueError
         return found
 

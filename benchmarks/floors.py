@@ -18,7 +18,7 @@ import msgspec  # noqa: E402
 import requests  # noqa: E402
 from gevent import subprocess  # noqa: E402
 
-from agent.records import sync  # noqa: E402
+from agent.files import sync  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, median, progress, show  # noqa: E402
 from benchmarks.lean import ROOT, lean_agent  # noqa: E402

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import RecordDamaged
-from agent.records import checksum, frame, unframe, write_whole
+from agent.files import checksum, write_whole
+from agent.records import frame, unframe
 
 LINE = frame(b'{"task":7,"key":"abc"}')
 
