@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-from agent.advice import ADVICE
+from agent.error_classes import ADVICE
 from agent.iperf3 import failures
 from tests.harness import ROOT
 

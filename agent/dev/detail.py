@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.advice import ADVICE
 from agent.dev import curve, figures
 from agent.dev.curve import Curve, quantity
 from agent.dev.figures import Direction, Sum
 from agent.dev.records import Task, Test
 from agent.dev.rows import PHASES, TestRow, listed_test, under_way
 from agent.dev.store import Store
+from agent.error_classes import ADVICE
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from agent.advice import ADVICE
+from agent.error_classes import ADVICE
 from agent.view import Result, Running, Snapshot
 
 SPARK_WIDTH, SPARK_HEIGHT = 120, 28
