@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from agent import files, host, logs
+from agent import files, host
 from agent.client import ManagerClient
 from agent.config import Config, Key
 from agent.errors import ManagerError, TaskError
 from agent.lifecycle import manager_access
+from agent.logs import setup
 from agent.workbench import iperf3_file, probe_iperf3
 
 
@@ -29,7 +30,7 @@ def check(config: Config, wrong: Mapping[str, str], as_json: bool) -> set[str]:
 
     `wrong` are the faults of the settings themselves, by variable, as `config.survey` has them.
     """
-    logs.silence()
+    setup.silence()
     faults = set()
     for finding in _findings(config, wrong):
         if as_json:
@@ -48,7 +49,7 @@ def check(config: Config, wrong: Mapping[str, str], as_json: bool) -> set[str]:
                 else click.style("ok     ", fg="green")
             )
             line = f"{mark} {finding.what:16} {finding.says}"
-        click.echo(line, color=logs.in_colour())
+        click.echo(line, color=setup.in_colour())
         faults.add(finding.fault)
     return faults - {""}
 

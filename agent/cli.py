@@ -10,7 +10,7 @@ import click
 import structlog
 from gevent.event import Event
 
-from agent import __version__, config, logs
+from agent import __version__, config
 from agent.config import Config, Key
 from agent.env_file import EnvFile
 from agent.errors import (
@@ -23,6 +23,7 @@ from agent.errors import (
 )
 from agent.host import is_loopback
 from agent.lifecycle import Agent
+from agent.logs import setup
 from agent.options import GroupedCommand, origins, own_options, setting_options
 from agent.signals import StopSignals
 
@@ -126,7 +127,7 @@ def _run_agent(
     signals.install()
     errand = partial(_for_readers, self_test, signals) if self_test else None
     try:
-        writer = logs.configure(
+        writer = setup.configure(
             settings.log_level, settings.log_format, settings.agent_name, key, settings.log_file
         )
     except OSError as error:

@@ -16,7 +16,7 @@ import msgspec
 from gevent.event import Event
 
 from agent.errors import ConfigError, SelfTestFailed
-from agent.writer import STDOUT
+from agent.logs.writer import STDOUT
 
 FIRST_PORT = 8000
 PORTS_TRIED = 100

@@ -10,12 +10,12 @@ from gevent.event import Event
 from agent.client import ManagerClient
 from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusable
 from agent.journal import Journal
+from agent.logs.outage import Outage
 from agent.metrics import Metrics
 from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.runner import TaskRunner
 from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered, ticks
-from agent.troubles import Trouble
 from agent.wire import Claimed
 
 # With no task for so many seconds, claims come at a third of the rate.
@@ -42,7 +42,7 @@ def heartbeat_loop(
     The answers say whether to claim, and which tasks were canceled. Raises AgentUnknown.
     """
     silent_until = 0.0
-    trouble = Trouble("the Manager is back")
+    trouble = Outage("the Manager is back")
     for late in ticks(interval, stop):
         metrics.heartbeat_lateness.observe(late)
         if time.monotonic() < silent_until:
@@ -84,7 +84,7 @@ def claim_loop(
     """
     last_task = time.monotonic()
     failures = backoff()
-    trouble = Trouble("claims are answered again")
+    trouble = Outage("claims are answered again")
     unanswered = False
     while not stop.is_set():
         if not may_claim.is_set():

@@ -15,10 +15,10 @@ from gevent.lock import BoundedSemaphore
 
 from agent.delivery import Delivery, Message
 from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable, StateUnusable
+from agent.logs.outage import Outage
 from agent.registration import Registration
 from agent.spool import Parcel, Spool
 from agent.timing import KEY_REFUSED_PAUSE, backoff
-from agent.troubles import Trouble
 from agent.wire import Claimed, Outcome
 
 # Uploads at a time; more would only share the same line to the Manager.
@@ -48,7 +48,7 @@ class Outbox:
         self._spawn = spawn
         self._queues: dict[int, deque[Message]] = {}
         self._slots = BoundedSemaphore(SLOTS)
-        self._trouble = Trouble("results are delivered again")
+        self._trouble = Outage("results are delivered again")
         self._started = False
         self._hurry = Event()
         self._stop = Event()

@@ -11,8 +11,8 @@ from agent import host
 from agent.client import ManagerClient
 from agent.config import Config
 from agent.errors import ManagerAway, ManagerUnavailable
+from agent.logs.outage import Outage
 from agent.timing import backoff, jittered
-from agent.troubles import Trouble
 from agent.wire import Life
 
 # How old the last certainty may be when nothing has failed since, in seconds and about: agents that
@@ -52,7 +52,7 @@ class Registration:
         Raises ManagerAway when there was no time for more, KeyRefused and AgentUnknown.
         """
         until = time.monotonic() + self._config.register_timeout
-        trouble = Trouble("the Manager is there")
+        trouble = Outage("the Manager is there")
         while self.life is None:
             try:
                 self.confirm()

@@ -17,9 +17,9 @@ from agent.iperf3.argv import server_argv
 from agent.iperf3.documents import Span
 from agent.limits import check_core
 from agent.listening import holder_of, holds
+from agent.logs.outage import Outage
 from agent.process import ChildProcess
 from agent.registry import Entry, timestamp
-from agent.troubles import Trouble
 from agent.watching import FLOODED, Ending, size_of, watch
 from agent.wire import Claimed, Document, Figures, Outcome, Report, ServerPayload, server_payload
 from agent.workbench import Workbench
@@ -98,7 +98,7 @@ class _Server:
         self._read_up_to = 0
         # Whether the newest document is still to be told.
         self._owed = False
-        self._trouble = Trouble("what the server serves can be kept again")
+        self._trouble = Outage("what the server serves can be kept again")
         self._born = time.monotonic()
 
     def wait_until_it_listens(self) -> None:

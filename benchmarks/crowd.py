@@ -39,11 +39,12 @@ from gevent import subprocess  # noqa: E402
 from gevent.event import Event  # noqa: E402
 from gevent.pool import Group  # noqa: E402
 
-from agent import config, logs  # noqa: E402
+from agent import config  # noqa: E402
 from agent.client import ManagerClient  # noqa: E402
 from agent.config import Key  # noqa: E402
 from agent.journal import Journal  # noqa: E402
 from agent.lifecycle import manager_access  # noqa: E402
+from agent.logs import setup  # noqa: E402
 from agent.loops import QUIET_AFTER, claim_loop, heartbeat_loop  # noqa: E402
 from agent.metrics import Histogram, Metrics  # noqa: E402
 from agent.registration import Registration  # noqa: E402
@@ -64,7 +65,7 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 def main() -> Iterator[Figure]:
     """The figures of each load, and those of a hundred times as many agents."""
-    logs.configure("error", "json", "crowd", str)
+    setup.configure("error", "json", "crowd", str)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     loads = []

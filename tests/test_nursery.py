@@ -6,8 +6,8 @@ import gevent
 import pytest
 import structlog
 
-from agent import logs
 from agent.errors import AgentUnknown, Crashed
+from agent.logs import setup
 from agent.nursery import Nursery
 
 
@@ -49,7 +49,7 @@ def test_a_bug_is_logged_as_one_line_with_its_traceback_and_without_the_key(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     nursery = Nursery()
-    writer = logs.configure("info", "json", "a1", lambda: "secret-key")
+    writer = setup.configure("info", "json", "a1", lambda: "secret-key")
     try:
         nursery.spawn(fail, ZeroDivisionError("with secret-key in it")).join()
     finally:

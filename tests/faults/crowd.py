@@ -13,15 +13,16 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent import config, logs  # noqa: E402
+from agent import config  # noqa: E402
 from agent.config import Key  # noqa: E402
 from agent.lifecycle import Agent  # noqa: E402
+from agent.logs import setup  # noqa: E402
 from agent.signals import StopSignals  # noqa: E402
 
 
 def main(url: str, directory: str, first: str, count: str) -> None:
     """Run the agents; raises what the first of them that ends was ended by."""
-    logs.configure("error", "json", "crowd", str)
+    setup.configure("error", "json", "crowd", str)
     agents = []
     for number in range(int(first), int(first) + int(count)):
         name = f"a{number}"

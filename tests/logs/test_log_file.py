@@ -102,7 +102,7 @@ def test_a_directory_that_went_away_stops_nothing_and_is_used_again(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from agent.writer import LogFile
+from agent.logs.writer import LogFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 file = LogFile(Path(sys.argv[1]))
 most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -104,7 +104,7 @@ def test_a_reader_that_went_away_stops_nothing(faulty: MakeManager, tmp_path: Pa
 # Writes far more lines than may wait while nobody reads; then one more when told to; then ends.
 TALKER = """
 import sys
-from agent.writer import LineWriter
+from agent.logs.writer import LineWriter
 writer = LineWriter()
 for number in range(15000):
     writer.write('{"number":%d}' % number)

@@ -7,9 +7,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from agent import troubles
 from agent.errors import KeyRefused, ManagerUnavailable
-from agent.troubles import Trouble
+from agent.logs import outage
+from agent.logs.outage import Outage
 
 AWAY = ManagerUnavailable("connection refused")
 REFUSED = KeyRefused("401")
@@ -30,7 +30,7 @@ class Clock:
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(troubles, "time", clock)
+    monkeypatch.setattr(outage, "time", clock)
     return clock
 
 
@@ -41,7 +41,7 @@ def fixture_said() -> Iterator[list[Any]]:
 
 
 def test_a_day_without_the_manager_is_told_in_a_few_lines(clock: Clock, said: list[Any]) -> None:
-    trouble = Trouble("it is back")
+    trouble = Outage("it is back")
     for second in range(0, DAY, 5):
         clock.now = second
         trouble.failed("no call", AWAY, retry_in=5)
@@ -72,7 +72,7 @@ def test_a_day_without_the_manager_is_told_in_a_few_lines(clock: Clock, said: li
 
 
 def test_every_other_call_failing_is_no_louder(clock: Clock, said: list[Any]) -> None:
-    trouble = Trouble("it is back")
+    trouble = Outage("it is back")
     for second in range(0, DAY, 10):
         clock.now = second
         trouble.failed("no call", AWAY)
@@ -86,13 +86,13 @@ def test_every_other_call_failing_is_no_louder(clock: Clock, said: list[Any]) ->
 def test_after_a_minute_without_a_failure_the_next_is_a_new_one(
     clock: Clock, said: list[Any]
 ) -> None:
-    trouble = Trouble("it is back")
+    trouble = Outage("it is back")
     for second in range(0, 3600, 5):
         clock.now = second
         trouble.failed("no call", AWAY)
     trouble.over()
     said.clear()
-    clock.now += troubles.FIRST_SUM
+    clock.now += outage.FIRST_SUM
     trouble.failed("no call", AWAY)
     clock.now += 1
     trouble.over()
@@ -103,7 +103,7 @@ def test_after_a_minute_without_a_failure_the_next_is_a_new_one(
 def test_another_kind_of_failure_is_said_at_once_and_a_refused_key_is_an_error(
     clock: Clock, said: list[Any]
 ) -> None:
-    trouble = Trouble("it is back")
+    trouble = Outage("it is back")
     trouble.failed("no call", AWAY)
     trouble.failed("the key is refused", REFUSED)
     trouble.failed("no call", AWAY)
@@ -117,7 +117,7 @@ def test_another_kind_of_failure_is_said_at_once_and_a_refused_key_is_an_error(
 def test_calls_side_by_side_each_say_their_first_and_sum_together(
     clock: Clock, said: list[Any]
 ) -> None:
-    trouble = Trouble("all went")
+    trouble = Outage("all went")
     for second in range(61):
         clock.now = second
         for task_id in (1, 2):
@@ -142,7 +142,7 @@ def test_calls_side_by_side_each_say_their_first_and_sum_together(
 
 
 def test_calls_that_never_failed_say_nothing(said: list[Any]) -> None:
-    trouble = Trouble("it is back")
+    trouble = Outage("it is back")
     trouble.over()
     trouble.over(7)
     assert said == []

@@ -18,7 +18,7 @@ LATEST_SUM = 600.0
 log = structlog.get_logger()
 
 
-class Trouble:
+class Outage:
     """The failures of one kind of call, in the log.
 
     The first one is said at once, with the same words its sums later on. `well` are the words for

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from agent.writer import STDOUT, LineWriter, stamp, to_json
+from agent.logs.writer import STDOUT, LineWriter, stamp, to_json
 
 
 def configure(

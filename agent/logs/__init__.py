@@ -1,0 +1,1 @@
+"""What the agent says: log lines, where they go, and failures that repeat."""
