@@ -9,7 +9,8 @@ import msgspec
 
 from agent import files, host
 from agent.client import ManagerClient
-from agent.config import Config, Key
+from agent.config.key import Key
+from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
 from agent.lifecycle import manager_access
 from agent.logs import setup
@@ -98,7 +99,8 @@ def _manager(config: Config) -> Iterator[Finding]:
         if address.startswith("127.") or address == "::1":
             says += "; for tests with other hosts set ADVERTISE_ADDRESS"
         yield Finding("address", says)
-        ManagerClient(manager_access(config, Key(config))).healthz()
+        key = Key(config.agent_key, config.agent_key_file)
+        ManagerClient(manager_access(config, key)).healthz()
     except OSError as error:
         yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")
     except ManagerError as error:

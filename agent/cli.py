@@ -10,9 +10,10 @@ import click
 import structlog
 from gevent.event import Event
 
-from agent import __version__, config
-from agent.config import Config, Key
-from agent.env_file import EnvFile
+from agent import __version__
+from agent.config.env_file import EnvFile
+from agent.config.key import Key
+from agent.config.settings import Config, read_settings, survey_settings
 from agent.errors import (
     AgentError,
     AgentUnknown,
@@ -105,7 +106,7 @@ def _agent_run(
     if check:
         # Only JSON that was asked for: the setting's default is for the log.
         as_json = settings.get("log_format", "").lower() == "json"
-        return _check(*config.survey(settings, *secrets, origins=where), as_json)
+        return _check(*survey_settings(settings, *secrets, origins=where), as_json)
     with ExitStack() as stack:
         self_test = None
         if dev:
@@ -115,14 +116,14 @@ def _agent_run(
             demo, settings = stack.enter_context(demo_settings(settings))
             secrets = [{"AGENT_KEY": demo.key}]
             self_test = demo.self_test
-        checked = config.read(settings, *secrets, origins=where)
+        checked = read_settings(settings, *secrets, origins=where)
         return _run_agent(checked, exit_after_idle, self_test)
 
 
 def _run_agent(
     settings: Config, exit_after_idle: float | None, self_test: Callable[[Event], None] | None
 ) -> int:
-    key = Key(settings)
+    key = Key(settings.agent_key, settings.agent_key_file)
     signals = StopSignals()
     signals.install()
     errand = partial(_for_readers, self_test, signals) if self_test else None

@@ -9,7 +9,8 @@ from gevent.event import Event
 
 from agent import __version__, systemd
 from agent.client import Access, ManagerClient
-from agent.config import Config, Key, changed
+from agent.config.key import Key
+from agent.config.settings import Config, changed_settings
 from agent.delivery import Delivery
 from agent.errors import ManagerRefused, TaskError
 from agent.host import allow_descriptors
@@ -132,7 +133,7 @@ class Agent:
             iperf3=self._bench.found.version if self._bench.found else None,
             manager_url=self._config.manager_url,
             state_dir=str(self._config.state),
-            settings=changed(self._config),
+            settings=changed_settings(self._config),
         )
         if missing:
             log.error("no usable iperf3: tests will fail until there is one", error=missing)

@@ -12,9 +12,9 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 
-from agent.config import Config
+from agent.config.settings import Config
+from agent.config.types import Network
 from agent.errors import TaskError
-from agent.values import Network
 from agent.wire import ClientPayload
 
 _getaddrinfo = get_original("socket", "getaddrinfo")

@@ -1,4 +1,4 @@
-"""The command's options: one for each setting of `agent.config`, and help that groups them."""
+"""The command's options: one for each setting, and help that groups them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from agent import env_file, values
-from agent.config import SECRETS, settings
-from agent.env_file import EnvFile
+from agent.config import env_file, types
+from agent.config.env_file import EnvFile
+from agent.config.key import SECRETS
+from agent.config.settings import setting_fields
 
 DEFAULT_ENV_FILE = ".env"
 THIS_RUN = "This run"
@@ -47,7 +48,7 @@ class GroupedCommand(click.Command):
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
     """The callback of an option that takes seconds; raises click.BadParameter."""
-    kind = values.seconds(0, 86400)
+    kind = types.seconds(0, 86400)
     try:
         return None if given is None else float(kind.read(given))
     except ValueError as error:
@@ -84,7 +85,7 @@ def own_options() -> list[click.Parameter]:
 def setting_options() -> list[click.Parameter]:
     """An option for each line of the configuration's table; values stay text, `config` checks."""
     options: list[click.Parameter] = []
-    for field in settings():
+    for field in setting_fields():
         data = field.metadata
         default = f" [{data['default']}]" if data["default"] else ""
         options.append(
@@ -105,7 +106,7 @@ def setting_options() -> list[click.Parameter]:
 def origins(ctx: click.Context) -> dict[str, str]:
     """Where each setting was given, in words, by field name."""
     found = {}
-    for field in settings():
+    for field in setting_fields():
         variable = field.metadata["variable"]
         source = ctx.get_parameter_source(field.name)
         if source is ParameterSource.COMMANDLINE:
@@ -132,7 +133,7 @@ def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | 
     Without the flag the file `.env` is read if there is one. Raises click.BadParameter when a
     file that was asked for is not there.
     """
-    variables = {field.metadata["variable"]: field.name for field in settings()}
+    variables = {field.metadata["variable"]: field.name for field in setting_fields()}
     try:
         file = env_file.read(given or DEFAULT_ENV_FILE, [*variables, *SECRETS])
     except FileNotFoundError as error:

@@ -9,7 +9,7 @@ from gevent.lock import BoundedSemaphore
 
 from agent import host
 from agent.client import ManagerClient
-from agent.config import Config
+from agent.config.settings import Config
 from agent.errors import ManagerAway, ManagerUnavailable
 from agent.logs.outage import Outage
 from agent.timing import backoff, jittered

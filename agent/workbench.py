@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from agent import __version__
-from agent.config import Config
+from agent.config.settings import Config
 from agent.errors import StateUnusable, TaskError
 from agent.host import default_congestion, kernel
 from agent.iperf3.features import Features, parse_features

@@ -39,9 +39,9 @@ from gevent import subprocess  # noqa: E402
 from gevent.event import Event  # noqa: E402
 from gevent.pool import Group  # noqa: E402
 
-from agent import config  # noqa: E402
 from agent.client import ManagerClient  # noqa: E402
-from agent.config import Key  # noqa: E402
+from agent.config.key import Key  # noqa: E402
+from agent.config.settings import read_settings  # noqa: E402
 from agent.journal import Journal  # noqa: E402
 from agent.lifecycle import manager_access  # noqa: E402
 from agent.logs import setup  # noqa: E402
@@ -160,8 +160,10 @@ def idle_agent(number: int, url: str, calls: Calls, greenlets: Group) -> None:
     """Register when it is this agent's turn, and then live like one without tasks."""
     gevent.sleep(number * SPREAD / AGENTS)
     given = {"manager_url": url, "agent_name": f"a{number}"}
-    settings = config.read(given, {"AGENT_KEY": f"key-{number}"})
-    client = ManagerClient(manager_access(settings, Key(settings)), calls)
+    settings = read_settings(given, {"AGENT_KEY": f"key-{number}"})
+    client = ManagerClient(
+        manager_access(settings, Key(settings.agent_key, settings.agent_key_file)), calls
+    )
     registration = Registration(settings, client, lambda: None)
     registration.register()
     may_claim, stop = Event(), Event()

@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from agent import config
+from agent.config.settings import read_settings
 from agent.loops import claim_loop
 from agent.runner import TaskRunner
 from agent.workbench import Workbench
@@ -33,7 +33,7 @@ class Claiming:
         self.nursery, self.outbox = post.nursery, post.outbox
         self.may_claim, self.stop = Event(), Event()
         self.may_claim.set()
-        settings = config.read({"state_dir": str(directory)}, {"AGENT_KEY": "key-1"})
+        settings = read_settings({"state_dir": str(directory)}, {"AGENT_KEY": "key-1"})
         bench = Workbench(settings, post.registry, post.outbox, post.journal, post.state)
         runner = TaskRunner(bench, post.nursery.spawn)
         self.greenlet = post.nursery.spawn(

@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from agent import config
+from agent.config.settings import setting_fields
 from tests.harness import ROOT
 
 DEPLOYMENT = ROOT / "deployment"
 IMAGE = ROOT / "Dockerfile"
-SETTINGS = {field.metadata["variable"]: field for field in config.settings()}
+SETTINGS = {field.metadata["variable"]: field for field in setting_fields()}
 
 
 def default(variable: str) -> Any:

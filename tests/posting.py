@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import config
 from agent.client import ManagerClient
+from agent.config.settings import read_settings
 from agent.delivery import Delivery
 from agent.journal import Journal
 from agent.nursery import Nursery
@@ -66,7 +66,7 @@ def post_to(
 ) -> Post:
     """An outbox for that Manager, which registers whoever asks, unless the test says otherwise."""
     manager.registers = True
-    settings = config.read(
+    settings = read_settings(
         {"manager_url": manager.url, "advertise_address": "127.0.0.1"}, {"AGENT_KEY": "key-1"}
     )
     client, nursery, registry = client_of(manager), Nursery(), TaskRegistry()

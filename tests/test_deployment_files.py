@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import __version__, cli, config, demo
+from agent import __version__, cli, demo
+from agent.config.key import CREDENTIAL, PLACEHOLDER_KEY, SECRETS
+from agent.config.types import Kind
 from agent.status import server
-from agent.values import Kind
 from tests.deployed import (
     DEPLOYMENT,
     IMAGE,
@@ -77,7 +78,7 @@ def unit(path: Path) -> dict[str, list[str]]:
 @pytest.mark.parametrize("path", TEXTS, ids=name)
 def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
     named = set(re.findall(r"(?<![\w$-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w*])", path.read_text()))
-    known = {*SETTINGS, *config.SECRETS}
+    known = {*SETTINGS, *SECRETS}
     assert {word for word in named if not OTHERS.fullmatch(word)} <= known
 
 
@@ -157,7 +158,7 @@ def test_a_unit_gives_the_agent_the_time_that_it_takes(path: Path) -> None:
 @pytest.mark.parametrize("path", UNITS, ids=name)
 def test_a_unit_hands_the_key_over_by_the_name_that_the_agent_looks_for(path: Path) -> None:
     credential, _, key = unit(path)["LoadCredential"][0].partition(":")
-    assert credential == config.CREDENTIAL
+    assert credential == CREDENTIAL
     # A key file that is not there is said before the start.
     assert f"AssertPathExists={key}" in path.read_text()
 
@@ -169,7 +170,7 @@ def test_cloud_init_writes_what_the_unit_reads() -> None:
     assert service["EnvironmentFile"][0].lstrip("-") in text
     home = Path(service["ExecStart"][0]).parents[2]
     assert f"home={home}\n" in text
-    assert config.PLACEHOLDER_KEY in text
+    assert PLACEHOLDER_KEY in text
 
 
 def test_the_composed_agents_have_time_to_stop_and_keep_what_the_image_wants_kept() -> None:
@@ -179,7 +180,7 @@ def test_the_composed_agents_have_time_to_stop_and_keep_what_the_image_wants_kep
     for agent in agents:
         assert int(agent["stop_grace_period"].removesuffix("s")) > default("SHUTDOWN_TIMEOUT")
         assert {volume.partition(":")[2] for volume in agent["volumes"]} == image_volumes()
-        assert set(agent["environment"]) <= {*SETTINGS, *config.SECRETS}
+        assert set(agent["environment"]) <= {*SETTINGS, *SECRETS}
 
 
 def test_the_document_leads_to_files_that_are_there() -> None:

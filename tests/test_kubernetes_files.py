@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent import __version__, config
+from agent import __version__
+from agent.config.key import PLACEHOLDER_KEY
 from tests.deployed import DEPLOYMENT, default, image_user, image_volumes, manifest, name
 from tests.harness import ROOT
 
@@ -106,7 +107,7 @@ def test_a_kustomization_names_every_file_and_the_version_of_the_agent(directory
     keys = [
         line.partition("=")[2] for entry in made["secretGenerator"] for line in entry["literals"]
     ]
-    assert set(keys) == {config.PLACEHOLDER_KEY}
+    assert set(keys) == {PLACEHOLDER_KEY}
 
 
 def kubectl() -> str:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from gevent.event import Event
 
-from agent import config, limits
-from agent.config import Config
+from agent import limits
+from agent.config.settings import Config, read_settings
+from agent.config.types import Network, networks
 from agent.errors import TaskError
 from agent.limits import check_core, checked_target, within_limits
-from agent.values import Network, networks
 from agent.wire import ClientPayload
 from tests.harness import Bench
 
@@ -21,7 +21,7 @@ CORES = os.cpu_count() or 1
 
 def host(**settings: str) -> Config:
     """The configuration of a host with these limits."""
-    return config.read(settings, {"AGENT_KEY": "key-1"})
+    return read_settings(settings, {"AGENT_KEY": "key-1"})
 
 
 def payload(**keys: Any) -> ClientPayload:

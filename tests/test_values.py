@@ -6,46 +6,46 @@ from typing import Any
 
 import pytest
 
-from agent import values
-from agent.values import Kind
+from agent.config import types
+from agent.config.types import Kind
 
 GOOD: list[tuple[Kind, str, Any]] = [
-    (values.url(), "http://localhost:8000", "http://localhost:8000"),
-    (values.url(), "https://manager.example/base/", "https://manager.example/base"),
-    (values.url(), "http://[fd00::1]:8000", "http://[fd00::1]:8000"),
-    (values.name(), "a", "a"),
-    (values.name(), "rack-1.host_2", "rack-1.host_2"),
-    (values.name(), "x" * 64, "x" * 64),
-    (values.one_of("json", "console"), "JSON", "json"),
-    (values.whole(1, 128), "1", 1),
-    (values.whole(1, 128), "128", 128),
-    (values.seconds(0.1, 3600), "0.1", 0.1),
-    (values.seconds(0.1, 3600), "3600", 3600),
-    (values.size(65536), "65536", 65536),
-    (values.size(65536), "64k", 65536),
-    (values.size(65536), "64M", 64 * 1024**2),
-    (values.size(65536), "1T", 1024**4),
-    (values.rate(), "1", 1),
-    (values.rate(), "500M", 500 * 10**6),
-    (values.rate(), "10G", 10**10),
-    (values.path(), "/var/x", Path("/var/x")),
-    (values.path(), "~/x", Path.home() / "x"),
-    (values.address(), "192.0.2.7", "192.0.2.7"),
-    (values.address(), "FD00::0:1", "fd00::1"),
-    (values.networks(), "10.1.2.3/8", (ip_network("10.0.0.0/8"),)),
+    (types.url(), "http://localhost:8000", "http://localhost:8000"),
+    (types.url(), "https://manager.example/base/", "https://manager.example/base"),
+    (types.url(), "http://[fd00::1]:8000", "http://[fd00::1]:8000"),
+    (types.name(), "a", "a"),
+    (types.name(), "rack-1.host_2", "rack-1.host_2"),
+    (types.name(), "x" * 64, "x" * 64),
+    (types.one_of("json", "console"), "JSON", "json"),
+    (types.whole(1, 128), "1", 1),
+    (types.whole(1, 128), "128", 128),
+    (types.seconds(0.1, 3600), "0.1", 0.1),
+    (types.seconds(0.1, 3600), "3600", 3600),
+    (types.size(65536), "65536", 65536),
+    (types.size(65536), "64k", 65536),
+    (types.size(65536), "64M", 64 * 1024**2),
+    (types.size(65536), "1T", 1024**4),
+    (types.rate(), "1", 1),
+    (types.rate(), "500M", 500 * 10**6),
+    (types.rate(), "10G", 10**10),
+    (types.path(), "/var/x", Path("/var/x")),
+    (types.path(), "~/x", Path.home() / "x"),
+    (types.address(), "192.0.2.7", "192.0.2.7"),
+    (types.address(), "FD00::0:1", "fd00::1"),
+    (types.networks(), "10.1.2.3/8", (ip_network("10.0.0.0/8"),)),
     (
-        values.networks(),
+        types.networks(),
         "192.0.2.7, fd00::/8",
         (ip_network("192.0.2.7/32"), ip_network("fd00::/8")),
     ),
-    (values.host_port(), "127.0.0.1:9201", ("127.0.0.1", 9201)),
-    (values.host_port(), "[::1]:9201", ("::1", 9201)),
-    (values.host_port(), "localhost:1", ("localhost", 1)),
+    (types.host_port(), "127.0.0.1:9201", ("127.0.0.1", 9201)),
+    (types.host_port(), "[::1]:9201", ("::1", 9201)),
+    (types.host_port(), "localhost:1", ("localhost", 1)),
 ]
 
 BAD: list[tuple[Kind, list[str]]] = [
     (
-        values.url(),
+        types.url(),
         [
             "manager:8000",
             "ftp://manager",
@@ -64,18 +64,18 @@ BAD: list[tuple[Kind, list[str]]] = [
             "http://manager\n",
         ],
     ),
-    (values.name(), ["x" * 65, "a b", "a/b", "../a", ".a", "-a", "a\n", "é"]),
-    (values.one_of("json", "console"), ["jsonl", "json console"]),
-    (values.whole(1, 128), ["0", "129", "-1", "1.5", "many", "0x10", "9" * 5000]),
-    (values.seconds(0.1, 3600), ["0", "0.05", "3601", "-1", "nan", "inf", "-inf", "5s"]),
-    (values.size(65536), ["65535", "63K", "-1", "1.5M", "64MB", "64 M", "M", "9" * 19]),
-    (values.rate(), ["0", "-1", "1.5G", "10Gbit", "G"]),
-    (values.path(), ["~nobody-of-that-name/x"]),
-    (values.readable_file(), ["/no/such/file", "/", "~nobody-of-that-name/x"]),
-    (values.address(), ["localhost", "192.0.2", "192.0.2.7/32", "0.0.0.0", "::", "224.0.0.1"]),
-    (values.networks(), ["10.0.0.0/33", "localhost", "10.0.0.0/8,", "10.0.0.0/8;fd00::/8"]),
+    (types.name(), ["x" * 65, "a b", "a/b", "../a", ".a", "-a", "a\n", "é"]),
+    (types.one_of("json", "console"), ["jsonl", "json console"]),
+    (types.whole(1, 128), ["0", "129", "-1", "1.5", "many", "0x10", "9" * 5000]),
+    (types.seconds(0.1, 3600), ["0", "0.05", "3601", "-1", "nan", "inf", "-inf", "5s"]),
+    (types.size(65536), ["65535", "63K", "-1", "1.5M", "64MB", "64 M", "M", "9" * 19]),
+    (types.rate(), ["0", "-1", "1.5G", "10Gbit", "G"]),
+    (types.path(), ["~nobody-of-that-name/x"]),
+    (types.readable_file(), ["/no/such/file", "/", "~nobody-of-that-name/x"]),
+    (types.address(), ["localhost", "192.0.2", "192.0.2.7/32", "0.0.0.0", "::", "224.0.0.1"]),
+    (types.networks(), ["10.0.0.0/33", "localhost", "10.0.0.0/8,", "10.0.0.0/8;fd00::/8"]),
     (
-        values.host_port(),
+        types.host_port(),
         ["9201", ":9201", "host", "host:", "host:0", "host:65536", "::1:9201", "u@host:1"]
         + ["host:1/x", "host:1?x", "host:1#x", "my host:1"],
     ),
@@ -96,13 +96,13 @@ def test_a_bad_text_is_refused(kind: Kind, text: str) -> None:
 def test_a_file_must_be_there_to_be_readable(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     with pytest.raises(ValueError):
-        values.readable_file().read(str(file))
+        types.readable_file().read(str(file))
     file.touch()
-    assert values.readable_file().read(str(file)) == file
+    assert types.readable_file().read(str(file)) == file
 
 
 def test_a_file_to_write_may_be_there_or_be_made_and_is_not_touched(tmp_path: Path) -> None:
-    kind = values.writable_file()
+    kind = types.writable_file()
     (tmp_path / "link").symlink_to(tmp_path / "log")
     for good in ("log", "link"):
         assert kind.read(str(tmp_path / good)) == tmp_path / good
@@ -115,5 +115,5 @@ def test_a_file_to_write_may_be_there_or_be_made_and_is_not_touched(tmp_path: Pa
 
 
 def test_bounds_are_said_in_full() -> None:
-    assert values.seconds(0.1, 10**9).accepted == "a number of seconds from 0.1 to 1000000000"
-    assert values.whole(1, 100_000).accepted == "a whole number from 1 to 100000"
+    assert types.seconds(0.1, 10**9).accepted == "a number of seconds from 0.1 to 1000000000"
+    assert types.whole(1, 100_000).accepted == "a whole number from 1 to 100000"

@@ -11,7 +11,8 @@ import gevent
 import pytest
 from gevent import subprocess
 
-from agent import __version__, cli, config
+from agent import __version__, cli
+from agent.config.settings import setting_fields
 from tests.command import LAUNCHER, MODULE, Ended, run, run_program
 from tests.faulty import FaultyManager, Request, well
 from tests.harness import PATIENCE, ROOT, environment, with_all_signals
@@ -28,7 +29,7 @@ def test_the_help_fits_a_screen_and_names_every_variable(
     assert max(map(len, shown)) <= columns
     assert len(shown) <= lines
     words = ended.output.split()
-    for field in config.settings():
+    for field in setting_fields():
         assert field.metadata["variable"] in words
         assert f"{field.metadata['group']}:" in shown
     assert "AGENT_KEY" in ended.output

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import config
+from agent.config.settings import read_settings, setting_fields
 from agent.errors import ConfigError
 from tests.command import NO_MANAGER, run, run_program
 
@@ -32,7 +32,7 @@ def test_a_fault_names_the_variable_the_value_and_what_is_accepted(
     variable: str, text: str, accepted: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.read({variable.lower(): text}, KEY)
+        read_settings({variable.lower(): text}, KEY)
     assert caught.value.faults == (f"{variable} is {text!r}: must be {accepted}",)
 
 
@@ -54,7 +54,7 @@ def test_what_is_wrong_with_a_url_is_said_and_no_password_is(
     text: str, shown: str, reason: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.read({"manager_url": text}, KEY)
+        read_settings({"manager_url": text}, KEY)
     accepted = "a URL like https://manager.example:8000"
     assert caught.value.faults == (f"MANAGER_URL is {shown!r}, and {reason}: must be {accepted}",)
 
@@ -64,7 +64,7 @@ def test_paths_that_cannot_be_written_are_named_with_all_else(tmp_path: Path) ->
     below = str(tmp_path / "file" / "below")
     wrong = {"state_dir": below, "log_file": below, "max_tasks": "many"}
     with pytest.raises(ConfigError) as caught:
-        config.read(wrong)
+        read_settings(wrong)
     assert caught.value.faults == (
         f"LOG_FILE is {below!r}: must be a file that this user can write",
         "MAX_TASKS is 'many': must be a whole number from 1 to 100000",
@@ -76,7 +76,7 @@ def test_paths_that_cannot_be_written_are_named_with_all_else(tmp_path: Path) ->
 
 def test_a_certificate_that_cannot_be_read_and_lacks_its_key_is_two_faults() -> None:
     with pytest.raises(ConfigError) as caught:
-        config.read({"manager_cert_file": "/no/such/file"}, KEY)
+        read_settings({"manager_cert_file": "/no/such/file"}, KEY)
     assert len(caught.value.faults) == 2
 
 
@@ -96,9 +96,9 @@ def test_the_command_names_every_fault_on_a_line_of_its_own(tmp_path: Path) -> N
 
 
 def test_every_default_is_good_and_an_empty_value_means_the_default() -> None:
-    empty = {field.name: "" for field in config.settings()}
-    checked = config.read(empty, KEY)
-    assert checked == config.read({}, KEY)
+    empty = {field.name: "" for field in setting_fields()}
+    checked = read_settings(empty, KEY)
+    assert checked == read_settings({}, KEY)
     assert checked.manager_url == "http://localhost:8000"
     assert (checked.heartbeat_interval, checked.claim_interval) == (5, 1)
     assert checked.max_bitrate is None
@@ -110,9 +110,9 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     certificate = tmp_path / "cert.pem"
     certificate.touch()
     with pytest.raises(ConfigError, match="MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE"):
-        config.read({"manager_cert_file": str(certificate)}, KEY)
+        read_settings({"manager_cert_file": str(certificate)}, KEY)
     both = {"manager_cert_file": str(certificate), "manager_cert_key_file": str(certificate)}
-    assert config.read(both, KEY).manager_cert_file == certificate
+    assert read_settings(both, KEY).manager_cert_file == certificate
 
 
 def agent_name(*arguments: str, cwd: Path, **variables: str) -> str:
@@ -167,14 +167,14 @@ def test_the_state_directory_has_four_sources(
     for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    of_a1 = config.read({"agent_name": "a1"}, KEY)
+    of_a1 = read_settings({"agent_name": "a1"}, KEY)
     assert of_a1.state == tmp_path / ".local/state/iperf-agent/a1"
     monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
     assert of_a1.state == Path("/xdg/iperf-agent/a1")
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
     assert of_a1.state == Path("/var/lib/one")
     own = tmp_path / "own"
-    assert config.read({"state_dir": str(own)}, KEY).state == own
+    assert read_settings({"state_dir": str(own)}, KEY).state == own
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from agent import cli, config
+from agent import cli
+from agent.config.key import PLACEHOLDER_KEY
+from agent.config.settings import setting_fields
 from tests.command import run
 from tests.harness import ROOT
 
@@ -39,7 +41,7 @@ def settings() -> dict[str, tuple[str, str]]:
             flags[field.metadata["variable"]],
             field.metadata["default"],
         )
-        for field in config.settings()
+        for field in setting_fields()
     }
 
 
@@ -58,7 +60,7 @@ def test_the_readme_lists_every_setting_with_its_flag_and_default() -> None:
 
 def test_the_example_lists_every_setting_with_its_default() -> None:
     defaults = {name: default for name, (_, default) in settings().items()}
-    secrets = {"AGENT_KEY": config.PLACEHOLDER_KEY, "AGENT_KEY_FILE": ""}
+    secrets = {"AGENT_KEY": PLACEHOLDER_KEY, "AGENT_KEY_FILE": ""}
     assert example() == {**secrets, **defaults}
 
 

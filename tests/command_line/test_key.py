@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import config
-from agent.config import Key
+from agent.config.key import Key
+from agent.config.settings import read_settings
 from agent.errors import ConfigError
 from tests.command import NO_MANAGER, run
 
@@ -24,14 +24,20 @@ def key_file(directory: Path, content: bytes | str = CANARY, mode: int = 0o600) 
 def fault(**secrets: str) -> str:
     """The one fault of the key's settings."""
     with pytest.raises(ConfigError) as caught:
-        config.read({}, secrets)
+        read_settings({}, secrets)
     (only,) = caught.value.faults
     return only
 
 
+def a_key(*secrets: dict[str, str]) -> Key:
+    """The key that an agent with these variables has."""
+    config = read_settings({}, *secrets)
+    return Key(config.agent_key, config.agent_key_file)
+
+
 def key_of(*secrets: dict[str, str]) -> str:
     """The key that these places give."""
-    return Key(config.read({}, *secrets))()
+    return a_key(*secrets)()
 
 
 def test_a_missing_key_is_a_fault_that_names_both_variables() -> None:
@@ -139,7 +145,7 @@ def replaced(path: Path, content: str, modified: float, mode: int = 0o600) -> No
 
 def test_a_key_file_that_changes_is_read_again(tmp_path: Path) -> None:
     path = key_file(tmp_path)
-    key = Key(config.read({}, {"AGENT_KEY_FILE": str(path)}))
+    key = a_key({"AGENT_KEY_FILE": str(path)})
     assert key() == CANARY
     replaced(path, "fresh", 1000.0)
     assert key() == "fresh"
@@ -147,7 +153,7 @@ def test_a_key_file_that_changes_is_read_again(tmp_path: Path) -> None:
 
 def test_while_a_key_file_is_wrong_or_missing_the_last_good_key_stays(tmp_path: Path) -> None:
     path = key_file(tmp_path)
-    key = Key(config.read({}, {"AGENT_KEY_FILE": str(path)}))
+    key = a_key({"AGENT_KEY_FILE": str(path)})
     replaced(path, "", 1000.0)
     assert key() == CANARY
     replaced(path, "fresh", 1500.0, mode=0o644)
@@ -159,4 +165,4 @@ def test_while_a_key_file_is_wrong_or_missing_the_last_good_key_stays(tmp_path: 
 
 
 def test_the_config_does_not_show_the_key() -> None:
-    assert CANARY not in repr(config.read({}, {"AGENT_KEY": CANARY}))
+    assert CANARY not in repr(read_settings({}, {"AGENT_KEY": CANARY}))

@@ -13,8 +13,8 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent import config  # noqa: E402
-from agent.config import Key  # noqa: E402
+from agent.config.key import Key  # noqa: E402
+from agent.config.settings import read_settings  # noqa: E402
 from agent.lifecycle import Agent  # noqa: E402
 from agent.logs import setup  # noqa: E402
 from agent.signals import StopSignals  # noqa: E402
@@ -26,11 +26,15 @@ def main(url: str, directory: str, first: str, count: str) -> None:
     agents = []
     for number in range(int(first), int(first) + int(count)):
         name = f"a{number}"
-        settings = config.read(
+        settings = read_settings(
             {"manager_url": url, "agent_name": name, "state_dir": str(Path(directory) / name)},
             {"AGENT_KEY": f"key-{number}"},
         )
-        agents.append(gevent.spawn(Agent(settings, Key(settings), StopSignals()).run))
+        agents.append(
+            gevent.spawn(
+                Agent(settings, Key(settings.agent_key, settings.agent_key_file), StopSignals()).run
+            )
+        )
     gevent.joinall(agents, raise_error=True, count=1)
 
 

@@ -9,7 +9,7 @@ import gevent
 from gevent.event import Event
 from structlog.testing import capture_logs
 
-from agent import config
+from agent.config.settings import read_settings
 from agent.errors import AgentUnknown
 from agent.loops import heartbeat_loop
 from agent.metrics import Metrics
@@ -29,7 +29,7 @@ class Beating:
         self.may_claim = Event()
         self.stop = Event()
         self.nursery = Nursery()
-        settings = config.read({"advertise_address": "10.0.0.1"}, {"AGENT_KEY": "key-1"})
+        settings = read_settings({"advertise_address": "10.0.0.1"}, {"AGENT_KEY": "key-1"})
         client = client_of(manager)
         manager.registers = True
         registration = Registration(settings, client, lambda: None)

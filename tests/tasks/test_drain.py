@@ -8,7 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
-from agent import config
+from agent.config.key import Key
+from agent.config.settings import read_settings
 from agent.dev.records import Task
 from agent.errors import Crashed
 from agent.lifecycle import Agent
@@ -159,8 +160,8 @@ def test_a_bug_in_a_greenlet_ends_the_agent_with_that_error(
 ) -> None:
     manager = faulty(well)
     given = {"manager_url": manager.url, "agent_name": "a1", "state_dir": str(tmp_path)}
-    settings = config.read(given, {"AGENT_KEY": "key-1"})
-    agent = Agent(settings, config.Key(settings), StopSignals())
+    settings = read_settings(given, {"AGENT_KEY": "key-1"})
+    agent = Agent(settings, Key(settings.agent_key, settings.agent_key_file), StopSignals())
 
     def errand() -> None:
         raise ZeroDivisionError("a bug")

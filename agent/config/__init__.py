@@ -1,0 +1,1 @@
+"""The settings: each one once, checked, with where it came from."""

@@ -1,0 +1,84 @@
+"""The registration key: where it is looked for, what is accepted, and its file when it changes."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from agent.errors import ConfigError
+
+PLACEHOLDER_KEY = "your-registration-key-here"
+CREDENTIAL = "agent-key"
+SECRETS = ("AGENT_KEY", "AGENT_KEY_FILE")
+KEY_ACCEPTED = "the registration key that the Manager gave this agent"
+
+log = structlog.get_logger()
+
+
+class Key:
+    """The registration key as it is now: a file that has changed is read again."""
+
+    def __init__(self, key: str, path: Path | None) -> None:
+        """Start with the key that was found, and the file that it came from, if any."""
+        self._key, self._path = key, path
+        self._changed = self._modified()
+
+    def __call__(self) -> str:
+        """The key; the last good one while its file is missing or wrong."""
+        changed = self._modified()
+        if self._path and changed != self._changed:
+            self._changed = changed
+            try:
+                self._key = read_key_file(self._path)
+            except ConfigError as error:
+                log.error("the key file has changed and is not usable", faults=error.faults)
+        return self._key
+
+    def _modified(self) -> int:
+        try:
+            return os.stat(self._path).st_mtime_ns if self._path else 0
+        except OSError:
+            return 0
+
+
+def find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:
+    """The key and the file it came from: AGENT_KEY, AGENT_KEY_FILE, or systemd's credential."""
+    for variables in places:
+        key, given = variables.get("AGENT_KEY"), variables.get("AGENT_KEY_FILE")
+        if key and given:
+            raise ConfigError("AGENT_KEY and AGENT_KEY_FILE are both set: give one of them")
+        if key:
+            return _checked_key("AGENT_KEY", key), None
+        if given:
+            path = Path(os.path.expanduser(given))
+            return read_key_file(path), path
+        if directory := variables.get("CREDENTIALS_DIRECTORY"):
+            path = Path(directory) / CREDENTIAL
+            if path.exists():
+                return read_key_file(path), path
+    raise ConfigError(f"AGENT_KEY is not set: must be {KEY_ACCEPTED}, or set AGENT_KEY_FILE")
+
+
+def read_key_file(path: Path) -> str:
+    """The key in a file, without the blanks around it.
+
+    A file that everybody can read is refused; its group may read it (Kubernetes mounts secrets
+    so). Raises ConfigError.
+    """
+    try:
+        if os.stat(path).st_mode & stat.S_IROTH:
+            raise ConfigError(f"AGENT_KEY_FILE {path} is readable by everybody: chmod 0600 it")
+        key = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"AGENT_KEY_FILE {path} cannot be read: {error}") from error
+    return _checked_key(f"AGENT_KEY_FILE {path}", key)
+
+
+def _checked_key(source: str, key: str) -> str:
+    if key == PLACEHOLDER_KEY:
+        raise ConfigError(f"{source} is still the example's: must be {KEY_ACCEPTED}")
+    if not key or not key.isascii() or not key.isprintable() or key != key.strip():
+        raise ConfigError(f"{source} is empty or not plain text: must be {KEY_ACCEPTED}")
+    return key
