@@ -6,10 +6,10 @@ from pathlib import Path
 from agent.files import discard, sync
 from agent.iperf3.stream import LONGEST_LINE, compose, read_intervals
 from agent.process import ChildProcess
+from agent.protocol import Claimed
 from agent.registry import Entry
 from agent.state import StateDirectory
 from agent.watching import Ending, watch
-from agent.wire import Claimed
 
 # The name of a file that holds a stream, and no document, ends so.
 STREAM = ".stream"

@@ -9,7 +9,7 @@ import structlog
 from agent.client import Body
 from agent.errors import TaskError
 from agent.iperf3 import documents
-from agent.wire import Document, Outcome
+from agent.protocol import Document, Outcome
 
 # What the smaller forms of a document leave out, by level.
 LEFT_OUT = ("", "the streams of each interval", "the intervals", "the whole document")

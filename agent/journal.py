@@ -18,9 +18,9 @@ from msgspec import Struct
 from agent.errors import RecordDamaged, StateUnusable
 from agent.files import write_whole
 from agent.identity import ProcessIdentity
+from agent.protocol import Claimed, Report
 from agent.records import frame, unframe
 from agent.state import StateDirectory
-from agent.wire import Claimed, Report
 
 # The file is written anew when it has this many lines more than there are tasks.
 SPARE_LINES = 1000

@@ -15,7 +15,7 @@ from gevent.util import wrap_errors
 from agent.config.settings import Config
 from agent.config.types import Network
 from agent.errors import TaskError
-from agent.wire import ClientPayload
+from agent.protocol import ClientPayload
 
 _getaddrinfo = get_original("socket", "getaddrinfo")
 

@@ -12,11 +12,11 @@ from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusa
 from agent.journal import Journal
 from agent.logs.outage import Outage
 from agent.metrics import Metrics
+from agent.protocol import Claimed
 from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.runner import TaskRunner
 from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered, ticks
-from agent.wire import Claimed
 
 # With no task for so many seconds, claims come at a third of the rate.
 QUIET_AFTER = 60.0

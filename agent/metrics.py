@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
-from agent.wire import TASK_TYPES, Figures, Outcome, Task
+from agent.protocol import TASK_TYPES, Figures, Outcome, Task
 
 RESULTS_KEPT = 50
 # Upper bounds in seconds: a call to the Manager takes a millisecond on a LAN, and a result of

@@ -16,10 +16,10 @@ from gevent.lock import BoundedSemaphore
 from agent.delivery import Delivery, Message
 from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
+from agent.protocol import Claimed, Outcome
 from agent.registration import Registration
 from agent.spool import Parcel, Spool
 from agent.timing import KEY_REFUSED_PAUSE, backoff
-from agent.wire import Claimed, Outcome
 
 # Uploads at a time; more would only share the same line to the Manager.
 SLOTS = 4

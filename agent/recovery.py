@@ -16,10 +16,10 @@ from agent.journal import Journal, TaskRecord
 from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process import first_data, mapped
+from agent.protocol import Document, Outcome, Report
 from agent.server_task import served_file, server_output
 from agent.spool import Spool
 from agent.state import StateDirectory
-from agent.wire import Document, Outcome, Report
 
 INTERRUPTED = "interrupted: the agent restarted"
 

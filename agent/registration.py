@@ -12,8 +12,8 @@ from agent.client import ManagerClient
 from agent.config.settings import Config
 from agent.errors import ManagerAway, ManagerUnavailable
 from agent.logs.outage import Outage
+from agent.protocol import Life
 from agent.timing import backoff, jittered
-from agent.wire import Life
 
 # How old the last certainty may be when nothing has failed since, in seconds and about: agents that
 # were started together must not ask together. A proxy can put another Manager in the place of one

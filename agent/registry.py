@@ -13,7 +13,7 @@ from typing import Literal
 from gevent.event import Event
 
 from agent.errors import TaskError
-from agent.wire import Claimed, RunningRow, Task
+from agent.protocol import Claimed, RunningRow, Task
 
 Kind = Literal["server", "client"]
 KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "client"}

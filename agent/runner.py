@@ -7,9 +7,9 @@ import structlog
 
 from agent.client_task import run_client
 from agent.errors import TaskError
+from agent.protocol import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.registry import Entry
 from agent.server_task import run_server
-from agent.wire import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.workbench import Workbench, failed
 
 log = structlog.get_logger()

@@ -19,9 +19,17 @@ from agent.limits import check_core
 from agent.listening import holder_of, holds
 from agent.logs.outage import Outage
 from agent.process import ChildProcess
+from agent.protocol import (
+    Claimed,
+    Document,
+    Figures,
+    Outcome,
+    Report,
+    ServerPayload,
+    server_payload,
+)
 from agent.registry import Entry, timestamp
 from agent.watching import FLOODED, Ending, size_of, watch
-from agent.wire import Claimed, Document, Figures, Outcome, Report, ServerPayload, server_payload
 from agent.workbench import Workbench
 
 # A server listens 3 to 11 ms after its start (measured, 3.9 to 3.21).

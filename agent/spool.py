@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from agent import files, records
 from agent.errors import RecordDamaged, StateUnusable
+from agent.protocol import Claimed, Document, Outcome
 from agent.state import StateDirectory
-from agent.wire import Claimed, Document, Outcome
 
 # Of an answer that refuses a result for good, so many bytes are kept.
 ANSWER_KEPT = 64 * 1024

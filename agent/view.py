@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from agent import __version__
+from agent.protocol import Figures
 from agent.registration import Registration
 from agent.registry import Entry, timestamp
-from agent.wire import Figures
 from agent.workbench import Workbench
 
 # After three heartbeats that were not answered the Manager calls the agent offline.

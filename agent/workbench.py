@@ -17,9 +17,9 @@ from agent.journal import ChildRecord, Journal
 from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process import ChildProcess, text_output
+from agent.protocol import Outcome, Report
 from agent.registry import Entry, TaskRegistry
 from agent.state import StateDirectory
-from agent.wire import Outcome, Report
 
 # Seconds for `iperf3 --version`, which takes 2 ms.
 PROBE_TIMEOUT = 10.0

@@ -9,11 +9,11 @@ from agent.delivery import Delivery
 from agent.journal import Journal
 from agent.nursery import Nursery
 from agent.outbox import Outbox
+from agent.protocol import Claimed, Document, Life, Outcome, Report, Task
 from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.spool import Spool
 from agent.state import StateDirectory
-from agent.wire import Claimed, Document, Life, Outcome, Report, Task
 from tests.faulty import FaultyManager, Request
 from tests.servers import client_of
 

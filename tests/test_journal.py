@@ -11,8 +11,8 @@ from agent import journal as room
 from agent.errors import StateUnusable
 from agent.identity import ProcessIdentity
 from agent.journal import ChildRecord, Journal
+from agent.protocol import Claimed, Life, Report, Task
 from agent.state import StateDirectory
-from agent.wire import Claimed, Life, Report, Task
 
 LIFE = Life("http://manager", 1, "2026-01-02T03:04:05")
 CHILD = ChildRecord(ProcessIdentity(77, 1234, "boot"), Report(attempts=1))

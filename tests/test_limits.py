@@ -13,7 +13,7 @@ from agent.config.settings import Config, read_settings
 from agent.config.types import Network, networks
 from agent.errors import TaskError
 from agent.limits import check_core, checked_target, within_limits
-from agent.wire import ClientPayload
+from agent.protocol import ClientPayload
 from tests.harness import Bench
 
 CORES = os.cpu_count() or 1

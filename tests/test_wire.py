@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import TaskError
-from agent.wire import ClientPayload, ServerPayload, client_payload, server_payload, unknown_keys
+from agent.protocol import (
+    ClientPayload,
+    ServerPayload,
+    client_payload,
+    server_payload,
+    unknown_keys,
+)
 
 Payload = ClientPayload | ServerPayload
 Decode = Callable[[msgspec.Raw], Payload]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import gevent
 
-from agent.wire import Document
+from agent.protocol import Document
 
 CHUNK_BYTES = 64 * 1024
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agent import wire
+from agent import protocol
 from agent.client.body import Body
 from agent.client.transport import KEY_HEADER, Access, Answer, Transport
 from agent.errors import ManagerUnavailable
@@ -34,7 +34,7 @@ _Answer = TypeVar("_Answer")
 class Claim:
     """What a claim brought. `held` says that the Manager knows the long poll."""
 
-    task: wire.Task | None
+    task: protocol.Task | None
     held: bool
 
 
@@ -51,15 +51,17 @@ class ManagerClient:
         self._transport = Transport(access, metrics or Metrics())
         self.failures = 0
 
-    def register(self, ip_address: str, operating_system: str) -> wire.AgentRecord:
+    def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
         """Say hello; the answer also carries the key, which is not read."""
         body = {"ip_address": ip_address, "operating_system": operating_system}
-        return self._post("register", body, wire.AgentRecord, REGISTER_DEADLINE)
+        return self._post("register", body, protocol.AgentRecord, REGISTER_DEADLINE)
 
-    def heartbeat(self, ip_address: str, running: list[wire.RunningRow]) -> wire.HeartbeatAnswer:
+    def heartbeat(
+        self, ip_address: str, running: list[protocol.RunningRow]
+    ) -> protocol.HeartbeatAnswer:
         """Report what runs now."""
         body = {"ip_address": ip_address, "running": running}
-        return self._post("heartbeat", body, wire.HeartbeatAnswer, HEARTBEAT_DEADLINE)
+        return self._post("heartbeat", body, protocol.HeartbeatAnswer, HEARTBEAT_DEADLINE)
 
     def claim(self, idempotency_key: str) -> Claim:
         """Ask for the oldest pending task; a Manager that can holds the call for one.
@@ -72,7 +74,7 @@ class ManagerClient:
         answer = self._send("tasks/claim", b"{}", deadline, idempotency_key, prefer)
         held = answer.headers.get("Preference-Applied", "").startswith("wait")
         try:
-            task = self._decode("tasks/claim", answer, wire.ClaimAnswer).task
+            task = self._decode("tasks/claim", answer, protocol.ClaimAnswer).task
         except ManagerUnavailable as error:
             task = _unreadable_task(answer.content, error)
         return Claim(task, held)
@@ -80,7 +82,7 @@ class ManagerClient:
     def started(self, task_id: int, pid: int, idempotency_key: str) -> None:
         """Say that a task's process runs."""
         call = f"tasks/{task_id}/started"
-        self._post(call, {"pid": pid}, wire.Acknowledged, STARTED_DEADLINE, idempotency_key)
+        self._post(call, {"pid": pid}, protocol.Acknowledged, STARTED_DEADLINE, idempotency_key)
 
     def result(self, task_id: int, body: Body, idempotency_key: str) -> None:
         """Deliver a result; gives up after RESULT_STALL seconds without progress."""
@@ -89,7 +91,7 @@ class ManagerClient:
         # The answer is the whole task, the result that was just sent included: of a large one
         # the beginning has to do.
         if answer.whole:
-            self._decode(call, answer, wire.Acknowledged)
+            self._decode(call, answer, protocol.Acknowledged)
         elif not re.match(rb'\s*{\s*"id"\s*:\s*%d\b' % task_id, answer.content):
             self.failures += 1
             raise ManagerUnavailable(f"{call}: a large answer that is not the Manager's")
@@ -97,7 +99,7 @@ class ManagerClient:
     def healthz(self) -> None:
         """Ask whether a Manager is there, without naming or registering anybody."""
         answer = self._transport.call("GET", "/healthz", b"", {}, REGISTER_DEADLINE)
-        self._decode("/healthz", answer, wire.Health)
+        self._decode("/healthz", answer, protocol.Health)
 
     def _post(
         self,
@@ -140,9 +142,9 @@ class ManagerClient:
             raise ManagerUnavailable(f"{call}: the answer is not the Manager's: {error}") from error
 
 
-def _unreadable_task(content: bytes, error: ManagerUnavailable) -> wire.Task:
+def _unreadable_task(content: bytes, error: ManagerUnavailable) -> protocol.Task:
     """The task that the answer begins with, without its payload; raises the error without one."""
     head = _TASK_HEAD.match(content)
     if head is None:
         raise error
-    return wire.Task(int(head[1]), head[2].decode(), unreadable=str(error))
+    return protocol.Task(int(head[1]), head[2].decode(), unreadable=str(error))

@@ -14,7 +14,7 @@ from agent.errors import (
     ResultTooLarge,
     TaskRefused,
 )
-from agent.wire import Refusal
+from agent.protocol import Refusal
 
 MAX_RETRY_AFTER = 300.0
 # What the Manager's own 404 says; any other 404 is a proxy's, or a wrong URL's.

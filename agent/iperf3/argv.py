@@ -1,14 +1,14 @@
 """From a payload to iperf3's command line.
 
 Nothing that a Manager wrote can become an option: every string of a payload stands directly
-behind an option that takes a value, and `agent.wire` lets none begin with a dash.
+behind an option that takes a value, and `agent.protocol` lets none begin with a dash.
 """
 
 from typing import NamedTuple
 
 from agent.errors import TaskError
 from agent.iperf3.features import Features
-from agent.wire import ClientPayload, ServerPayload
+from agent.protocol import ClientPayload, ServerPayload
 
 # iperf3's own default, said so that a document always shows which one was used.
 _INTERVAL = 1.0

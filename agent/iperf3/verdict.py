@@ -16,7 +16,7 @@ from agent.iperf3.documents import (
 )
 from agent.iperf3.failures import classify, error_line
 from agent.iperf3.features import Features
-from agent.wire import Figures
+from agent.protocol import Figures
 
 # What another attempt a little later may well cure.
 RETRIABLE = frozenset({"refused", "busy"})

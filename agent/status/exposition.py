@@ -21,10 +21,10 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.metrics import Histogram
+from agent.protocol import Figures
 from agent.registry import KINDS
 from agent.status.hub import HubLag
 from agent.view import View
-from agent.wire import Figures
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _PREFIX = "iperf_agent_"

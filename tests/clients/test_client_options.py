@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.wire import ClientPayload
+from agent.protocol import ClientPayload
 from tests.harness import Bench, free_port, iperf3_server
 
 Document = dict[str, Any]

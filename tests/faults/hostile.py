@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from agent.wire import ClientPayload, ServerPayload
+from agent.protocol import ClientPayload, ServerPayload
 
 CLIENT, SERVER = "iperf_client_run", "iperf_server_start"
 CLIENT_KEYS = ClientPayload.__struct_fields__

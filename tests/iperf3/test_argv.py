@@ -14,7 +14,7 @@ from agent.errors import TaskError
 from agent.iperf3.argv import client_argv, server_argv
 from agent.iperf3.features import Features, parse_features
 from agent.iperf3.verdict import judge_client, judge_server_exit
-from agent.wire import ClientPayload, ServerPayload, client_payload, server_payload
+from agent.protocol import ClientPayload, ServerPayload, client_payload, server_payload
 
 from .recorded import VERSIONS, features
 

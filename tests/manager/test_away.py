@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from agent.errors import ManagerAway
-from agent.wire import Outcome, Report
+from agent.protocol import Outcome, Report
 from tests.faulty import FaultyManager, Request, raw_reply, well
 from tests.harness import until
 from tests.posting import Post, post_to

@@ -7,7 +7,7 @@ import pytest
 
 from agent.client import Access, Body, ManagerClient
 from agent.errors import ManagerUnavailable, TaskRefused
-from agent.wire import RunningRow
+from agent.protocol import RunningRow
 from tests.faulty import Request, raw_reply, reply, well
 from tests.servers import MakeManager, client_of, silent
 

@@ -8,7 +8,7 @@ import pytest
 from gevent.event import Event
 
 from agent.errors import AgentUnknown
-from agent.wire import Outcome, Report
+from agent.protocol import Outcome, Report
 from tests.faulty import Request, raw_reply, reply, well
 from tests.posting import Post, post_to, task_of
 from tests.servers import MakeManager

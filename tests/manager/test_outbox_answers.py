@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.iperf3.documents import shrink
-from agent.wire import Claimed, Document, Outcome, Report
+from agent.protocol import Claimed, Document, Outcome, Report
 from tests.faulty import Request, raw_reply, reply, well
 from tests.iperf3.recorded import run
 from tests.posting import claimed, post_to, with_document

@@ -11,7 +11,7 @@ from agent.client import Body, ManagerClient
 from agent.client.transport import Transport
 from agent.errors import ManagerUnavailable, ResultTooLarge
 from agent.metrics import Metrics
-from agent.wire import Document
+from agent.protocol import Document
 from tests.faulty import raw_reply, reply, well
 from tests.servers import MakeManager, access, client_of, serving
 

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Struct
 
-from agent.wire.messages import AgentRecord, Task
+from agent.protocol.messages import AgentRecord, Task
 
 
 class Life(Struct, frozen=True):

@@ -5,31 +5,28 @@ raw until it is decoded by `server_payload` or `client_payload`: a task whose pa
 fit is still a task, and fails with a message.
 """
 
-from agent.wire.claims import Claimed, Life
-from agent.wire.messages import (
+from agent.protocol.claims import Claimed, Life
+from agent.protocol.messages import (
     TASK_TYPES,
     Acknowledged,
     AgentRecord,
     ClaimAnswer,
-    Document,
-    Figures,
     Health,
     HeartbeatAnswer,
-    Outcome,
     Refusal,
     RefusalDetail,
     RefusalDetails,
-    Report,
     RunningRow,
     Task,
 )
-from agent.wire.payloads import (
+from agent.protocol.payloads import (
     ClientPayload,
     ServerPayload,
     client_payload,
     server_payload,
     unknown_keys,
 )
+from agent.protocol.results import Document, Figures, Outcome, Report
 
 __all__ = [
     "TASK_TYPES",

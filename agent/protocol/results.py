@@ -1,0 +1,66 @@
+"""What becomes of a task: its outcome, the figures and the document, and the report on how."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Report(Struct, omit_defaults=True):
+    """The `agent` key of a result: how it was measured, and what a reader should know."""
+
+    version: str = ""
+    iperf3_version: str = ""
+    argv: list[str] = []
+    attempts: int = 0
+    started_at: str = ""
+    finished_at: str = ""
+    interface: str = ""
+    mtu: int = 0
+    speed_mbps: int = 0
+    kernel: str = ""
+    congestion: str = ""
+    warnings: list[str] = []
+    error_class: str = ""
+    ended: str = ""
+    truncated: str = ""
+
+
+class Document(Struct, frozen=True):
+    """One JSON object inside a file that iperf3 wrote: the bytes from `start` up to `end`."""
+
+    path: str
+    start: int
+    end: int
+
+
+class Figures(Struct, frozen=True, omit_defaults=True):
+    """What a test measured, for whoever looks at the agent; the Manager gets the document.
+
+    `sent`, `received` and `rates`, the sums of the intervals, are in bits per second. `direction`
+    is forward (the client sends), reverse, or bidirectional, where the client's sending counts.
+    """
+
+    direction: str = "forward"
+    sent: float | None = None
+    received: float | None = None
+    retransmits: float | None = None
+    jitter_ms: float | None = None
+    lost_percent: float | None = None
+    rates: list[float] = []
+
+
+class Outcome(Struct, frozen=True):
+    """What is reported of a task: at most one of `document` and `answer` beside the report.
+
+    `stderr` is what an operator reads at the Manager; `answer` holds the agent's own keys of
+    the result (`started`, `killed`, ...). Only of a server are there more, until the `final` one.
+    """
+
+    status: Literal["succeeded", "failed"]
+    report: Report
+    exit_code: int = 0
+    stderr: str = ""
+    answer: dict[str, bool | int] = {}
+    document: Document | None = None
+    final: bool = True
+    figures: Figures | None = None
