@@ -5,11 +5,11 @@ from pathlib import Path
 
 from agent.files import discard, sync
 from agent.iperf3.stream import LONGEST_LINE, compose, read_intervals
-from agent.process import ChildProcess
+from agent.process.child import ChildProcess
+from agent.process.monitor import Ending, watch
 from agent.protocol import Claimed
 from agent.registry import Entry
 from agent.state import StateDirectory
-from agent.watching import Ending, watch
 
 # The name of a file that holds a stream, and no document, ends so.
 STREAM = ".stream"
@@ -45,7 +45,7 @@ class Following:
         self._read_up_to = 0
 
     def watch(self, seconds: float) -> Ending:
-        """As agent.watching.watch; what the stream says goes to the entry."""
+        """As agent.process.monitor.watch; what the stream says goes to the entry."""
         look = self._read_on if self._child.stdout.suffix == STREAM else None
         return watch(self._child, self._entry.stop.ordered, seconds, self._most, look)
 

@@ -16,12 +16,12 @@ from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.limits import check_core, checked_target, within_limits
-from agent.process import ChildProcess, mapped
+from agent.process.child import ChildProcess, mapped
+from agent.process.monitor import FLOODED, Ending
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload
 from agent.registry import Entry, timestamp
 from agent.state import StateDirectory, is_full
 from agent.timing import jittered
-from agent.watching import FLOODED, Ending
 from agent.workbench import Workbench
 
 # The Manager's clock (time + 10 s) starts with `started`, so a refused attempt must not start it.

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from agent.errors import RecordDamaged, StateUnusable
 from agent.files import write_whole
-from agent.identity import ProcessIdentity
+from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Report
 from agent.records import frame, unframe
 from agent.state import StateDirectory

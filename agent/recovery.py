@@ -10,12 +10,12 @@ import structlog
 from agent import __version__
 from agent.client_output import newest_output, written_document
 from agent.errors import StateUnusable
-from agent.identity import stop_former
 from agent.iperf3 import verdict
 from agent.journal import Journal, TaskRecord
 from agent.metrics import Metrics
 from agent.outbox import Outbox
-from agent.process import first_data, mapped
+from agent.process.child import first_data, mapped
+from agent.process.identity import stop_former
 from agent.protocol import Document, Outcome, Report
 from agent.server_task import served_file, server_output
 from agent.spool import Spool

@@ -16,9 +16,10 @@ from agent.iperf3 import verdict
 from agent.iperf3.argv import server_argv
 from agent.iperf3.documents import Span
 from agent.limits import check_core
-from agent.listening import holder_of, holds
 from agent.logs.outage import Outage
-from agent.process import ChildProcess
+from agent.process.child import ChildProcess
+from agent.process.monitor import FLOODED, Ending, size_of, watch
+from agent.process.ports import holder_of, holds
 from agent.protocol import (
     Claimed,
     Document,
@@ -29,7 +30,6 @@ from agent.protocol import (
     server_payload,
 )
 from agent.registry import Entry, timestamp
-from agent.watching import FLOODED, Ending, size_of, watch
 from agent.workbench import Workbench
 
 # A server listens 3 to 11 ms after its start (measured, 3.9 to 3.21).

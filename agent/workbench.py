@@ -16,7 +16,7 @@ from agent.iperf3.features import Features, parse_features
 from agent.journal import ChildRecord, Journal
 from agent.metrics import Metrics
 from agent.outbox import Outbox
-from agent.process import ChildProcess, text_output
+from agent.process.child import ChildProcess, text_output
 from agent.protocol import Outcome, Report
 from agent.registry import Entry, TaskRegistry
 from agent.state import StateDirectory

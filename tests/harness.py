@@ -19,7 +19,7 @@ from gevent.event import Event
 from agent.dev.records import Task
 from agent.dev.server import DevManager
 from agent.dev.store import Store
-from agent.listening import holds
+from agent.process.ports import holds
 
 ROOT = Path(__file__).parent.parent
 AGENT = (sys.executable, "-m", "agent")

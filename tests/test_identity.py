@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from gevent import subprocess
 
-from agent.identity import ProcessIdentity, identify, stop_former
+from agent.process.identity import ProcessIdentity, identify, stop_former
 from tests.harness import is_running, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="identities need Linux's /proc")

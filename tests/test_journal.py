@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from agent import journal as room
 from agent.errors import StateUnusable
-from agent.identity import ProcessIdentity
 from agent.journal import ChildRecord, Journal
+from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Life, Report, Task
 from agent.state import StateDirectory
 

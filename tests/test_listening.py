@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 from gevent import subprocess
 
-from agent import listening
-from agent.listening import holder_of, holds
+from agent.process import ports
+from agent.process.ports import holder_of, holds
 from tests.harness import free_port, iperf3_server
 
 ME = os.getpid()
@@ -21,7 +21,7 @@ NO_PROTOCOL = 31
 def fixture_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel is asked as usual, or refuses, as one that was built without sock_diag does."""
     if request.param != "sock_diag":
-        monkeypatch.setattr(listening, "_NETLINK_SOCK_DIAG", NO_PROTOCOL)
+        monkeypatch.setattr(ports, "_NETLINK_SOCK_DIAG", NO_PROTOCOL)
 
 
 @pytest.mark.usefixtures("way")

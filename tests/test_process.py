@@ -12,9 +12,9 @@ from gevent import monkey
 from gevent.event import Event
 
 from agent.errors import ChildError
-from agent.identity import identify
-from agent.process import STDERR_KEPT, ChildProcess, text_output
-from agent.watching import Ending, watch
+from agent.process.child import STDERR_KEPT, ChildProcess, text_output
+from agent.process.identity import identify
+from agent.process.monitor import Ending, watch
 from tests.harness import is_running, until
 
 Shell = Callable[[str], ChildProcess]

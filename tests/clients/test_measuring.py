@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.dev.records import Task
-from agent.process import text_output
+from agent.process.child import text_output
 from tests.command import stand_in
 from tests.harness import Bench, free_port, iperf3_server
 

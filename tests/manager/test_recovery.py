@@ -14,11 +14,11 @@ from agent import delivery as delivery_room
 from agent import outbox as outbox_room
 from agent.client_output import output_file
 from agent.delivery import Delivery
-from agent.identity import identify
 from agent.iperf3.documents import find_documents
 from agent.journal import ChildRecord, Journal
 from agent.metrics import Metrics
 from agent.outbox import Outbox
+from agent.process.identity import identify
 from agent.protocol import Claimed, Outcome, Report
 from agent.recovery import recover
 from agent.registry import TaskRegistry

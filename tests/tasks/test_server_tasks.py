@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from agent.dev.records import Task
-from agent.listening import holds
+from agent.process.ports import holds
 from tests.harness import Bench, free_port, is_running, until
 
 

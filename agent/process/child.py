@@ -23,7 +23,7 @@ from gevent.event import Event
 
 from agent.errors import ChildError
 from agent.files import discard
-from agent.identity import ProcessIdentity, identify, open_pidfd
+from agent.process.identity import ProcessIdentity, identify, open_pidfd
 
 _PR_SET_PDEATHSIG = 1
 _FALLOC_FL_KEEP_SIZE = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import gevent
 from gevent.event import Event
 
-from agent.process import ChildProcess
+from agent.process.child import ChildProcess
 
 # Seconds between two looks at the size of a child's output.
 OUTPUT_LOOK = 1.0
