@@ -9,7 +9,7 @@ from agent.process.child import ChildProcess
 from agent.process.monitor import Ending, watch
 from agent.protocol import Claimed
 from agent.registry import Entry
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
 
 # The name of a file that holds a stream, and no document, ends so.
 STREAM = ".stream"

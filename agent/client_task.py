@@ -20,7 +20,7 @@ from agent.process.child import ChildProcess, mapped
 from agent.process.monitor import FLOODED, Ending
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload
 from agent.registry import Entry, timestamp
-from agent.state import StateDirectory, is_full
+from agent.state.directory import StateDirectory, is_full
 from agent.timing import jittered
 from agent.workbench import Workbench
 

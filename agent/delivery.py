@@ -14,12 +14,12 @@ from gevent.lock import BoundedSemaphore
 from agent.client import ManagerClient
 from agent.envelope import LEFT_OUT, SMALLEST, fitting
 from agent.errors import ManagerUnavailable, ResultTooLarge, StateUnusable, TaskRefused
-from agent.journal import Journal
 from agent.protocol import Claimed, Outcome
 from agent.registration import Registration
 from agent.registry import TaskRegistry
-from agent.spool import Parcel, Spool
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
+from agent.state.journal import Journal
+from agent.state.spool import Parcel, Spool
 
 # A result of more bytes waits for the tests of this host to end, but not for longer than this.
 LARGE_RESULT = 1024**2

@@ -14,7 +14,6 @@ from agent.config.settings import Config, changed_settings
 from agent.delivery import Delivery
 from agent.errors import ManagerRefused, TaskError
 from agent.host import allow_descriptors
-from agent.journal import Journal
 from agent.loops import claim_loop, heartbeat_loop
 from agent.metrics import Metrics
 from agent.nursery import Nursery
@@ -24,8 +23,9 @@ from agent.registration import Registration
 from agent.registry import Entry, TaskRegistry
 from agent.runner import TaskRunner
 from agent.signals import StopSignals
-from agent.spool import Spool
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
+from agent.state.journal import Journal
+from agent.state.spool import Spool
 from agent.view import View
 from agent.workbench import Workbench
 

@@ -9,13 +9,13 @@ from gevent.event import Event
 
 from agent.client import ManagerClient
 from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusable
-from agent.journal import Journal
 from agent.logs.outage import Outage
 from agent.metrics import Metrics
 from agent.protocol import Claimed
 from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.runner import TaskRunner
+from agent.state.journal import Journal
 from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered, ticks
 
 # With no task for so many seconds, claims come at a third of the rate.

@@ -18,7 +18,7 @@ from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable, StateUnus
 from agent.logs.outage import Outage
 from agent.protocol import Claimed, Outcome
 from agent.registration import Registration
-from agent.spool import Parcel, Spool
+from agent.state.spool import Parcel, Spool
 from agent.timing import KEY_REFUSED_PAUSE, backoff
 
 # Uploads at a time; more would only share the same line to the Manager.

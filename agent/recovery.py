@@ -11,15 +11,15 @@ from agent import __version__
 from agent.client_output import newest_output, written_document
 from agent.errors import StateUnusable
 from agent.iperf3 import verdict
-from agent.journal import Journal, TaskRecord
 from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process.child import first_data, mapped
 from agent.process.identity import stop_former
 from agent.protocol import Document, Outcome, Report
 from agent.server_task import served_file, server_output
-from agent.spool import Spool
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
+from agent.state.journal import Journal, TaskRecord
+from agent.state.spool import Spool
 
 INTERRUPTED = "interrupted: the agent restarted"
 

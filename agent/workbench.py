@@ -13,13 +13,13 @@ from agent.config.settings import Config
 from agent.errors import StateUnusable, TaskError
 from agent.host import default_congestion, kernel
 from agent.iperf3.features import Features, parse_features
-from agent.journal import ChildRecord, Journal
 from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process.child import ChildProcess, text_output
 from agent.protocol import Outcome, Report
 from agent.registry import Entry, TaskRegistry
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
+from agent.state.journal import ChildRecord, Journal
 
 # Seconds for `iperf3 --version`, which takes 2 ms.
 PROBE_TIMEOUT = 10.0

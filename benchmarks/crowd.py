@@ -42,7 +42,6 @@ from gevent.pool import Group  # noqa: E402
 from agent.client import ManagerClient  # noqa: E402
 from agent.config.key import Key  # noqa: E402
 from agent.config.settings import read_settings  # noqa: E402
-from agent.journal import Journal  # noqa: E402
 from agent.lifecycle import manager_access  # noqa: E402
 from agent.logs import setup  # noqa: E402
 from agent.loops import QUIET_AFTER, claim_loop, heartbeat_loop  # noqa: E402
@@ -50,6 +49,7 @@ from agent.metrics import Histogram, Metrics  # noqa: E402
 from agent.registration import Registration  # noqa: E402
 from agent.registry import TaskRegistry  # noqa: E402
 from agent.runner import TaskRunner  # noqa: E402
+from agent.state.journal import Journal  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds, memory  # noqa: E402
 from tests.harness import ROOT, environment, free_port  # noqa: E402

@@ -6,14 +6,14 @@ from pathlib import Path
 from agent.client import ManagerClient
 from agent.config.settings import read_settings
 from agent.delivery import Delivery
-from agent.journal import Journal
 from agent.nursery import Nursery
 from agent.outbox import Outbox
 from agent.protocol import Claimed, Document, Life, Outcome, Report, Task
 from agent.registration import Registration
 from agent.registry import TaskRegistry
-from agent.spool import Spool
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
+from agent.state.journal import Journal
+from agent.state.spool import Spool
 from tests.faulty import FaultyManager, Request
 from tests.servers import client_of
 

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from agent import journal as room
 from agent.errors import StateUnusable
-from agent.journal import ChildRecord, Journal
 from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Life, Report, Task
-from agent.state import StateDirectory
+from agent.state import journal as room
+from agent.state.directory import StateDirectory
+from agent.state.journal import ChildRecord, Journal
 
 LIFE = Life("http://manager", 1, "2026-01-02T03:04:05")
 CHILD = ChildRecord(ProcessIdentity(77, 1234, "boot"), Report(attempts=1))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.errors import RecordDamaged
 from agent.files import checksum, write_whole
-from agent.records import frame, unframe
+from agent.state.records import frame, unframe
 
 LINE = frame(b'{"task":7,"key":"abc"}')
 

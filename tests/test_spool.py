@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from agent.errors import StateUnusable
 from agent.protocol import Outcome, Report
-from agent.spool import ANSWER_KEPT, Parcel, Spool
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
+from agent.state.spool import ANSWER_KEPT, Parcel, Spool
 from tests.posting import LIFE, claimed, with_document
 
 CONTENT = b'stray text\n{"end":{"sum":1}}\nmore'

@@ -13,9 +13,9 @@ import pytest
 from gevent.event import Event
 from structlog.testing import capture_logs
 
-from agent import state as room
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.state import StateDirectory
+from agent.state import directory as room
+from agent.state.directory import StateDirectory
 from tests.harness import Bench, until
 
 

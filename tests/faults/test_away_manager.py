@@ -7,8 +7,8 @@ import gevent
 import msgspec
 import pytest
 
-from agent.records import unframe
-from agent.spool import Parcel
+from agent.state.records import unframe
+from agent.state.spool import Parcel
 from tests.faults.manager_process import HEARTBEAT_WITHIN, killable
 from tests.harness import AgentProcess, free_port, iperf3_server, is_running, until
 from tests.lone_agent import lone_agent

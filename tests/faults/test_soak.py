@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from agent.dev.records import Task
-from agent.journal import Journal
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
+from agent.state.journal import Journal
 from tests.faults.weather import Weather
 from tests.harness import FINAL, AgentProcess, Bench, free_port, until
 from tests.lone_agent import lone_agent

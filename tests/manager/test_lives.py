@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from agent import delivery as delivery_room
-from agent.journal import Journal
 from agent.protocol import Life, Outcome, Report
 from agent.protocol.messages import AgentRecord
-from agent.spool import Spool
+from agent.state.journal import Journal
+from agent.state.spool import Spool
 from tests.faulty import Request, raw_reply, reply, well
 from tests.harness import Bench, free_port, is_running, until
 from tests.lone_agent import lone_agent, passed_on

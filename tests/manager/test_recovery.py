@@ -15,7 +15,6 @@ from agent import outbox as outbox_room
 from agent.client_output import output_file
 from agent.delivery import Delivery
 from agent.iperf3.documents import find_documents
-from agent.journal import ChildRecord, Journal
 from agent.metrics import Metrics
 from agent.outbox import Outbox
 from agent.process.identity import identify
@@ -23,7 +22,8 @@ from agent.protocol import Claimed, Outcome, Report
 from agent.recovery import recover
 from agent.registry import TaskRegistry
 from agent.server_task import served_file, server_output
-from agent.spool import Spool
+from agent.state.journal import ChildRecord, Journal
+from agent.state.spool import Spool
 from tests.faulty import FaultyManager, well
 from tests.iperf3.recorded import run
 from tests.posting import Post, claimed, post_to, task_of, with_document

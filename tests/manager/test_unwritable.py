@@ -6,9 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.errors import StateUnusable
-from agent.journal import Journal
 from agent.protocol import Outcome, Report
-from agent.spool import Spool
+from agent.state.journal import Journal
+from agent.state.spool import Spool
 from tests.claiming import ClaimAnswers, claimed, claiming
 from tests.faulty import reply, well
 from tests.posting import Post, post_to, with_document

@@ -19,8 +19,8 @@ from agent.errors import RecordDamaged, StateUnusable
 from agent.files import write_whole
 from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Report
-from agent.records import frame, unframe
-from agent.state import StateDirectory
+from agent.state.directory import StateDirectory
+from agent.state.records import frame, unframe
 
 # The file is written anew when it has this many lines more than there are tasks.
 SPARE_LINES = 1000

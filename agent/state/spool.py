@@ -13,10 +13,11 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from agent import files, records
+from agent import files
 from agent.errors import RecordDamaged, StateUnusable
 from agent.protocol import Claimed, Document, Outcome
-from agent.state import StateDirectory
+from agent.state import records
+from agent.state.directory import StateDirectory
 
 # Of an answer that refuses a result for good, so many bytes are kept.
 ANSWER_KEPT = 64 * 1024
