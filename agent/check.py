@@ -8,12 +8,12 @@ import click
 import msgspec
 
 from agent import files, host
-from agent.client import ManagerClient
 from agent.config.key import Key
 from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
-from agent.lifecycle import manager_access
 from agent.logs import setup
+from agent.manager.access import manager_access
+from agent.manager.api import ManagerClient
 from agent.workbench import iperf3_file, probe_iperf3
 
 

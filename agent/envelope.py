@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from agent.client import Body
 from agent.errors import TaskError
 from agent.iperf3 import documents
+from agent.manager.upload import Body
 from agent.protocol import Document, Outcome
 
 # What the smaller forms of a document leave out, by level.

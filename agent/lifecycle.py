@@ -8,18 +8,19 @@ import structlog
 from gevent.event import Event
 
 from agent import __version__, systemd
-from agent.client import Access, ManagerClient
 from agent.config.key import Key
 from agent.config.settings import Config, changed_settings
 from agent.delivery import Delivery
 from agent.errors import ManagerRefused, TaskError
 from agent.host import allow_descriptors
 from agent.loops import claim_loop, heartbeat_loop
+from agent.manager.access import manager_access
+from agent.manager.api import ManagerClient
+from agent.manager.registration import Registration
 from agent.metrics import Metrics
 from agent.nursery import Nursery
 from agent.outbox import Outbox
 from agent.recovery import recover
-from agent.registration import Registration
 from agent.registry import Entry, TaskRegistry
 from agent.runner import TaskRunner
 from agent.signals import StopSignals
@@ -38,21 +39,6 @@ CHILDREN_SHARE = 0.75
 KILL_TAKES = 1.0
 
 log = structlog.get_logger()
-
-
-def manager_access(config: Config, key: Callable[[], str]) -> Access:
-    """How the configuration says that the Manager is reached."""
-    certificate = None
-    if config.manager_cert_file and config.manager_cert_key_file:
-        certificate = (str(config.manager_cert_file), str(config.manager_cert_key_file))
-    return Access(
-        url=config.manager_url,
-        name=config.agent_name,
-        key=key,
-        api_version=config.api_version,
-        ca_file=str(config.manager_ca_file) if config.manager_ca_file else None,
-        certificate=certificate,
-    )
 
 
 class Agent:

@@ -7,12 +7,12 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent.client import ManagerClient
 from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
+from agent.manager.api import ManagerClient
+from agent.manager.registration import Registration
 from agent.metrics import Metrics
 from agent.protocol import Claimed
-from agent.registration import Registration
 from agent.registry import TaskRegistry
 from agent.runner import TaskRunner
 from agent.state.journal import Journal

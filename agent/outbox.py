@@ -16,8 +16,8 @@ from gevent.lock import BoundedSemaphore
 from agent.delivery import Delivery, Message
 from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
+from agent.manager.registration import Registration
 from agent.protocol import Claimed, Outcome
-from agent.registration import Registration
 from agent.state.spool import Parcel, Spool
 from agent.timing import KEY_REFUSED_PAUSE, backoff
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from agent import __version__
+from agent.manager.registration import Registration
 from agent.protocol import Figures
-from agent.registration import Registration
 from agent.registry import Entry, timestamp
 from agent.workbench import Workbench
 

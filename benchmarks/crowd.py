@@ -39,14 +39,14 @@ from gevent import subprocess  # noqa: E402
 from gevent.event import Event  # noqa: E402
 from gevent.pool import Group  # noqa: E402
 
-from agent.client import ManagerClient  # noqa: E402
 from agent.config.key import Key  # noqa: E402
 from agent.config.settings import read_settings  # noqa: E402
-from agent.lifecycle import manager_access  # noqa: E402
 from agent.logs import setup  # noqa: E402
 from agent.loops import QUIET_AFTER, claim_loop, heartbeat_loop  # noqa: E402
+from agent.manager.access import manager_access  # noqa: E402
+from agent.manager.api import ManagerClient  # noqa: E402
+from agent.manager.registration import Registration  # noqa: E402
 from agent.metrics import Histogram, Metrics  # noqa: E402
-from agent.registration import Registration  # noqa: E402
 from agent.registry import TaskRegistry  # noqa: E402
 from agent.runner import TaskRunner  # noqa: E402
 from agent.state.journal import Journal  # noqa: E402

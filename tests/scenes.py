@@ -12,7 +12,9 @@ from typing import Any
 import gevent
 import trustme
 
-from agent.client import Access, Body, ManagerClient
+from agent.manager.access import Access
+from agent.manager.api import ManagerClient
+from agent.manager.upload import Body
 from tests.faulty import FaultyManager, Request, raw_reply, reply, well
 from tests.servers import access, reset, serving, silent
 

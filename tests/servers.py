@@ -7,7 +7,8 @@ from socket import SO_LINGER, SOL_SOCKET, socket
 
 from gevent.server import StreamServer
 
-from agent.client import Access, ManagerClient
+from agent.manager.access import Access
+from agent.manager.api import ManagerClient
 from tests.faulty import FaultyManager, Request
 
 MakeManager = Callable[[Callable[[Request], bytes]], FaultyManager]

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.client import ManagerClient
-from agent.client import manager as calls
 from agent.errors import (
     AgentUnknown,
     KeyRefused,
@@ -17,6 +15,8 @@ from agent.errors import (
     ResultTooLarge,
     TaskRefused,
 )
+from agent.manager import api as calls
+from agent.manager.api import ManagerClient
 from tests import answers
 from tests.answers import ANSWERS, CALLS, Action
 from tests.faulty import Request, raw_reply, reply, well

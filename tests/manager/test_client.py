@@ -5,8 +5,10 @@ import uuid
 
 import pytest
 
-from agent.client import Access, Body, ManagerClient
 from agent.errors import ManagerUnavailable, TaskRefused
+from agent.manager.access import Access
+from agent.manager.api import ManagerClient
+from agent.manager.upload import Body
 from agent.protocol import RunningRow
 from tests.faulty import Request, raw_reply, reply, well
 from tests.servers import MakeManager, client_of, silent

@@ -8,8 +8,8 @@ import gevent
 import pytest
 from gevent import sleep
 
-from agent.client.transport import Transport
 from agent.errors import ManagerUnavailable
+from agent.manager.transport import Transport
 from agent.metrics import Metrics
 from tests.faulty import Request, well
 from tests.harness import PATIENCE, until

@@ -10,8 +10,8 @@ from subprocess import run
 import pytest
 from gevent.server import StreamServer
 
-from agent.client import ManagerClient
 from agent.errors import ManagerUnavailable
+from agent.manager.api import ManagerClient
 from tests.faulty import reply, well
 from tests.servers import MakeManager, access, client_of
 

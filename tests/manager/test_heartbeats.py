@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 from agent.config.settings import read_settings
 from agent.errors import AgentUnknown
 from agent.loops import heartbeat_loop
+from agent.manager.registration import Registration
 from agent.metrics import Metrics
 from agent.nursery import Nursery
-from agent.registration import Registration
 from agent.registry import TaskRegistry
 from tests.faulty import FaultyManager, Request, raw_reply, reply, well
 from tests.posting import claimed

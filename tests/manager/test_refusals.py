@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.client.refusals import retry_after
 from agent.errors import AgentUnknown, ManagerError, ManagerUnavailable
+from agent.manager.refusals import retry_after
 from tests.faulty import Request, raw_reply, reply
 from tests.scenes import ASK, Call
 from tests.servers import MakeManager, client_of

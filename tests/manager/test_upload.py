@@ -7,9 +7,10 @@ from socket import SO_RCVBUF, SOL_SOCKET, socket
 import pytest
 from gevent import sleep
 
-from agent.client import Body, ManagerClient
-from agent.client.transport import Transport
 from agent.errors import ManagerUnavailable, ResultTooLarge
+from agent.manager.api import ManagerClient
+from agent.manager.transport import Transport
+from agent.manager.upload import Body
 from agent.metrics import Metrics
 from agent.protocol import Document
 from tests.faulty import raw_reply, reply, well

@@ -9,9 +9,10 @@ from typing import TypeVar
 import msgspec
 
 from agent import protocol
-from agent.client.body import Body
-from agent.client.transport import KEY_HEADER, Access, Answer, Transport
 from agent.errors import ManagerUnavailable
+from agent.manager.access import Access
+from agent.manager.transport import KEY_HEADER, Answer, Transport
+from agent.manager.upload import Body
 from agent.metrics import Metrics
 
 # Seconds for a whole call. A result has no total: it may take as long as it makes progress.

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -15,10 +15,11 @@ from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from agent import __version__
-from agent.client.body import CHUNK_BYTES, Body
-from agent.client.refusals import refusal
 from agent.errors import ManagerUnavailable
 from agent.host import is_loopback
+from agent.manager.access import Access
+from agent.manager.refusals import refusal
+from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
 
 KEY_HEADER = "X-AGENT-KEY"
@@ -29,18 +30,6 @@ MAX_ANSWER_BYTES = 1024**2
 SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Access:
-    """Where the Manager is and who asks. `key` gives the registration key as it is now."""
-
-    url: str
-    name: str
-    key: Callable[[], str]
-    api_version: int = 1
-    ca_file: str | None = None
-    certificate: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import structlog
 from gevent.lock import BoundedSemaphore
 
 from agent import host
-from agent.client import ManagerClient
 from agent.config.settings import Config
 from agent.errors import ManagerAway, ManagerUnavailable
 from agent.logs.outage import Outage
+from agent.manager.api import ManagerClient
 from agent.protocol import Life
 from agent.timing import backoff, jittered
 
