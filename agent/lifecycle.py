@@ -10,7 +10,6 @@ from gevent.event import Event
 from agent import __version__, systemd
 from agent.config.key import Key
 from agent.config.settings import Config, changed_settings
-from agent.delivery import Delivery
 from agent.errors import ManagerRefused, TaskError
 from agent.host import allow_descriptors
 from agent.loops import claim_loop, heartbeat_loop
@@ -19,7 +18,8 @@ from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
 from agent.nursery import Nursery
-from agent.outbox import Outbox
+from agent.outbox.delivery import Delivery
+from agent.outbox.queue import Outbox
 from agent.recovery import recover
 from agent.registry import Entry, TaskRegistry
 from agent.runner import TaskRunner

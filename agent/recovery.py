@@ -12,7 +12,7 @@ from agent.client_output import newest_output, written_document
 from agent.errors import StateUnusable
 from agent.iperf3 import verdict
 from agent.metrics import Metrics
-from agent.outbox import Outbox
+from agent.outbox.queue import Outbox
 from agent.process.child import first_data, mapped
 from agent.process.identity import stop_former
 from agent.protocol import Document, Outcome, Report

@@ -14,7 +14,7 @@ from agent.errors import StateUnusable, TaskError
 from agent.host import default_congestion, kernel
 from agent.iperf3.features import Features, parse_features
 from agent.metrics import Metrics
-from agent.outbox import Outbox
+from agent.outbox.queue import Outbox
 from agent.process.child import ChildProcess, text_output
 from agent.protocol import Outcome, Report
 from agent.registry import Entry, TaskRegistry

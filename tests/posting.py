@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config.settings import read_settings
-from agent.delivery import Delivery
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
 from agent.nursery import Nursery
-from agent.outbox import Outbox
+from agent.outbox.delivery import Delivery
+from agent.outbox.queue import Outbox
 from agent.protocol import Claimed, Document, Life, Outcome, Report, Task
 from agent.registry import TaskRegistry
 from agent.state.directory import StateDirectory

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent import delivery as delivery_room
+from agent.outbox import delivery as delivery_room
 from agent.protocol import Life, Outcome, Report
 from agent.protocol.messages import AgentRecord
 from agent.state.journal import Journal

@@ -10,13 +10,13 @@ from gevent import subprocess
 from structlog.testing import capture_logs
 
 from agent import __version__
-from agent import delivery as delivery_room
-from agent import outbox as outbox_room
 from agent.client_output import output_file
-from agent.delivery import Delivery
 from agent.iperf3.documents import find_documents
 from agent.metrics import Metrics
-from agent.outbox import Outbox
+from agent.outbox import delivery as delivery_room
+from agent.outbox import queue as outbox_room
+from agent.outbox.delivery import Delivery
+from agent.outbox.queue import Outbox
 from agent.process.identity import identify
 from agent.protocol import Claimed, Outcome, Report
 from agent.recovery import recover

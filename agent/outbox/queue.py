@@ -13,10 +13,10 @@ import structlog
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from agent.delivery import Delivery, Message
 from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
 from agent.manager.registration import Registration
+from agent.outbox.delivery import Delivery, Message
 from agent.protocol import Claimed, Outcome
 from agent.state.spool import Parcel, Spool
 from agent.timing import KEY_REFUSED_PAUSE, backoff

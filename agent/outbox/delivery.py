@@ -11,10 +11,10 @@ import msgspec
 import structlog
 from gevent.lock import BoundedSemaphore
 
-from agent.envelope import LEFT_OUT, SMALLEST, fitting
 from agent.errors import ManagerUnavailable, ResultTooLarge, StateUnusable, TaskRefused
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
+from agent.outbox.body import LEFT_OUT, SMALLEST, fitting
 from agent.protocol import Claimed, Outcome
 from agent.registry import TaskRegistry
 from agent.state.directory import StateDirectory

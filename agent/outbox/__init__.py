@@ -1,0 +1,1 @@
+"""Messages about tasks, kept until the Manager has them."""
