@@ -14,7 +14,7 @@ from agent.errors import ManagerError, TaskError
 from agent.logs import setup
 from agent.manager.access import manager_access
 from agent.manager.api import ManagerClient
-from agent.workbench import iperf3_file, probe_iperf3
+from agent.tasks.installed import iperf3_file, probe_iperf3
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,15 @@ from agent.metrics import Metrics
 from agent.nursery import Nursery
 from agent.outbox.delivery import Delivery
 from agent.outbox.queue import Outbox
-from agent.recovery import recover
 from agent.registry import Entry, TaskRegistry
-from agent.runner import TaskRunner
 from agent.signals import StopSignals
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
 from agent.state.spool import Spool
+from agent.tasks.context import TaskContext
+from agent.tasks.recovery import recover
+from agent.tasks.runner import TaskRunner
 from agent.view import View
-from agent.workbench import Workbench
 
 # A claim in flight gets this many seconds to bring its task; one that the Manager holds is cut.
 CLAIM_FAREWELL = 0.5
@@ -66,7 +66,7 @@ class Agent:
             config.max_result_bytes,
         )
         self._outbox = Outbox(delivery, self._registration, self._spool, self._nursery.spawn)
-        self._bench = Workbench(
+        self._bench = TaskContext(
             config, self._registry, self._outbox, self._journal, self._state, metrics
         )
         self._runner = TaskRunner(self._bench, self._nursery.spawn)

@@ -14,8 +14,8 @@ from agent.manager.registration import Registration
 from agent.metrics import Metrics
 from agent.protocol import Claimed
 from agent.registry import TaskRegistry
-from agent.runner import TaskRunner
 from agent.state.journal import Journal
+from agent.tasks.runner import TaskRunner
 from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered, ticks
 
 # With no task for so many seconds, claims come at a third of the rate.

@@ -9,7 +9,7 @@ from agent import __version__
 from agent.manager.registration import Registration
 from agent.protocol import Figures
 from agent.registry import Entry, timestamp
-from agent.workbench import Workbench
+from agent.tasks.context import TaskContext
 
 # After three heartbeats that were not answered the Manager calls the agent offline.
 HEARD_WITHIN = 15.0
@@ -71,7 +71,7 @@ class Snapshot(Struct):
 class View:
     """Looks into the rooms of one agent, and changes nothing in them."""
 
-    def __init__(self, bench: Workbench, registration: Registration) -> None:
+    def __init__(self, bench: TaskContext, registration: Registration) -> None:
         self.bench = bench
         self.registration = registration
 

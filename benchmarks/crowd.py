@@ -48,8 +48,8 @@ from agent.manager.api import ManagerClient  # noqa: E402
 from agent.manager.registration import Registration  # noqa: E402
 from agent.metrics import Histogram, Metrics  # noqa: E402
 from agent.registry import TaskRegistry  # noqa: E402
-from agent.runner import TaskRunner  # noqa: E402
 from agent.state.journal import Journal  # noqa: E402
+from agent.tasks.runner import TaskRunner  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds, memory  # noqa: E402
 from tests.harness import ROOT, environment, free_port  # noqa: E402

@@ -12,8 +12,8 @@ from gevent.event import Event
 
 from agent.config.settings import read_settings
 from agent.loops import claim_loop
-from agent.runner import TaskRunner
-from agent.workbench import Workbench
+from agent.tasks.context import TaskContext
+from agent.tasks.runner import TaskRunner
 from tests.faulty import FaultyManager, Request, reply, well
 from tests.posting import post_to
 
@@ -34,7 +34,7 @@ class Claiming:
         self.may_claim, self.stop = Event(), Event()
         self.may_claim.set()
         settings = read_settings({"state_dir": str(directory)}, {"AGENT_KEY": "key-1"})
-        bench = Workbench(settings, post.registry, post.outbox, post.journal, post.state)
+        bench = TaskContext(settings, post.registry, post.outbox, post.journal, post.state)
         runner = TaskRunner(bench, post.nursery.spawn)
         self.greenlet = post.nursery.spawn(
             claim_loop,

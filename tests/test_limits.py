@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from gevent.event import Event
 
-from agent import limits
 from agent.config.settings import Config, read_settings
 from agent.config.types import Network, networks
 from agent.errors import TaskError
-from agent.limits import check_core, checked_target, within_limits
 from agent.protocol import ClientPayload
+from agent.tasks import policy
+from agent.tasks.policy import check_core, checked_target, within_limits
 from tests.harness import Bench
 
 CORES = os.cpu_count() or 1
@@ -183,14 +183,14 @@ def resolved(*answers: list[str]) -> Callable[..., list[Any]]:
 def test_of_a_names_addresses_the_first_that_is_allowed_is_taken(
     monkeypatch: pytest.MonkeyPatch, answer: list[str], address: str
 ) -> None:
-    monkeypatch.setattr(limits, "_getaddrinfo", resolved(answer))
+    monkeypatch.setattr(policy, "_getaddrinfo", resolved(answer))
     assert checked_target("host.example", None, allowed("10.0.0.0/8,fe80::2"), Event()) == address
 
 
 def test_a_name_is_resolved_once_and_a_later_answer_has_no_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "_getaddrinfo", resolved(["10.0.0.1"], ["192.0.2.1"]))
+    monkeypatch.setattr(policy, "_getaddrinfo", resolved(["10.0.0.1"], ["192.0.2.1"]))
     assert checked_target("host.example", None, allowed("10.0.0.0/8"), Event()) == "10.0.0.1"
     with pytest.raises(TaskError, match="outside this agent's ALLOWED_TARGETS"):
         checked_target("host.example", None, allowed("10.0.0.0/8"), Event())

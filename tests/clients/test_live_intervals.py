@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
-from agent.client_output import Following
 from agent.dev.records import Task
 from agent.dev.store import Store
 from agent.process.child import ChildProcess
 from agent.process.monitor import FLOODED, Ending
-from agent.recovery import INTERRUPTED
 from agent.registry import INTERVALS_KEPT, TaskRegistry
+from agent.tasks.client_output import Following
+from agent.tasks.recovery import INTERRUPTED
 from tests.harness import PATIENCE, Bench, free_port, iperf3_server, until
 from tests.iperf3.newer import newer_iperf3
 from tests.iperf3.recorded import paths, run

@@ -14,7 +14,7 @@ import pytest
 from agent.dev.records import CLIENT_RUN, KILL_ALL, SERVER_START, Report
 from agent.dev.store import Store
 from agent.process.monitor import Ending
-from agent.recovery import INTERRUPTED
+from agent.tasks.recovery import INTERRUPTED
 from tests.command import stand_in
 from tests.faults.lives import Life, Moment, WatchedStore, moments
 from tests.harness import FINAL, AgentProcess, Bench, free_port, iperf3_server, until

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.workbench import probe_iperf3
+from agent.tasks.installed import probe_iperf3
 from tests.command import NO_MANAGER, stand_in
 from tests.harness import AgentProcess, Bench, free_port, iperf3_server
 from tests.lone_agent import lone_agent

@@ -10,7 +10,6 @@ from gevent import subprocess
 from structlog.testing import capture_logs
 
 from agent import __version__
-from agent.client_output import output_file
 from agent.iperf3.documents import find_documents
 from agent.metrics import Metrics
 from agent.outbox import delivery as delivery_room
@@ -19,11 +18,12 @@ from agent.outbox.delivery import Delivery
 from agent.outbox.queue import Outbox
 from agent.process.identity import identify
 from agent.protocol import Claimed, Outcome, Report
-from agent.recovery import recover
 from agent.registry import TaskRegistry
-from agent.server_task import served_file, server_output
 from agent.state.journal import ChildRecord, Journal
 from agent.state.spool import Spool
+from agent.tasks.client_output import output_file
+from agent.tasks.recovery import recover
+from agent.tasks.server import served_file, server_output
 from tests.faulty import FaultyManager, well
 from tests.iperf3.recorded import run
 from tests.posting import Post, claimed, post_to, task_of, with_document

@@ -8,7 +8,6 @@ import msgspec
 import structlog
 
 from agent import __version__
-from agent.client_output import newest_output, written_document
 from agent.errors import StateUnusable
 from agent.iperf3 import verdict
 from agent.metrics import Metrics
@@ -16,10 +15,11 @@ from agent.outbox.queue import Outbox
 from agent.process.child import first_data, mapped
 from agent.process.identity import stop_former
 from agent.protocol import Document, Outcome, Report
-from agent.server_task import served_file, server_output
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal, TaskRecord
 from agent.state.spool import Spool
+from agent.tasks.client_output import newest_output, written_document
+from agent.tasks.server import served_file, server_output
 
 INTERRUPTED = "interrupted: the agent restarted"
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from agent.client_task import run_client
 from agent.errors import TaskError
 from agent.protocol import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.registry import Entry
-from agent.server_task import run_server
-from agent.workbench import Workbench, failed
+from agent.tasks.client import run_client
+from agent.tasks.context import TaskContext, failed
+from agent.tasks.server import run_server
 
 log = structlog.get_logger()
 
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 class TaskRunner:
     """Runs tasks. `spawn` starts a greenlet whose unforeseen end stops the agent."""
 
-    def __init__(self, bench: Workbench, spawn: Callable[..., object]) -> None:
+    def __init__(self, bench: TaskContext, spawn: Callable[..., object]) -> None:
         self._bench = bench
         self._spawn = spawn
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import structlog
 
-from agent.client_output import Following, output_file, written_document
 from agent.errors import StateUnusable
 from agent.files import discard
 from agent.host import route_to
@@ -15,14 +14,15 @@ from agent.iperf3 import verdict
 from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
-from agent.limits import check_core, checked_target, within_limits
 from agent.process.child import ChildProcess, mapped
 from agent.process.monitor import FLOODED, Ending
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload
 from agent.registry import Entry, timestamp
 from agent.state.directory import StateDirectory, is_full
+from agent.tasks.client_output import Following, output_file, written_document
+from agent.tasks.context import TaskContext
+from agent.tasks.policy import check_core, checked_target, within_limits
 from agent.timing import jittered
-from agent.workbench import Workbench
 
 # The Manager's clock (time + 10 s) starts with `started`, so a refused attempt must not start it.
 STARTED_AFTER = 1.0
@@ -42,7 +42,7 @@ class _Attempt:
     written: Path
 
 
-def run_client(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
+def run_client(bench: TaskContext, entry: Entry) -> Iterator[Outcome]:
     """Run the test of a client task and yield its one outcome; raises TaskError before it."""
     payload = client_payload(entry.task.payload)
     entry.port = payload.port
@@ -82,7 +82,7 @@ def _route(target: str) -> tuple[str, int, int]:
 
 
 def _attempt(
-    bench: Workbench,
+    bench: TaskContext,
     entry: Entry,
     argv: list[str],
     payload: ClientPayload,
@@ -142,7 +142,7 @@ def _judge_file(written: Path, exit_code: int, stderr: str) -> Verdict:
         return verdict.judge_client(exit_code, output, stderr)
 
 
-def _note_company(bench: Workbench, entry: Entry, measured: bool) -> None:
+def _note_company(bench: TaskContext, entry: Entry, measured: bool) -> None:
     """Tests that run side by side disturb each other; one that was only refused disturbs none."""
     for other in bench.registry.clients_besides(entry):
         entry.accompanied = True

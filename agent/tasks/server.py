@@ -15,7 +15,6 @@ from agent.files import discard
 from agent.iperf3 import verdict
 from agent.iperf3.argv import server_argv
 from agent.iperf3.documents import Span
-from agent.limits import check_core
 from agent.logs.outage import Outage
 from agent.process.child import ChildProcess
 from agent.process.monitor import FLOODED, Ending, size_of, watch
@@ -30,7 +29,8 @@ from agent.protocol import (
     server_payload,
 )
 from agent.registry import Entry, timestamp
-from agent.workbench import Workbench
+from agent.tasks.context import TaskContext
+from agent.tasks.policy import check_core
 
 # A server listens 3 to 11 ms after its start (measured, 3.9 to 3.21).
 LISTEN_POLL = 0.005
@@ -44,7 +44,7 @@ COPY_BYTES = 1024**2
 log = structlog.get_logger()
 
 
-def run_server(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
+def run_server(bench: TaskContext, entry: Entry) -> Iterator[Outcome]:
     """Start a server and yield its outcomes: that it listens, each test served, how it ended.
 
     Raises TaskError when it never listened.
@@ -69,7 +69,7 @@ def run_server(bench: Workbench, entry: Entry) -> Iterator[Outcome]:
         server.clean_up()
 
 
-def _wait_for_port(bench: Workbench, entry: Entry) -> None:
+def _wait_for_port(bench: TaskContext, entry: Entry) -> None:
     """Wait for servers of ours that are leaving the port, and a moment for one that may be.
 
     One that stays need not be in the way, as it may listen on another address: iperf3 will tell.
@@ -89,7 +89,7 @@ class _Server:
 
     def __init__(
         self,
-        bench: Workbench,
+        bench: TaskContext,
         entry: Entry,
         payload: ServerPayload,
         report: Report,

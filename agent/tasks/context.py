@@ -1,7 +1,5 @@
 """What every task greenlet works with, and the outcomes it makes."""
 
-import os
-import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,23 +10,21 @@ from agent import __version__
 from agent.config.settings import Config
 from agent.errors import StateUnusable, TaskError
 from agent.host import default_congestion, kernel
-from agent.iperf3.features import Features, parse_features
+from agent.iperf3.features import Features
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
-from agent.process.child import ChildProcess, text_output
+from agent.process.child import ChildProcess
 from agent.protocol import Outcome, Report
 from agent.registry import Entry, TaskRegistry
 from agent.state.directory import StateDirectory
 from agent.state.journal import ChildRecord, Journal
-
-# Seconds for `iperf3 --version`, which takes 2 ms.
-PROBE_TIMEOUT = 10.0
+from agent.tasks.installed import file_mark, iperf3_file, probe_iperf3
 
 log = structlog.get_logger()
 
 
 @dataclass
-class Workbench:
+class TaskContext:
     """The rooms that a task needs, and the iperf3 that was found.
 
     The children write into `state.children`, a few files for each task.
@@ -48,7 +44,7 @@ class Workbench:
 
         Raises TaskError.
         """
-        if self.found is None or _mark(self.found.path) != self._seen:
+        if self.found is None or file_mark(self.found.path) != self._seen:
             found = self.look_for_iperf3()
             log.info("iperf3 found", version=found.version, options=len(found.options))
         assert self.found
@@ -57,7 +53,7 @@ class Workbench:
     def look_for_iperf3(self) -> Features:
         """Ask the iperf3 that is there now what it is; raises TaskError."""
         path = iperf3_file(self.config.iperf3_path)
-        self.found, self._seen = None, _mark(path)
+        self.found, self._seen = None, file_mark(path)
         self.found = probe_iperf3(path)
         return self.found
 
@@ -80,27 +76,6 @@ class Workbench:
             kernel=kernel(),
             congestion=default_congestion(),
         )
-
-
-def _mark(path: str) -> tuple[int, ...]:
-    """What tells a file from the one that an upgrade puts in its place; empty for none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def iperf3_file(path: str) -> str:
-    """Where a program of that name or path is; what was given where it cannot be found."""
-    return shutil.which(path) or path
-
-
-def probe_iperf3(path: str) -> Features:
-    """Ask an iperf3 for its version and its options; raises TaskError with the remedy."""
-    version = text_output([path, "--version"], PROBE_TIMEOUT)
-    options = text_output([path, "--help"], PROBE_TIMEOUT)
-    return parse_features(path, version, options)
 
 
 def failed(report: Report, error: TaskError, exit_code: int = 1) -> Outcome:

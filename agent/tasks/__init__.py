@@ -1,0 +1,1 @@
+"""Tasks: from what was claimed to the outcomes that are reported."""
