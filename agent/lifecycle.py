@@ -25,10 +25,10 @@ from agent.signals import StopSignals
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
 from agent.state.spool import Spool
+from agent.status.snapshot import View
 from agent.tasks.context import TaskContext
 from agent.tasks.recovery import recover
 from agent.tasks.runner import TaskRunner
-from agent.view import View
 
 # A claim in flight gets this many seconds to bring its task; one that the Manager holds is cut.
 CLAIM_FAREWELL = 0.5

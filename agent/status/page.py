@@ -7,7 +7,7 @@ from importlib.resources import files
 from string import Template
 
 from agent.error_classes import ADVICE
-from agent.view import Result, Running, Snapshot
+from agent.status.snapshot import Result, Running, Snapshot
 
 SPARK_WIDTH, SPARK_HEIGHT = 120, 28
 _NAMES = {

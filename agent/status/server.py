@@ -11,10 +11,10 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from agent.status.exposition import CONTENT_TYPE, Exposition
-from agent.status.hub import HubLag
+from agent.status.loop_lag import LoopLag
 from agent.status.page import page
-from agent.view import View
+from agent.status.prometheus import CONTENT_TYPE, Exposition
+from agent.status.snapshot import View
 
 STOP_SECONDS = 0.2
 # Connections at a time, and seconds for each: whoever opens more, and says nothing, must not take
@@ -46,7 +46,7 @@ class StatusServer:
     def __init__(self, view: View, address: tuple[str, int]) -> None:
         self._view = view
         self._address = address
-        self._lag = HubLag()
+        self._lag = LoopLag()
         self._exposition = Exposition(view, self._lag)
         self._server = WSGIServer(
             address,

@@ -23,8 +23,8 @@ from agent import __version__
 from agent.metrics import Histogram
 from agent.protocol import Figures
 from agent.registry import KINDS
-from agent.status.hub import HubLag
-from agent.view import View
+from agent.status.loop_lag import LoopLag
+from agent.status.snapshot import View
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _PREFIX = "iperf_agent_"
@@ -33,7 +33,7 @@ _PREFIX = "iperf_agent_"
 class Exposition(Collector):
     """Collects at the moment of each scrape; nothing is counted here."""
 
-    def __init__(self, view: View, lag: HubLag) -> None:
+    def __init__(self, view: View, lag: LoopLag) -> None:
         self._view = view
         self._lag = lag
         self._registry = CollectorRegistry(auto_describe=False)

@@ -9,7 +9,7 @@ from agent.metrics import LATE_BOUNDS, Histogram
 EVERY = 1.0
 
 
-class HubLag:
+class LoopLag:
     """A histogram of the lags in seconds, filled while it is measured."""
 
     def __init__(self) -> None:
