@@ -23,10 +23,10 @@ from agent.errors import (
     StateLocked,
 )
 from agent.host import is_loopback
-from agent.lifecycle import Agent
 from agent.logs import setup
 from agent.options import GroupedCommand, origins, own_options, setting_options
-from agent.signals import StopSignals
+from agent.service.lifecycle import Agent
+from agent.service.signals import StopSignals
 
 # The numbers are those of sysexits.h.
 EXIT_OK = 0

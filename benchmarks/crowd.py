@@ -42,12 +42,13 @@ from gevent.pool import Group  # noqa: E402
 from agent.config.key import Key  # noqa: E402
 from agent.config.settings import read_settings  # noqa: E402
 from agent.logs import setup  # noqa: E402
-from agent.loops import QUIET_AFTER, claim_loop, heartbeat_loop  # noqa: E402
 from agent.manager.access import manager_access  # noqa: E402
 from agent.manager.api import ManagerClient  # noqa: E402
 from agent.manager.registration import Registration  # noqa: E402
 from agent.metrics import Histogram, Metrics  # noqa: E402
 from agent.registry import TaskRegistry  # noqa: E402
+from agent.service.claims import QUIET_AFTER, claim_loop  # noqa: E402
+from agent.service.heartbeat import heartbeat_loop  # noqa: E402
 from agent.state.journal import Journal  # noqa: E402
 from agent.tasks.runner import TaskRunner  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402

@@ -22,7 +22,7 @@ from gevent import subprocess  # noqa: E402
 from gevent.monkey import get_original  # noqa: E402
 
 # As much memory as an agent has, which a fork has to copy the tables of.
-import agent.lifecycle  # noqa: E402, F401
+import agent.service.lifecycle  # noqa: E402, F401
 from benchmarks.host import Executions  # noqa: E402
 
 TIMES = 40

@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event
 
 from agent.config.settings import read_settings
-from agent.loops import claim_loop
+from agent.service.claims import claim_loop
 from agent.tasks.context import TaskContext
 from agent.tasks.runner import TaskRunner
 from tests.faulty import FaultyManager, Request, reply, well

@@ -6,11 +6,11 @@ from pathlib import Path
 from agent.config.settings import read_settings
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
-from agent.nursery import Nursery
 from agent.outbox.delivery import Delivery
 from agent.outbox.queue import Outbox
 from agent.protocol import Claimed, Document, Life, Outcome, Report, Task
 from agent.registry import TaskRegistry
+from agent.service.supervisor import Supervisor
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
 from agent.state.spool import Spool
@@ -32,7 +32,7 @@ class Post:
 
     manager: FaultyManager
     client: ManagerClient
-    nursery: Nursery
+    nursery: Supervisor
     registration: Registration
     state: StateDirectory
     journal: Journal
@@ -69,7 +69,7 @@ def post_to(
     settings = read_settings(
         {"manager_url": manager.url, "advertise_address": "127.0.0.1"}, {"AGENT_KEY": "key-1"}
     )
-    client, nursery, registry = client_of(manager), Nursery(), TaskRegistry()
+    client, nursery, registry = client_of(manager), Supervisor(), TaskRegistry()
     registration = Registration(settings, client, lambda: None)
     registration.confirm()
     state = StateDirectory(directory, 1024**3)

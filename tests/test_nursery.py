@@ -8,7 +8,7 @@ import structlog
 
 from agent.errors import AgentUnknown, Crashed
 from agent.logs import setup
-from agent.nursery import Nursery
+from agent.service.supervisor import Supervisor
 
 
 def fail(error: Exception) -> None:
@@ -16,14 +16,14 @@ def fail(error: Exception) -> None:
 
 
 def test_a_greenlet_that_ends_well_is_no_failure() -> None:
-    nursery = Nursery()
+    nursery = Supervisor()
     nursery.spawn(lambda: None).join()
     assert nursery.failure is None
     assert not nursery.failed.is_set()
 
 
 def test_an_error_on_purpose_is_the_failure_as_it_is() -> None:
-    nursery = Nursery()
+    nursery = Supervisor()
     error = AgentUnknown("404")
     nursery.spawn(fail, error)
     assert nursery.failed.wait(5)
@@ -31,14 +31,14 @@ def test_an_error_on_purpose_is_the_failure_as_it_is() -> None:
 
 
 def test_the_first_failure_is_the_one_that_is_kept() -> None:
-    nursery = Nursery()
+    nursery = Supervisor()
     first = AgentUnknown("first")
     gevent.joinall([nursery.spawn(fail, first), nursery.spawn(fail, AgentUnknown("second"))])
     assert nursery.failure is first
 
 
 def test_a_greenlet_that_was_killed_is_no_failure() -> None:
-    nursery = Nursery()
+    nursery = Supervisor()
     greenlet = nursery.spawn(gevent.sleep, 60)
     gevent.sleep(0)
     greenlet.kill()
@@ -48,7 +48,7 @@ def test_a_greenlet_that_was_killed_is_no_failure() -> None:
 def test_a_bug_is_logged_as_one_line_with_its_traceback_and_without_the_key(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    nursery = Nursery()
+    nursery = Supervisor()
     writer = setup.configure("info", "json", "a1", lambda: "secret-key")
     try:
         nursery.spawn(fail, ZeroDivisionError("with secret-key in it")).join()

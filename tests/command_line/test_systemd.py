@@ -10,7 +10,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from agent import systemd
+from agent.service import systemd
 from tests.faulty import Request, raw_reply, well
 from tests.harness import PATIENCE, Bench, free_port
 from tests.lone_agent import lone_agent

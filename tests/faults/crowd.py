@@ -15,9 +15,9 @@ import gevent  # noqa: E402
 
 from agent.config.key import Key  # noqa: E402
 from agent.config.settings import read_settings  # noqa: E402
-from agent.lifecycle import Agent  # noqa: E402
 from agent.logs import setup  # noqa: E402
-from agent.signals import StopSignals  # noqa: E402
+from agent.service.lifecycle import Agent  # noqa: E402
+from agent.service.signals import StopSignals  # noqa: E402
 
 
 def main(url: str, directory: str, first: str, count: str) -> None:

@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 
 from agent.config.settings import read_settings
 from agent.errors import AgentUnknown
-from agent.loops import heartbeat_loop
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
-from agent.nursery import Nursery
 from agent.registry import TaskRegistry
+from agent.service.heartbeat import heartbeat_loop
+from agent.service.supervisor import Supervisor
 from tests.faulty import FaultyManager, Request, raw_reply, reply, well
 from tests.posting import claimed
 from tests.servers import MakeManager, client_of
@@ -28,7 +28,7 @@ class Beating:
         self.registry = TaskRegistry()
         self.may_claim = Event()
         self.stop = Event()
-        self.nursery = Nursery()
+        self.nursery = Supervisor()
         settings = read_settings({"advertise_address": "10.0.0.1"}, {"AGENT_KEY": "key-1"})
         client = client_of(manager)
         manager.registers = True

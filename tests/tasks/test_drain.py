@@ -12,8 +12,8 @@ from agent.config.key import Key
 from agent.config.settings import read_settings
 from agent.dev.records import Task
 from agent.errors import Crashed
-from agent.lifecycle import Agent
-from agent.signals import StopSignals
+from agent.service.lifecycle import Agent
+from agent.service.signals import StopSignals
 from tests.command import stand_in
 from tests.faulty import Request, reply, well
 from tests.harness import AgentProcess, Bench, free_port, is_running, until

@@ -12,7 +12,7 @@ from agent.errors import AgentError, Crashed
 log = structlog.get_logger()
 
 
-class Nursery:
+class Supervisor:
     """Starts greenlets. `failed` is set, and `failure` kept, when the first of them fails."""
 
     def __init__(self) -> None:

@@ -7,21 +7,23 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent import __version__, systemd
+from agent import __version__
 from agent.config.key import Key
 from agent.config.settings import Config, changed_settings
 from agent.errors import ManagerRefused, TaskError
 from agent.host import allow_descriptors
-from agent.loops import claim_loop, heartbeat_loop
 from agent.manager.access import manager_access
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
-from agent.nursery import Nursery
 from agent.outbox.delivery import Delivery
 from agent.outbox.queue import Outbox
 from agent.registry import Entry, TaskRegistry
-from agent.signals import StopSignals
+from agent.service import systemd
+from agent.service.claims import claim_loop
+from agent.service.heartbeat import heartbeat_loop
+from agent.service.signals import StopSignals
+from agent.service.supervisor import Supervisor
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
 from agent.state.spool import Spool
@@ -48,7 +50,7 @@ class Agent:
         """Open the state directory; raises StateLocked and ConfigError."""
         self._config = config
         self._signals = signals
-        self._nursery = Nursery()
+        self._nursery = Supervisor()
         self._state = StateDirectory(config.state, config.state_max_bytes)
         self._journal = Journal(self._state)
         self._spool = Spool(self._state)

@@ -1,4 +1,4 @@
-"""The two loops that talk to the Manager while the tasks run."""
+"""The claim loop: asks the Manager for tasks and hands them to the runner."""
 
 import time
 from contextlib import suppress
@@ -11,12 +11,10 @@ from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusa
 from agent.logs.outage import Outage
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
-from agent.metrics import Metrics
 from agent.protocol import Claimed
-from agent.registry import TaskRegistry
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner
-from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered, ticks
+from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered
 
 # With no task for so many seconds, claims come at a third of the rate.
 QUIET_AFTER = 60.0
@@ -26,44 +24,6 @@ HELD_AT_LEAST = 1.0
 FINAL = frozenset({"succeeded", "failed", "canceled", "timed_out"})
 
 log = structlog.get_logger()
-
-
-def heartbeat_loop(
-    client: ManagerClient,
-    registration: Registration,
-    registry: TaskRegistry,
-    metrics: Metrics,
-    interval: float,
-    may_claim: Event,
-    stop: Event,
-) -> None:
-    """Report what runs every `interval` seconds until `stop`; the next tick is the retry.
-
-    The answers say whether to claim, and which tasks were canceled. Raises AgentUnknown.
-    """
-    silent_until = 0.0
-    trouble = Outage("the Manager is back")
-    for late in ticks(interval, stop):
-        metrics.heartbeat_lateness.observe(late)
-        if time.monotonic() < silent_until:
-            continue
-        try:
-            answer = client.heartbeat(registration.address, registry.rows())
-        except KeyRefused as error:
-            silent_until = time.monotonic() + KEY_REFUSED_PAUSE
-            trouble.failed("the Manager refuses the key; tests go on", error)
-            continue
-        except ManagerUnavailable as error:
-            trouble.failed("no heartbeat; tests go on", error)
-            continue
-        metrics.heard_at = time.monotonic()
-        trouble.over()
-        if answer.pull_tasks:
-            may_claim.set()
-        else:
-            may_claim.clear()
-        for task_id in answer.cancel:
-            registry.cancel(task_id)
 
 
 def claim_loop(

@@ -1,0 +1,1 @@
+"""One running agent: its loops, its signals, its end."""
