@@ -32,7 +32,7 @@ def main() -> None:
     # gevent would print a traceback when Ctrl-C comes while it waits.
     Hub.NOT_ERROR += (KeyboardInterrupt,)  # type: ignore[assignment]
     try:
-        from agent.cli import run
+        from agent.cli.command import run
 
         # From here on there may be something to undo.
         signal.signal(signal.SIGINT, _when_interrupted)

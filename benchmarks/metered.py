@@ -17,7 +17,8 @@ from typing import TextIO  # noqa: E402
 import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
-from agent import cli, loops, timing  # noqa: E402
+from agent import loops, timing  # noqa: E402
+from agent.cli import command  # noqa: E402
 from benchmarks.lean import lean_agent  # noqa: E402
 
 EVERY = 0.01
@@ -63,7 +64,7 @@ def main(file: str, *options: str) -> int:
         meter = Meter(lines)
         setattr(loops, "ticks", meter.ticks)
         gevent.spawn(meter.hub)
-        return cli.run(list(options))
+        return command.run(list(options))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import __version__, cli, demo
+from agent import __version__
+from agent.cli import command, demo
 from agent.config.key import CREDENTIAL, PLACEHOLDER_KEY, SECRETS
 from agent.config.types import Kind
 from agent.status import server
@@ -37,7 +38,7 @@ OTHERS = re.compile(
     r"(AF|CAP|SO|DEBIAN|PIP|PYTHON|XDG|HTTPS|NO)_\w+|STATE_DIRECTORY|ADMIN_PASSWORD"
 )
 
-NOT_MENDED = (cli.EXIT_REFUSED, cli.EXIT_CONFIG)
+NOT_MENDED = (command.EXIT_REFUSED, command.EXIT_CONFIG)
 PORT = int(demo.STATUS_ADDRESS.rpartition(":")[2])
 OLDEST_PYTHON = (3, 11)
 # What is said in words, each with the numbers of the code in the order of its groups.
@@ -49,17 +50,17 @@ SAID: list[tuple[Path, str, tuple[int, ...]]] = [
     ),
     (DOCUMENT, r"repeats after the codes (\d+) and (\d+) too", NOT_MENDED),
     (DOCUMENT, r"An agent that ends with (\d+) or (\d+) is started again", NOT_MENDED),
-    (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (cli.EXIT_CONFIG,)),
-    (DOCUMENT, r"is locked: exit code (\d+)", (cli.EXIT_LOCKED,)),
-    (DOCUMENT, r"after a reboot as well, for which it ends with (\d+)", (cli.EXIT_OK,)),
+    (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (command.EXIT_CONFIG,)),
+    (DOCUMENT, r"is locked: exit code (\d+)", (command.EXIT_LOCKED,)),
+    (DOCUMENT, r"after a reboot as well, for which it ends with (\d+)", (command.EXIT_OK,)),
     (DOCUMENT, r"\| (\d+), TCP, on loopback \|", (PORT,)),
-    (OPERATIONS, r"A traceback \(exit code (\d+)\)", (cli.EXIT_BUG,)),
+    (OPERATIONS, r"A traceback \(exit code (\d+)\)", (command.EXIT_BUG,)),
     (
         OPERATIONS,
         r"Exit code (\d+) is well, (\d+) a fault in the settings .*, (\d+) a Manager that does",
-        (cli.EXIT_OK, cli.EXIT_CONFIG, cli.EXIT_UNAVAILABLE),
+        (command.EXIT_OK, command.EXIT_CONFIG, command.EXIT_UNAVAILABLE),
     ),
-    (OPERATIONS, r"A start with wrong settings ends with (\d+)", (cli.EXIT_CONFIG,)),
+    (OPERATIONS, r"A start with wrong settings ends with (\d+)", (command.EXIT_CONFIG,)),
     (CLOUD_INIT, r"sys\.version_info < \((\d+), (\d+)\)", OLDEST_PYTHON),
     (CLOUD_INIT, r"needs Python (\d+)\.(\d+) or newer", OLDEST_PYTHON),
 ]
@@ -143,7 +144,7 @@ def test_the_status_page_has_the_paths_that_are_asked_for(path: Path) -> None:
 @pytest.mark.parametrize("path", UNITS, ids=name)
 def test_a_unit_stops_at_the_codes_that_a_restart_does_not_mend(path: Path) -> None:
     codes = {int(code) for code in unit(path)["RestartPreventExitStatus"][0].split()}
-    assert codes == {cli.EXIT_REFUSED, cli.EXIT_CONFIG}
+    assert codes == {command.EXIT_REFUSED, command.EXIT_CONFIG}
 
 
 @pytest.mark.parametrize("path", UNITS, ids=name)

@@ -1,7 +1,7 @@
 """The configuration: each setting once, with its variable, meaning, kind and default.
 
 A setting comes from its flag, else its environment variable, else the env file, else its default
-(`agent.cli` makes the flags from this table). It arrives as text; `read` checks them all and
+(`agent.cli.command` makes the flags from this table). It arrives as text; `read` checks them all and
 names every fault at once. Secrets have no flag.
 """
 

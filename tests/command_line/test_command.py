@@ -11,7 +11,8 @@ import gevent
 import pytest
 from gevent import subprocess
 
-from agent import __version__, cli
+from agent import __version__
+from agent.cli import command
 from agent.config.settings import setting_fields
 from tests.command import LAUNCHER, MODULE, Ended, run, run_program
 from tests.faulty import FaultyManager, Request, well
@@ -68,7 +69,7 @@ def test_an_installed_agent_run_is_the_same(tmp_path: Path) -> None:
 def test_what_click_refuses_is_78(
     capfd: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
-    assert cli.run(arguments) == 78
+    assert command.run(arguments) == 78
     output, errors = capfd.readouterr()
     assert says in errors and arguments[0] in errors
     assert output == ""
@@ -76,7 +77,7 @@ def test_what_click_refuses_is_78(
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon", ""])
 def test_a_bad_idle_time_is_78(capfd: pytest.CaptureFixture[str], seconds: str) -> None:
-    assert cli.run(["--exit-after-idle", seconds]) == 78
+    assert command.run(["--exit-after-idle", seconds]) == 78
     words = f"'--exit-after-idle': {seconds!r}: must be a number of seconds from 0 to 86400"
     assert words in capfd.readouterr().err
 
@@ -236,7 +237,7 @@ def test_ctrl_c_while_a_module_is_loaded_ends_it_without_a_word(
         (MODULE, "gevent._config"),
         (LAUNCHER, "ctypes"),
         (MODULE, "structlog"),
-        (LAUNCHER, "agent.cli"),
+        (LAUNCHER, "agent.cli.command"),
         (MODULE, "flask"),
         (LAUNCHER, "agent.dev.server"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from agent import cli
+from agent.cli import command
 from agent.config.key import PLACEHOLDER_KEY
 from agent.config.settings import setting_fields
 from tests.command import run
@@ -35,7 +35,7 @@ def example() -> dict[str, str | None]:
 
 def settings() -> dict[str, tuple[str, str]]:
     """The flag and the default of each variable, as the command has them."""
-    flags = {p.envvar: p.opts[0] for p in cli.command.params if p.envvar}
+    flags = {p.envvar: p.opts[0] for p in command.command.params if p.envvar}
     return {
         field.metadata["variable"]: (
             flags[field.metadata["variable"]],
@@ -72,5 +72,5 @@ def test_the_example_as_it_is_lacks_a_key_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_the_readmes_exit_codes_are_the_commands() -> None:
-    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
+    codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")}
     assert [int(row[0]) for row in table("| code |")] == sorted(codes)

@@ -11,6 +11,7 @@ import structlog
 from gevent.event import Event
 
 from agent import __version__
+from agent.cli.options import GroupedCommand, origins, own_options, setting_options
 from agent.config.env_file import EnvFile
 from agent.config.key import Key
 from agent.config.settings import Config, read_settings, survey_settings
@@ -24,7 +25,6 @@ from agent.errors import (
 )
 from agent.host import is_loopback
 from agent.logs import setup
-from agent.options import GroupedCommand, origins, own_options, setting_options
 from agent.service.lifecycle import Agent
 from agent.service.signals import StopSignals
 
@@ -111,7 +111,7 @@ def _agent_run(
         self_test = None
         if dev:
             # Only here, as it needs Flask and costs 20 MB.
-            from agent.demo import demo_settings
+            from agent.cli.demo import demo_settings
 
             demo, settings = stack.enter_context(demo_settings(settings))
             secrets = [{"AGENT_KEY": demo.key}]
@@ -177,7 +177,7 @@ def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Eve
 def _check(settings: Config, wrong: Mapping[str, str], as_json: bool) -> int:
     """The check's exit code: 78 goes before 69."""
     # Not at the top, like all that an idle agent can do without: it is to stay below 42 MiB.
-    from agent.check import check
+    from agent.cli.check import check
 
     faults = check(settings, wrong, as_json)
     if "settings" in faults:
