@@ -19,7 +19,7 @@ import psutil  # noqa: E402
 from gevent import socket  # noqa: E402
 from gevent.server import StreamServer  # noqa: E402
 
-from agent.dev.store import Store  # noqa: E402
+from agent.dev.store.exercises import Store  # noqa: E402
 from agent.service.claims import QUIET_AFTER  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402

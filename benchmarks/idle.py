@@ -9,8 +9,8 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent.dev.records import Task  # noqa: E402
-from agent.dev.store import Store  # noqa: E402
+from agent.dev.store.exercises import Store  # noqa: E402
+from agent.dev.store.records import StoredTask  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds, memory, wake_ups  # noqa: E402
@@ -33,7 +33,7 @@ class CountingStore(Store):
         self.calls += 1
         return super().heartbeat(*args)
 
-    def claim(self, *args: Any) -> Task | None:
+    def claim(self, *args: Any) -> StoredTask | None:
         """One claim, at its end."""
         self.calls += 1
         return super().claim(*args)

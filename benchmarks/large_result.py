@@ -13,7 +13,7 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent.dev import http  # noqa: E402
+from agent.dev.api import http  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import Peak  # noqa: E402

@@ -14,7 +14,7 @@ from collections.abc import Iterator  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent.dev.records import Task  # noqa: E402
+from agent.dev.store.records import StoredTask  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import memory  # noqa: E402
@@ -55,7 +55,7 @@ def main() -> Iterator[Figure]:
 
 def run(bench: Bench, count: int, port: int, closed: int) -> None:
     """Have so many tasks done, some at a time."""
-    tasks: list[Task] = []
+    tasks: list[StoredTask] = []
     for number in range(count):
         bench.wait(
             lambda: sum(task.status not in FINAL for task in tasks[-2 * AT_ONCE :]) < AT_ONCE

@@ -17,8 +17,9 @@ from typing import TextIO  # noqa: E402
 import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
-from agent import loops, timing  # noqa: E402
+from agent import timing  # noqa: E402
 from agent.cli import command  # noqa: E402
+from agent.service import heartbeat  # noqa: E402
 from benchmarks.lean import lean_agent  # noqa: E402
 
 EVERY = 0.01
@@ -62,7 +63,7 @@ def main(file: str, *options: str) -> int:
     """Run the agent with these options; returns its exit code."""
     with open(file, "w", encoding="ascii", buffering=1) as lines:
         meter = Meter(lines)
-        setattr(loops, "ticks", meter.ticks)
+        setattr(heartbeat, "ticks", meter.ticks)
         gevent.spawn(meter.hub)
         return command.run(list(options))
 

@@ -16,9 +16,9 @@ import gevent
 from gevent import subprocess
 from gevent.event import Event
 
-from agent.dev.records import Task
 from agent.dev.server import DevManager
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask
 from agent.process.ports import holds
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +147,7 @@ class Bench:
         self.agents.append(agent)
         return agent
 
-    def task(self, task_type: str, number: int = 1, **payload: Any) -> Task:
+    def task(self, task_type: str, number: int = 1, **payload: Any) -> StoredTask:
         """A pending task for one of the agents.
 
         A TCP test is held to 100 Mbit/s unless it has a `bitrate`, if only None: without a limit it
@@ -162,18 +162,18 @@ class Bench:
         if not self.store.wait_for(condition, timeout):
             raise AssertionError(f"never so: {[t for t in self.store.tasks()]}")
 
-    def ended(self, task: Task, timeout: float = PATIENCE) -> Task:
+    def ended(self, task: StoredTask, timeout: float = PATIENCE) -> StoredTask:
         """Wait until the task has a final status; returns it."""
         self.wait(lambda: task.status in FINAL, timeout)
         return task
 
-    def child_file(self, task: Task, suffix: str, number: int = 1) -> Path:
+    def child_file(self, task: StoredTask, suffix: str, number: int = 1) -> Path:
         """What an agent's child of that task has, or would have, beside its stdout."""
         children = self.directory / f"state-{number}" / "children"
         (stdout,) = children.glob(f"{task.id}.*.json")
         return stdout.with_suffix(suffix)
 
-    def result(self, task: Task) -> Any:
+    def result(self, task: StoredTask) -> Any:
         """A task's result, decoded."""
         return json.loads(bytes(task.result))
 

@@ -11,7 +11,7 @@ from pathlib import Path  # noqa: E402
 from tempfile import TemporaryDirectory  # noqa: E402
 from typing import Any  # noqa: E402
 
-from agent.dev.store import Store  # noqa: E402
+from agent.dev.store.exercises import Store  # noqa: E402
 from tests.browser import browser, view  # noqa: E402
 from tests.harness import ROOT, Bench, free_port  # noqa: E402
 

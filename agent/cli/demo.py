@@ -37,7 +37,7 @@ class Demo:
         """Start it on the first free port from 8000 on; raises ConfigError without Flask."""
         try:
             from agent.dev.server import DevManager
-            from agent.dev.store import Store
+            from agent.dev.store.exercises import Store
         except ModuleNotFoundError as error:
             advice = "run: pip install flask"
             raise ConfigError(

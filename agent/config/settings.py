@@ -1,8 +1,8 @@
 """The configuration: each setting once, with its variable, meaning, kind and default.
 
 A setting comes from its flag, else its environment variable, else the env file, else its default
-(`agent.cli.command` makes the flags from this table). It arrives as text; `read` checks them all and
-names every fault at once. Secrets have no flag.
+(`agent.cli.options` makes the flags from this table). It arrives as text; `read_settings` checks
+all of them and names every fault at once. Secrets have no flag.
 """
 
 import dataclasses

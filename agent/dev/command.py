@@ -9,10 +9,10 @@ import click
 import gevent
 from gevent.event import Event
 
-from agent.dev.refusals import StateUnwritable
+from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
-from agent.dev.store import Store
-from agent.dev.visitors import DEFAULT_PASSWORD
+from agent.dev.store.exercises import Store
+from agent.dev.web.visitors import DEFAULT_PASSWORD
 from agent.errors import ConfigError
 
 _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@]+)):(?P<port>[0-9]{1,5})")

@@ -9,14 +9,14 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
-from agent.dev.admin_api import admin_api
-from agent.dev.agent_api import SocketHandler, agent_api
-from agent.dev.http import prepare, reply
-from agent.dev.page import page
-from agent.dev.records import utc_now
-from agent.dev.refusals import StateUnwritable
-from agent.dev.store import Store
-from agent.dev.visitors import DEFAULT_PASSWORD
+from agent.dev.api.admin_calls import admin_api
+from agent.dev.api.agent_calls import SocketHandler, agent_api
+from agent.dev.api.http import prepare, reply
+from agent.dev.errors import StateUnwritable
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import utc_now
+from agent.dev.web.page import page
+from agent.dev.web.visitors import DEFAULT_PASSWORD
 
 SWEEP_SECONDS = 0.5
 # For an answer that is being written when the server stops; held claims are simply dropped.
@@ -85,7 +85,7 @@ class DevManager:
 
 def _application(store: Store, admin_password: str) -> Flask:
     app = Flask("agent.dev", static_folder=None)
-    app.extensions["agent.dev.store"] = store
+    app.extensions["agent.dev.store.exercises"] = store
     app.config["ADMIN_PASSWORD"] = admin_password
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
     prepare(app)

@@ -6,24 +6,24 @@ from typing import Any
 
 import pytest
 
-from agent.dev.records import Task
+from agent.dev.store.records import StoredTask
 from tests.harness import Bench, free_port, iperf3_server, is_running
 
 
-def client(bench: Bench, port: int, **payload: Any) -> Task:
+def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
     """A client task over loopback; of a few bytes unless it says otherwise."""
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "time": 5, "bytes": 100_000}
     return bench.task("iperf_client_run", port=port, **{**given, **payload})
 
 
-def running(bench: Bench, port: int) -> tuple[Task, int]:
+def running(bench: Bench, port: int) -> tuple[StoredTask, int]:
     """A client task of a minute that runs, and the process id of its child."""
     task = client(bench, port, bytes=None, time=60, interval=0.1)
     bench.wait(lambda: task.status == "running")
     return task, int(bench.agents[0].wait_for("client started", task_id=task.id)["pid"])
 
 
-def agent_of(bench: Bench, task: Task) -> Any:
+def agent_of(bench: Bench, task: StoredTask) -> Any:
     """The key `agent` of an ended task's result."""
     return bench.result(bench.ended(task))["agent"]
 

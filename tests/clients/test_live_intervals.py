@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
-from agent.dev.records import Task
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask
 from agent.process.child import ChildProcess
 from agent.process.monitor import FLOODED, Ending
 from agent.registry import INTERVALS_KEPT, TaskRegistry
@@ -53,13 +53,13 @@ def fixture_live(tmp_path_factory: pytest.TempPathFactory, iperf3: str) -> Itera
         bench.close()
 
 
-def client(bench: Bench, port: int, **payload: Any) -> Task:
+def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
     """A client task of a minute over loopback, unless the payload says otherwise."""
     given = {"server_ip": "127.0.0.1", "time": 60, "interval": 0.2, "bitrate": 50_000_000}
     return bench.task("iperf_client_run", port=port, **{**given, **payload})
 
 
-def measuring(bench: Bench, task: Task) -> float:
+def measuring(bench: Bench, task: StoredTask) -> float:
     """Wait until a heartbeat has said how fast a test is; that rate."""
 
     def rate() -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.dev.records import Task
+from agent.dev.store.records import StoredTask
 from agent.process.child import text_output
 from tests.command import stand_in
 from tests.harness import Bench, free_port, iperf3_server
@@ -21,7 +21,7 @@ def fixture_port() -> Iterator[int]:
         yield port
 
 
-def client(bench: Bench, port: int, **payload: Any) -> Task:
+def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
     """A client task over loopback, ended; of a few bytes."""
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "time": 2, "bytes": 100_000}
     return bench.ended(bench.task("iperf_client_run", port=port, **{**given, **payload}))

@@ -13,9 +13,9 @@ import pytest
 from gevent import subprocess
 
 from agent import __version__
-from agent.dev.records import Task
 from agent.dev.server import DevManager
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask
 from tests.deployment.machine import LONG, WHEELS, Machine, build_wheel_of, build_wheels
 from tests.faults.needs import need
 from tests.faults.network import MANAGER, PEER, Network, network
@@ -78,13 +78,13 @@ class Deployment:
         state = self.machine.state(unit, "ActiveState")
         return state == "active" and self.machine.state(unit, "MainPID") != pid
 
-    def task(self, name: str, task_type: str, **payload: Any) -> Task:
+    def task(self, name: str, task_type: str, **payload: Any) -> StoredTask:
         """A pending task for an agent."""
         agent = self.store.agent_named(name)
         assert agent
         return self.store.add_task(agent.id, task_type, payload)
 
-    def ended(self, task: Task) -> Task:
+    def ended(self, task: StoredTask) -> StoredTask:
         """Wait until the task has a final status."""
         assert self.store.wait_for(lambda: task.status in FINAL, LONG), task
         return task
@@ -290,7 +290,7 @@ def test_a_new_version_is_one_command(machine: Machine) -> None:
 @contextmanager
 def upgrade_beside_a_test(
     second: Deployment, pid: str, seconds: int
-) -> Iterator[tuple[Task, subprocess.Popen]]:
+) -> Iterator[tuple[StoredTask, subprocess.Popen]]:
     """A test of so many seconds, and an upgrade that has told the agent under it to retire."""
     with second.network.inside("peer"), iperf3_server(port := free_port()):
         test = {"server_ip": PEER, "port": port, "time": seconds}

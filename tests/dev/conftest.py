@@ -9,7 +9,7 @@ from collections.abc import Iterator  # noqa: E402
 import pytest  # noqa: E402
 
 from agent.dev.server import DevManager  # noqa: E402
-from agent.dev.store import Store  # noqa: E402
+from agent.dev.store.exercises import Store  # noqa: E402
 
 from .api import Api  # noqa: E402
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agent.dev.server import DevManager
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
 
 from .api import DEADLINE_SECONDS, Api
 

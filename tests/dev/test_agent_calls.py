@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from agent.dev.records import Report
-from agent.dev.refusals import NotFound
-from agent.dev.store import Store
+from agent.dev.errors import NotFound
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import ReportedResult
 
 from .api import Api
 
@@ -219,4 +219,4 @@ def test_an_agent_disabled_in_mid_upload_is_turned_away(store: Store) -> None:
     store.claim(1)
     store.set_disabled(1, True)
     with pytest.raises(NotFound, match="disabled"):
-        store.report(1, task.id, Report("succeeded"))
+        store.report(1, task.id, ReportedResult("succeeded"))

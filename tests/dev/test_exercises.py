@@ -6,15 +6,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.dev.answers import exercise_results
-from agent.dev.records import NewTest, Report, utc_now
-from agent.dev.refusals import Conflict, NotFound, Refused
-from agent.dev.store import Store
+from agent.dev.api.answers import exercise_results
+from agent.dev.errors import Conflict, NotFound, Refused
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import NewTest, ReportedResult, utc_now
 
 
-def report(status: Any, result: Any = None) -> Report:
+def report(status: Any, result: Any = None) -> ReportedResult:
     """A report with that result."""
-    return Report(status, msgspec.Raw(msgspec.json.encode(result)))
+    return ReportedResult(status, msgspec.Raw(msgspec.json.encode(result)))
 
 
 def add_loopback_test(store: Store, **options: Any) -> NewTest:

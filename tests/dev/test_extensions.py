@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from agent.dev.server import DevManager
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
 
 from .api import Api
 

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.dev.curve import BOTTOM, LEFT, RIGHT, TOP, draw, quantity
-from agent.dev.figures import MOST_READINGS, Direction, Figures, Reading, Sum, mean, read
+from agent.dev.web.curve import BOTTOM, LEFT, RIGHT, TOP, draw, quantity
+from agent.dev.web.figures import MOST_READINGS, Direction, Figures, Reading, Sum, mean, read
 from agent.iperf3.documents import find_documents
 
 RECORDED = Path(__file__).parent.parent / "iperf3" / "data"

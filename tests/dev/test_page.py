@@ -13,10 +13,10 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.dev import records
-from agent.dev.records import HeartbeatRow, Report
 from agent.dev.server import DevManager
-from agent.dev.store import Store
+from agent.dev.store import records
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import HeartbeatRow, ReportedResult
 
 from .api import DEADLINE_SECONDS
 
@@ -81,7 +81,7 @@ def report(store: Store, task_id: int, result: Any, error: str = "") -> None:
     store.started(task.agent_id, task_id)
     raw = msgspec.Raw(msgspec.json.encode(result))
     status: Any = "failed" if error else "succeeded"
-    store.report(task.agent_id, task_id, Report(status, raw, error))
+    store.report(task.agent_id, task_id, ReportedResult(status, raw, error))
 
 
 class Tags(HTMLParser):

@@ -8,8 +8,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from agent.dev.records import Report
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import ReportedResult
 from tests.browser import complaints, contrast, overflow, requests_made, view
 from tests.harness import ROOT, Bench, until
 
@@ -67,7 +67,7 @@ def fixture_finished(bench: Bench) -> Bench:
     store.start_exercise(1)
     for task in (new.server_task, new.client_task):
         store.claim(task.agent_id)
-        store.report(task.agent_id, task.id, Report("succeeded", msgspec.Raw(DOCUMENT)))
+        store.report(task.agent_id, task.id, ReportedResult("succeeded", msgspec.Raw(DOCUMENT)))
     bench.wait(lambda: all_ended(bench))
     return bench
 

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from gevent.event import Event
 
-from agent.dev.records import Report
-from agent.dev.refusals import StateUnwritable
+from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import ReportedResult
 from agent.errors import ConfigError
 
 from .api import DEADLINE_SECONDS, Api
@@ -30,7 +30,7 @@ def test_everything_is_known_again_after_a_restart(path: Path) -> None:
     store.add_test(1, 1, 1, 5201)
     store.start_exercise(1)
     store.claim(1, "k")
-    store.report(1, 1, Report("succeeded", msgspec.Raw(b'{"started": true}')))
+    store.report(1, 1, ReportedResult("succeeded", msgspec.Raw(b'{"started": true}')))
     store.add_task(1, "kill_all", {})
     store.cancel_task(2)
 

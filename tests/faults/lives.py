@@ -13,9 +13,9 @@ from pathlib import Path
 import gevent
 from gevent.event import Event
 
-from agent.dev.records import Agent, Report, Task
-from agent.dev.refusals import Refused
-from agent.dev.store import Store
+from agent.dev.errors import Refused
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import ReportedResult, StoredAgent, StoredTask
 from tests.harness import FINAL, PATIENCE, Bench, until
 
 # Seconds that a registered agent gets to come to the call at which it is to die.
@@ -32,28 +32,28 @@ class WatchedStore(Store):
     def __init__(self) -> None:
         super().__init__()
         self.accepted: defaultdict[int, list[str]] = defaultdict(list)
-        self.committed: Callable[[str, Report | None], None] = lambda call, report: None
+        self.committed: Callable[[str, ReportedResult | None], None] = lambda call, report: None
 
-    def register(self, agent_id: int, ip_address: str, operating_system: str | None) -> Agent:
+    def register(self, agent_id: int, ip_address: str, operating_system: str | None) -> StoredAgent:
         """Note that the agent is there."""
         agent = super().register(agent_id, ip_address, operating_system)
         self.committed("register", None)
         return agent
 
-    def claim(self, agent_id: int, key: str | None = None) -> Task | None:
+    def claim(self, agent_id: int, key: str | None = None) -> StoredTask | None:
         """Hand out a task; a claim that obtains none is not of interest."""
         task = super().claim(agent_id, key)
         if task:
             self.committed("claim", None)
         return task
 
-    def started(self, agent_id: int, task_id: int) -> Task:
+    def started(self, agent_id: int, task_id: int) -> StoredTask:
         """Note that a task runs."""
         task = super().started(agent_id, task_id)
         self.committed("started", None)
         return task
 
-    def report(self, agent_id: int, task_id: int, report: Report) -> Task:
+    def report(self, agent_id: int, task_id: int, report: ReportedResult) -> StoredTask:
         """Take a result; a refusal, as of one that it has already, is an answer as well."""
         try:
             task = super().report(agent_id, task_id, report)

@@ -13,8 +13,8 @@ from typing import Any
 import gevent
 import pytest
 
-from agent.dev.records import Task
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask
 from tests.faults.needs import need
 from tests.faulty import Request
 from tests.harness import AgentProcess, Bench, free_port, iperf3_server, until
@@ -60,7 +60,7 @@ def fixture_either_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iter
     bench.close()
 
 
-def client(bench: Bench, port: int, **payload: Any) -> Task:
+def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
     """A client task at 8 Mbit/s."""
     given = {"server_ip": "127.0.0.1", "port": port, "bitrate": 8_000_000}
     return bench.task("iperf_client_run", **{**given, **payload})
@@ -74,7 +74,7 @@ def assert_no_burst(calls: Calls, since: float) -> None:
     assert claims <= 10
 
 
-def assert_done_once(agent: AgentProcess, calls: Calls, task: Task) -> None:
+def assert_done_once(agent: AgentProcess, calls: Calls, task: StoredTask) -> None:
     """Succeeded, of one run that was reported once."""
     assert task.status == "succeeded", task.error
     runs = [line for line in agent.lines if line["message"] == "client started"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
-from agent.dev.records import Task
+from agent.dev.store.records import StoredTask
 from tests.command import run
 from tests.faulty import Request
 from tests.harness import AgentProcess, Bench, free_port, iperf3_server
@@ -93,7 +93,7 @@ def agent_on(disk: Disk, bench: Bench) -> AgentProcess:
     return agent
 
 
-def client(bench: Bench, port: int) -> Task:
+def client(bench: Bench, port: int) -> StoredTask:
     """A test of a moment."""
     return bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=1, bytes=1000)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.dev.records import CLIENT_RUN, KILL_ALL, SERVER_START, Report
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import CLIENT_RUN, KILL_ALL, SERVER_START, ReportedResult
 from agent.process.monitor import Ending
 from agent.tasks.recovery import INTERRUPTED
 from tests.command import stand_in
@@ -98,7 +98,7 @@ class Campaign:
         self.finished |= ended_well(agent)
         self.runs.update(run_in(agent))
 
-    def _committed(self, life: Life, call: str, report: Report | None) -> None:
+    def _committed(self, life: Life, call: str, report: ReportedResult | None) -> None:
         if report and report.stderr == INTERRUPTED:
             took = time.monotonic() - life.began
             self.latest_interrupted = max(self.latest_interrupted, took)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.dev.records import Task
+from agent.dev.store.records import StoredTask
 from tests.command import stand_in
 from tests.faulty import FaultyManager, Request
 from tests.harness import AgentProcess, Bench, free_port, iperf3_server
@@ -62,7 +62,7 @@ class Counted:
         lines = f'case "$*" in *-c*) echo "$@" >>{self._runs};; esac\nexec iperf3 "$@"'
         self.iperf3 = stand_in(directory / "iperf3", lines)
 
-    def add(self, count: int, ports: list[int]) -> list[Task]:
+    def add(self, count: int, ports: list[int]) -> list[StoredTask]:
         """So many tasks for agent a1, with the ids from 1 on."""
         return [
             self._bench.task(

@@ -17,9 +17,9 @@ import gevent
 import pytest
 from gevent import subprocess
 
-from agent.dev.records import Task
 from agent.dev.server import DevManager
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask
 from tests.faults.needs import need
 from tests.faults.network import MANAGER, PEER, Network, network
 from tests.harness import Bench, is_running
@@ -67,7 +67,7 @@ def fixture_far_bench(cables: Network, tmp_path: Path) -> Iterator[Bench]:
         bench.close()
 
 
-def client(bench: Bench, **payload: Any) -> Task:
+def client(bench: Bench, **payload: Any) -> StoredTask:
     """A client task against the peer, at 8 Mbit/s so that the machine has time for the rest."""
     given = {"server_ip": PEER, "port": 5201, "bitrate": 8_000_000, "max_retries": 0}
     return bench.task("iperf_client_run", **{**given, **payload})

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.dev.records import Task
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask
 from tests.command import stand_in
 from tests.harness import Bench, free_port, iperf3_server, is_running, until
 
@@ -65,12 +65,12 @@ def fixture_odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         bench.close()
 
 
-def run(bench: Bench, behaviour: str, port: int = 1) -> Task:
+def run(bench: Bench, behaviour: str, port: int = 1) -> StoredTask:
     """A client task of one second against a target that is a behaviour."""
     return bench.task("iperf_client_run", server_ip=behaviour, port=port, time=1, max_retries=0)
 
 
-def pid_of(bench: Bench, task: Task) -> int:
+def pid_of(bench: Bench, task: StoredTask) -> int:
     """The process id of the task's child, once it runs."""
     return int(bench.agents[0].wait_for("client started", task_id=task.id)["pid"])
 
@@ -80,7 +80,7 @@ def end_all(bench: Bench) -> None:
     assert bench.ended(bench.task("kill_all")).status == "succeeded"
 
 
-def error_class(bench: Bench, task: Task) -> str:
+def error_class(bench: Bench, task: StoredTask) -> str:
     """The error class of an ended task."""
     return str(bench.result(bench.ended(task))["agent"].get("error_class", ""))
 
@@ -206,7 +206,7 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def written_by(bench: Bench, task: Task) -> bytes:
+def written_by(bench: Bench, task: StoredTask) -> bytes:
     """What the task's first child has written to stderr."""
     children = bench.directory / "state-1" / "children"
     return b"".join(path.read_bytes() for path in children.glob(f"{task.id}.1.*.err"))

@@ -13,7 +13,7 @@ import gevent
 import psutil
 import pytest
 
-from agent.dev.records import Task
+from agent.dev.store.records import StoredTask
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
 from tests.faults.weather import Weather
@@ -108,7 +108,7 @@ class Soak:
         self._ports = [*self._ports[-1:], free_port()]
         self._bench.task("iperf_server_start", port=self._ports[-1])
 
-    def _open(self) -> list[Task]:
+    def _open(self) -> list[StoredTask]:
         return [task for task in self._bench.store.tasks() if task.status not in FINAL]
 
     def _befalls(self, event: str) -> None:

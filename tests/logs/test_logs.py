@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
 from tests.command import NO_MANAGER
 from tests.faulty import well
 from tests.harness import AgentProcess, Bench, free_port, iperf3_server

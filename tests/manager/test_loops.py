@@ -4,8 +4,8 @@ import gevent
 import pytest
 from structlog.testing import capture_logs
 
-from agent import loops
 from agent.errors import AgentUnknown
+from agent.service import claims
 from tests.claiming import NOTHING, ClaimAnswers, claimed, claiming, claims
 from tests.faulty import raw_reply, reply, well
 from tests.harness import free_port
@@ -27,7 +27,7 @@ def test_without_a_task_it_asks_again_after_the_interval(faulty: MakeManager) ->
 def test_after_a_minute_without_a_task_it_asks_at_a_third_of_the_rate(
     faulty: MakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "QUIET_AFTER", 0.0)
+    monkeypatch.setattr(claims, "QUIET_AFTER", 0.0)
     answers = ClaimAnswers()
     manager = faulty(answers)
     with claiming(manager, interval=0.2):
@@ -47,7 +47,7 @@ def test_after_a_task_it_asks_again_at_once(faulty: MakeManager) -> None:
 def test_after_a_claim_that_was_held_it_asks_again_at_once(
     faulty: MakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "HELD_AT_LEAST", 0.2)
+    monkeypatch.setattr(claims, "HELD_AT_LEAST", 0.2)
     manager = faulty(ClaimAnswers(HELD_NOTHING, delay=0.25))
     with claiming(manager, interval=60):
         manager.wait_for(lambda: len(claims(manager)) == 2, timeout=5)
@@ -64,7 +64,7 @@ def test_a_manager_that_claims_to_hold_and_answers_at_once_is_polled(faulty: Mak
 def test_a_slow_manager_that_does_not_hold_claims_is_polled(
     faulty: MakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "HELD_AT_LEAST", 0.2)
+    monkeypatch.setattr(claims, "HELD_AT_LEAST", 0.2)
     answers = ClaimAnswers(delay=0.25)
     manager = faulty(answers)
     with claiming(manager, interval=0.5):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
 from tests.harness import Bench, free_port, until
 from tests.status.asking import Shown, ask
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent.config.key import Key
 from agent.config.settings import read_settings
-from agent.dev.records import Task
+from agent.dev.store.records import StoredTask
 from agent.errors import Crashed
 from agent.service.lifecycle import Agent
 from agent.service.signals import StopSignals
@@ -30,7 +30,7 @@ def seconds_to_end(agent: AgentProcess) -> float:
     return time.monotonic() - began
 
 
-def with_a_deaf_child(bench: Bench, **variables: Any) -> tuple[AgentProcess, Task, int]:
+def with_a_deaf_child(bench: Bench, **variables: Any) -> tuple[AgentProcess, StoredTask, int]:
     """An agent at work on a task whose child takes no notice of TERM, that task, and its pid."""
     deaf = bench.directory / "deaf"
     path = stand_in(bench.directory / "iperf3", f"trap '' TERM; : >{deaf}; exec sleep 60")

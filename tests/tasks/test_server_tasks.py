@@ -9,30 +9,30 @@ from typing import Any
 import psutil
 import pytest
 
-from agent.dev.records import Task
+from agent.dev.store.records import StoredTask
 from agent.process.ports import holds
 from tests.harness import Bench, free_port, is_running, until
 
 
-def server(bench: Bench, **payload: Any) -> Task:
+def server(bench: Bench, **payload: Any) -> StoredTask:
     """A server task that listens, on a free port unless one is given."""
     task = bench.ended(bench.task("iperf_server_start", **{"port": free_port(), **payload}))
     assert task.status == "succeeded", task.error
     return task
 
 
-def pid_of(bench: Bench, task: Task) -> int:
+def pid_of(bench: Bench, task: StoredTask) -> int:
     """The process id of a server's child."""
     return int(bench.agents[0].wait_for("server listens", task_id=task.id)["pid"])
 
 
-def client(bench: Bench, server_task: Task, **payload: Any) -> Task:
+def client(bench: Bench, server_task: StoredTask, **payload: Any) -> StoredTask:
     """A client task against a server task's port; of a few bytes unless it says otherwise."""
     given = {"server_ip": "127.0.0.1", "port": server_task.payload["port"], "time": 5}
     return bench.task("iperf_client_run", **{**given, "bytes": 100_000, **payload})
 
 
-def served(bench: Bench, server_task: Task) -> str:
+def served(bench: Bench, server_task: StoredTask) -> str:
     """Run a short test and wait until the server's result is about it; returns its cookie."""
     task = bench.ended(client(bench, server_task))
     assert task.status == "succeeded", task.error
@@ -41,7 +41,7 @@ def served(bench: Bench, server_task: Task) -> str:
     return cookie
 
 
-def ended(bench: Bench, task: Task) -> str:
+def ended(bench: Bench, task: StoredTask) -> str:
     """Wait until the server's result says how it ended; returns that."""
     bench.wait(lambda: b'"ended"' in bytes(task.result))
     return str(bench.result(task)["agent"]["ended"])

@@ -5,18 +5,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.dev.agents import AgentBook
-from agent.dev.records import (
+from agent.dev.errors import NotFound, Refused
+from agent.dev.store.agents import AgentBook
+from agent.dev.store.records import (
     CLIENT_RUN,
     SERVER_START,
     TERMINAL,
-    Report,
-    Task,
+    ReportedResult,
+    StoredTask,
     TaskStatus,
     utc_now,
 )
-from agent.dev.refusals import NotFound, Refused
-from agent.dev.state import find
+from agent.dev.store.saved import find
 
 # As the Manager's: a client task is overdue this long after its test should have ended.
 OVERDUE_SECONDS = 10
@@ -34,7 +34,7 @@ class TaskBook(AgentBook):
             if task.status == "pending":
                 self._pending[task.agent_id].append(task.id)
 
-    def add_task(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> Task:
+    def add_task(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> StoredTask:
         """A pending task outside any exercise; raises NotFound for an unknown agent."""
         self.agent(agent_id)
         task = self._new_task(agent_id, task_type, payload)
@@ -42,7 +42,7 @@ class TaskBook(AgentBook):
         self._commit()
         return task
 
-    def task(self, task_id: int) -> Task:
+    def task(self, task_id: int) -> StoredTask:
         """The task of that id; raises NotFound."""
         return find(self._state.tasks, task_id, "task")
 
@@ -51,7 +51,7 @@ class TaskBook(AgentBook):
         agent_id: int | None = None,
         status: str | None = None,
         task_type: str | None = None,
-    ) -> list[Task]:
+    ) -> list[StoredTask]:
         """The tasks in the order of their ids, narrowed by whatever is given."""
         return [
             task
@@ -61,7 +61,7 @@ class TaskBook(AgentBook):
             and task_type in (None, task.type)
         ]
 
-    def cancel_task(self, task_id: int) -> Task:
+    def cancel_task(self, task_id: int) -> StoredTask:
         """Cancel a task that has not ended; raises NotFound, or Refused when it has.
 
         The agent that holds it is told with its heartbeats until it reports the task.
@@ -80,7 +80,7 @@ class TaskBook(AgentBook):
             lambda: agent.disabled or self._next_task(agent_id, key), timeout
         )
 
-    def claim(self, agent_id: int, key: str | None = None) -> Task | None:
+    def claim(self, agent_id: int, key: str | None = None) -> StoredTask | None:
         """Hand out the agent's oldest pending task, or None; on disk when this returns.
 
         `key` is the Idempotency-Key: it gets the task again that it obtained before. Raises
@@ -99,7 +99,7 @@ class TaskBook(AgentBook):
         self._commit()
         return task
 
-    def started(self, agent_id: int, task_id: int) -> Task:
+    def started(self, agent_id: int, task_id: int) -> StoredTask:
         """An accepted task runs; raises Refused in any other status, `running` included."""
         task = self._task_of(agent_id, task_id)
         if task.status != "accepted":
@@ -109,7 +109,7 @@ class TaskBook(AgentBook):
         self._commit()
         return task
 
-    def report(self, agent_id: int, task_id: int, report: Report) -> Task:
+    def report(self, agent_id: int, task_id: int, report: ReportedResult) -> StoredTask:
         """Take a task's result, on disk when this returns; raises Refused when it is not due.
 
         A server task that succeeded takes further results, which leave its status alone.
@@ -126,25 +126,25 @@ class TaskBook(AgentBook):
         self._commit()
         return task
 
-    def _new_task(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> Task:
+    def _new_task(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> StoredTask:
         task_id = len(self._state.tasks) + 1
-        task = Task(task_id, task_type, agent_id, "queued", payload, utc_now())
+        task = StoredTask(task_id, task_type, agent_id, "queued", payload, utc_now())
         self._state.tasks[task_id] = task
         return task
 
-    def _make_pending(self, task: Task) -> None:
+    def _make_pending(self, task: StoredTask) -> None:
         task.status = "pending"
         self._pending[task.agent_id].append(task.id)
         self._arrivals[task.agent_id].notify()
 
-    def _next_task(self, agent_id: int, key: str | None) -> Task | None:
+    def _next_task(self, agent_id: int, key: str | None) -> StoredTask | None:
         obtained = self._state.claims.get(agent_id, {}).get(key or "")
         if self.extensions and obtained is not None:
             return self.task(obtained)
         pending = self._pending[agent_id]
         return self.task(pending[0]) if pending else None
 
-    def _task_of(self, agent_id: int, task_id: int) -> Task:
+    def _task_of(self, agent_id: int, task_id: int) -> StoredTask:
         if self.agent(agent_id).disabled:
             raise NotFound("the agent is disabled")
         task = self._state.tasks.get(task_id)
@@ -152,18 +152,18 @@ class TaskBook(AgentBook):
             raise Refused("task_not_found", f"task {task_id} is not a task of this agent")
         return task
 
-    def _finish(self, task: Task, status: TaskStatus) -> None:
+    def _finish(self, task: StoredTask, status: TaskStatus) -> None:
         task.status = status
         task.finished_at = utc_now()
 
-    def _cancel(self, task: Task) -> None:
+    def _cancel(self, task: StoredTask) -> None:
         if task.status == "pending":
             self._pending[task.agent_id].remove(task.id)
         elif task.status != "queued":
             self._state.cancels.setdefault(task.agent_id, []).append(task.id)
         self._finish(task, "canceled")
 
-    def _forget_cancel(self, task: Task) -> None:
+    def _forget_cancel(self, task: StoredTask) -> None:
         cancels = self._state.cancels.get(task.agent_id, [])
         if task.id in cancels:
             cancels.remove(task.id)
@@ -177,7 +177,7 @@ class TaskBook(AgentBook):
         return bool(overdue)
 
 
-def _overdue(task: Task, now: datetime) -> bool:
+def _overdue(task: StoredTask, now: datetime) -> bool:
     seconds = task.payload.get("time")
     if not isinstance(seconds, int | float):
         seconds = DEFAULT_TEST_SECONDS
@@ -185,6 +185,6 @@ def _overdue(task: Task, now: datetime) -> bool:
     return running.total_seconds() > seconds + OVERDUE_SECONDS
 
 
-def _invalid_state(task: Task) -> Refused:
+def _invalid_state(task: StoredTask) -> Refused:
     message = f"task {task.id} is {task.status}"
     return Refused("invalid_task_state", message, current_status=task.status)

@@ -12,14 +12,14 @@ from typing import Any
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from agent.dev.curve import quantity
-from agent.dev.detail import shown
-from agent.dev.form import Fault, first_values, start_test, values_of
-from agent.dev.http import store
-from agent.dev.records import Test, utc_now
-from agent.dev.refusals import NotFound
-from agent.dev.rows import agent_rows, listed_tests, under_way
-from agent.dev.visitors import check_reader, check_writer
+from agent.dev.api.http import store
+from agent.dev.errors import NotFound
+from agent.dev.store.records import Test, utc_now
+from agent.dev.web.curve import quantity
+from agent.dev.web.detail import shown
+from agent.dev.web.form import Fault, first_values, start_test, values_of
+from agent.dev.web.rows import agent_rows, listed_tests, under_way
+from agent.dev.web.visitors import check_reader, check_writer
 
 CALLS = """The dev Manager of the Iperf Orchestrator Agent. Not for production.
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from agent.dev import metrics
-from agent.dev.records import Exercise, Test
-from agent.dev.store import Store
+from agent.dev.store import metrics
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import Exercise, Test
 
 
 def exercise_answer(store: Store, exercise: Exercise) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.dev import state
-from agent.dev.changes import Changes
-from agent.dev.records import Agent, HeartbeatRow, utc_now
-from agent.dev.refusals import Conflict, NotAuthorized, NotFound
+from agent.dev.errors import Conflict, NotAuthorized, NotFound
+from agent.dev.store.changes import Changes
+from agent.dev.store.records import HeartbeatRow, StoredAgent, utc_now
 
 # As the Manager's: three heartbeats of 5 s missed.
 OFFLINE_AFTER = timedelta(seconds=15)
@@ -24,7 +23,7 @@ class AgentBook:
     def __init__(self, extensions: bool = True, state_file: Path | None = None) -> None:
         self.extensions = extensions
         self._state_file = state_file
-        self._state = state.load(state_file) if state_file else state.State()
+        self._state = saved.load(state_file) if state_file else saved.State()
         self._dirty = True
         self._changes = Changes()
         self._arrivals: defaultdict[int, Changes] = defaultdict(Changes)
@@ -40,18 +39,18 @@ class AgentBook:
     def save(self) -> None:
         """Write the state file if there is one and it is behind; raises StateUnwritable."""
         if self._state_file and self._dirty:
-            state.save(self._state, self._state_file)
+            saved.save(self._state, self._state_file)
         self._dirty = False
 
-    def add_agent(self, name: str, key: str, operating_system: str | None = None) -> Agent:
+    def add_agent(self, name: str, key: str, operating_system: str | None = None) -> StoredAgent:
         """Make an agent known; raises Conflict when the name is taken."""
         self._check_name(name)
-        agent = Agent(len(self._state.agents) + 1, name, key, operating_system)
+        agent = StoredAgent(len(self._state.agents) + 1, name, key, operating_system)
         self._state.agents[agent.id] = agent
         self._commit()
         return agent
 
-    def update_agent(self, agent_id: int, changes: dict[str, Any]) -> Agent:
+    def update_agent(self, agent_id: int, changes: dict[str, Any]) -> StoredAgent:
         """Set fields of an agent; raises NotFound, or Conflict when the name is taken."""
         agent = self.agent(agent_id)
         if changes.get("name", agent.name) != agent.name:
@@ -67,15 +66,17 @@ class AgentBook:
         self._arrivals[agent_id].notify()
         self._commit()
 
-    def agent(self, agent_id: int) -> Agent:
+    def agent(self, agent_id: int) -> StoredAgent:
         """The agent of that id; raises NotFound."""
-        return state.find(self._state.agents, agent_id, "agent")
+        return saved.find(self._state.agents, agent_id, "agent")
 
-    def agent_named(self, name: str) -> Agent | None:
+    def agent_named(self, name: str) -> StoredAgent | None:
         """The agent of that name, or None."""
         return next((a for a in self._state.agents.values() if a.name == name), None)
 
-    def agents(self, status: str | None = None, include_disabled: bool = False) -> list[Agent]:
+    def agents(
+        self, status: str | None = None, include_disabled: bool = False
+    ) -> list[StoredAgent]:
         """The agents in the order of their ids, of one status if one is given."""
         return [
             agent
@@ -87,7 +88,7 @@ class AgentBook:
         """What ran on the agent when its last heartbeat was sent."""
         return self._rows.get(agent_id, [])
 
-    def authenticate(self, name: str, key: str) -> Agent:
+    def authenticate(self, name: str, key: str) -> StoredAgent:
         """The agent that these headers prove; raises NotFound or NotAuthorized."""
         agent = self.agent_named(name)
         if agent is None:
@@ -96,7 +97,7 @@ class AgentBook:
             raise NotAuthorized("invalid_agent_key", "the registration key is wrong")
         return agent
 
-    def register(self, agent_id: int, ip_address: str, operating_system: str | None) -> Agent:
+    def register(self, agent_id: int, ip_address: str, operating_system: str | None) -> StoredAgent:
         """An agent says that it is there; counts as a heartbeat."""
         agent = self.agent(agent_id)
         agent.operating_system = operating_system or agent.operating_system
@@ -129,7 +130,7 @@ class AgentBook:
         if self.agent_named(name):
             raise Conflict("agent_exists", f"an agent named {name!r} exists already")
 
-    def _seen(self, agent: Agent, ip_address: str) -> None:
+    def _seen(self, agent: StoredAgent, ip_address: str) -> None:
         agent.ip_address = ip_address
         agent.status = "online"
         agent.last_heartbeat = utc_now()

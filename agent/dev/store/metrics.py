@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Struct
 
 
-class Metrics(Struct):
+class TestMetrics(Struct):
     """A test's figures: bits per second, packets, milliseconds, percent; None if unknown."""
 
     bps_avg: float | None = None
@@ -29,11 +29,13 @@ class _Document(Struct, frozen=True):
     end: _End = _End()
 
 
-def read(result: msgspec.Raw) -> Metrics:
+def read(result: msgspec.Raw) -> TestMetrics:
     """The figures of an iperf3 document; of anything else, none."""
     try:
         end = msgspec.json.decode(result, type=_Document).end
     except (msgspec.ValidationError, RecursionError):
-        return Metrics()
+        return TestMetrics()
     sent = end.sum_sent
-    return Metrics(sent.bits_per_second, sent.retransmits, end.sum.jitter_ms, end.sum.lost_percent)
+    return TestMetrics(
+        sent.bits_per_second, sent.retransmits, end.sum.jitter_ms, end.sum.lost_percent
+    )

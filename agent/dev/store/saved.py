@@ -7,8 +7,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from agent.dev.records import Agent, Exercise, Task, Test
-from agent.dev.refusals import NotFound, StateUnwritable
+from agent.dev.errors import NotFound, StateUnwritable
+from agent.dev.store.records import Exercise, StoredAgent, StoredTask, Test
 from agent.errors import ConfigError
 
 FORMAT = "iperf-agent dev Manager 1"
@@ -24,10 +24,10 @@ class State(Struct):
     """
 
     format: str = FORMAT
-    agents: dict[int, Agent] = {}
+    agents: dict[int, StoredAgent] = {}
     exercises: dict[int, Exercise] = {}
     tests: dict[int, Test] = {}
-    tasks: dict[int, Task] = {}
+    tasks: dict[int, StoredTask] = {}
     claims: dict[int, dict[str, int]] = {}
     cancels: dict[int, list[int]] = {}
 

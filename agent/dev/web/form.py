@@ -5,11 +5,11 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from agent.dev.bodies import Parallel, Port, Seconds
-from agent.dev.records import Agent, Test
-from agent.dev.refusals import Conflict, Refused
-from agent.dev.rows import under_way
-from agent.dev.store import Store
+from agent.dev.api.bodies import Parallel, Port, Seconds
+from agent.dev.errors import Conflict, Refused
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredAgent, Test
+from agent.dev.web.rows import under_way
 
 # What the API calls a direction.
 OPTIONS = {"send": {}, "reverse": {"reverse": True}, "both": {"bidir": True}}
@@ -110,7 +110,7 @@ def _start(store: Store, plan: Plan) -> Test:
     return new.test
 
 
-def _check_free(store: Store, agent: Agent) -> None:
+def _check_free(store: Store, agent: StoredAgent) -> None:
     """Raise Conflict when the agent is disabled, or takes part in a test that goes on: the end of
     an exercise stops all that its agents run, and that would be the new test too.
     """

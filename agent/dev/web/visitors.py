@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from flask import Response, abort, current_app, request
 
-from agent.dev.admin_api import ADMIN
+from agent.dev.api.admin_calls import ADMIN
 
 DEFAULT_PASSWORD = "admin123"
 

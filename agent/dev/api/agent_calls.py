@@ -8,10 +8,10 @@ from gevent import GreenletExit
 from gevent.pywsgi import WSGIHandler
 from werkzeug.http import parse_dict_header
 
-from agent.dev.bodies import Claim, Heartbeat, Registration, Started
-from agent.dev.http import body, reply, store
-from agent.dev.records import Agent, Report
-from agent.dev.refusals import Misfit, NotAuthorized, NotFound, Refused, VersionRefused
+from agent.dev.api.bodies import ClaimBody, HeartbeatBody, RegisterBody, StartedBody
+from agent.dev.api.http import body, reply, store
+from agent.dev.errors import Misfit, NotAuthorized, NotFound, Refused, VersionRefused
+from agent.dev.store.records import ReportedResult, StoredAgent
 
 API_VERSION = "1"
 # A claim is held at most this long, whatever the agent prefers.
@@ -47,7 +47,7 @@ class SocketHandler(WSGIHandler):
 def register() -> Response:
     """An agent introduces itself; the answer carries its key, as the real Manager's does."""
     agent = _caller()
-    said = body(Registration)
+    said = body(RegisterBody)
     return reply(store().register(agent.id, said.ip_address, said.operating_system))
 
 
@@ -55,7 +55,7 @@ def register() -> Response:
 def heartbeat() -> Response:
     """An agent is alive and says what it runs."""
     agent = _enabled_caller()
-    said = body(Heartbeat)
+    said = body(HeartbeatBody)
     return reply(store().heartbeat(agent.id, said.ip_address, said.running))
 
 
@@ -63,7 +63,7 @@ def heartbeat() -> Response:
 def claim() -> Response:
     """Hand out the oldest pending task; with `Prefer: wait=N`, wait for one."""
     agent = _enabled_caller()
-    body(Claim)
+    body(ClaimBody)
     key = request.headers.get("Idempotency-Key")
     seconds = _preferred_wait()
     if seconds is None:
@@ -77,7 +77,7 @@ def claim() -> Response:
 def started(task_id: int) -> Response:
     """The agent runs the task."""
     agent = _enabled_caller()
-    body(Started)
+    body(StartedBody)
     return reply(store().started(agent.id, task_id))
 
 
@@ -85,13 +85,13 @@ def started(task_id: int) -> Response:
 def result(task_id: int) -> Response:
     """The agent reports the task."""
     agent = _enabled_caller()
-    report = body(Report)
+    report = body(ReportedResult)
     if bytes(memoryview(report.result)[:1]) not in (b"{", b"n"):
         raise Misfit("Expected `object | null` - at `$.result`")
     return reply(store().report(agent.id, task_id, report))
 
 
-def _caller() -> Agent:
+def _caller() -> StoredAgent:
     """The agent whose headers these are; raises Refused, NotAuthorized or NotFound."""
     version = request.headers.get("X-API-Version")
     if version is None:
@@ -105,7 +105,7 @@ def _caller() -> Agent:
     return store().authenticate(name, key)
 
 
-def _enabled_caller() -> Agent:
+def _enabled_caller() -> StoredAgent:
     agent = _caller()
     if agent.disabled:
         raise NotFound("the agent is disabled")

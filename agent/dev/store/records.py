@@ -24,7 +24,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Agent(Struct):
+class StoredAgent(Struct):
     """An agent as the Manager knows it. `registration_key` is a secret."""
 
     id: int
@@ -65,7 +65,7 @@ class Test(Struct):
     client_task_id: int
 
 
-class Task(Struct):
+class StoredTask(Struct):
     """One order to one agent. `result` is the agent's JSON, kept as the bytes that came."""
 
     id: int
@@ -85,8 +85,8 @@ class NewTest(Struct):
     """The answer to a test that was added."""
 
     test: Test
-    server_task: Task
-    client_task: Task
+    server_task: StoredTask
+    client_task: StoredTask
 
 
 class HeartbeatRow(Struct):
@@ -101,7 +101,7 @@ class HeartbeatRow(Struct):
     retransmits: int | None = None
 
 
-class Report(Struct):
+class ReportedResult(Struct):
     """What an agent reports of a task. `result` is an object or null."""
 
     status: Literal["succeeded", "failed"]

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.dev import metrics
-from agent.dev.curve import quantity
-from agent.dev.records import Agent, Task, Test
-from agent.dev.store import Store
+from agent.dev.store import metrics
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredAgent, StoredTask, Test
+from agent.dev.web.curve import quantity
 
 # The newest tests, of which the page has a list.
 LISTED = 12
@@ -17,7 +17,7 @@ PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "t
 class AgentRow:
     """An agent's record, of which the key is never shown, and when the agent was heard of."""
 
-    agent: Agent
+    agent: StoredAgent
     seen: str
 
 
@@ -63,7 +63,7 @@ def under_way(store: Store, test: Test) -> bool:
     return exercise.started_at is not None and exercise.ended_at is None
 
 
-def _seen(agent: Agent, now: datetime) -> str:
+def _seen(agent: StoredAgent, now: datetime) -> str:
     if agent.last_heartbeat is None:
         return "never registered"
     if agent.status == "online":
@@ -95,7 +95,7 @@ def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
     )
 
 
-def _kind(test: Test, task: Task) -> str:
+def _kind(test: Test, task: StoredTask) -> str:
     protocol = "UDP" if test.udp else "TCP"
     streams = "1 stream" if test.parallel == 1 else f"{test.parallel} streams"
     way = ""
@@ -106,7 +106,7 @@ def _kind(test: Test, task: Task) -> str:
     return f"{protocol}, {streams}, {test.time_seconds} s{way}"
 
 
-def _state(store: Store, test: Test, client: Agent) -> tuple[str, str]:
+def _state(store: Store, test: Test, client: StoredAgent) -> tuple[str, str]:
     """The test's status, which is the client task's in all but one case, and words for it."""
     task, server_task = store.task(test.client_task_id), store.task(test.server_task_id)
     ended = store.exercise(test.exercise_id).ended_at
@@ -121,7 +121,7 @@ def _state(store: Store, test: Test, client: Agent) -> tuple[str, str]:
     return task.status, PHASES.get(task.status, task.status)
 
 
-def _progress(store: Store, test: Test, task: Task, now: datetime) -> Progress:
+def _progress(store: Store, test: Test, task: StoredTask, now: datetime) -> Progress:
     elapsed = (now - (task.started_at or now)).total_seconds()
     rows = [row for row in store.running(task.agent_id) if row.task_id == task.id]
     rates = [row.bits_per_second for row in rows if row.bits_per_second is not None]

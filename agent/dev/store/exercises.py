@@ -3,20 +3,20 @@
 from datetime import datetime
 from typing import Any
 
-from agent.dev.records import (
+from agent.dev.errors import Conflict
+from agent.dev.store.records import (
     CLIENT_RUN,
     KILL_ALL,
     SERVER_START,
     TERMINAL,
     Exercise,
     NewTest,
-    Task,
+    StoredTask,
     Test,
     utc_now,
 )
-from agent.dev.refusals import Conflict
-from agent.dev.state import find
-from agent.dev.tasks import TaskBook
+from agent.dev.store.saved import find
+from agent.dev.store.tasks import TaskBook
 
 # As the Manager's: server and client become pending at the same moment on two agents.
 CLIENT_DELAY_SECONDS = 2
@@ -59,7 +59,7 @@ class Store(TaskBook):
             test for test in self._state.tests.values() if exercise_id in (None, test.exercise_id)
         ]
 
-    def exercise_tasks(self, exercise_id: int) -> list[Task]:
+    def exercise_tasks(self, exercise_id: int) -> list[StoredTask]:
         """The tasks of an exercise's tests; its `kill_all` tasks are not among them."""
         return [
             self.task(task_id)

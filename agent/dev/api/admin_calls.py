@@ -6,8 +6,8 @@ import msgspec
 from flask import Blueprint, Response, current_app, request
 from msgspec import UNSET
 
-from agent.dev.answers import exercise_answer, exercise_results
-from agent.dev.bodies import (
+from agent.dev.api.answers import exercise_answer, exercise_results
+from agent.dev.api.bodies import (
     AgentChange,
     AgentQuery,
     Login,
@@ -17,8 +17,8 @@ from agent.dev.bodies import (
     TaskQuery,
     TestPlan,
 )
-from agent.dev.http import body, query, reply, store
-from agent.dev.refusals import NotAuthorized
+from agent.dev.api.http import body, query, reply, store
+from agent.dev.errors import NotAuthorized
 
 ADMIN = "admin"
 

@@ -4,7 +4,7 @@ import math
 
 from msgspec import Struct
 
-from agent.dev.figures import Direction, Reading, mean
+from agent.dev.web.figures import Direction, Reading, mean
 
 # In units of the drawing, which is 640 wide, 245 high, and scaled to the width of the page.
 LEFT, RIGHT, TOP, BOTTOM = 62, 612, 44, 214

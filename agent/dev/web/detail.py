@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.dev import curve, figures
-from agent.dev.curve import Curve, quantity
-from agent.dev.figures import Direction, Sum
-from agent.dev.records import Task, Test
-from agent.dev.rows import PHASES, TestRow, listed_test, under_way
-from agent.dev.store import Store
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask, Test
+from agent.dev.web import curve, figures
+from agent.dev.web.curve import Curve, quantity
+from agent.dev.web.figures import Direction, Sum
+from agent.dev.web.rows import PHASES, TestRow, listed_test, under_way
 from agent.error_classes import ADVICE
 
 
@@ -78,7 +78,7 @@ def _failures(store: Store, row: TestRow) -> list[Failure]:
     ]
 
 
-def _advice(task: Task) -> str:
+def _advice(task: StoredTask) -> str:
     if task.status == "timed_out":
         return ADVICE["timed_out"]
     error_class = figures.read(task.result).error_class

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from agent.dev.records import HeartbeatRow
+from agent.dev.store.records import HeartbeatRow
 
 Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -13,25 +13,25 @@ Seconds = Annotated[int, Meta(ge=1, le=86400)]
 Parallel = Annotated[int, Meta(ge=1, le=128)]
 
 
-class Registration(Struct):
+class RegisterBody(Struct):
     """The body of `register`."""
 
     ip_address: str
     operating_system: str | None = None
 
 
-class Heartbeat(Struct):
+class HeartbeatBody(Struct):
     """The body of `heartbeat`."""
 
     ip_address: str
     running: list[HeartbeatRow]
 
 
-class Claim(Struct):
+class ClaimBody(Struct):
     """The body of `claim`: an object, of which nothing is read."""
 
 
-class Started(Struct):
+class StartedBody(Struct):
     """The body of `started`; the dev Manager has no use for the pid but checks it."""
 
     pid: int | None = None
