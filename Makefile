@@ -8,7 +8,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
 # The parts of `make test`, the longest first, and what has a target of its own instead.
-PARTS := command_line manager clients dev logs rest tasks status
+PARTS := tasks cli service dev manager rest logs outbox status
 APART := faults deployment image
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
 TARGETS := help run test $(PARTS:%=test-%) test-fast test-faults \
@@ -76,9 +76,9 @@ lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt fol
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec \
 		deployment/docker-compose.yml
 	$(BIN)/kubernetes-validate --strict --quiet $(RESOURCES)
-	$(BIN)/shellcheck .ci/run $(wildcard deployment/*.sh tests/*.sh tests/*/*.sh)
-	$(BIN)/python -m tests.shell_in_yaml deployment
-	@$(MAKE) --always-make --silent SHELL=tests/recipe_check.sh $(TARGETS)
+	$(BIN)/shellcheck .ci/run $(wildcard deployment/*.sh tests/*/*.sh)
+	$(BIN)/python -m tests.support.shell_in_yaml deployment
+	@$(MAKE) --always-make --silent SHELL=tests/support/recipe_check.sh $(TARGETS)
 	@rm -rf $(VENV)/lock && mkdir $(VENV)/lock
 	@cp pyproject.toml requirements.txt requirements-dev.txt $(VENV)/lock
 	@$(call compile,$(VENV)/lock)
@@ -93,7 +93,7 @@ lock: $(VENV)/.dev ## Write requirements*.txt anew, with the newest versions tha
 	@$(call compile,.,--upgrade)
 
 docs: $(VENV)/.dev ## Write the table of answers into docs/protocol.md
-	$(BIN)/python -m tests.answers
+	$(BIN)/python -m tests.support.answers
 
 clean: ## Remove the virtual environment, caches and reports
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache

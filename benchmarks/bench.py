@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.dev.store.exercises import Store
 from benchmarks.lean import lean_agent
-from tests.harness import Bench
+from tests.support.harness import Bench
 
 
 def moment(line: dict[str, Any]) -> float:

@@ -53,7 +53,7 @@ from agent.state.journal import Journal  # noqa: E402
 from agent.tasks.runner import TaskRunner  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds, memory  # noqa: E402
-from tests.harness import ROOT, environment, free_port  # noqa: E402
+from tests.support.harness import ROOT, environment, free_port  # noqa: E402
 
 AGENTS = 1000
 MANY = 100_000

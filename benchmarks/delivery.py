@@ -10,7 +10,7 @@ from collections.abc import Iterator  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, median, progress, show  # noqa: E402
 from benchmarks.host import end_of  # noqa: E402
-from tests.harness import free_port, iperf3_server  # noqa: E402
+from tests.support.harness import free_port, iperf3_server  # noqa: E402
 
 TESTS = 12
 STREAMS = 16

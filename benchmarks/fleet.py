@@ -24,7 +24,7 @@ from agent.service.claims import QUIET_AFTER  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds, memory  # noqa: E402
-from tests.harness import AgentProcess, free_port  # noqa: E402
+from tests.support.harness import AgentProcess, free_port  # noqa: E402
 
 AGENTS = 10
 TIMES = 100

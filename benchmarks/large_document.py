@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.harness import free_port, iperf3_server
+from tests.support.harness import free_port, iperf3_server
 
 STREAMS = 128
 SECONDS = 3600

@@ -19,8 +19,8 @@ from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import Peak  # noqa: E402
 from benchmarks.large_document import STREAMS, write_large_document  # noqa: E402
 from benchmarks.metered import metered_agent, noted  # noqa: E402
-from tests.command import stand_in  # noqa: E402
-from tests.harness import free_port, iperf3_server  # noqa: E402
+from tests.support.command import stand_in  # noqa: E402
+from tests.support.harness import free_port, iperf3_server  # noqa: E402
 
 MIB = 1024**2
 LIMIT = 300 * MIB

@@ -19,7 +19,7 @@ from agent.dev.store.exercises import Store  # noqa: E402
 from benchmarks.bench import bench_of, moment  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
 from benchmarks.host import Executions  # noqa: E402
-from tests.harness import AgentProcess, Bench, free_port, until  # noqa: E402
+from tests.support.harness import AgentProcess, Bench, free_port, until  # noqa: E402
 
 TASKS = 200
 

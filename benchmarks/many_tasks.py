@@ -18,7 +18,7 @@ from agent.dev.store.records import StoredTask  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import memory  # noqa: E402
-from tests.harness import FINAL, Bench, free_port, iperf3_server  # noqa: E402
+from tests.support.harness import FINAL, Bench, free_port, iperf3_server  # noqa: E402
 
 FIRST, ALL = 100, 10_000
 AT_ONCE = 20

@@ -16,7 +16,7 @@ from agent.dev.store.records import StoredTask  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
 from benchmarks.metered import metered_agent, noted  # noqa: E402
-from tests.harness import FINAL, Bench, until  # noqa: E402
+from tests.support.harness import FINAL, Bench, until  # noqa: E402
 
 SERVERS = 500
 # Beside so many servers, so many tests at once, of so many seconds and bits per second.

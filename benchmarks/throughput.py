@@ -20,7 +20,7 @@ from gevent import subprocess  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds  # noqa: E402
-from tests.harness import AgentProcess, Bench, free_port, iperf3_server  # noqa: E402
+from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server  # noqa: E402
 
 PAIRS = 15
 SECONDS = 3

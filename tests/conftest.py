@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING  # noqa: E402
 import pytest  # noqa: E402
 
 from agent.dev.store.exercises import Store  # noqa: E402
-from tests.faulty import FaultyManager, Request  # noqa: E402
-from tests.harness import Bench  # noqa: E402
+from tests.support.faulty_manager import FaultyManager, Request  # noqa: E402
+from tests.support.harness import Bench  # noqa: E402
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -52,7 +52,7 @@ def fixture_working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]
 def fixture_driver() -> "Iterator[Chrome]":
     """A browser, the same for all tests of a run: each opens a view of its own."""
     # Selenium takes a moment to load, and few tests are about a page.
-    from tests.browser import browser
+    from tests.support.browser import browser
 
     with browser() as driver:
         yield driver

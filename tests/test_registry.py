@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from agent.registry import Entry, Stop, TaskRegistry, timestamp
-from tests.posting import claimed
+from tests.support.outbox import claimed
 
 SERVER, CLIENT, KILL = "iperf_server_start", "iperf_client_run", "kill_all"
 

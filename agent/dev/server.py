@@ -84,7 +84,7 @@ class DevManager:
 
 
 def _application(store: Store, admin_password: str) -> Flask:
-    app = Flask("agent.dev", static_folder=None)
+    app = Flask("agent.dev", static_folder=None, template_folder="web/templates")
     app.extensions["agent.dev.store.exercises"] = store
     app.config["ADMIN_PASSWORD"] = admin_password
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()

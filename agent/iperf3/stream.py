@@ -30,12 +30,12 @@ class Interval(Struct, frozen=True):
     omitted: bool = False
 
 
-class _Line(Struct):
+class _StreamLine(Struct):
     event: str
     data: Raw
 
 
-class _Sum(Struct):
+class _StreamSum(Struct):
     sum: Interval
 
 
@@ -49,8 +49,8 @@ def read_intervals(data: bytes) -> tuple[list[Interval], int]:
         whole = len(data)
     found = []
     for text in data[:whole].split(b"\n"):
-        line = _decoded(text, _Line)
-        if line and line.event == "interval" and (interval := _decoded(line.data, _Sum)):
+        line = _decoded(text, _StreamLine)
+        if line and line.event == "interval" and (interval := _decoded(line.data, _StreamSum)):
             found.append(interval.sum)
     return found, whole
 
@@ -65,7 +65,7 @@ def compose(stream: BinaryIO) -> Iterator[bytes]:
     rest: dict[str, bytes] = {}
     opened = False
     while text := stream.readline(LONGEST_LINE):
-        line = _decoded(text, _Line)
+        line = _decoded(text, _StreamLine)
         if line is None:
             continue
         if line.event == "interval":

@@ -46,7 +46,7 @@ class TaskRecord(Struct):
     reported: bool = False
 
 
-class _Line(Struct, omit_defaults=True):
+class _JournalLine(Struct, omit_defaults=True):
     key: str = ""
     task: TaskRecord | None = None
     settled: str = ""
@@ -104,12 +104,12 @@ class Journal:
         """Note a task, and with it that the next claim has a new key."""
         self.claim_key = str(uuid.uuid4())
         self._tasks[claimed.key] = record = TaskRecord(claimed.on_disk)
-        self._append(_Line(key=self.claim_key, task=record))
+        self._append(_JournalLine(key=self.claim_key, task=record))
 
     def obtained_nothing_new(self) -> None:
         """Take a new key without a task: the old one obtained what is settled already."""
         self.claim_key = str(uuid.uuid4())
-        self._append(_Line(key=self.claim_key))
+        self._append(_JournalLine(key=self.claim_key))
 
     def sync(self) -> None:
         """Return when all that was noted is on the disk."""
@@ -121,20 +121,20 @@ class Journal:
         """Note the child that a task has now."""
         if record := self._tasks.get(claimed.key):
             record.child = child
-            self._append(_Line(task=record))
+            self._append(_JournalLine(task=record))
 
     def reported(self, claimed: Claimed) -> None:
         """Note, and have on the disk, that the Manager has an outcome of a task that goes on."""
         if (record := self._tasks.get(claimed.key)) and not record.reported:
             record.reported = True
-            self._append(_Line(task=record))
+            self._append(_JournalLine(task=record))
             self.sync()
 
     def settled(self, claimed: Claimed) -> None:
         """Note, and have on the disk, that there is nothing more to tell of a task."""
         if self._tasks.pop(claimed.key, None):
             self._lately_settled.append(claimed.key)
-            self._append(_Line(settled=claimed.key))
+            self._append(_JournalLine(settled=claimed.key))
             self.sync()
 
     def mend(self) -> None:
@@ -143,7 +143,7 @@ class Journal:
             if not self._whole:
                 self._rewrite()
 
-    def _append(self, line: _Line) -> None:
+    def _append(self, line: _JournalLine) -> None:
         data = frame(msgspec.json.encode(line))
         with self._lock:
             self._lines += 1
@@ -159,8 +159,11 @@ class Journal:
     def _rewrite(self) -> None:
         """Put a new file in place of the old one, with what memory holds and nothing else."""
         self._whole = False
-        lines = [_Line(key=self.claim_key), *(_Line(task=task) for task in self._tasks.values())]
-        lines += [_Line(settled=key) for key in self._lately_settled]
+        lines = [
+            _JournalLine(key=self.claim_key),
+            *(_JournalLine(task=task) for task in self._tasks.values()),
+        ]
+        lines += [_JournalLine(settled=key) for key in self._lately_settled]
         data = b"".join(frame(msgspec.json.encode(line)) for line in lines)
         self._state.run(write_whole, self._path, data)
         fresh = self._state.run(os.open, self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -180,7 +183,7 @@ def _read(data: bytes) -> _Content:
     content = _Content("", {}, set(), 0, 0)
     for raw in data.splitlines():
         try:
-            line = msgspec.json.decode(unframe(raw), type=_Line)
+            line = msgspec.json.decode(unframe(raw), type=_JournalLine)
         except (RecordDamaged, msgspec.MsgspecError):
             content.damaged += 1
             continue

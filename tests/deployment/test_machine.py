@@ -16,10 +16,10 @@ from agent import __version__
 from agent.dev.server import DevManager
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import StoredTask
-from tests.deployment.machine import LONG, WHEELS, Machine, build_wheel_of, build_wheels
-from tests.faults.needs import need
-from tests.faults.network import MANAGER, PEER, Network, network
-from tests.harness import FINAL, ROOT, free_port, iperf3_server
+from tests.support.harness import FINAL, ROOT, free_port, iperf3_server
+from tests.support.machine import LONG, WHEELS, Machine, build_wheel_of, build_wheels
+from tests.support.needs import need
+from tests.support.network import MANAGER, PEER, Network, network
 
 TEMPLATES = sorted((ROOT / ".venv/machines").glob("*"))
 need(os.geteuid() == 0, "only root can boot a machine")

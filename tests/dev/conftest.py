@@ -10,8 +10,7 @@ import pytest  # noqa: E402
 
 from agent.dev.server import DevManager  # noqa: E402
 from agent.dev.store.exercises import Store  # noqa: E402
-
-from .api import Api  # noqa: E402
+from tests.support.dev_client import Api  # noqa: E402
 
 
 @pytest.fixture(name="store")

@@ -6,8 +6,7 @@ import pytest
 
 from agent.dev.server import DevManager
 from agent.dev.store.exercises import Store
-
-from .api import DEADLINE_SECONDS, Api
+from tests.support.dev_client import DEADLINE_SECONDS, Api
 
 
 def test_the_page_and_the_health_need_no_login(api: Api) -> None:

@@ -8,8 +8,7 @@ import pytest
 from agent.dev.errors import NotFound
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import ReportedResult
-
-from .api import Api
+from tests.support.dev_client import Api
 
 HEARTBEAT = {"ip_address": "127.0.0.1", "running": []}
 

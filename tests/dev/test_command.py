@@ -12,8 +12,7 @@ from click.testing import CliRunner, Result
 
 from agent.dev.command import main
 from agent.dev.server import DevManager
-
-from .api import DEADLINE_SECONDS, Api
+from tests.support.dev_client import DEADLINE_SECONDS, Api
 
 Start = Callable[..., tuple["subprocess.Popen[str]", str]]
 LINE = "dev Manager listening on "

@@ -10,8 +10,7 @@ import requests
 
 from agent.dev.server import DevManager
 from agent.dev.store.exercises import Store
-
-from .api import Api
+from tests.support.dev_client import Api
 
 # Long enough that a claim which is answered in half of it was woken, and did not run out.
 HELD_SECONDS = 20

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from agent.dev.web.curve import BOTTOM, LEFT, RIGHT, TOP, draw, quantity
-from agent.dev.web.figures import MOST_READINGS, Direction, Figures, Reading, Sum, mean, read
+from agent.dev.web.figures import MOST_READINGS, Direction, DrawnFigures, Reading, Sum, mean, read
 from agent.iperf3.documents import find_documents
 
 RECORDED = Path(__file__).parent.parent / "iperf3" / "data"
@@ -18,7 +18,7 @@ CLIENTS = [
 ]
 
 
-def figures(result: Any) -> Figures:
+def figures(result: Any) -> DrawnFigures:
     """The figures of a result."""
     return read(msgspec.Raw(msgspec.json.encode(result)))
 
@@ -71,7 +71,7 @@ def test_what_iperf3_omitted_or_left_unsaid_is_no_reading() -> None:
 
 @pytest.mark.parametrize("result", [None, [], "x", {"intervals": 1}, {"end": {"sum": []}}])
 def test_what_is_no_document_has_no_figures(result: Any) -> None:
-    assert figures(result) == Figures([], [], "", "")
+    assert figures(result) == DrawnFigures([], [], "", "")
 
 
 def test_many_readings_become_few_with_the_same_mean() -> None:

@@ -17,8 +17,7 @@ from agent.dev.server import DevManager
 from agent.dev.store import records
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import HeartbeatRow, ReportedResult
-
-from .api import DEADLINE_SECONDS
+from tests.support.dev_client import DEADLINE_SECONDS
 
 HTML = {"Accept": "text/html,*/*;q=0.8"}
 FORM = {

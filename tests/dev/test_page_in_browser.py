@@ -10,8 +10,8 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import ReportedResult
-from tests.browser import complaints, contrast, overflow, requests_made, view
-from tests.harness import ROOT, Bench, until
+from tests.support.browser import complaints, contrast, overflow, requests_made, view
+from tests.support.harness import ROOT, Bench, until
 
 DOCUMENT = (ROOT / "tests/iperf3/data/3.12/tcp-unlimited.stdout").read_bytes()
 # As WCAG 2 asks for of text (AA).

@@ -12,8 +12,7 @@ from agent.dev.server import DevManager
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import ReportedResult
 from agent.errors import ConfigError
-
-from .api import DEADLINE_SECONDS, Api
+from tests.support.dev_client import DEADLINE_SECONDS, Api
 
 
 @pytest.fixture(name="path")

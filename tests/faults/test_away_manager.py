@@ -9,9 +9,9 @@ import pytest
 
 from agent.state.records import unframe
 from agent.state.spool import Parcel
-from tests.faults.manager_process import HEARTBEAT_WITHIN, killable
-from tests.harness import AgentProcess, free_port, iperf3_server, is_running, until
-from tests.lone_agent import lone_agent
+from tests.support.harness import AgentProcess, free_port, iperf3_server, is_running, until
+from tests.support.lone_agent import lone_agent
+from tests.support.manager_process import HEARTBEAT_WITHIN, killable
 
 # Seconds that the Manager is away.
 AWAY = 60.0

@@ -15,11 +15,11 @@ import pytest
 
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import StoredTask
-from tests.faults.needs import need
-from tests.faulty import Request
-from tests.harness import AgentProcess, Bench, free_port, iperf3_server, until
-from tests.lone_agent import passed_on
-from tests.servers import MakeManager
+from tests.support.faulty_manager import Request
+from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server, until
+from tests.support.lone_agent import passed_on
+from tests.support.needs import need
+from tests.support.sockets import MakeManager
 
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 need(sys.platform == "linux" and FAKETIME, "clocks need Linux and libfaketime (package faketime)")

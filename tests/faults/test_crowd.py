@@ -13,8 +13,8 @@ from gevent import subprocess
 from gevent.event import Event
 from gevent.server import StreamServer
 
-from tests.faulty import FaultyManager, Request, reply, well
-from tests.harness import ROOT, environment
+from tests.support.faulty_manager import FaultyManager, Request, reply, well
+from tests.support.harness import ROOT, environment
 
 AGENTS = 200
 PROCESSES = 4
@@ -76,7 +76,7 @@ def crowd(url: str, directory: Path) -> Iterator[None]:
     share = AGENTS // PROCESSES
     with ExitStack() as stack:
         for first in range(1, AGENTS, share):
-            argv = [sys.executable, "-m", "tests.faults.crowd", url, directory, first, share]
+            argv = [sys.executable, "-m", "tests.support.agent_crowd", url, directory, first, share]
             process = subprocess.Popen([*map(str, argv)], cwd=ROOT, env=environment())
             stack.callback(process.wait)
             stack.callback(process.kill)

@@ -15,11 +15,11 @@ import pytest
 from gevent import subprocess
 
 from agent.dev.store.records import StoredTask
-from tests.command import run
-from tests.faulty import Request
-from tests.harness import AgentProcess, Bench, free_port, iperf3_server
-from tests.lone_agent import lone_agent, passed_on
-from tests.servers import MakeManager
+from tests.support.command import run
+from tests.support.faulty_manager import Request
+from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
+from tests.support.lone_agent import lone_agent, passed_on
+from tests.support.sockets import MakeManager
 
 pytestmark = pytest.mark.timeout(120)
 

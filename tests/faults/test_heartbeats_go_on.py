@@ -15,12 +15,12 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.command import stand_in
-from tests.faulty import Request, reply, well
-from tests.harness import free_port
-from tests.iperf3.recorded import run
-from tests.lone_agent import lone_agent
-from tests.servers import MakeManager
+from tests.support.command import stand_in
+from tests.support.faulty_manager import Request, reply, well
+from tests.support.harness import free_port
+from tests.support.lone_agent import lone_agent
+from tests.support.recorded_runs import run
+from tests.support.sockets import MakeManager
 
 INTERVAL = 1.0
 # Three times the half second of the promise.

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.command import stand_in
-from tests.faults.hostile import CLIENT, SERVER, TASKS, Task
-from tests.faulty import Request, raw_reply, reply, well
-from tests.harness import is_running, until
-from tests.lone_agent import lone_agent
-from tests.servers import MakeManager
+from tests.support.command import stand_in
+from tests.support.faulty_manager import Request, raw_reply, reply, well
+from tests.support.harness import is_running, until
+from tests.support.hostile_tasks import CLIENT, SERVER, TASKS, Task
+from tests.support.lone_agent import lone_agent
+from tests.support.sockets import MakeManager
 
 HOW_MANY = 10_000
 # A client's run ends at once and well, a server's without having listened.

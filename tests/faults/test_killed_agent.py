@@ -15,9 +15,9 @@ from agent.dev.store.exercises import Store
 from agent.dev.store.records import CLIENT_RUN, KILL_ALL, SERVER_START, ReportedResult
 from agent.process.monitor import Ending
 from agent.tasks.recovery import INTERRUPTED
-from tests.command import stand_in
-from tests.faults.lives import Life, Moment, WatchedStore, moments
-from tests.harness import FINAL, AgentProcess, Bench, free_port, iperf3_server, until
+from tests.support.command import stand_in
+from tests.support.harness import FINAL, AgentProcess, Bench, free_port, iperf3_server, until
+from tests.support.killed_agents import Life, Moment, WatchedStore, moments
 
 SEED = 1
 KILLS = 100

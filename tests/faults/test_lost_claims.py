@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.dev.store.records import StoredTask
-from tests.command import stand_in
-from tests.faulty import FaultyManager, Request
-from tests.harness import AgentProcess, Bench, free_port, iperf3_server
-from tests.lone_agent import lone_agent, passed_on
-from tests.servers import MakeManager, reset
+from tests.support.command import stand_in
+from tests.support.faulty_manager import FaultyManager, Request
+from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
+from tests.support.lone_agent import lone_agent, passed_on
+from tests.support.sockets import MakeManager, reset
 
 LOSSES = 100
 # A Manager without replay loses a task with each of them.

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.needs import need
-from tests.harness import AgentProcess, Bench
+from tests.support.harness import AgentProcess, Bench
+from tests.support.needs import need
 
 need(os.geteuid() == 0, "a name server of its own needs root")
 

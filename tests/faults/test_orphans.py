@@ -10,8 +10,8 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.command import stand_in
-from tests.harness import AgentProcess, Bench, free_port, is_running, until
+from tests.support.command import stand_in
+from tests.support.harness import AgentProcess, Bench, free_port, is_running, until
 
 PAIRS = 10
 ROUNDS = 20

@@ -20,9 +20,9 @@ from gevent import subprocess
 from agent.dev.server import DevManager
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import StoredTask
-from tests.faults.needs import need
-from tests.faults.network import MANAGER, PEER, Network, network
-from tests.harness import Bench, is_running
+from tests.support.harness import Bench, is_running
+from tests.support.needs import need
+from tests.support.network import MANAGER, PEER, Network, network
 
 need(
     sys.platform == "linux" and os.geteuid() == 0 and shutil.which("ip"),

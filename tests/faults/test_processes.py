@@ -13,8 +13,8 @@ import pytest
 
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import StoredTask
-from tests.command import stand_in
-from tests.harness import Bench, free_port, iperf3_server, is_running, until
+from tests.support.command import stand_in
+from tests.support.harness import Bench, free_port, iperf3_server, is_running, until
 
 BEHAVIOURS = r"""
 case "$*" in

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.command import NO_MANAGER, Ended, run, run_program
-from tests.faulty import FaultyManager, Request, reply, well
-from tests.harness import AgentProcess, Bench, free_port
-from tests.lone_agent import lone_agent, passed_on
-from tests.servers import MakeManager
+from tests.support.command import NO_MANAGER, Ended, run, run_program
+from tests.support.faulty_manager import FaultyManager, Request, reply, well
+from tests.support.harness import AgentProcess, Bench, free_port
+from tests.support.lone_agent import lone_agent, passed_on
+from tests.support.sockets import MakeManager
 
 # It writes down what it was given, and is then the real one.
 RECORDER = """#!/bin/sh

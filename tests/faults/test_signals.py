@@ -1,8 +1,8 @@
 """Fault 8: signals at every moment of an agent's life; each prints the exit code and the seconds.
 
 Promised are 2 s for an idle agent and SHUTDOWN_TIMEOUT for a busy one; three times that is
-asserted. The simpler cases are in `tests/command_line/test_signals.py` and
-`tests/tasks/test_drain.py`.
+asserted. The simpler cases are in `tests/service/test_signals.py` and
+`tests/service/test_drain.py`.
 """
 
 import signal
@@ -16,11 +16,11 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.command import NO_MANAGER, stand_in
-from tests.faulty import FaultyManager, Request, raw_reply, reply, well
-from tests.harness import AgentProcess, Bench, free_port, iperf3_server, is_running, until
-from tests.lone_agent import lone_agent
-from tests.servers import MakeManager, silent
+from tests.support.command import NO_MANAGER, stand_in
+from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
+from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server, is_running, until
+from tests.support.lone_agent import lone_agent
+from tests.support.sockets import MakeManager, silent
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -16,10 +16,10 @@ import pytest
 from agent.dev.store.records import StoredTask
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
-from tests.faults.weather import Weather
-from tests.harness import FINAL, AgentProcess, Bench, free_port, until
-from tests.lone_agent import lone_agent
-from tests.servers import MakeManager
+from tests.support.harness import FINAL, AgentProcess, Bench, free_port, until
+from tests.support.lone_agent import lone_agent
+from tests.support.sockets import MakeManager
+from tests.support.weather import Weather
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = 10

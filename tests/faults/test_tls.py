@@ -15,11 +15,11 @@ import trustme
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from tests.command import run
-from tests.faulty import FaultyManager, well
-from tests.harness import Bench, free_port
-from tests.lone_agent import lone_agent
-from tests.servers import MakeManager
+from tests.support.command import run
+from tests.support.faulty_manager import FaultyManager, well
+from tests.support.harness import Bench, free_port
+from tests.support.lone_agent import lone_agent
+from tests.support.sockets import MakeManager
 
 # What an administrator may have told OpenSSL to allow.
 LAX = """

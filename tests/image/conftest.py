@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.needs import need
-from tests.image.engine import PROGRAMS, Engine
+from tests.support.container_engine import PROGRAMS, Engine
+from tests.support.needs import need
 
 IMAGE = "localhost/iperf-agent"
 

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from tests.harness import ROOT
 from tests.image.conftest import IMAGE
-from tests.image.engine import Engine
+from tests.support.container_engine import Engine
+from tests.support.harness import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.harness import Bench, free_port, until
 from tests.image.conftest import IMAGE
-from tests.image.engine import Container, Engine
+from tests.support.container_engine import Container, Engine
+from tests.support.harness import Bench, free_port, until
 
 # The first test waits for the image as well.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

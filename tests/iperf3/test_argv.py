@@ -15,8 +15,7 @@ from agent.iperf3.argv import client_argv, server_argv
 from agent.iperf3.features import Features, parse_features
 from agent.iperf3.verdict import judge_client, judge_server_exit
 from agent.protocol import ClientPayload, ServerPayload, client_payload, server_payload
-
-from .recorded import VERSIONS, features
+from tests.support.recorded_runs import VERSIONS, features
 
 FEATURES = features("3.12")
 # The options as iperf3's own help has them: those that stand alone, and those with a value.

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from agent.errors import TaskError
 from agent.iperf3.documents import find_documents, read_summary, shrink
-
-from .recorded import VERSIONS, run, runs
+from tests.support.recorded_runs import VERSIONS, run, runs
 
 TCP = run("3.12", "tcp-parallel").stdout.rstrip()
 IDLE = run("3.12", "server-idle-term").stdout.rstrip()

@@ -4,8 +4,7 @@ import pytest
 
 from agent.errors import TaskError
 from agent.iperf3.features import parse_features
-
-from .recorded import DATA, VERSIONS, features
+from tests.support.recorded_runs import DATA, VERSIONS, features
 
 HELP = (DATA / "3.12" / "help.txt").read_text()
 SINCE_3_10 = {"--bind-dev", "--dont-fragment"}

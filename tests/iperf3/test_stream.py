@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from agent.iperf3.documents import find_documents, shrink
 from agent.iperf3.stream import LONGEST_LINE, Interval, compose, read_intervals
 from agent.iperf3.verdict import judge_client
-
-from .recorded import VERSIONS, paths, run, runs
+from tests.support.recorded_runs import VERSIONS, paths, run, runs
 
 PREFIX = "stream-"
 CASES = [

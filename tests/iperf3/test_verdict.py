@@ -11,8 +11,7 @@ from agent.iperf3.verdict import (
     last_served,
     warnings,
 )
-
-from .recorded import VERSIONS, Run, features, run, runs
+from tests.support.recorded_runs import VERSIONS, Run, features, run, runs
 
 CONNECT = "unable to connect to server"
 # The error class and a part of the message of each failed client, for 3.10 and later.

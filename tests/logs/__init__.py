@@ -1,1 +1,1 @@
-"""Tests of what the agent says in its log, and of where that goes."""
+"""What the agent says in its log, and where that goes."""

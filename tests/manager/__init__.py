@@ -1,1 +1,1 @@
-"""Tests of what goes between the agent and its Manager."""
+"""Calls to the Manager: how they look, how they fail, and what each answer means."""

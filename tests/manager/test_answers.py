@@ -17,13 +17,13 @@ from agent.errors import (
 )
 from agent.manager import api as calls
 from agent.manager.api import ManagerClient
-from tests import answers
-from tests.answers import ANSWERS, CALLS, Action
-from tests.faulty import Request, raw_reply, reply, well
-from tests.harness import free_port, iperf3_server
-from tests.lone_agent import lone_agent
-from tests.scenes import ASK, PAGE, PLAYS, SENT, SOON, tls
-from tests.servers import MakeManager
+from tests.support import answers
+from tests.support.answering import ASK, PAGE, PLAYS, SENT, SOON, tls
+from tests.support.answers import ANSWERS, CALLS, Action
+from tests.support.faulty_manager import Request, raw_reply, reply, well
+from tests.support.harness import free_port, iperf3_server
+from tests.support.lone_agent import lone_agent
+from tests.support.sockets import MakeManager
 
 # What the error has to say where its kind alone does not tell that the play was the right one.
 SAYS = {

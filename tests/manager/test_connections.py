@@ -11,9 +11,9 @@ from gevent import sleep
 from agent.errors import ManagerUnavailable
 from agent.manager.transport import Transport
 from agent.metrics import Metrics
-from tests.faulty import Request, well
-from tests.harness import PATIENCE, until
-from tests.servers import MakeManager, access, client_of, reset, serving, silent
+from tests.support.faulty_manager import Request, well
+from tests.support.harness import PATIENCE, until
+from tests.support.sockets import MakeManager, access, client_of, reset, serving, silent
 
 SMALL_DEADLINE = 0.3
 

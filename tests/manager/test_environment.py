@@ -12,8 +12,8 @@ from gevent.server import StreamServer
 
 from agent.errors import ManagerUnavailable
 from agent.manager.api import ManagerClient
-from tests.faulty import reply, well
-from tests.servers import MakeManager, access, client_of
+from tests.support.faulty_manager import reply, well
+from tests.support.sockets import MakeManager, access, client_of
 
 PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY")
 

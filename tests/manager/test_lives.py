@@ -11,11 +11,11 @@ from agent.protocol import Life, Outcome, Report
 from agent.protocol.messages import AgentRecord
 from agent.state.journal import Journal
 from agent.state.spool import Spool
-from tests.faulty import Request, raw_reply, reply, well
-from tests.harness import Bench, free_port, is_running, until
-from tests.lone_agent import lone_agent, passed_on
-from tests.posting import Post, claimed, post_to
-from tests.servers import MakeManager
+from tests.support.faulty_manager import Request, raw_reply, reply, well
+from tests.support.harness import Bench, free_port, is_running, until
+from tests.support.lone_agent import lone_agent, passed_on
+from tests.support.outbox import Post, claimed, post_to
+from tests.support.sockets import MakeManager
 
 URL = "http://manager"
 BORN = "2026-01-02T03:04:05"

@@ -1,4 +1,4 @@
-"""Answers that are nobody's, and `Retry-After`; tests/answers.py has those to be expected."""
+"""Unexpected answers and `Retry-After`; tests/support/answers.py lists the expected ones."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from agent.errors import AgentUnknown, ManagerError, ManagerUnavailable
 from agent.manager.refusals import retry_after
-from tests.faulty import Request, raw_reply, reply
-from tests.scenes import ASK, Call
-from tests.servers import MakeManager, client_of
+from tests.support.answering import ASK, Call
+from tests.support.faulty_manager import Request, raw_reply, reply
+from tests.support.sockets import MakeManager, client_of
 
 CALLS: dict[str, Call] = {**ASK, "healthz": lambda client: client.healthz()}
 

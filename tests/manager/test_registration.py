@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import NO_MANAGER
-from tests.faulty import Request, raw_reply, reply, well
-from tests.harness import Bench, free_port, is_running
-from tests.lone_agent import lone_agent
-from tests.servers import MakeManager, silent
+from tests.support.command import NO_MANAGER
+from tests.support.faulty_manager import Request, raw_reply, reply, well
+from tests.support.harness import Bench, free_port, is_running
+from tests.support.lone_agent import lone_agent
+from tests.support.sockets import MakeManager, silent
 
 PAGE = b"<html>no such page</html>"
 

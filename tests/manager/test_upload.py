@@ -13,8 +13,8 @@ from agent.manager.transport import Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
 from agent.protocol import Document
-from tests.faulty import raw_reply, reply, well
-from tests.servers import MakeManager, access, client_of, serving
+from tests.support.faulty_manager import raw_reply, reply, well
+from tests.support.sockets import MakeManager, access, client_of, serving
 
 SMALL_DEADLINE = 0.3
 MIB = 1024**2

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.dev.store.exercises import Store
-from tests.harness import Bench, free_port, until
-from tests.status.asking import Shown, ask
+from tests.support.harness import Bench, free_port, until
+from tests.support.status_page import Shown, ask
 
 
 @pytest.fixture(name="shown", scope="package")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import AGENT, ROOT, Bench, free_port, iperf3_server, until
-from tests.lone_agent import lone_agent
-from tests.status.asking import Shown, ask
+from tests.support.harness import AGENT, ROOT, Bench, free_port, iperf3_server, until
+from tests.support.lone_agent import lone_agent
+from tests.support.status_page import Shown, ask
 
 
 def test_an_agent_that_works_is_alive_and_ready(shown: Shown) -> None:

@@ -2,9 +2,9 @@
 
 import re
 
-from tests.harness import Bench, free_port, until
-from tests.iperf3.newer import newer_iperf3
-from tests.status.asking import ask
+from tests.support.harness import Bench, free_port, until
+from tests.support.newer_iperf3 import newer_iperf3
+from tests.support.status_page import ask
 
 
 def test_the_page_and_the_metrics_have_the_rate_while_the_test_runs(bench: Bench) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness import ROOT
-from tests.status.asking import Shown, ask
+from tests.support.harness import ROOT
+from tests.support.status_page import Shown, ask
 
 NAME = re.compile(r"iperf_agent_\w+")
 SUFFIXES = re.compile(r"_(?:bucket|sum|count)$")

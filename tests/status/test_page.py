@@ -6,9 +6,9 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from tests.browser import complaints, contrast, overflow, requests_made, view
-from tests.harness import until
-from tests.status.asking import Shown, ask
+from tests.support.browser import complaints, contrast, overflow, requests_made, view
+from tests.support.harness import until
+from tests.support.status_page import Shown, ask
 
 
 @pytest.fixture(name="visitor", scope="module")

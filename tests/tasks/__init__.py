@@ -1,1 +1,1 @@
-"""Tests of tasks from end to end: a real agent, a real Manager, real iperf3."""
+"""Tasks from end to end: a real agent, a real Manager, real iperf3."""

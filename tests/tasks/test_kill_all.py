@@ -11,8 +11,8 @@ import pytest
 
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import StoredTask
-from tests.command import stand_in
-from tests.harness import Bench, free_port, is_running, until
+from tests.support.command import stand_in
+from tests.support.harness import Bench, free_port, is_running, until
 
 # Listens on the port that follows -p, and of TERM takes no more than a note.
 DEAF_SERVER = """

@@ -2,7 +2,7 @@
 
 import signal
 
-from tests.harness import Bench, free_port, is_running
+from tests.support.harness import Bench, free_port, is_running
 
 
 def test_a_tcp_test_between_two_agents_is_measured_and_reported(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
-from tests.harness import Bench, free_port, iperf3_server, is_running
+from tests.support.harness import Bench, free_port, iperf3_server, is_running
 
 
 def test_a_server_is_a_success_once_it_listens_and_each_test_replaces_its_result(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.dev.errors import Conflict, NotAuthorized, NotFound
+from agent.dev.store import saved
 from agent.dev.store.changes import Changes
 from agent.dev.store.records import HeartbeatRow, StoredAgent, utc_now
 

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Struct
 
 
-class TestMetrics(Struct):
+class ResultMetrics(Struct):
     """A test's figures: bits per second, packets, milliseconds, percent; None if unknown."""
 
     bps_avg: float | None = None
@@ -13,29 +13,29 @@ class TestMetrics(Struct):
     loss_pct: float | None = None
 
 
-class _Sum(Struct, frozen=True):
+class _ResultSum(Struct, frozen=True):
     bits_per_second: float | None = None
     retransmits: int | None = None
     jitter_ms: float | None = None
     lost_percent: float | None = None
 
 
-class _End(Struct, frozen=True):
-    sum_sent: _Sum = _Sum()
-    sum: _Sum = _Sum()
+class _ResultEnd(Struct, frozen=True):
+    sum_sent: _ResultSum = _ResultSum()
+    sum: _ResultSum = _ResultSum()
 
 
-class _Document(Struct, frozen=True):
-    end: _End = _End()
+class _ResultDocument(Struct, frozen=True):
+    end: _ResultEnd = _ResultEnd()
 
 
-def read(result: msgspec.Raw) -> TestMetrics:
+def read(result: msgspec.Raw) -> ResultMetrics:
     """The figures of an iperf3 document; of anything else, none."""
     try:
-        end = msgspec.json.decode(result, type=_Document).end
+        end = msgspec.json.decode(result, type=_ResultDocument).end
     except (msgspec.ValidationError, RecursionError):
-        return TestMetrics()
+        return ResultMetrics()
     sent = end.sum_sent
-    return TestMetrics(
+    return ResultMetrics(
         sent.bits_per_second, sent.retransmits, end.sum.jitter_ms, end.sum.lost_percent
     )

@@ -9,7 +9,7 @@ _MOST_RATE, _MOST_SECONDS = 1e15, 1e6
 
 
 class Sum(Struct, frozen=True):
-    """Figures over all streams: bit/s, bytes, milliseconds, percent; None where unknown."""
+    """DrawnFigures over all streams: bit/s, bytes, milliseconds, percent; None where unknown."""
 
     bits_per_second: float | None = None
     bytes: float | None = None
@@ -45,7 +45,7 @@ class Direction(Struct, frozen=True):
     readings: list[Reading]
 
 
-class Figures(Struct, frozen=True):
+class DrawnFigures(Struct, frozen=True):
     """What a client's result says; `error_class` is empty when it succeeded."""
 
     directions: list[Direction]
@@ -61,12 +61,12 @@ class _IntervalSum(Struct, frozen=True):
     omitted: bool = False
 
 
-class _Interval(Struct, frozen=True):
+class _DrawnInterval(Struct, frozen=True):
     sum: _IntervalSum = _IntervalSum()
     sum_bidir_reverse: _IntervalSum | None = None
 
 
-class _End(Struct, frozen=True):
+class _DrawnEnd(Struct, frozen=True):
     """iperf3 3.9 has only `sum` for UDP."""
 
     sum: Sum | None = None
@@ -77,33 +77,33 @@ class _End(Struct, frozen=True):
     sum_received_bidir_reverse: Sum | None = None
 
 
-class _Asked(Struct, frozen=True):
+class _DrawnRequest(Struct, frozen=True):
     reverse: int = 0
 
 
-class _Start(Struct, frozen=True):
-    test_start: _Asked = _Asked()
+class _DrawnStart(Struct, frozen=True):
+    test_start: _DrawnRequest = _DrawnRequest()
 
 
-class _Report(Struct, frozen=True):
+class _DrawnReport(Struct, frozen=True):
     warnings: list[str] = []
     error_class: str = ""
     iperf3_version: str = ""
 
 
-class _Result(Struct, frozen=True):
-    start: _Start = _Start()
-    intervals: list[_Interval] = []
-    end: _End = _End()
-    agent: _Report = _Report()
+class _DrawnResult(Struct, frozen=True):
+    start: _DrawnStart = _DrawnStart()
+    intervals: list[_DrawnInterval] = []
+    end: _DrawnEnd = _DrawnEnd()
+    agent: _DrawnReport = _DrawnReport()
 
 
-def read(result: Raw) -> Figures:
+def read(result: Raw) -> DrawnFigures:
     """The figures of a client's result; of anything that is none, empty ones."""
     try:
-        found = json.decode(result, type=_Result)
+        found = json.decode(result, type=_DrawnResult)
     except (ValidationError, RecursionError):
-        found = _Result()
+        found = _DrawnResult()
     end = found.end
     forward = Direction(
         not found.start.test_start.reverse,
@@ -119,7 +119,7 @@ def read(result: Raw) -> Figures:
     )
     directions = [way for way in (forward, backward) if way.readings or way.sent != Sum()]
     report = found.agent
-    return Figures(directions, report.warnings, report.error_class, report.iperf3_version)
+    return DrawnFigures(directions, report.warnings, report.error_class, report.iperf3_version)
 
 
 def mean(readings: list[Reading]) -> float:

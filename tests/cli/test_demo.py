@@ -1,0 +1,110 @@
+"""`agent-run --dev`: the demo in its good and bad ends, as a process."""
+
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import run, stand_in
+from tests.support.harness import ROOT, AgentProcess, Bench, is_running
+
+FIRST_PORT = 8000
+
+
+def texts(agent: AgentProcess) -> list[str]:
+    """What it printed besides its log."""
+    return [line for line in agent.lines if isinstance(line, str)]
+
+
+def children(agent: AgentProcess) -> list[int]:
+    """The pids of the children that its log names."""
+    started = ("server started", "client started")
+    logged: list[dict[str, Any]] = [line for line in agent.lines if isinstance(line, dict)]
+    return [line["pid"] for line in logged if line["message"] in started]
+
+
+@contextmanager
+def port_taken(port: int) -> Iterator[None]:
+    """Somebody listens on this port of loopback, be it this test or another program."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+        except OSError:
+            pass
+        yield
+
+
+@pytest.mark.slow
+def test_the_demo_measures_loopback_says_so_and_leaves_nothing(bench: Bench) -> None:
+    agent = bench.agent("--dev", "--exit-after-idle", "0.5", LOG_FORMAT="json")
+    assert agent.exit_code() == 0, agent.lines
+    assert [line.split(" ")[0] for line in texts(agent) if line.startswith("TCP over")] == ["TCP"]
+    summary = "\n".join(texts(agent))
+    assert re.search(r"client   sent \d+\.\d\d Gbit/s, \d+ retransmits, CPU \d+ %", summary)
+    assert re.search(r"server   received \d+\.\d\d Gbit/s, CPU \d+ %", summary)
+    assert re.search(r"server's own report: \d+\.\d\d Gbit/s", summary)
+    assert "Traceback" not in summary
+    pids = children(agent)
+    assert len(pids) == 2
+    assert not any(map(is_running, pids))
+    state = Path(agent.wait_for("agent starts")["state_dir"])
+    assert not state.exists()
+    assert list(bench.directory.iterdir()) == []
+
+
+def test_the_next_free_port_is_taken_and_named(bench: Bench) -> None:
+    with port_taken(FIRST_PORT):
+        agent = bench.agent("--dev")
+        url = str(agent.wait_for("agent starts")["manager_url"])
+        agent.wait_for("registered")
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+    port = int(url.rpartition(":")[2])
+    assert FIRST_PORT < port < FIRST_PORT + 100
+    assert f"Port {FIRST_PORT} is taken: the dev Manager uses {port}." in texts(agent)
+
+
+def test_ctrl_c_during_the_self_test_ends_with_0_and_leaves_nothing(bench: Bench) -> None:
+    agent = bench.agent("--dev", LOG_FORMAT="json")
+    agent.wait_for("client started")
+    agent.signal(signal.SIGINT)
+    assert agent.exit_code(timeout=10) == 0, agent.lines
+    assert not any(map(is_running, children(agent)))
+    assert not Path(agent.wait_for("agent starts")["state_dir"]).exists()
+    assert not [line for line in texts(agent) if "Traceback" in line]
+    messages = [line["message"] for line in agent.lines if isinstance(line, dict)]
+    assert messages[-1] == "agent stopped"
+
+
+def test_a_failing_self_test_is_1_and_names_the_reason(bench: Bench) -> None:
+    unlucky = stand_in(
+        bench.directory / "unlucky", "echo 'iperf3: error - out of luck' >&2; exit 1"
+    )
+    agent = bench.agent("--dev", IPERF3_PATH=unlucky)
+    assert agent.exit_code() == 1
+    said = agent.wait_for("agent ends", exit_code=1)["error"]
+    assert said.startswith("the test on loopback failed: ") and "out of luck" in said
+    assert "exception" not in agent.wait_for("agent ends")
+
+
+def test_without_flask_it_is_78_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    missing = "raise ModuleNotFoundError(\"No module named 'flask'\", name='flask')\n"
+    (tmp_path / "flask.py").write_text(missing)
+    ended = run("--dev", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert ended.code == 78
+    assert ended.errors.splitlines() == [
+        "agent-run: --dev needs flask, which is not installed: run: pip install flask"
+    ]
+
+
+def test_a_wrong_setting_is_78_in_the_demo_too(tmp_path: Path) -> None:
+    ended = run("--dev", cwd=tmp_path, MAX_TASKS="many")
+    assert ended.code == 78
+    assert "MAX_TASKS is 'many'" in ended.errors and "AGENT_KEY" not in ended.errors

@@ -1,0 +1,1 @@
+"""The settings: what is accepted, where each comes from, and the registration key."""

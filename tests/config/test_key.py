@@ -1,0 +1,168 @@
+"""The registration key: where it comes from, what is refused, and that no message shows it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.config.key import Key
+from agent.config.settings import read_settings
+from agent.errors import ConfigError
+from tests.support.command import NO_MANAGER, run
+
+CANARY = "canary-5d1c"
+
+
+def key_file(directory: Path, content: bytes | str = CANARY, mode: int = 0o600) -> Path:
+    """A file for AGENT_KEY_FILE."""
+    path = directory / "agent-key"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.chmod(mode)
+    return path
+
+
+def fault(**secrets: str) -> str:
+    """The one fault of the key's settings."""
+    with pytest.raises(ConfigError) as caught:
+        read_settings({}, secrets)
+    (only,) = caught.value.faults
+    return only
+
+
+def a_key(*secrets: dict[str, str]) -> Key:
+    """The key that an agent with these variables has."""
+    config = read_settings({}, *secrets)
+    return Key(config.agent_key, config.agent_key_file)
+
+
+def key_of(*secrets: dict[str, str]) -> str:
+    """The key that these places give."""
+    return a_key(*secrets)()
+
+
+def test_a_missing_key_is_a_fault_that_names_both_variables() -> None:
+    for secrets in ({}, {"AGENT_KEY": "", "AGENT_KEY_FILE": ""}):
+        assert "AGENT_KEY is not set" in fault(**secrets)
+        assert "AGENT_KEY_FILE" in fault(**secrets)
+
+
+def test_the_examples_key_is_refused(tmp_path: Path) -> None:
+    placeholder = "your-registration-key-here"
+    assert "AGENT_KEY is still the example's" in fault(AGENT_KEY=placeholder)
+    path = key_file(tmp_path, placeholder)
+    assert f"AGENT_KEY_FILE {path} is still" in fault(AGENT_KEY_FILE=str(path))
+
+
+@pytest.mark.parametrize("key", [f" {CANARY}", f"{CANARY}\n", f"{CANARY}é", f"{CANARY}\x7f", " "])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    said = fault(AGENT_KEY=key)
+    assert said.startswith("AGENT_KEY is empty or not plain text: must be ")
+    assert CANARY not in said
+
+
+@pytest.mark.parametrize("content", [CANARY, f"{CANARY}\n", f"  {CANARY}\r\n"])
+def test_blanks_around_the_key_in_a_file_do_not_count(tmp_path: Path, content: str) -> None:
+    assert key_of({"AGENT_KEY_FILE": str(key_file(tmp_path, content))}) == CANARY
+
+
+def test_a_key_file_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
+    path = key_file(tmp_path, mode=0o604)
+    assert fault(AGENT_KEY_FILE=str(path)) == (
+        f"AGENT_KEY_FILE {path} is readable by everybody: chmod 0600 it"
+    )
+    path.chmod(0o640)
+    assert key_of({"AGENT_KEY_FILE": str(path)}) == CANARY
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", CANARY.encode() + b"\nmore", b"\xff\xfe"])
+def test_a_key_file_without_a_key_is_refused_and_not_shown(tmp_path: Path, content: bytes) -> None:
+    path = key_file(tmp_path, content)
+    said = fault(AGENT_KEY_FILE=str(path))
+    assert str(path) in said
+    assert CANARY not in said
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_a_key_file_that_cannot_be_read_is_a_fault(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert f"AGENT_KEY_FILE {path} cannot be read" in fault(AGENT_KEY_FILE=str(path))
+    assert "cannot be read" in fault(AGENT_KEY_FILE="~nobody-of-that-name/key")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--debug",)])
+def test_an_agent_whose_key_file_everybody_can_read_does_not_start(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    path = key_file(tmp_path, mode=0o644)
+    ended = run(*arguments, cwd=tmp_path, AGENT_KEY_FILE=str(path), MANAGER_URL=NO_MANAGER)
+    assert (ended.code, ended.output) == (78, "")
+    assert ended.errors == (
+        f"agent-run: AGENT_KEY_FILE {path} is readable by everybody: chmod 0600 it\n"
+    )
+
+
+# systemd makes it 0400, and 0440 where an access control list lets the service's user read it.
+@pytest.mark.parametrize("mode", [0o400, 0o440])
+def test_a_credential_of_systemd_is_found(tmp_path: Path, mode: int) -> None:
+    place = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert "AGENT_KEY is not set" in fault(**place)
+    path = key_file(tmp_path, mode=mode)
+    assert key_of(place) == CANARY
+    assert key_of({"AGENT_KEY_FILE": str(path)}) == CANARY
+    assert key_of({**place, "AGENT_KEY": "other"}) == "other"
+
+
+def test_the_environments_key_goes_before_the_env_files(tmp_path: Path) -> None:
+    in_file = {"AGENT_KEY": "of-the-env-file"}
+    assert key_of({"AGENT_KEY": "of-the-env"}, in_file) == "of-the-env"
+    assert key_of({"AGENT_KEY_FILE": str(key_file(tmp_path))}, in_file) == CANARY
+    assert key_of({"AGENT_KEY": ""}, in_file) == "of-the-env-file"
+
+
+@pytest.mark.parametrize("name", ["agent-key", "missing"])
+def test_a_key_and_a_key_file_in_one_place_are_refused(tmp_path: Path, name: str) -> None:
+    key_file(tmp_path)
+    both = {"AGENT_KEY": "other", "AGENT_KEY_FILE": str(tmp_path / name)}
+    assert fault(**both) == "AGENT_KEY and AGENT_KEY_FILE are both set: give one of them"
+    assert key_of({"AGENT_KEY": "of-the-env"}, both) == "of-the-env"
+
+
+def test_an_empty_variable_leaves_the_key_to_the_env_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"AGENT_KEY={CANARY}\n")
+    ended = run("--check", cwd=tmp_path, AGENT_KEY="", MANAGER_URL=NO_MANAGER)
+    assert ended.code == 69, ended
+    assert CANARY not in ended.output + ended.errors
+
+
+def replaced(path: Path, content: str, modified: float, mode: int = 0o600) -> None:
+    """Another file in the place of a key file, as those who rotate keys do it."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(content)
+    fresh.chmod(mode)
+    os.utime(fresh, (modified, modified))
+    fresh.replace(path)
+
+
+def test_a_key_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    path = key_file(tmp_path)
+    key = a_key({"AGENT_KEY_FILE": str(path)})
+    assert key() == CANARY
+    replaced(path, "fresh", 1000.0)
+    assert key() == "fresh"
+
+
+def test_while_a_key_file_is_wrong_or_missing_the_last_good_key_stays(tmp_path: Path) -> None:
+    path = key_file(tmp_path)
+    key = a_key({"AGENT_KEY_FILE": str(path)})
+    replaced(path, "", 1000.0)
+    assert key() == CANARY
+    replaced(path, "fresh", 1500.0, mode=0o644)
+    assert key() == CANARY
+    path.unlink()
+    assert key() == CANARY
+    replaced(path, "fresh", 2000.0)
+    assert key() == "fresh"
+
+
+def test_the_config_does_not_show_the_key() -> None:
+    assert CANARY not in repr(read_settings({}, {"AGENT_KEY": CANARY}))

@@ -1,0 +1,199 @@
+"""The settings: their faults, where each comes from, and which source goes first."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.config.settings import read_settings, setting_fields
+from agent.errors import ConfigError
+from tests.support.command import NO_MANAGER, run, run_program
+
+KEY = {"AGENT_KEY": "canary"}
+
+FAULTS = [
+    ("API_VERSION", "one", "a whole number from 1 to 99"),
+    ("MANAGER_CA_FILE", "/no/such/file", "a file that can be read"),
+    ("AGENT_NAME", "a b", "1 to 64 letters, digits, _, . and -, the first no . or -"),
+    ("ADVERTISE_ADDRESS", "here", "an IP address of this host, like 192.0.2.7"),
+    ("STATE_DIR", "~nobody-of-that-name", "a path"),
+    ("STATUS_ADDRESS", "9201", "HOST:PORT, like 127.0.0.1:9201"),
+    ("LOG_LEVEL", "loud", "debug or info or warning or error"),
+    ("HEARTBEAT_INTERVAL", "nan", "a number of seconds from 0.1 to 3600"),
+    ("MAX_BITRATE", "10Gbit", "bits per second, like 500M or 10G"),
+    ("MAX_RESULT_BYTES", "1K", "bytes, like 64M, at least 65536"),
+    ("ALLOWED_TARGETS", "all", "networks with commas between them, like 10.0.0.0/8,fd00::/8"),
+]
+
+
+@pytest.mark.parametrize(("variable", "text", "accepted"), FAULTS)
+def test_a_fault_names_the_variable_the_value_and_what_is_accepted(
+    variable: str, text: str, accepted: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings({variable.lower(): text}, KEY)
+    assert caught.value.faults == (f"{variable} is {text!r}: must be {accepted}",)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "reason"),
+    [
+        ("manager", "manager", "it begins with neither http:// nor https://"),
+        ("ftp://manager", "ftp://manager", "it begins with neither http:// nor https://"),
+        ("http://", "http://", "it has no host"),
+        ("http://m:80800", "http://m:80800", "its port is no number from 1 to 65535"),
+        ("http://m:x", "http://m:x", "its port is no number from 1 to 65535"),
+        ("http://m/?a=b", "http://m/?a=b", "it has a blank, a query or a fragment"),
+        ("https://u:canary@m:x", "https://[hidden]@m:x", "it names a user"),
+        ("HTTP://u:can/ary@x@m", "HTTP://[hidden]@m", "it names a user"),
+        ("u:canary@m", "[hidden]@m", "it names a user"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_said_and_no_password_is(
+    text: str, shown: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings({"manager_url": text}, KEY)
+    accepted = "a URL like https://manager.example:8000"
+    assert caught.value.faults == (f"MANAGER_URL is {shown!r}, and {reason}: must be {accepted}",)
+
+
+def test_paths_that_cannot_be_written_are_named_with_all_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below = str(tmp_path / "file" / "below")
+    wrong = {"state_dir": below, "log_file": below, "max_tasks": "many"}
+    with pytest.raises(ConfigError) as caught:
+        read_settings(wrong)
+    assert caught.value.faults == (
+        f"LOG_FILE is {below!r}: must be a file that this user can write",
+        "MAX_TASKS is 'many': must be a whole number from 1 to 100000",
+        "AGENT_KEY is not set: must be the registration key that the Manager gave this agent,"
+        " or set AGENT_KEY_FILE",
+        f"STATE_DIR {below} cannot be used: must be a directory that this user can write",
+    )
+
+
+def test_a_certificate_that_cannot_be_read_and_lacks_its_key_is_two_faults() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings({"manager_cert_file": "/no/such/file"}, KEY)
+    assert len(caught.value.faults) == 2
+
+
+def test_the_command_names_every_fault_on_a_line_of_its_own(tmp_path: Path) -> None:
+    wrong = {variable: text for variable, text, _ in FAULTS}
+    ended = run(cwd=tmp_path, **wrong)
+    assert ended.code == 78
+    faults = [
+        f"{variable} is {text!r} (in the environment): must be {accepted}"
+        for variable, text, accepted in FAULTS
+    ]
+    missing = [line for line in ended.errors.splitlines() if "AGENT_KEY is not set" in line]
+    lines = [f"agent-run: {fault}" for fault in faults]
+    assert sorted(ended.errors.splitlines()) == sorted(lines + missing)
+    assert len(missing) == 1
+    assert ended.output == ""
+
+
+def test_every_default_is_good_and_an_empty_value_means_the_default() -> None:
+    empty = {field.name: "" for field in setting_fields()}
+    checked = read_settings(empty, KEY)
+    assert checked == read_settings({}, KEY)
+    assert checked.manager_url == "http://localhost:8000"
+    assert (checked.heartbeat_interval, checked.claim_interval) == (5, 1)
+    assert checked.max_bitrate is None
+    assert checked.allowed_targets is None
+    assert checked.status_address is None
+
+
+def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
+    certificate = tmp_path / "cert.pem"
+    certificate.touch()
+    with pytest.raises(ConfigError, match="MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE"):
+        read_settings({"manager_cert_file": str(certificate)}, KEY)
+    both = {"manager_cert_file": str(certificate), "manager_cert_key_file": str(certificate)}
+    assert read_settings(both, KEY).manager_cert_file == certificate
+
+
+def agent_name(*arguments: str, cwd: Path, **variables: str) -> str:
+    """The name that the command takes from its sources."""
+    settings = {**KEY, "MANAGER_URL": NO_MANAGER, **variables}
+    ended = run("--check", *arguments, cwd=cwd, **settings)
+    first = ended.output.splitlines()[0]
+    assert first.endswith(", key is set"), ended
+    return first.removesuffix(", key is set").rpartition(" ")[2]
+
+
+def test_a_flag_goes_before_the_environment_and_that_before_the_env_file(tmp_path: Path) -> None:
+    (tmp_path / "other.env").write_text("AGENT_NAME=of-the-env-file\n")
+    flag, file = ("--agent-name", "of-the-flag"), ("--env-file", "other.env")
+    assert agent_name(*flag, *file, cwd=tmp_path, AGENT_NAME="of-the-env") == "of-the-flag"
+    assert agent_name(*file, cwd=tmp_path, AGENT_NAME="of-the-env") == "of-the-env"
+    assert agent_name(*file, cwd=tmp_path, AGENT_NAME="") == "of-the-env-file"
+    assert agent_name(cwd=tmp_path) == "agent1"
+
+
+def test_the_file_named_env_is_read_unless_another_is_given(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AGENT_NAME=of-dot-env\nexport LOG_LEVEL=debug\n# a note\n")
+    (tmp_path / "other.env").write_text("")
+    assert agent_name(cwd=tmp_path) == "of-dot-env"
+    assert agent_name("--env-file", "other.env", cwd=tmp_path) == "agent1"
+
+
+def test_an_env_file_is_taken_literally(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AGENT_NAME=a${HOME}\n")
+    ended = run("--check", cwd=tmp_path, **KEY)
+    assert "AGENT_NAME is 'a${HOME}'" in ended.output
+
+
+@pytest.mark.parametrize("path", ["missing.env", "."])
+def test_an_env_file_that_was_asked_for_must_be_readable(tmp_path: Path, path: str) -> None:
+    ended = run("--env-file", path, cwd=tmp_path, **KEY)
+    assert ended.code == 78
+    assert "--env-file" in ended.errors and path in ended.errors
+    assert "Traceback" not in ended.errors
+
+
+def test_an_env_file_must_be_text(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"AGENT_NAME=\xff\n")
+    ended = run(cwd=tmp_path, **KEY)
+    assert ended.code == 78
+    assert ".env" in ended.errors and "Traceback" not in ended.errors
+
+
+def test_the_state_directory_has_four_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    of_a1 = read_settings({"agent_name": "a1"}, KEY)
+    assert of_a1.state == tmp_path / ".local/state/iperf-agent/a1"
+    monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
+    assert of_a1.state == Path("/xdg/iperf-agent/a1")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
+    assert of_a1.state == Path("/var/lib/one")
+    own = tmp_path / "own"
+    assert read_settings({"state_dir": str(own)}, KEY).state == own
+    assert list(tmp_path.iterdir()) == []
+
+
+HOMELESS = """
+import os
+from agent.config.settings import read_settings
+from agent.errors import ConfigError
+settings = read_settings({}, {"AGENT_KEY": "canary"})
+os.setuid(54321)
+try:
+    settings.state
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that nobody knows")
+def test_a_user_without_a_home_is_told_to_set_the_state_directory(tmp_path: Path) -> None:
+    ended = run_program(
+        "env", "-u", "HOME", sys.executable, "-c", HOMELESS, cwd=tmp_path, STATE_DIRECTORY=""
+    )
+    assert ended.output.startswith("STATE_DIR is not set"), ended

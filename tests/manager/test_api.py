@@ -1,0 +1,135 @@
+"""The client's calls as they look on the wire."""
+
+import json
+import uuid
+
+import pytest
+
+from agent.errors import ManagerUnavailable, TaskRefused
+from agent.manager.access import Access
+from agent.manager.api import ManagerClient
+from agent.manager.upload import Body
+from agent.protocol import RunningRow
+from tests.support.faulty_manager import Request, raw_reply, reply, well
+from tests.support.sockets import MakeManager, client_of, silent
+
+MIB = 1024**2
+
+
+def test_each_call_is_a_post_with_its_body_and_the_agents_headers(faulty: MakeManager) -> None:
+    manager = faulty(well)
+    client = ManagerClient(Access(manager.url, "a1", lambda: "key-1", api_version=3))
+    row = RunningRow("client", 5201, 77, 9, "2026-01-01T00:00:00.000Z")
+    client.register("10.0.0.1", "Debian")
+    client.heartbeat("10.0.0.1", [row])
+    client.claim("claim-key")
+    client.started(9, 77, "started-key")
+    client.result(9, Body(b'{"status":"succeeded"}'), "result-key")
+    assert [(request.method, request.path, request.json()) for request in manager.requests] == [
+        ("POST", "/v1/agent/register", {"ip_address": "10.0.0.1", "operating_system": "Debian"}),
+        (
+            "POST",
+            "/v1/agent/heartbeat",
+            {
+                "ip_address": "10.0.0.1",
+                "running": [
+                    {
+                        "type": "client",
+                        "port": 5201,
+                        "pid": 77,
+                        "task_id": 9,
+                        "started_at": "2026-01-01T00:00:00.000Z",
+                    }
+                ],
+            },
+        ),
+        ("POST", "/v1/agent/tasks/claim", {}),
+        ("POST", "/v1/agent/tasks/9/started", {"pid": 77}),
+        ("POST", "/v1/agent/tasks/9/result", {"status": "succeeded"}),
+    ]
+    for request in manager.requests:
+        assert request.headers["x-agent-name"] == "a1"
+        assert request.headers["x-agent-key"] == "key-1"
+        assert request.headers["x-api-version"] == "3"
+        assert request.headers["content-type"] == "application/json"
+    keys = [request.headers["idempotency-key"] for request in manager.requests]
+    assert keys[2:] == ["claim-key", "started-key", "result-key"]
+    assert uuid.UUID(keys[0]) != uuid.UUID(keys[1])
+    assert [request.headers.get("prefer") for request in manager.requests] == [
+        *[None] * 2,
+        "wait=20",
+        *[None] * 2,
+    ]
+
+
+def test_the_key_is_the_one_of_the_moment(faulty: MakeManager) -> None:
+    manager = faulty(well)
+    keys = iter(["old", "new"])
+    client = ManagerClient(Access(manager.url, "a1", lambda: next(keys)))
+    client.claim("1")
+    client.claim("1")
+    assert [request.headers["x-agent-key"] for request in manager.requests] == ["old", "new"]
+
+
+@pytest.mark.parametrize("key", ["old-key", 'a"quote\\and more'])
+def test_no_answer_that_is_kept_has_the_key_that_was_sent(faulty: MakeManager, key: str) -> None:
+    """As it is or as JSON writes it, and also when the key's file has another one by now."""
+    keys = [key]
+
+    def answer(request: Request) -> bytes:
+        keys[0] = "new-key"
+        return reply({"detail": {"error": "task_not_found", "you": key}, "and": key}, 400)
+
+    client = ManagerClient(Access(faulty(answer).url, "a1", lambda: keys[0]))
+    with pytest.raises(TaskRefused) as raised:
+        client.result(7, Body(b"{}"), "1")
+    assert json.loads(raised.value.answer)["detail"]["you"] == "[hidden]"
+    assert key not in raised.value.answer.decode()
+
+
+def test_the_health_check_names_nobody(faulty: MakeManager) -> None:
+    manager = faulty(well)
+    client_of(manager).healthz()
+    (request,) = manager.requests
+    assert (request.method, request.path) == ("GET", "/healthz")
+    assert not [name for name in request.headers if name.startswith("x-agent")]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_never_followed(faulty: MakeManager, status: int) -> None:
+    other = faulty(well)
+    manager = faulty(lambda request: raw_reply(b"", status, Location=other.url + request.path))
+    with pytest.raises(ManagerUnavailable, match=str(status)):
+        client_of(manager).heartbeat("10.0.0.1", [])
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("target", [b"http://[bad", b"\xff\xfe", b"http://host:99999999/", b"//"])
+def test_a_redirect_to_nowhere_is_no_more_than_a_wrong_answer(
+    faulty: MakeManager, target: bytes
+) -> None:
+    head = b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\nLocation: " + target
+    manager = faulty(lambda _: head + b"\r\n\r\n")
+    with pytest.raises(ManagerUnavailable, match="301"):
+        client_of(manager).heartbeat("10.0.0.1", [])
+
+
+def test_a_claim_too_large_to_be_one_is_not_read_to_its_end(faulty: MakeManager) -> None:
+    endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b" " * (2 * MIB)
+
+    def send_and_wait(request: Request) -> bytes:
+        request.socket.sendall(endless)
+        return silent(request)
+
+    manager = faulty(send_and_wait)
+    with pytest.raises(ManagerUnavailable, match="not the Manager's"):
+        client_of(manager).claim("key")
+
+
+def test_a_result_is_accepted_by_a_manager_that_echoes_all_of_it(faulty: MakeManager) -> None:
+    manager = faulty(lambda request: raw_reply(b'{"id": 7, "result": %b}' % request.body))
+    client = client_of(manager)
+    body = Body(b'"' + b"x" * (2 * MIB) + b'"')
+    client.result(7, body, "key")
+    with pytest.raises(ManagerUnavailable, match="not the Manager's"):
+        client.result(70, body, "key")

@@ -1,0 +1,1 @@
+"""Messages for the Manager: each arrives once, in order, whatever happens."""

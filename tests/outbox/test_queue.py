@@ -1,0 +1,238 @@
+"""The outbox: every message reaches the Manager once, in its task's order, whatever happens."""
+
+import time
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from agent.errors import AgentUnknown
+from agent.protocol import Outcome, Report
+from tests.support.faulty_manager import Request, raw_reply, reply, well
+from tests.support.outbox import Post, post_to, task_of
+from tests.support.sockets import MakeManager
+
+SUCCEEDED = Outcome("succeeded", Report(version="1"), answer={"killed": True, "count": 2})
+FAILED = Outcome("failed", Report(error_class="refused"), exit_code=1, stderr="refused")
+UNAVAILABLE = raw_reply(b"<html>", 503)
+
+
+def test_an_outcome_without_a_document_is_sent_as_it_is(
+    faulty: MakeManager, directory: Path
+) -> None:
+    post = post_to(faulty(well), directory)
+    post.put(7, SUCCEEDED)
+    post.put(8, FAILED)
+    assert post.outbox.flush(5)
+    assert {request.path: request.json() for request in post.manager.requests} == {
+        "/v1/agent/tasks/7/result": {
+            "status": "succeeded",
+            "exit_code": 0,
+            "stderr": "",
+            "result": {"killed": True, "count": 2, "agent": {"version": "1"}},
+        },
+        "/v1/agent/tasks/8/result": {
+            "status": "failed",
+            "exit_code": 1,
+            "stderr": "refused",
+            "result": {"agent": {"error_class": "refused"}},
+        },
+    }
+
+
+def test_the_messages_of_a_task_go_in_order_and_one_at_a_time(
+    faulty: MakeManager, directory: Path
+) -> None:
+    in_flight: set[bytes] = set()
+    together = []
+
+    def answer(request: Request) -> bytes:
+        in_flight.add(request.body)
+        gevent.sleep(0.02)
+        together.append(len(in_flight))
+        in_flight.remove(request.body)
+        return well(request)
+
+    post = post_to(faulty(answer), directory)
+    post.started(7, 77)
+    post.manager.wait_for(lambda: post.manager.requests)
+    for count in range(3):
+        post.put(7, Outcome("succeeded", Report(), answer={"count": count}))
+    assert post.outbox.flush(5)
+    assert post.manager.calls() == ["started"] + ["result"] * 3
+    sent = [request.json()["result"]["count"] for request in post.manager.requests[1:]]
+    assert sent == [0, 1, 2]
+    assert together == [1] * 4
+
+
+def test_the_messages_of_different_tasks_go_side_by_side(
+    faulty: MakeManager, directory: Path
+) -> None:
+    others_done = Event()
+
+    def answer(request: Request) -> bytes:
+        if task_of(request) == 1:
+            assert others_done.wait(5)
+        elif len(post.manager.requests) == 4:
+            others_done.set()
+        return well(request)
+
+    post = post_to(faulty(answer), directory)
+    for task_id in (1, 2, 3, 4):
+        post.put(task_id, SUCCEEDED)
+    assert post.outbox.flush(4)
+
+
+def test_only_a_few_uploads_go_at_a_time(faulty: MakeManager, directory: Path) -> None:
+    in_flight: set[int] = set()
+    most = []
+    four = Event()
+
+    def answer(request: Request) -> bytes:
+        in_flight.add(task_of(request))
+        if len(in_flight) == 4:
+            four.set()
+        assert four.wait(5)
+        gevent.sleep(0.02)
+        most.append(len(in_flight))
+        in_flight.remove(task_of(request))
+        return well(request)
+
+    post = post_to(faulty(answer), directory)
+    for task_id in range(12):
+        post.put(task_id, SUCCEEDED)
+    assert post.outbox.flush(5)
+    assert max(most) == 4
+
+
+@pytest.mark.parametrize("failure", [b"", UNAVAILABLE], ids=["lost", "503"])
+def test_a_message_is_sent_again_with_its_idempotency_key_until_it_is_accepted(
+    faulty: MakeManager, directory: Path, failure: bytes
+) -> None:
+    post = post_to(
+        faulty(lambda request: well(request) if len(post.manager.requests) > 1 else failure),
+        directory,
+    )
+    post.put(7, SUCCEEDED)
+    assert post.outbox.flush(10)
+    first, second = post.manager.requests
+    assert first.body == second.body
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+
+
+def test_different_messages_have_different_idempotency_keys(
+    faulty: MakeManager, directory: Path
+) -> None:
+    post = post_to(faulty(well), directory)
+    post.started(7, 77)
+    post.manager.wait_for(lambda: post.manager.requests)
+    post.put(7, SUCCEEDED)
+    post.put(7, SUCCEEDED)
+    assert post.outbox.flush(5)
+    keys = {request.headers["idempotency-key"] for request in post.manager.requests}
+    assert len(keys) == 3
+
+
+def test_the_manager_is_left_alone_for_as_long_as_it_says(
+    faulty: MakeManager, directory: Path
+) -> None:
+    times = []
+
+    def answer(request: Request) -> bytes:
+        times.append(time.monotonic())
+        return well(request) if len(times) > 1 else raw_reply(b"", 503, Retry_After="1")
+
+    post = post_to(faulty(answer), directory)
+    post.put(7, SUCCEEDED)
+    assert post.outbox.flush(10)
+    assert 1 <= times[1] - times[0] < 3
+
+
+def test_started_gives_way_to_a_result_once_it_could_not_be_delivered(
+    faulty: MakeManager, directory: Path
+) -> None:
+    post = post_to(
+        faulty(lambda request: UNAVAILABLE if request.call == "started" else well(request)),
+        directory,
+    )
+    post.started(7, 77)
+    post.put(7, SUCCEEDED)
+    assert post.outbox.flush(5)
+    calls = post.manager.calls()
+    assert calls == ["started"] * (len(calls) - 1) + ["result"]
+
+
+def test_nothing_waits_in_an_empty_outbox(faulty: MakeManager, directory: Path) -> None:
+    post = post_to(faulty(well), directory)
+    assert len(post.outbox) == 0
+    assert post.outbox.flush(0)
+
+
+def test_a_flush_that_runs_out_of_time_says_so_and_the_message_stays(
+    faulty: MakeManager, directory: Path
+) -> None:
+    post = post_to(faulty(lambda _: UNAVAILABLE), directory)
+    post.put(7, SUCCEEDED)
+    assert not post.outbox.flush(0.2)
+    assert len(post.outbox) == 1
+    post.outbox.stop()
+
+
+def heartbeats(post: Post, count: int, interval: float) -> None:
+    """Let time pass at the Manager: so many heartbeats."""
+    for _ in range(count):
+        gevent.sleep(interval)
+        post.client.heartbeat("10.0.0.1", [])
+
+
+def test_after_stop_nothing_more_is_sent(faulty: MakeManager, directory: Path) -> None:
+    post = post_to(
+        faulty(lambda request: well(request) if request.call == "heartbeat" else UNAVAILABLE),
+        directory,
+    )
+    post.put(7, SUCCEEDED)
+    post.manager.wait_for(lambda: post.manager.calls() == ["result"])
+    post.outbox.stop()
+    heartbeats(post, 11, 0.1)
+    assert post.manager.calls() == ["result"] + ["heartbeat"] * 11
+    assert len(post.outbox) == 1
+
+
+def test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing(
+    faulty: MakeManager,
+    directory: Path,
+) -> None:
+    refusal = reply({"detail": {"error": "invalid_agent_key"}}, 401)
+    post = post_to(
+        faulty(lambda request: well(request) if request.call == "heartbeat" else refusal), directory
+    )
+    post.put(7, SUCCEEDED)
+    post.manager.wait_for(lambda: post.manager.calls() == ["result"])
+    heartbeats(post, 11, 0.1)
+    assert post.manager.calls() == ["result"] + ["heartbeat"] * 11
+    assert len(post.outbox) == 1
+    assert post.nursery.failure is None
+    post.outbox.stop()
+
+
+def test_an_agent_that_the_manager_does_not_know_sends_nothing_more(
+    faulty: MakeManager, directory: Path
+) -> None:
+    refusal = reply({"error": "agent_disabled"}, 404)
+    post = post_to(
+        faulty(lambda request: refusal if task_of(request) == 8 else UNAVAILABLE), directory
+    )
+    post.put(7, SUCCEEDED)
+    post.manager.wait_for(lambda: post.manager.requests)
+    post.put(8, SUCCEEDED)
+    assert post.nursery.failed.wait(5)
+    assert isinstance(post.nursery.failure, AgentUnknown)
+    with gevent.Timeout(2):
+        assert not post.outbox.flush(30)
+
+
+def test_a_bug_in_the_delivery_is_noticed(faulty: MakeManager, directory: Path) -> None:
+    post = post_to(faulty(well), directory)
+    post.started(7, object())  # type: ignore[arg-type]
+    assert post.nursery.failed.wait(5)

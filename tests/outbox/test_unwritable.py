@@ -1,0 +1,101 @@
+"""What goes on while the disk takes nothing."""
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent.errors import StateUnusable
+from agent.protocol import Outcome, Report
+from agent.state.journal import Journal
+from agent.state.spool import Spool
+from tests.support.claim_loop import ClaimAnswers, claimed, claiming
+from tests.support.faulty_manager import reply, well
+from tests.support.outbox import Post, post_to, with_document
+from tests.support.sockets import MakeManager
+
+CONTENT = b'{"end":{"sum":1}}'
+PLAIN = Outcome("failed", Report(error_class="refused"), exit_code=1, stderr="refused")
+
+
+def no_record(post: Post, number: int) -> Path:
+    """What keeps one record from being written until it is removed."""
+    path = post.state.outbox / f"{number:09d}.result.new"
+    path.mkdir()
+    return path
+
+
+def no_journal(post: Post) -> Path:
+    """What keeps the journal from being written anew until it is removed."""
+    path = post.state.path / "journal.new"
+    path.mkdir()
+    return path
+
+
+def test_a_result_that_the_disk_does_not_take_is_delivered_all_the_same(
+    faulty: MakeManager, directory: Path
+) -> None:
+    post = post_to(faulty(well), directory)
+    obstacle = no_record(post, 1)
+    with capture_logs() as logs:
+        post.put(7, with_document(post.state.children / "7.1.json", CONTENT))
+        assert post.outbox.flush(5)
+    obstacle.rmdir()
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == [
+        "the state directory cannot be written",
+        "a result waits in memory only",
+    ]
+    (request,) = post.manager.requests
+    assert request.json()["result"]["end"] == {"sum": 1}
+    assert post.files() == [] and not list(post.state.children.iterdir())
+
+
+def test_what_waits_in_memory_is_brought_to_the_disk_when_that_can_be_written_again(
+    faulty: MakeManager, directory: Path
+) -> None:
+    post = post_to(faulty(well), directory, start=False)
+    obstacles = [no_record(post, number) for number in (1, 2)]
+    post.put(7, with_document(post.state.children / "7.1.json", CONTENT))
+    post.put(8, PLAIN)
+    for obstacle in obstacles:
+        obstacle.rmdir()
+    post.outbox.save_all()
+    assert [parcel.claimed.task.id for parcel in Spool(post.state).load()] == [7, 8]
+    post.outbox.start()
+    assert post.outbox.flush(5)
+    assert post.files() == []
+
+
+def test_a_delivered_result_gives_its_room_back_though_the_journal_cannot_be_written(
+    faulty: MakeManager, directory: Path
+) -> None:
+    post = post_to(faulty(well), directory, start=False)
+    obstacle = no_journal(post)
+    with pytest.raises(StateUnusable):
+        post.journal.claimed(post.claimed(7))
+    post.put(7, with_document(post.state.children / "7.1.json", CONTENT))
+    assert post.files() == ["outbox/000000001.document", "outbox/000000001.result"]
+    post.outbox.start()
+    assert post.outbox.flush(5)
+    assert post.files() == ["outbox/000000001.settled"], "the record alone, in the journal's place"
+    obstacle.rmdir()
+    post.journal.mend()
+    Spool(post.state).forget_settled()
+    assert post.files() == []
+    assert post.journal.unsettled() == Journal(post.state).unsettled() == []
+
+
+def test_a_task_that_has_ended_is_not_run_again_though_the_journal_cannot_be_written(
+    faulty: MakeManager,
+) -> None:
+    replayed = {"id": 7, "type": "kill_all", "payload": {}, "status": "succeeded"}
+    manager = faulty(ClaimAnswers(reply({"task": replayed}), claimed(8)))
+    with claiming(manager) as loop:
+        obstacle = no_journal(loop.post)
+        manager.wait_for(lambda: "result" in manager.calls())
+        obstacle.rmdir()
+        loop.post.journal.mend()
+    results = [request.path for request in manager.requests if request.call == "result"]
+    assert results == ["/v1/agent/tasks/8/result"]
+    keys = [r.headers["idempotency-key"] for r in manager.requests if r.call == "claim"]
+    assert len(set(keys[:3])) == 3

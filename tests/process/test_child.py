@@ -1,0 +1,239 @@
+"""Children as such: started, watched, stopped, and what they leave."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent import monkey
+from gevent.event import Event
+
+from agent.errors import ChildError
+from agent.process.child import STDERR_KEPT, ChildProcess, text_output
+from agent.process.identity import identify
+from agent.process.monitor import Ending, watch
+from tests.support.harness import is_running, until
+
+Shell = Callable[[str], ChildProcess]
+MUCH = 1 << 30
+
+
+@pytest.fixture(name="shell")
+def fixture_shell(tmp_path: Path) -> Iterator[Shell]:
+    """Starts children that run a line of shell; what is left of them is killed."""
+    children: list[ChildProcess] = []
+
+    def start(line: str) -> ChildProcess:
+        stem = tmp_path / str(len(children))
+        children.append(
+            ChildProcess(
+                ["/bin/sh", "-c", line], stem.with_suffix(".out"), stem.with_suffix(".err")
+            )
+        )
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.stop(0, Event())
+
+
+def said(child: ChildProcess, start: int = 0) -> bytes:
+    """What a child wrote to stdout."""
+    with child.output(start) as output:
+        return bytes(output)
+
+
+def test_a_childs_output_and_exit_code_are_kept(shell: Shell) -> None:
+    child = shell("echo out; echo err >&2; exit 3")
+    assert child.ended.wait(10)
+    assert said(child) == b"out\n"
+    assert said(child, 2) == b"t\n"
+    assert said(child, 99) == b""
+    assert child.take_stderr() == "err"
+    assert not child.stderr.exists()
+    assert child.close() == 3
+
+
+def test_nothing_is_kept_of_a_child_that_was_closed(shell: Shell) -> None:
+    child = shell("exit 3")
+    assert child.ended.wait(10)
+    assert child.close() == 3
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)
+
+
+def test_of_stderr_only_the_end_is_kept(shell: Shell) -> None:
+    child = shell(f"head -c {STDERR_KEPT} /dev/zero | tr '\\0' x >&2; echo last words >&2")
+    assert child.ended.wait(10)
+    text = child.take_stderr()
+    assert len(text) < STDERR_KEPT
+    assert text.endswith("last words")
+
+
+def test_a_child_leads_a_session_of_its_own(shell: Shell) -> None:
+    child = shell("sleep 60")
+    assert os.getsid(child.pid) == child.pid
+
+
+def test_a_child_can_be_told_from_a_later_process_of_its_pid(shell: Shell) -> None:
+    child = shell("sleep 60")
+    assert child.identity == identify(child.pid) is not None
+
+
+def test_a_child_sees_no_variable_beyond_the_few_it_needs(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENT_KEY", "hush")
+    child = shell("env")
+    assert child.ended.wait(10)
+    names = {line.partition(b"=")[0].decode() for line in said(child).splitlines()}
+    assert "PATH" in names
+    assert names <= {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PWD", "_", "SHLVL"}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: None, lambda path: path.write_text("not executable")]
+)
+def test_what_cannot_be_run_is_named_with_the_remedy_and_leaves_no_files(
+    make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    make(program := tmp_path / "program")
+    with pytest.raises(ChildError, match=f"{program} cannot be run .*set IPERF3_PATH") as raised:
+        ChildProcess([str(program)], tmp_path / "out", tmp_path / "err")
+    assert raised.value.error_class == "iperf3_missing"
+    assert not (tmp_path / "out").exists() and not (tmp_path / "err").exists()
+
+
+def test_a_child_whose_output_has_no_place_is_not_started(tmp_path: Path) -> None:
+    with pytest.raises(ChildError, match=f"{tmp_path / 'no'} cannot be written") as raised:
+        ChildProcess(["/bin/true"], tmp_path / "no" / "out", tmp_path / "no" / "err")
+    assert raised.value.error_class == "state_full"
+
+
+def test_term_is_enough_for_a_child_that_heeds_it(shell: Shell) -> None:
+    child = shell("sleep 60")
+    began = time.monotonic()
+    child.stop(30, Event())
+    assert time.monotonic() - began < 15
+    assert child.close() == -signal.SIGTERM
+
+
+def test_a_deaf_child_is_killed_after_the_grace(shell: Shell) -> None:
+    child = deaf(shell)
+    began = time.monotonic()
+    child.stop(0.3, Event())
+    assert time.monotonic() - began >= 0.3
+    assert child.close() == -signal.SIGKILL
+
+
+def test_a_deaf_child_is_killed_at_once_when_there_is_no_more_time(shell: Shell) -> None:
+    child, hurry = deaf(shell), Event()
+    stopping = gevent.spawn(child.stop, 60, hurry)
+    gevent.sleep(0)
+    hurry.set()
+    stopping.get(timeout=15)
+    assert child.close() == -signal.SIGKILL
+
+
+def test_a_child_that_stands_still_is_stopped_too(shell: Shell) -> None:
+    child = shell("sleep 60")
+    os.kill(child.pid, signal.SIGSTOP)
+    until(lambda: "State:\tT" in Path(f"/proc/{child.pid}/status").read_text())
+    child.stop(30, Event())
+    assert child.close() == -signal.SIGTERM
+
+
+def test_stopping_a_child_that_has_ended_does_nothing(shell: Shell) -> None:
+    child = shell("exit 4")
+    assert child.ended.wait(10)
+    child.stop(30, Event())
+    assert child.close() == 4
+    child.stop(30, Event())
+
+
+def test_a_grandchild_that_holds_stdout_does_not_hold_up_the_end(shell: Shell) -> None:
+    child = shell("sleep 60 & echo $!")
+    assert child.ended.wait(10)
+    grandchild = int(said(child))
+    assert is_running(grandchild)
+    os.kill(grandchild, signal.SIGKILL)
+
+
+def test_output_that_was_dealt_with_takes_no_room_and_the_rest_stays(shell: Shell) -> None:
+    child = shell("head -c 1000000 /dev/zero; echo rest")
+    assert child.ended.wait(10)
+    child.forget(1_000_000)
+    found = os.stat(child.stdout)
+    assert found.st_size == 1_000_005
+    assert found.st_blocks * 512 < 100_000
+    assert said(child, 1_000_000) == b"rest\n"
+
+
+def test_what_a_child_writes_after_its_output_was_forgotten_follows_on(shell: Shell) -> None:
+    child = shell("echo one; kill -STOP $$; echo two")
+    until(lambda: said(child) == b"one\n")
+    child.forget(4)
+    os.kill(child.pid, signal.SIGCONT)
+    assert child.ended.wait(10)
+    assert said(child, 4) == b"two\n"
+
+
+def test_a_watch_ends_with_the_child(shell: Shell) -> None:
+    assert watch(shell("sleep 0.1"), Event(), 60, MUCH) is Ending.ENDED
+
+
+def test_a_watch_ends_with_the_order_to_stop(shell: Shell) -> None:
+    stop = Event()
+    gevent.spawn_later(0.1, stop.set)
+    assert watch(shell("sleep 60"), stop, 60, MUCH) is Ending.STOPPED
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.2])
+def test_a_child_that_ended_while_the_agent_stood_still_has_ended(
+    shell: Shell, seconds: float
+) -> None:
+    """The time is over as well by the time anybody looks, which is no reason to call it so."""
+    child = shell("sleep 0.1")
+    gevent.spawn(monkey.get_original("time", "sleep"), seconds + 0.3)
+    assert watch(child, Event(), seconds, MUCH) is Ending.ENDED
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.2])
+def test_a_watch_ends_when_the_time_is_over(shell: Shell, seconds: float) -> None:
+    began = time.monotonic()
+    assert watch(shell("sleep 60"), Event(), seconds, MUCH) is Ending.TIME
+    assert seconds <= time.monotonic() - began < 3 * seconds + 1
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_a_watch_ends_when_the_child_writes_too_much(shell: Shell, stream: str) -> None:
+    child = shell(f"head -c 2000 /dev/zero >&{stream}; sleep 60")
+    assert watch(child, Event(), 60, 1000) is Ending.OUTPUT
+
+
+def test_a_child_that_wrote_too_much_and_ended_wrote_too_much(shell: Shell) -> None:
+    assert watch(shell("head -c 2000 /dev/zero"), Event(), 60, 1000) is Ending.OUTPUT
+
+
+def test_a_short_commands_words_come_from_both_streams() -> None:
+    words = text_output(["/bin/sh", "-c", "echo out; echo err >&2"], 10)
+    assert sorted(words.split()) == ["err", "out"]
+
+
+def test_a_short_command_that_hangs_is_given_up_with_all_its_children(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    line = f"sleep 60 & echo $$ $! > {pids}; wait"
+    with gevent.Timeout(10, AssertionError("a grandchild holds the pipe")):
+        with pytest.raises(ChildError, match="did not answer within 0.3 s"):
+            text_output(["/bin/sh", "-c", line], 0.3)
+    until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
+
+
+def deaf(shell: Shell) -> ChildProcess:
+    """A child that ignores TERM, and does so by now."""
+    child = shell("trap '' TERM; echo deaf; while :; do sleep 0.05; done")
+    until(lambda: said(child))
+    return child

@@ -1,0 +1,1 @@
+"""The project as such: layers, documents, deployment files, the Makefile."""

@@ -1,0 +1,191 @@
+"""The files of deployment/ and the Dockerfile, compared with the code and with each other."""
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from agent import __version__
+from agent.cli import command, demo
+from agent.config.key import CREDENTIAL, PLACEHOLDER_KEY, SECRETS
+from agent.config.types import Kind
+from agent.status import server
+from tests.support.deployment_files import (
+    DEPLOYMENT,
+    IMAGE,
+    SETTINGS,
+    default,
+    image_volumes,
+    manifest,
+    name,
+)
+from tests.support.harness import ROOT
+
+UNITS = sorted(DEPLOYMENT.glob("*.service"))
+COMPOSE = DEPLOYMENT / "docker-compose.yml"
+CLOUD_INIT = DEPLOYMENT / "cloud-init.yaml"
+DOCUMENT = ROOT / "docs" / "deployment.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
+TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT, OPERATIONS] + [
+    path
+    for path in sorted(DEPLOYMENT.rglob("*"))
+    if path.suffix in (".service", ".yaml", ".yml", ".conf")
+]
+# Words in capitals that are no setting of the agent's: programs', the kernel's, the trial's own.
+OTHERS = re.compile(
+    r"(AF|CAP|SO|DEBIAN|PIP|PYTHON|XDG|HTTPS|NO)_\w+|STATE_DIRECTORY|ADMIN_PASSWORD"
+)
+
+NOT_MENDED = (command.EXIT_REFUSED, command.EXIT_CONFIG)
+PORT = int(demo.STATUS_ADDRESS.rpartition(":")[2])
+OLDEST_PYTHON = (3, 11)
+# What is said in words, each with the numbers of the code in the order of its groups.
+SAID: list[tuple[Path, str, tuple[int, ...]]] = [
+    (
+        DOCUMENT,
+        r"Exit codes (\d+) \(the Manager refused the key\) and (\d+) \(a setting is wrong\)",
+        NOT_MENDED,
+    ),
+    (DOCUMENT, r"repeats after the codes (\d+) and (\d+) too", NOT_MENDED),
+    (DOCUMENT, r"An agent that ends with (\d+) or (\d+) is started again", NOT_MENDED),
+    (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (command.EXIT_CONFIG,)),
+    (DOCUMENT, r"is locked: exit code (\d+)", (command.EXIT_LOCKED,)),
+    (DOCUMENT, r"after a reboot as well, for which it ends with (\d+)", (command.EXIT_OK,)),
+    (DOCUMENT, r"\| (\d+), TCP, on loopback \|", (PORT,)),
+    (OPERATIONS, r"A traceback \(exit code (\d+)\)", (command.EXIT_BUG,)),
+    (
+        OPERATIONS,
+        r"Exit code (\d+) is well, (\d+) a fault in the settings .*, (\d+) a Manager that does",
+        (command.EXIT_OK, command.EXIT_CONFIG, command.EXIT_UNAVAILABLE),
+    ),
+    (OPERATIONS, r"A start with wrong settings ends with (\d+)", (command.EXIT_CONFIG,)),
+    (CLOUD_INIT, r"sys\.version_info < \((\d+), (\d+)\)", OLDEST_PYTHON),
+    (CLOUD_INIT, r"needs Python (\d+)\.(\d+) or newer", OLDEST_PYTHON),
+]
+
+
+def unit(path: Path) -> dict[str, list[str]]:
+    """The section [Service] of a unit, each key with all its values."""
+    found: dict[str, list[str]] = {}
+    for line in path.read_text().partition("[Service]")[2].splitlines():
+        key, separator, value = line.partition("=")
+        if separator and re.fullmatch("[A-Z][A-Za-z]+", key):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
+    named = set(re.findall(r"(?<![\w$-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w*])", path.read_text()))
+    known = {*SETTINGS, *SECRETS}
+    assert {word for word in named if not OTHERS.fullmatch(word)} <= known
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_every_value_that_is_given_is_accepted(path: Path) -> None:
+    for variable, field in SETTINGS.items():
+        kind: Kind = field.metadata["kind"]
+        for value in re.findall(rf"\b{variable}=([^\s$\"\\%]+)$", path.read_text(), re.MULTILINE):
+            kind.read(value)
+
+
+@pytest.mark.parametrize(("path", "words", "numbers"), SAID)
+def test_every_number_that_is_said_is_the_codes(
+    path: Path, words: str, numbers: tuple[int, ...]
+) -> None:
+    text = " ".join(path.read_text().split())
+    (found,) = re.finditer(words, text)
+    assert tuple(int(number) for number in found.groups()) == numbers
+
+
+@pytest.mark.parametrize("path", [DOCUMENT, OPERATIONS], ids=name)
+def test_every_exit_code_that_is_said_is_compared(path: Path) -> None:
+    text = " ".join(path.read_text().split())
+    said = re.findall(r"(?i)\b(?:exit codes?|the codes|ends with) \d", text)
+    compared = [
+        words
+        for where, words, _ in SAID
+        if where == path and re.search("(?i)exit code|the codes|ends with", words)
+    ]
+    assert len(said) == len(compared)
+
+
+def test_the_oldest_python_is_the_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"].startswith(f">={'.'.join(map(str, OLDEST_PYTHON))},")
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_every_version_that_is_named_is_this_one(path: Path) -> None:
+    named = re.findall(
+        r"(?:iperf[_-]orchestrator[_-]agent[-=]+|newTag: )(\d+(?:\.\d+)+)", path.read_text()
+    )
+    assert set(named) <= {__version__}
+    assert named or path not in (DOCUMENT, CLOUD_INIT)
+
+
+@pytest.mark.parametrize("path", [DEPLOYMENT / "iperf-agent.service", IMAGE], ids=name)
+def test_the_status_page_is_where_the_demo_has_it(path: Path) -> None:
+    (address,) = re.findall(r"^[^#]*\bSTATUS_ADDRESS=([\w.:]+)", path.read_text(), re.MULTILINE)
+    assert address == demo.STATUS_ADDRESS
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_the_status_page_has_the_paths_that_are_asked_for(path: Path) -> None:
+    served = re.findall(r'"(/\w+)":', inspect.getsource(server))
+    assert "/livez" in served
+    assert set(re.findall(r"/(?:livez?|ready\w*|health\w*|metrics)\b", path.read_text())) <= {
+        *served
+    }
+
+
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_a_unit_stops_at_the_codes_that_a_restart_does_not_mend(path: Path) -> None:
+    codes = {int(code) for code in unit(path)["RestartPreventExitStatus"][0].split()}
+    assert codes == {command.EXIT_REFUSED, command.EXIT_CONFIG}
+
+
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_a_unit_gives_the_agent_the_time_that_it_takes(path: Path) -> None:
+    service = unit(path)
+    assert int(service["TimeoutStartSec"][0]) > default("REGISTER_TIMEOUT")
+    assert int(service["TimeoutStopSec"][0]) > default("SHUTDOWN_TIMEOUT")
+    replaced = ("WatchdogSec", "TimeoutAbortSec", "RestartSec")
+    assert sum(int(service[key][0]) for key in replaced) <= 40
+
+
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_a_unit_hands_the_key_over_by_the_name_that_the_agent_looks_for(path: Path) -> None:
+    credential, _, key = unit(path)["LoadCredential"][0].partition(":")
+    assert credential == CREDENTIAL
+    # A key file that is not there is said before the start.
+    assert f"AssertPathExists={key}" in path.read_text()
+
+
+def test_cloud_init_writes_what_the_unit_reads() -> None:
+    text = CLOUD_INIT.read_text()
+    service = unit(DEPLOYMENT / "iperf-agent.service")
+    assert service["LoadCredential"][0].partition(":")[2] in text
+    assert service["EnvironmentFile"][0].lstrip("-") in text
+    home = Path(service["ExecStart"][0]).parents[2]
+    assert f"home={home}\n" in text
+    assert PLACEHOLDER_KEY in text
+
+
+def test_the_composed_agents_have_time_to_stop_and_keep_what_the_image_wants_kept() -> None:
+    services = manifest(COMPOSE)["services"]
+    agents = [found for found in services.values() if found["image"] == "iperf-agent"]
+    assert len(agents) == 2
+    for agent in agents:
+        assert int(agent["stop_grace_period"].removesuffix("s")) > default("SHUTDOWN_TIMEOUT")
+        assert {volume.partition(":")[2] for volume in agent["volumes"]} == image_volumes()
+        assert set(agent["environment"]) <= {*SETTINGS, *SECRETS}
+
+
+def test_the_document_leads_to_files_that_are_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", DOCUMENT.read_text())
+    assert [link for link in links if not (DOCUMENT.parent / link).exists()] == []
+    linked = {(DOCUMENT.parent / link).resolve() for link in links}
+    assert linked.issuperset([*UNITS, COMPOSE, IMAGE, CLOUD_INIT])

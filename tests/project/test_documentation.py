@@ -1,0 +1,76 @@
+"""The settings and the exit codes, compared where they are written down."""
+
+import re
+from io import StringIO
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from agent.cli import command
+from agent.config.key import PLACEHOLDER_KEY
+from agent.config.settings import setting_fields
+from tests.support.command import run
+from tests.support.harness import ROOT
+
+README = ROOT / "README.md"
+EXAMPLE = ROOT / "env.example"
+SECRETS = {"AGENT_KEY": "(none)", "AGENT_KEY_FILE": "(none)"}
+
+
+def table(first_heading: str) -> list[list[str]]:
+    """The cells of the README's table whose first column has this heading, without backquotes."""
+    lines = README.read_text().splitlines()
+    rows = lines[next(i for i, line in enumerate(lines) if line.startswith(first_heading)) + 2 :]
+    end = next((i for i, row in enumerate(rows) if not row.startswith("|")), len(rows))
+    return [[cell.strip().strip("`") for cell in row.split("|")[1:-1]] for row in rows[:end]]
+
+
+def example() -> dict[str, str | None]:
+    """The variables of env.example, those that are commented out included."""
+    text = re.sub(r"^# (?=[A-Z0-9_]+=)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    names = re.findall(r"^([A-Z0-9_]+)=", text, flags=re.MULTILINE)
+    assert len(names) == len(set(names)), "a variable stands there twice"
+    return dotenv_values(stream=StringIO(text))
+
+
+def settings() -> dict[str, tuple[str, str]]:
+    """The flag and the default of each variable, as the command has them."""
+    flags = {p.envvar: p.opts[0] for p in command.command.params if p.envvar}
+    return {
+        field.metadata["variable"]: (
+            flags[field.metadata["variable"]],
+            field.metadata["default"],
+        )
+        for field in setting_fields()
+    }
+
+
+def test_every_setting_has_a_flag_of_the_same_name() -> None:
+    for variable, (flag, _) in settings().items():
+        assert flag == f"--{variable.lower().replace('_', '-')}"
+
+
+def test_the_readme_lists_every_setting_with_its_flag_and_default() -> None:
+    rows = {row[0]: row for row in table("| variable |")}
+    listed = {variable: row[1] for variable, row in rows.items()}
+    assert listed == {**SECRETS, **{name: flag for name, (flag, _) in settings().items()}}
+    defaults = {variable: rows[variable][2] for variable in settings()}
+    assert defaults == {name: default for name, (_, default) in settings().items()}
+
+
+def test_the_example_lists_every_setting_with_its_default() -> None:
+    defaults = {name: default for name, (_, default) in settings().items()}
+    secrets = {"AGENT_KEY": PLACEHOLDER_KEY, "AGENT_KEY_FILE": ""}
+    assert example() == {**secrets, **defaults}
+
+
+def test_the_example_as_it_is_lacks_a_key_and_nothing_else(tmp_path: Path) -> None:
+    ended = run("--env-file", str(EXAMPLE), cwd=tmp_path, HOME=str(tmp_path))
+    assert ended.code == 78
+    (line,) = ended.errors.splitlines()
+    assert "AGENT_KEY is still the example's" in line
+
+
+def test_the_readmes_exit_codes_are_the_commands() -> None:
+    codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")}
+    assert [int(row[0]) for row in table("| code |")] == sorted(codes)

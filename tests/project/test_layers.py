@@ -1,0 +1,79 @@
+"""What import-linter cannot hold: who starts children, and that documents and code agree."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import agent
+from tests.support.harness import ROOT
+
+PACKAGE = Path(agent.__file__).parent
+# Not held by import-linter, to which `gevent.subprocess` is all of gevent.
+WAYS_TO_START_CHILDREN = {"subprocess", "gevent.subprocess"}
+
+
+def imported(module: Path) -> Iterator[str]:
+    """Every dotted name that the module imports."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_only_process_can_start_children() -> None:
+    users = {
+        str(module.relative_to(PACKAGE))
+        for module in PACKAGE.rglob("*.py")
+        if WAYS_TO_START_CHILDREN.intersection(imported(module))
+    }
+    assert users == {"process/child.py"}
+
+
+def layers() -> list[set[str]]:
+    """The modules of each layer, from the top down, as import-linter is told."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    return [set(layer.split(" | ")) for layer in found]
+
+
+def test_the_design_lists_every_layer_from_the_top_down() -> None:
+    text = (ROOT / "docs/design.md").read_text().partition("| layer |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+    assert [set(re.findall(r"`(\w+)/?`", row)) for row in rows] == layers()
+
+
+def test_every_package_states_its_own_layers() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    stated = {name for each in contracts for name in each.get("containers", [])}
+    packages = {
+        ".".join(("agent", *init.parent.relative_to(PACKAGE).parts))
+        for init in PACKAGE.rglob("__init__.py")
+    }
+    assert stated == packages
+    assert all(each["exhaustive"] for each in contracts if each["type"] == "layers")
+    assert not any("ignore_imports" in each for each in contracts)
+
+
+def test_no_class_name_is_used_twice() -> None:
+    names = [
+        node.name
+        for module in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_path_in_the_documents_leads_to_a_file() -> None:
+    missing = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for path in re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|sh))`", page.read_text()):
+            homes = (ROOT, ROOT / "tests", ROOT / "agent", ROOT / "deployment")
+            if not any((home / path).exists() for home in homes):
+                missing.append(f"{page.name}: {path}")
+    assert not missing

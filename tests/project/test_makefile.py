@@ -1,0 +1,48 @@
+"""What `make` does before anything runs."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import run_program
+from tests.support.harness import ROOT
+
+MAKE = shutil.which("make") or ""
+pytestmark = pytest.mark.skipif(not MAKE, reason="make is not installed here")
+
+
+@pytest.fixture(name="clone")
+def fixture_clone(tmp_path: Path) -> Path:
+    """A clone with a virtual environment, whose way to install a package only says so."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    installer = tmp_path / "deployment" / "install-package.sh"
+    installer.parent.mkdir()
+    installer.write_text("#!/bin/sh\necho installs $1\n")
+    installer.chmod(0o755)
+    return tmp_path
+
+
+def installs(clone: Path, **variables: str) -> bool:
+    """Whether iperf3 is installed on a host that has none on its PATH."""
+    ended = run_program(MAKE, "iperf3", cwd=clone, PATH=str(clone), **variables)
+    assert (ended.code, ended.errors) == (0, "")
+    assert ended.output in ("", "installs iperf3\n")
+    return bool(ended.output)
+
+
+def test_iperf3_is_installed_unless_the_environment_or_the_env_file_name_another(
+    clone: Path,
+) -> None:
+    own = clone / "my iperf3"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    assert installs(clone)
+    assert not installs(clone, IPERF3_PATH=str(own))
+    (clone / ".env").write_text("AGENT_NAME=a1\n")
+    assert installs(clone)
+    (clone / ".env").write_text(f'export IPERF3_PATH="{own}" # mine\n')
+    assert not installs(clone)
+    assert installs(clone, IPERF3_PATH="iperf3")

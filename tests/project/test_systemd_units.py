@@ -1,0 +1,34 @@
+"""The two units, of which systemd can build neither from the other."""
+
+import pytest
+
+from tests.support.deployment_files import DEPLOYMENT
+
+# What is another's in the unit for several agents.
+NAMES = {
+    "Description=Iperf Orchestrator Agent %i": "Description=Iperf Orchestrator Agent",
+    "Environment=AGENT_NAME=%i": "Environment=STATUS_ADDRESS=127.0.0.1:9201",
+    "/etc/iperf-agent/%i.": "/etc/iperf-agent/agent.",
+    "Directory=iperf-agent-%i": "Directory=iperf-agent",
+}
+
+
+def lines(unit: str) -> list[str]:
+    """A unit without its comments."""
+    text = (DEPLOYMENT / unit).read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_one_agent_is_run_as_several_are() -> None:
+    several = "\n".join(lines("iperf-agent@.service"))
+    for its, the_only_ones in NAMES.items():
+        assert its in several
+        several = several.replace(its, the_only_ones)
+    assert several.splitlines() == lines("iperf-agent.service")
+
+
+@pytest.mark.parametrize("directory", ["State", "Logs"])
+def test_no_agents_directory_lies_in_anothers(directory: str) -> None:
+    # The parent's user would become the owner of all that is in it.
+    (path,) = [line for line in lines("iperf-agent@.service") if f"{directory}Directory=" in line]
+    assert "/" not in path

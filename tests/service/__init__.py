@@ -1,0 +1,1 @@
+"""One running agent: its loops, its signals, its start and its end."""

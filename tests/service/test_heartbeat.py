@@ -1,0 +1,152 @@
+"""The heartbeat loop: what it reports, when, and what it does with the answers."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gevent
+from gevent.event import Event
+from structlog.testing import capture_logs
+
+from agent.config.settings import read_settings
+from agent.errors import AgentUnknown
+from agent.manager.registration import Registration
+from agent.metrics import Metrics
+from agent.registry import TaskRegistry
+from agent.service.heartbeat import heartbeat_loop
+from agent.service.supervisor import Supervisor
+from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
+from tests.support.outbox import claimed
+from tests.support.sockets import MakeManager, client_of
+
+
+class Beating:
+    """A running heartbeat loop and what it shares with others."""
+
+    def __init__(self, manager: FaultyManager, interval: float) -> None:
+        self.registry = TaskRegistry()
+        self.may_claim = Event()
+        self.stop = Event()
+        self.nursery = Supervisor()
+        settings = read_settings({"advertise_address": "10.0.0.1"}, {"AGENT_KEY": "key-1"})
+        client = client_of(manager)
+        manager.registers = True
+        registration = Registration(settings, client, lambda: None)
+        registration.confirm()
+        self.greenlet = self.nursery.spawn(
+            heartbeat_loop,
+            client,
+            registration,
+            self.registry,
+            Metrics(),
+            interval,
+            self.may_claim,
+            self.stop,
+        )
+
+
+@contextmanager
+def beating(manager: FaultyManager, interval: float = 0.05) -> Iterator[Beating]:
+    """Heartbeats for that Manager; they end at once when told to."""
+    loop = Beating(manager, interval)
+    yield loop
+    loop.stop.set()
+    loop.greenlet.join(5)
+    assert loop.greenlet.ready()
+
+
+def test_a_heartbeat_has_a_row_for_each_child_that_runs(faulty: MakeManager) -> None:
+    manager = faulty(well)
+    with beating(manager) as loop:
+        client = loop.registry.enter(claimed(7))
+        loop.registry.enter(claimed(8, "kill_all"))
+        waiting = loop.registry.enter(claimed(9, "iperf_server_start"))
+        client.port, waiting.port = 5201, 5202
+        client.runs(os.getpid())
+        seen = len(manager.requests)
+        manager.wait_for(lambda: len(manager.requests) > seen + 1)
+        client.runs_nothing()
+        waiting.runs(4711)
+        seen = len(manager.requests)
+        manager.wait_for(lambda: len(manager.requests) > seen + 1)
+    bodies = [request.json() for request in manager.requests]
+    assert {body["ip_address"] for body in bodies} == {"10.0.0.1"}
+    reported = [
+        [(r["type"], r["task_id"], r["port"], r["pid"]) for r in b["running"]] for b in bodies
+    ]
+    assert reported[0] == [] or reported[0] == [("client", 7, 5201, os.getpid())]
+    assert [("client", 7, 5201, os.getpid())] in reported
+    assert reported[-1] == [("server", 9, 5202, 4711)]
+    assert bodies[-1]["running"][0]["started_at"].endswith("Z")
+
+
+def test_a_slow_manager_gets_the_ticks_it_can_take_and_no_others(faulty: MakeManager) -> None:
+    times: list[float] = []
+
+    def answer(request: Request) -> bytes:
+        times.append(time.monotonic())
+        if len(times) == 3:
+            gevent.sleep(0.45)
+        return well(request)
+
+    manager = faulty(answer)
+    with beating(manager, interval=0.3):
+        manager.wait_for(lambda: len(manager.requests) == 5)
+    assert [round((moment - times[1]) / 0.3) for moment in times[1:]] == [0, 1, 3, 4]
+
+
+def test_heartbeats_go_on_while_the_manager_is_away_and_say_when_it_is_back(
+    faulty: MakeManager,
+) -> None:
+    answers = [b"", raw_reply(b"<html>", 502), raw_reply(b"<html>", 404)]
+    manager = faulty(lambda request: answers.pop() if answers else well(request))
+    with capture_logs() as logs, beating(manager):
+        manager.wait_for(lambda: len(manager.requests) == 6)
+    said = [line for line in logs if line["log_level"] != "debug"]
+    assert [line["event"] for line in said] == [
+        "registered",
+        "no heartbeat; tests go on",
+        "the Manager is back",
+    ]
+    assert said[-1]["failures"] == 3
+
+
+def test_the_answer_says_whether_to_claim(faulty: MakeManager) -> None:
+    pull = [True]
+    manager = faulty(lambda _: reply({"pull_tasks": pull[0]}))
+    with beating(manager) as loop:
+        assert loop.may_claim.wait(5)
+        pull[0] = False
+        seen = len(manager.requests)
+        manager.wait_for(lambda: len(manager.requests) > seen + 1)
+        assert not loop.may_claim.is_set()
+        pull[0] = True
+        assert loop.may_claim.wait(5)
+
+
+def test_tasks_on_the_cancel_list_are_told_to_stop(faulty: MakeManager) -> None:
+    manager = faulty(lambda _: reply({"pull_tasks": True, "cancel": [7, 99]}))
+    with beating(manager) as loop:
+        canceled = loop.registry.enter(claimed(7))
+        other = loop.registry.enter(claimed(8))
+        assert canceled.stop.ordered.wait(5)
+        assert canceled.stop.reason == "canceled at the Manager"
+        assert not other.stop.ordered.is_set()
+    assert loop.nursery.failure is None
+
+
+def test_a_refused_key_silences_the_heartbeats_and_does_not_end_them(faulty: MakeManager) -> None:
+    manager = faulty(lambda _: raw_reply(b"", 401))
+    clock = faulty(well)
+    with beating(manager) as loop, beating(clock):
+        clock.wait_for(lambda: len(clock.requests) == 20)
+        assert manager.calls() == ["heartbeat"]
+        assert not loop.greenlet.ready()
+
+
+def test_an_unknown_agent_ends_the_heartbeats_with_that_failure(faulty: MakeManager) -> None:
+    manager = faulty(lambda _: reply({"error": "agent_disabled"}, 404))
+    with beating(manager) as loop:
+        assert loop.nursery.failed.wait(5)
+        assert isinstance(loop.nursery.failure, AgentUnknown)

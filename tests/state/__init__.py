@@ -1,0 +1,1 @@
+"""What lies on the disk: the directory, the journal, and results that wait."""

@@ -1,0 +1,1 @@
+"""What tests share: agents, Managers, networks, browsers and machines to test with."""

@@ -1,0 +1,229 @@
+"""What the agent does with each answer to each call, as data.
+
+`python -m tests.support.answers` writes it into docs/protocol.md; tests/manager/test_answers.py
+plays it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
+BEGIN = "<!-- What follows is written by `make docs` from tests/support/answers.py. -->\n"
+END = "<!-- Up to here. -->\n"
+
+CALLS = ("register", "heartbeat", "claim", "started", "result")
+
+
+@dataclass(frozen=True, eq=False)
+class Action:
+    """One thing that the agent does.
+
+    `words` stand in the table, `meaning` below it. `shown_by` names, for each call that may have
+    this effect, the test in which the agent's own loop, outbox or process has it.
+    """
+
+    words: str
+    meaning: str
+    shown_by: dict[str, str]
+
+
+DONE = Action(
+    "done",
+    "The agent goes on with what the answer says.",
+    {
+        "register": "manager/test_registration.py::"
+        "test_registering_is_tried_again_until_it_is_done",
+        "heartbeat": "service/test_heartbeat.py::test_the_answer_says_whether_to_claim",
+        "claim": "service/test_claims.py::test_after_a_task_it_asks_again_at_once",
+        "started": "outbox/test_queue.py::"
+        "test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
+        "result": "outbox/test_queue.py::"
+        "test_the_messages_of_a_task_go_in_order_and_one_at_a_time",
+    },
+)
+AGAIN = Action(
+    "again",
+    "The call is made again after a pause of random length, at most 1 s at first and twice as "
+    "much after each failure, up to 30 s. Running tests go on. The first registration gives up "
+    "after `REGISTER_TIMEOUT`, and the agent exits with 69. `started` gives way to a result that "
+    "waits. An agent that stops makes one more attempt at once.",
+    {
+        "register": "manager/test_registration.py::"
+        "test_registering_is_tried_again_until_it_is_done",
+        "claim": "service/test_claims.py::test_a_claims_key_stays_until_it_has_obtained_a_task",
+        "started": "manager/test_answers.py::test_started_is_sent_again_until_the_manager_has_it",
+        "result": "outbox/test_queue.py::"
+        "test_a_message_is_sent_again_with_its_idempotency_key_until_it_is_accepted",
+    },
+)
+AGAIN_WHEN_TOLD = Action(
+    "again, when told",
+    "The same, but not before the time that `Retry-After` gives, in seconds or as a date. "
+    "300 s of it count at most, and a malformed one does not count.",
+    {
+        "register": "manager/test_answers.py::test_registration_waits_for_as_long_as_it_is_told",
+        "claim": "service/test_claims.py::"
+        "test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says",
+        "started": "outbox/test_queue.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
+        "result": "outbox/test_queue.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
+    },
+)
+NEXT_TICK = Action(
+    "next tick",
+    "Running tests go on, and the next heartbeat comes at its time, as the Manager takes an "
+    "agent that misses three for offline.",
+    {
+        "heartbeat": "service/test_heartbeat.py::"
+        "test_heartbeats_go_on_while_the_manager_is_away_and_say_when_it_is_back",
+    },
+)
+IN_30_SECONDS = Action(
+    "again in 30 s",
+    "Running tests go on, and the call is made again after 30 s, with the key as its file has it "
+    "then.",
+    {
+        "heartbeat": "service/test_heartbeat.py::"
+        "test_a_refused_key_silences_the_heartbeats_and_does_not_end_them",
+        "claim": "service/test_claims.py::"
+        "test_a_refused_key_pauses_the_claims_and_does_not_end_them",
+        "started": "outbox/test_queue.py::"
+        "test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing",
+        "result": "outbox/test_queue.py::"
+        "test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing",
+    },
+)
+EXIT_77 = Action(
+    "exit 77",
+    "The agent ends: the key or the API version is wrong, and asking again would not mend it. A "
+    "registration that is repeated later, after an outage, is made again in 30 s.",
+    {
+        "register": "manager/test_registration.py::"
+        "test_a_refused_key_or_version_ends_the_agent_with_77"
+    },
+)
+EXIT_67 = Action(
+    "exit 67",
+    "The Manager does not know the agent, or has disabled it: every child is stopped and the "
+    "agent ends.",
+    {
+        "register": "manager/test_registration.py::"
+        "test_an_agent_that_the_manager_does_not_know_ends_with_67",
+        "heartbeat": "manager/test_registration.py::"
+        "test_an_agent_that_is_disabled_stops_its_children_and_ends_with_67",
+        "claim": "service/test_claims.py::test_an_unknown_agent_ends_the_claims_with_that_failure",
+        "started": "outbox/test_queue.py::"
+        "test_an_agent_that_the_manager_does_not_know_sends_nothing_more",
+        "result": "outbox/test_queue.py::"
+        "test_an_agent_that_the_manager_does_not_know_sends_nothing_more",
+    },
+)
+DELIVERED = Action(
+    "delivered",
+    "An earlier attempt did arrive, and only its answer was lost: nothing is sent again.",
+    {
+        call: "outbox/test_delivery.py::"
+        "test_a_refusal_that_names_the_status_sent_means_that_it_was_delivered"
+        for call in ("started", "result")
+    },
+)
+STOPPED = Action(
+    "stopped",
+    "The task's child is stopped, and the message counts as delivered.",
+    {
+        "started": "tasks/test_measuring.py::"
+        "test_a_test_canceled_before_it_runs_is_stopped_by_the_answer_to_started",
+        "result": "outbox/test_delivery.py::"
+        "test_a_canceled_task_is_passed_on_and_counts_as_delivered",
+    },
+)
+DROPPED = Action(
+    "dropped",
+    "The log says so once, and the test goes on: its result will still be sent.",
+    {"started": "outbox/test_delivery.py::test_the_message_after_a_refused_one_still_goes"},
+)
+SET_ASIDE = Action(
+    "set aside",
+    "The result goes to `rejected/` in the state directory with the answer beside it, and the log "
+    "says so once. It is not sent again.",
+    {
+        "result": "outbox/test_delivery.py::"
+        "test_any_other_final_refusal_is_logged_and_the_result_set_aside"
+    },
+)
+SMALLER = Action(
+    "sent smaller",
+    "The result is sent again without the streams of each interval, then without the intervals; "
+    "when that is too large as well, it is set aside.",
+    {
+        "result": "outbox/test_delivery.py::"
+        "test_a_result_still_too_large_is_sent_without_the_intervals"
+    },
+)
+
+_FOR_AN_AGENT = (AGAIN, NEXT_TICK, AGAIN)
+_TRY_AGAIN = (*_FOR_AN_AGENT, AGAIN, AGAIN)
+_WHEN_TOLD = (AGAIN_WHEN_TOLD, NEXT_TICK, *[AGAIN_WHEN_TOLD] * 3)
+_REFUSED_KEY = (EXIT_77, *[IN_30_SECONDS] * 4)
+_FINAL = (*_FOR_AN_AGENT, DROPPED, SET_ASIDE)
+
+# Each answer, and what it makes the agent do, in the order of CALLS.
+ANSWERS: dict[str, tuple[Action, ...]] = {
+    "200 with the expected JSON": (DONE,) * 5,
+    "200 with a page of HTML": _TRY_AGAIN,
+    "200 cut short": _TRY_AGAIN,
+    "204": _TRY_AGAIN,
+    "301 to another host": _TRY_AGAIN,
+    "400 `invalid_task_state`, the status that was sent": (*_FOR_AN_AGENT, DELIVERED, DELIVERED),
+    "400 `invalid_task_state`, `canceled`": (*_FOR_AN_AGENT, STOPPED, STOPPED),
+    "400 `invalid_task_state`, another status": _FINAL,
+    "400 `task_not_found`": _FINAL,
+    "400 with any other `error`": _TRY_AGAIN,
+    "400 with a proxy's page": _TRY_AGAIN,
+    "401": _REFUSED_KEY,
+    "403": _REFUSED_KEY,
+    "404 `not_found`, `agent_not_found`, `agent_disabled`": (EXIT_67,) * 5,
+    "404 with a proxy's page": _TRY_AGAIN,
+    "409": _FINAL,
+    "410": _FINAL,
+    "413": (*_FOR_AN_AGENT, DROPPED, SMALLER),
+    "422": _FINAL,
+    "426": _REFUSED_KEY,
+    "429 with `Retry-After`": _WHEN_TOLD,
+    "429 without": _TRY_AGAIN,
+    "500": _TRY_AGAIN,
+    "502": _TRY_AGAIN,
+    "503 with `Retry-After`": _WHEN_TOLD,
+    "503 without": _TRY_AGAIN,
+    "504": _TRY_AGAIN,
+    "connection refused": _TRY_AGAIN,
+    "reset before the request was read": _TRY_AGAIN,
+    "reset after the request was read": _TRY_AGAIN,
+    "silence": _TRY_AGAIN,
+    "one byte a second": _TRY_AGAIN,
+    "a gigabyte that begins as the expected JSON": (*_FOR_AN_AGENT, AGAIN, DONE),
+    "a gigabyte of anything else": _TRY_AGAIN,
+    "TLS certificate for another name": _TRY_AGAIN,
+    "TLS certificate that has expired": _TRY_AGAIN,
+    "TLS certificate of an unknown authority": _TRY_AGAIN,
+}
+
+
+def markdown() -> str:
+    """The table, and below it what its words mean."""
+    heads = ["answer", *(f"`{call}`" for call in CALLS)]
+    cells = [[answer, *(action.words for action in row)] for answer, row in ANSWERS.items()]
+    rows = [heads, ["---"] * len(heads), *cells]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    actions = dict.fromkeys(action for row in ANSWERS.values() for action in row)
+    return table + "\n" + "".join(f"- **{action.words}**: {action.meaning}\n" for action in actions)
+
+
+def placed(text: str) -> str:
+    """The page's text with the data between its two marker comments."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(placed(PAGE.read_text()))

@@ -1,0 +1,233 @@
+"""A dev Manager in the test's process, and real `python -m agent` processes for it."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent import subprocess
+from gevent.event import Event
+
+from agent.dev.server import DevManager
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask
+from agent.process.ports import holds
+
+ROOT = Path(__file__).parent.parent.parent
+AGENT = (sys.executable, "-m", "agent")
+PATIENCE = 30.0
+FINAL = ("succeeded", "failed", "canceled", "timed_out")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """What an agent process gets: these variables, and hardly anything of this process's."""
+    kept = ("PATH", "HOME", "LANG")
+    own = {name: value for name, value in os.environ.items() if name in kept or "COV" in name}
+    return {**own, "PYTHONPATH": str(ROOT), **variables}
+
+
+def with_all_signals() -> None:
+    """Let a child have the signals that a shell hides from what it runs in the background."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+class AgentProcess:
+    """A real agent. `lines` are its log lines so far, decoded; what is no JSON is a text."""
+
+    def __init__(
+        self, *arguments: str, cwd: Path, program: Sequence[str] = AGENT, **variables: str
+    ) -> None:
+        """Start the agent with these arguments and these variables in its environment."""
+        self.lines: list[Any] = []
+        self._said = Event()
+        # Tests that are killed leave no agent behind.
+        dying = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        self._process = subprocess.Popen(
+            [*dying, *program, *arguments],
+            cwd=cwd,
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=with_all_signals,
+        )
+        self._reader = gevent.spawn(self._read)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        pid = self._process.pid
+        assert pid is not None
+        return int(pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def wait_for(self, message: str, timeout: float = PATIENCE, **fields: Any) -> dict[str, Any]:
+        """Wait for a log line with this message and these fields; fails the test without one."""
+
+        def found() -> dict[str, Any] | None:
+            for line in self.lines:
+                if isinstance(line, dict) and line.get("message") == message:
+                    if all(line.get(name) == value for name, value in fields.items()):
+                        return line
+            return None
+
+        with gevent.Timeout(timeout, AssertionError(f"no {message!r} {fields} in {self.lines}")):
+            while not (line := found()):
+                self._said.clear()
+                self._said.wait()
+        return line
+
+    def exit_code(self, timeout: float = PATIENCE) -> int:
+        """Wait for the end and for the last line; fails the test when it goes on."""
+        with gevent.Timeout(timeout, AssertionError(f"still running: {self.lines}")):
+            self._reader.join()
+            code: int = self._process.wait()
+        return code
+
+    def close(self) -> None:
+        """End it the hard way if a test has left it running."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(timeout=5)
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for raw in self._process.stdout:
+            text = raw.decode(errors="replace").rstrip("\n")
+            try:
+                self.lines.append(json.loads(text))
+            except ValueError:
+                self.lines.append(text)
+            self._said.set()
+
+
+class Bench:
+    """A dev Manager with two agents, `a1` (id 1) and `a2` (id 2), whose keys are key-1, key-2.
+
+    `program` is the command that starts an agent, where nothing else is said.
+    """
+
+    def __init__(self, store: Store, directory: Path, program: Sequence[str] = AGENT) -> None:
+        self.store = store
+        self.directory = directory
+        self.manager = DevManager(store, "127.0.0.1", 0)
+        self.agents: list[AgentProcess] = []
+        self._program = program
+        for number in (1, 2):
+            store.add_agent(f"a{number}", f"key-{number}")
+
+    def agent(
+        self, *arguments: str, number: int = 1, program: Sequence[str] = (), **variables: str
+    ) -> AgentProcess:
+        """Start agent a1 or a2; variables given go before those that the bench sets."""
+        settings = {
+            "MANAGER_URL": self.manager.url,
+            "AGENT_NAME": f"a{number}",
+            "AGENT_KEY": f"key-{number}",
+            "STATE_DIR": str(self.directory / f"state-{number}"),
+            "CLAIM_INTERVAL": "0.1",
+            **variables,
+        }
+        agent = AgentProcess(
+            *arguments, cwd=self.directory, program=program or self._program, **settings
+        )
+        self.agents.append(agent)
+        return agent
+
+    def task(self, task_type: str, number: int = 1, **payload: Any) -> StoredTask:
+        """A pending task for one of the agents.
+
+        A TCP test is held to 100 Mbit/s unless it has a `bitrate`, if only None: without a limit it
+        would take both cores from the tests that run beside it.
+        """
+        if task_type == "iperf_client_run" and not payload.get("udp"):
+            payload.setdefault("bitrate", 10**8)
+        return self.store.add_task(number, task_type, payload)
+
+    def wait(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
+        """Wait until `condition()` holds at the Manager; fails the test if it never does."""
+        if not self.store.wait_for(condition, timeout):
+            raise AssertionError(f"never so: {[t for t in self.store.tasks()]}")
+
+    def ended(self, task: StoredTask, timeout: float = PATIENCE) -> StoredTask:
+        """Wait until the task has a final status; returns it."""
+        self.wait(lambda: task.status in FINAL, timeout)
+        return task
+
+    def child_file(self, task: StoredTask, suffix: str, number: int = 1) -> Path:
+        """What an agent's child of that task has, or would have, beside its stdout."""
+        children = self.directory / f"state-{number}" / "children"
+        (stdout,) = children.glob(f"{task.id}.*.json")
+        return stdout.with_suffix(suffix)
+
+    def result(self, task: StoredTask) -> Any:
+        """A task's result, decoded."""
+        return json.loads(bytes(task.result))
+
+    def close(self) -> None:
+        """End what still runs."""
+        for agent in self.agents:
+            agent.close()
+        self.manager.stop()
+
+
+def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
+    """Look every 10 ms until `condition()` holds; fails the test if it never does."""
+    with gevent.Timeout(timeout, AssertionError("it never came about")):
+        while not condition():
+            gevent.sleep(0.01)
+
+
+@contextmanager
+def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
+    """An iperf3 server that no agent knows of, from its listening until the block's end."""
+    argv = ["iperf3", "-s", "-p", str(port), *options]
+    with open(os.devnull, "wb") as nowhere, subprocess.Popen(argv, stdout=nowhere) as server:
+        try:
+            until(lambda: holds(server.pid or 0, port))
+            yield server
+        finally:
+            server.kill()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at this moment, of both families.
+
+    It lies below those that the kernel gives to outgoing connections, and a process that runs
+    tests beside this one hardly ever has the same thousand.
+    """
+    while True:
+        port = next(_PORTS)
+        with socket.socket(socket.AF_INET6) as probe, suppress(OSError):
+            probe.bind(("::", port))
+            return port
+
+
+def _ports() -> Iterator[int]:
+    first = 10_000 + 1_000 * (os.getpid() % 20)
+    return itertools.cycle(range(first, first + 1_000))
+
+
+_PORTS = _ports()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of that id is there and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"

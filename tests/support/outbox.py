@@ -1,0 +1,93 @@
+"""An outbox in the test's process with its disk, and the Manager that it delivers to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config.settings import read_settings
+from agent.manager.api import ManagerClient
+from agent.manager.registration import Registration
+from agent.outbox.delivery import Delivery
+from agent.outbox.queue import Outbox
+from agent.protocol import Claimed, Document, Life, Outcome, Report, Task
+from agent.registry import TaskRegistry
+from agent.service.supervisor import Supervisor
+from agent.state.directory import StateDirectory
+from agent.state.journal import Journal
+from agent.state.spool import Spool
+from tests.support.faulty_manager import FaultyManager, Request
+from tests.support.sockets import client_of
+
+ROOMY = 64 * 1024**2
+LIFE = Life("http://manager", 1, "")
+
+
+def claimed(task_id: int, task_type: str = "iperf_client_run", life: Life = LIFE) -> Claimed:
+    """A task as a claim brought it."""
+    return Claimed(Task(task_id, task_type), life, f"key of {task_id}")
+
+
+@dataclass
+class Post:
+    """The outbox and what is around it."""
+
+    manager: FaultyManager
+    client: ManagerClient
+    nursery: Supervisor
+    registration: Registration
+    state: StateDirectory
+    journal: Journal
+    registry: TaskRegistry
+    outbox: Outbox
+
+    def put(self, task_id: int, outcome: Outcome) -> None:
+        """An outcome of a task that this Manager, as it is now, handed out."""
+        self.outbox.put(self.claimed(task_id), outcome)
+
+    def started(self, task_id: int, pid: int) -> None:
+        """The same with `started`."""
+        self.outbox.started(self.claimed(task_id), pid)
+
+    def claimed(self, task_id: int) -> Claimed:
+        """A task that this Manager, as it is now, handed out."""
+        assert self.registration.life
+        return claimed(task_id, life=self.registration.life)
+
+    def files(self) -> list[str]:
+        """The names of what waits on the disk, or was set aside or kept there."""
+        return sorted(
+            f"{below.name}/{file.name}"
+            for below in (self.state.outbox, self.state.rejected, self.state.kept)
+            for file in below.iterdir()
+        )
+
+
+def post_to(
+    manager: FaultyManager, directory: Path, max_result_bytes: int = ROOMY, start: bool = True
+) -> Post:
+    """An outbox for that Manager, which registers whoever asks, unless the test says otherwise."""
+    manager.registers = True
+    settings = read_settings(
+        {"manager_url": manager.url, "advertise_address": "127.0.0.1"}, {"AGENT_KEY": "key-1"}
+    )
+    client, nursery, registry = client_of(manager), Supervisor(), TaskRegistry()
+    registration = Registration(settings, client, lambda: None)
+    registration.confirm()
+    state = StateDirectory(directory, 1024**3)
+    journal = Journal(state)
+    spool = Spool(state)
+    delivery = Delivery(client, registration, journal, spool, registry, state, max_result_bytes)
+    outbox = Outbox(delivery, registration, spool, nursery.spawn)
+    if start:
+        outbox.start()
+    return Post(manager, client, nursery, registration, state, journal, registry, outbox)
+
+
+def task_of(request: Request) -> int:
+    """The task that a `started` or a `result` is about."""
+    return int(request.path.split("/")[-2])
+
+
+def with_document(path: Path, content: bytes) -> Outcome:
+    """An outcome whose document fills a file."""
+    path.write_bytes(content)
+    return Outcome("succeeded", Report(version="1"), document=Document(str(path), 0, len(content)))

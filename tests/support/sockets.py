@@ -1,0 +1,47 @@
+"""Servers that do with a connection whatever a test says, and a client's way to them."""
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from socket import SO_LINGER, SOL_SOCKET, socket
+
+from gevent.server import StreamServer
+
+from agent.manager.access import Access
+from agent.manager.api import ManagerClient
+from tests.support.faulty_manager import FaultyManager, Request
+
+MakeManager = Callable[[Callable[[Request], bytes]], FaultyManager]
+
+
+def access(url: str) -> Access:
+    """How agent a1 reaches a Manager there."""
+    return Access(url, "a1", lambda: "key-1")
+
+
+def client_of(manager: FaultyManager) -> ManagerClient:
+    """Agent a1's client of that Manager."""
+    return ManagerClient(access(manager.url))
+
+
+@contextmanager
+def serving(handle: Callable[[socket], None]) -> Iterator[str]:
+    """A server that calls `handle` with each connection; gives its URL."""
+    server = StreamServer(("127.0.0.1", 0), lambda connection, _: handle(connection))
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.stop()
+
+
+def reset(connection: socket) -> None:
+    """Close a connection the hard way: its peer gets a reset."""
+    connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def silent(request: Request) -> bytes:
+    """An answer that never comes, for as long as the agent stays on the line."""
+    request.socket.recv(1)
+    return b""

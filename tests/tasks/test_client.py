@@ -1,0 +1,158 @@
+"""Client tasks end to end: when they run, when they are tried again, and what interrupts them."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from agent.dev.store.records import StoredTask
+from tests.support.harness import Bench, free_port, iperf3_server, is_running
+
+
+def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
+    """A client task over loopback; of a few bytes unless it says otherwise."""
+    given: dict[str, Any] = {"server_ip": "127.0.0.1", "time": 5, "bytes": 100_000}
+    return bench.task("iperf_client_run", port=port, **{**given, **payload})
+
+
+def running(bench: Bench, port: int) -> tuple[StoredTask, int]:
+    """A client task of a minute that runs, and the process id of its child."""
+    task = client(bench, port, bytes=None, time=60, interval=0.1)
+    bench.wait(lambda: task.status == "running")
+    return task, int(bench.agents[0].wait_for("client started", task_id=task.id)["pid"])
+
+
+def agent_of(bench: Bench, task: StoredTask) -> Any:
+    """The key `agent` of an ended task's result."""
+    return bench.result(bench.ended(task))["agent"]
+
+
+def test_a_delayed_client_finds_the_server_that_was_asked_for_after_it(working: Bench) -> None:
+    port = free_port()
+    task = client(working, port, client_delay_seconds=0.5, max_retries=0)
+    working.agents[0].wait_for("task claimed", task_id=task.id)
+    server = working.task("iperf_server_start", port=port)
+    assert working.ended(task).status == "succeeded", task.error
+    lines = working.agents[0].lines
+    listens = working.agents[0].wait_for("server listens", task_id=server.id)
+    started = working.agents[0].wait_for("client started", task_id=task.id)
+    assert lines.index(listens) < lines.index(started)
+    working.ended(working.task("kill_all"))
+
+
+def test_a_busy_server_that_becomes_free_makes_a_success(working: Bench) -> None:
+    port = free_port()
+    with iperf3_server(port):
+        long, _ = running(working, port)
+        task = client(working, port, max_retries=20, retry_delay_seconds=0.1)
+        line = working.agents[0].wait_for("the server is not ready", task_id=task.id)
+        assert "the server is busy running a test" in line["why"]
+        working.store.cancel_task(long.id)
+        assert working.ended(task).status == "succeeded", task.error
+    assert agent_of(working, task)["attempts"] >= 2
+
+
+def test_a_refused_test_waits_longer_from_try_to_try(working: Bench) -> None:
+    task = client(working, free_port(), max_retries=3, retry_delay_seconds=0.1)
+    assert agent_of(working, task)["attempts"] == 4
+    left = [
+        line["tries_left"]
+        for line in working.agents[0].lines
+        if line.get("task_id") == task.id and line["message"] == "the server is not ready"
+    ]
+    assert left == [3, 2, 1]
+    assert task.finished_at and task.accepted_at
+    # 0.1 + 0.2 + 0.4 s, each a fifth shorter at most.
+    assert (task.finished_at - task.accepted_at).total_seconds() >= 0.56
+
+
+def test_a_task_that_is_stopped_between_two_tries_was_killed_and_not_refused(
+    working: Bench,
+) -> None:
+    task = client(working, free_port(), retry_delay_seconds=3600)
+    working.agents[0].wait_for("the server is not ready", task_id=task.id)
+    working.ended(working.task("kill_all"))
+    assert agent_of(working, task)["error_class"] == "killed"
+    assert task.error == "stopped by kill_all"
+
+
+def test_a_kill_during_a_later_try_leaves_no_end_of_the_one_before(bench: Bench) -> None:
+    agent = bench.agent()
+    task = client(bench, port := free_port(), bytes=None, time=60, max_retries=20)
+    agent.wait_for("the server is not ready", task_id=task.id)
+    with iperf3_server(port):
+        bench.wait(lambda: task.status == "running")
+        agent.signal(signal.SIGKILL)
+        agent.exit_code()
+        bench.agent()
+        report = agent_of(bench, task)
+    assert report["error_class"] == "interrupted" and report["attempts"] >= 2
+    assert "started_at" in report and "finished_at" not in report
+
+
+def test_an_unsuitable_address_family_is_not_tried_again(working: Bench) -> None:
+    task = client(working, free_port(), ip_version=6, max_retries=5)
+    report = agent_of(working, task)
+    assert (report["error_class"], report["attempts"]) == ("unknown_host", 1)
+    assert task.started_at is None
+
+
+def test_a_server_that_dies_in_mid_test_leaves_the_part_that_was_measured(working: Bench) -> None:
+    port = free_port()
+    with iperf3_server(port) as server:
+        task, _ = running(working, port)
+        server.kill()
+        assert agent_of(working, task)["error_class"] == "peer_lost"
+    assert working.result(task)["intervals"]
+
+
+def test_a_client_that_others_kill_has_failed_by_that_signal(working: Bench) -> None:
+    port = free_port()
+    with iperf3_server(port):
+        task, pid = running(working, port)
+        os.kill(pid, signal.SIGKILL)
+        assert agent_of(working, task)["error_class"] == "killed"
+    assert task.error == "iperf3 was ended by SIGKILL"
+
+
+def test_two_tests_at_once_warn_of_each_other(working: Bench) -> None:
+    first_port, second_port = free_port(), free_port()
+    with iperf3_server(first_port), iperf3_server(second_port):
+        tasks = [client(working, port, bytes=None, time=1) for port in (first_port, second_port)]
+        found = [agent_of(working, task).get("warnings", []) for task in tasks]
+    assert all("another test ran on this host at the same time" in each for each in found)
+
+
+def test_a_client_is_in_the_heartbeats_only_while_it_runs(working: Bench) -> None:
+    port = free_port()
+    with iperf3_server(port):
+        task, pid = running(working, port)
+        working.wait(lambda: [row.pid for row in working.store.running(1)] == [pid])
+        (row,) = working.store.running(1)
+        assert (row.type, row.port, row.task_id) == ("client", port, task.id)
+        working.store.cancel_task(task.id)
+        working.wait(lambda: not working.store.running(1))
+    assert not is_running(pid)
+
+
+def test_a_result_says_how_it_was_measured(working: Bench) -> None:
+    port = free_port()
+    with iperf3_server(port):
+        report = agent_of(working, client(working, port))
+    assert report["interface"] == "lo"
+    assert report["mtu"] > 0
+    assert report["iperf3_version"].startswith("3.")
+    assert report["started_at"] <= report["finished_at"]
+    assert report["congestion"] and report["kernel"] and report["version"]
+
+
+@pytest.mark.slow
+def test_a_server_that_stands_still_from_the_start_hangs_no_client(working: Bench) -> None:
+    """Promise 10: `time` and 5 s after its start the test is stopped."""
+    port = free_port()
+    with iperf3_server(port) as server:
+        os.kill(server.pid or 0, signal.SIGSTOP)
+        task = client(working, port, bytes=None, time=1)
+        assert agent_of(working, task)["error_class"] == "timed_out"
+    assert "timed out after 6 s" in (task.error or "")

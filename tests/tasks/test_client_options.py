@@ -1,0 +1,119 @@
+"""What iperf3 itself says of each option that a payload asked for."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from agent.protocol import ClientPayload
+from tests.support.harness import Bench, free_port, iperf3_server
+
+Document = dict[str, Any]
+OWN_PORT = free_port()
+
+
+@pytest.fixture(name="port", scope="module")
+def fixture_port() -> Iterator[int]:
+    """The port of an iperf3 server that serves all tests of this module."""
+    port = free_port()
+    with iperf3_server(port):
+        yield port
+
+
+def asked(document: Document, name: str) -> Any:
+    """One value of what iperf3 says that it was asked to test."""
+    return document["start"]["test_start"][name]
+
+
+def stream(document: Document, name: str) -> Any:
+    """One value of the first stream's connection."""
+    return document["start"]["connected"][0][name]
+
+
+def words(document: Document) -> str:
+    """The command line, with a blank at either end."""
+    return f" {' '.join(document['agent']['argv'])} "
+
+
+def timed(document: Document) -> bool:
+    """Whether it was a test of one second, after another that was left out, in quarters."""
+    times = asked(document, "duration"), asked(document, "omit")
+    return times == (1, 1) and len(document["intervals"]) >= 6
+
+
+CASES: list[tuple[dict[str, Any], Callable[[Document], object]]] = [
+    ({"bytes": 50_000}, lambda d: asked(d, "bytes") == 50_000),
+    ({"bytes": None, "time": 1, "omit": 1, "interval": 0.25}, timed),
+    ({"parallel": 3}, lambda d: asked(d, "num_streams") == 3 == len(d["end"]["streams"])),
+    ({"reverse": True}, lambda d: asked(d, "reverse") == 1),
+    ({"bidir": True}, lambda d: d["end"]["sum_sent_bidir_reverse"]["bytes"] > 0),
+    ({"udp": True}, lambda d: asked(d, "protocol") == "UDP" and " -b 0 " in words(d)),
+    ({"udp": True, "bitrate": 10**7}, lambda d: " -b 10000000 " in words(d)),
+    ({"bitrate": 10**8, "burst": 3}, lambda d: " -b 100000000/3 " in words(d)),
+    ({"fq_rate": 10**9}, lambda d: " --fq-rate 1000000000 " in words(d)),
+    ({"length": 4096}, lambda d: asked(d, "blksize") == 4096),
+    ({"window": 65536}, lambda d: d["start"]["sock_bufsize"] == 65536),
+    ({"mss": 1000}, lambda d: d["start"]["tcp_mss"] == 1000),
+    ({"congestion": "reno"}, lambda d: d["end"]["sender_tcp_congestion"] == "reno"),
+    ({"tos": 16}, lambda d: asked(d, "tos") == 16),
+    ({"dscp": "ef"}, lambda d: asked(d, "tos") == 46 << 2),
+    ({"dscp": 10}, lambda d: asked(d, "tos") == 10 << 2),
+    ({"no_delay": True, "zerocopy": True}, lambda d: " -N -Z " in words(d)),
+    ({"server_ip": "::1"}, lambda d: stream(d, "remote_host") == "::1"),
+    ({"server_ip": "::1", "flow_label": 7}, lambda d: " -L 7 " in words(d)),
+    ({"server_ip": "localhost", "ip_version": 4}, lambda d: stream(d, "remote_host")[:4] == "127."),
+    ({"bind": "127.0.0.3"}, lambda d: stream(d, "local_host") == "127.0.0.3"),
+    ({"bind_dev": "lo"}, lambda d: " --bind-dev lo " in words(d)),
+    ({"cport": OWN_PORT}, lambda d: stream(d, "local_port") == OWN_PORT),
+    ({"affinity": 0}, lambda d: " -A 0 " in words(d)),
+    ({"affinity": "0,0"}, lambda d: " -A 0,0 " in words(d)),
+    ({"connect_timeout_ms": 700}, lambda d: " --connect-timeout 700 " in words(d)),
+    ({"udp": True, "dont_fragment": True}, lambda d: " --dont-fragment " in words(d)),
+    ({"udp": True, "udp_counters_64bit": True}, lambda d: " --udp-counters-64bit " in words(d)),
+]
+
+
+@pytest.mark.parametrize(("payload", "holds"), CASES, ids=[str(payload) for payload, _ in CASES])
+def test_iperf3_tests_what_the_payload_asked_for(
+    working: Bench, port: int, payload: dict[str, Any], holds: Callable[[Document], object]
+) -> None:
+    task = working.task("iperf_client_run", **{**usual(port), **payload})
+    assert working.ended(task).status == "succeeded", task.error
+    document = working.result(task)
+    assert holds(document), document["start"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "error_class", "words_of_iperf3"),
+    [
+        ({"flow_label": 7}, "arguments", "unable to set IPv6 flow label"),
+        ({"congestion": "nonesuch"}, "arguments", "unable to set TCP_CONGESTION"),
+        ({"bind_dev": "nonesuch0"}, "arguments", "No such device"),
+        ({"udp": True, "zerocopy": True, "length": 65536}, "arguments", "block size"),
+    ],
+)
+def test_what_iperf3_refuses_is_told_in_its_own_words(
+    working: Bench, port: int, payload: dict[str, Any], error_class: str, words_of_iperf3: str
+) -> None:
+    task = working.task("iperf_client_run", **{**usual(port), **payload})
+    assert working.ended(task).status == "failed"
+    assert words_of_iperf3 in (task.error or "")
+    assert working.result(task)["agent"]["error_class"] == error_class
+
+
+def test_every_key_of_a_client_payload_is_tried_here() -> None:
+    tried = {key for payload, _ in CASES for key in payload} | set(usual(1))
+    elsewhere = {"client_delay_seconds"}
+    assert set(ClientPayload.__struct_fields__) == tried | elsewhere
+
+
+def usual(port: int) -> dict[str, Any]:
+    """A short test over loopback, which waits for the one before it to be over."""
+    return {
+        "server_ip": "127.0.0.1",
+        "port": port,
+        "time": 5,
+        "bytes": 100_000,
+        "max_retries": 5,
+        "retry_delay_seconds": 0.05,
+    }

@@ -1,0 +1,279 @@
+"""A newer iperf3 says each interval when it is over; what is delivered stays what `-J` gives."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gevent import subprocess
+
+from agent.dev.store.exercises import Store
+from agent.dev.store.records import StoredTask
+from agent.process.child import ChildProcess
+from agent.process.monitor import FLOODED, Ending
+from agent.registry import INTERVALS_KEPT, TaskRegistry
+from agent.tasks.client_output import Following
+from agent.tasks.recovery import INTERRUPTED
+from tests.support.harness import PATIENCE, Bench, free_port, iperf3_server, until
+from tests.support.newer_iperf3 import newer_iperf3
+from tests.support.outbox import claimed
+from tests.support.recorded_runs import paths, run
+
+# Debian 13's, and the newest there is.
+SUITES = ("trixie", "sid")
+
+
+@pytest.fixture(name="iperf3", scope="module")
+def fixture_iperf3() -> str:
+    """The path of an iperf3 that can stream."""
+    return newer_iperf3("trixie")
+
+
+@pytest.fixture(name="port", scope="module")
+def fixture_port() -> Iterator[int]:
+    """A server of the installed iperf3."""
+    port = free_port()
+    with iperf3_server(port):
+        yield port
+
+
+@pytest.fixture(name="live", scope="module")
+def fixture_live(tmp_path_factory: pytest.TempPathFactory, iperf3: str) -> Iterator[Bench]:
+    """A dev Manager with agent a1 at work, whose iperf3 can stream."""
+    bench = Bench(Store(), tmp_path_factory.mktemp("live"))
+    bench.manager.start()
+    try:
+        bench.agent(IPERF3_PATH=iperf3, HEARTBEAT_INTERVAL="0.2", STOP_GRACE="1")
+        bench.agents[0].wait_for("registered")
+        yield bench
+    finally:
+        bench.close()
+
+
+def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
+    """A client task of a minute over loopback, unless the payload says otherwise."""
+    given = {"server_ip": "127.0.0.1", "time": 60, "interval": 0.2, "bitrate": 50_000_000}
+    return bench.task("iperf_client_run", port=port, **{**given, **payload})
+
+
+def measuring(bench: Bench, task: StoredTask) -> float:
+    """Wait until a heartbeat has said how fast a test is; that rate."""
+
+    def rate() -> float | None:
+        rows = {row.task_id: row for row in bench.store.running(1)}
+        return rows[task.id].bits_per_second if task.id in rows else None
+
+    bench.wait(rate)
+    return rate() or 0.0
+
+
+def left(bench: Bench) -> list[str]:
+    """The files of children."""
+    return os.listdir(bench.directory / "state-1" / "children")
+
+
+def test_the_heartbeats_say_how_fast_a_running_test_is(live: Bench, port: int) -> None:
+    task = client(live, port)
+    assert 25e6 < measuring(live, task) < 100e6
+    (row,) = live.store.running(1)
+    assert row.retransmits is not None and row.retransmits >= 0
+    live.store.cancel_task(task.id)
+    live.wait(lambda: not live.store.running(1))
+
+
+def test_a_test_over_udp_has_a_rate_and_no_retransmits(live: Bench, port: int) -> None:
+    task = client(live, port, udp=True)
+    assert 25e6 < measuring(live, task) < 100e6
+    assert [row.retransmits for row in live.store.running(1)] == [None]
+    live.store.cancel_task(task.id)
+    live.wait(lambda: not live.store.running(1))
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_what_is_delivered_has_the_shape_that_j_gives(bench: Bench, port: int, suite: str) -> None:
+    """The same command line again with -J, and that of the oldest documents, for each kind."""
+    kinds: dict[str, dict[str, Any]] = {
+        "tcp": {"time": 1},
+        "tcp-bytes": {"bytes": 1_000_000},
+        "tcp-reverse": {"bytes": 1_000_000, "reverse": True},
+        "tcp-bidir": {"bytes": 1_000_000, "bidir": True},
+        "udp": {"bytes": 1_000_000, "udp": True},
+        "udp-reverse": {"bytes": 1_000_000, "udp": True, "reverse": True},
+    }
+    bench.agent(IPERF3_PATH=newer_iperf3(suite)).wait_for("registered")
+    for case, payload in kinds.items():
+        task = bench.ended(client(bench, port, **payload))
+        document = bench.result(task)
+        assert (task.status, task.error) == ("succeeded", None), case
+        argv = document.pop("agent")["argv"]
+        assert list(document) == ["start", "intervals", "end"], case
+        argv[argv.index("--json-stream")] = "-J"
+        usual = json.loads(subprocess.check_output(argv, timeout=20))
+        assert set(paths(document)) == set(paths(usual)), case
+        assert set(paths(json.loads(run("3.12", case).stdout))) <= set(paths(document)), case
+    assert not left(bench)
+
+
+def test_a_stopped_test_keeps_its_intervals_and_has_failed(live: Bench, port: int) -> None:
+    task = client(live, port)
+    measuring(live, task)
+    live.ended(live.task("kill_all"))
+    document = live.result(live.ended(task))
+    assert (task.status, task.error) == ("failed", "stopped by kill_all")
+    assert document["agent"]["error_class"] == "killed"
+    assert document["intervals"] and document["end"]["sum_sent"]["bytes"]
+    assert "interrupt" in document["error"]
+    assert not left(live)
+
+
+def test_a_killed_client_leaves_what_it_had_measured(live: Bench, port: int) -> None:
+    """`-J` leaves nothing then."""
+    task = client(live, port)
+    measuring(live, task)
+    os.kill(live.agents[0].wait_for("client started", task_id=task.id)["pid"], signal.SIGKILL)
+    document = live.result(live.ended(task))
+    assert (task.status, task.error) == ("failed", "iperf3 was ended by SIGKILL")
+    assert document["intervals"] and document["end"] == {}
+    assert not left(live)
+
+
+def test_a_refused_test_is_tried_again_until_there_is_a_server(live: Bench) -> None:
+    port = free_port()
+    task = client(live, port, time=1, max_retries=20, retry_delay_seconds=0.1)
+    line = live.agents[0].wait_for("the server is not ready", task_id=task.id)
+    assert "Connection refused" in line["why"]
+    with iperf3_server(port):
+        assert live.ended(task).status == "succeeded", task.error
+    assert live.result(task)["agent"]["attempts"] >= 2
+    assert not left(live)
+
+
+@pytest.mark.parametrize(
+    ("payload", "error_class", "words"),
+    [
+        ({"max_retries": 1, "retry_delay_seconds": 0}, "refused", "Connection refused"),
+        ({"server_ip": "no-such-host.invalid"}, "unknown_host", "no-such-host|Name or service"),
+        ({"congestion": "no-such-one"}, "arguments", "TCP_CONGESTION"),
+        ({"length": 1048576, "udp": True}, "arguments", "block size"),
+    ],
+)
+def test_a_test_that_never_began_fails_with_the_usual_class_and_words(
+    live: Bench, payload: dict[str, Any], error_class: str, words: str
+) -> None:
+    port = free_port()
+    with iperf3_server(port if error_class != "refused" else free_port()):
+        task = live.ended(client(live, port, **payload))
+    assert live.result(task)["agent"]["error_class"] == error_class, task.error
+    assert any(word in (task.error or "") for word in words.split("|"))
+    assert not left(live)
+
+
+def test_a_busy_server_is_seen_as_one(live: Bench, port: int) -> None:
+    long = client(live, port)
+    measuring(live, long)
+    task = live.ended(client(live, port, max_retries=1, retry_delay_seconds=0.05))
+    report = live.result(task)["agent"]
+    assert (report["error_class"], report["attempts"]) == ("busy", 2)
+    live.store.cancel_task(long.id)
+    live.agents[0].wait_for("client ended", task_id=long.id)
+
+
+def test_a_stream_beyond_all_measure_ends_the_test(bench: Bench, iperf3: str, port: int) -> None:
+    bench.agent(IPERF3_PATH=iperf3, MAX_OUTPUT_BYTES="64K").wait_for("registered")
+    task = bench.ended(client(bench, port, parallel=64, bitrate=1_000_000, interval=0.1))
+    assert (task.error, task.status) == (FLOODED, "failed")
+    assert bench.result(task)["agent"]["error_class"] == "bad_output"
+    assert not left(bench)
+
+
+def in_the_stream(bench: Bench, event: str) -> Callable[[], bool]:
+    """Whether a child has written that event."""
+    children = bench.directory / "state-1" / "children"
+    words = f'"event":"{event}"'.encode()
+    return lambda: any(words in file.read_bytes() for file in children.glob("*.stream"))
+
+
+@pytest.mark.parametrize("event", ["interval", "end"])
+def test_a_killed_agent_has_what_its_client_wrote(
+    bench: Bench, iperf3: str, port: int, event: str
+) -> None:
+    """A stopped agent does not see the end of its client; a killed one takes it with it."""
+    agent = bench.agent(IPERF3_PATH=iperf3, HEARTBEAT_INTERVAL="0.2")
+    task = client(bench, port, time=3 if event == "end" else 60)
+    measuring(bench, task)
+    agent.signal(signal.SIGSTOP)
+    until(in_the_stream(bench, event))
+    agent.signal(signal.SIGKILL)
+    agent.exit_code()
+    assert "client ended" not in str(agent.lines)
+    bench.agent(IPERF3_PATH=iperf3)
+    document = bench.result(bench.ended(task))
+    assert document["start"]["test_start"] and document["intervals"]
+    if event == "end":
+        assert task.status == "succeeded", task.error
+        assert document["end"]["sum_sent"]["bytes"]
+    else:
+        assert (task.status, task.error) == ("failed", INTERRUPTED)
+        assert document["end"] == {}
+    assert not left(bench)
+
+
+def test_a_disk_without_room_for_the_document_fails_the_test(
+    tmp_path: Path, bench: Bench, iperf3: str, port: int
+) -> None:
+    """The second document of that size does not fit beside its stream."""
+    if os.geteuid():
+        pytest.skip("mounting a disk needs root")
+    state = bench.directory / "state-1"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state], check=True)
+    try:
+        agent = bench.agent(IPERF3_PATH=iperf3)
+        given = {"time": 2, "parallel": 16, "interval": 0.1, "bitrate": 1_000_000}
+        first = bench.ended(client(bench, port, **given))
+        assert first.status == "succeeded", first.error
+        agent.wait_for("result delivered", task_id=first.id)
+        bench.wait(lambda: not os.listdir(state / "outbox"))
+        free = os.statvfs(state)
+        room = free.f_bavail * free.f_frsize - len(first.result) * 3 // 2
+        (state / "filler").write_bytes(b"x" * room)
+        second = bench.ended(client(bench, port, **given))
+        assert bench.result(second)["agent"]["error_class"] == "state_full", second.error
+        assert "No space left on device" in (second.error or "")
+        assert not left(bench)
+    finally:
+        bench.close()
+        subprocess.run(["umount", "--lazy", state], check=True)
+
+
+def test_each_interval_counts_once_and_what_is_omitted_for_no_total(tmp_path: Path) -> None:
+    """The child outlives its output, so that this is looked at twice."""
+    said = tmp_path / "said"
+    said.write_bytes(
+        run("3.22", "stream-tcp-omit").stdout.replace(b'"retransmits":0', b'"retransmits":7')
+    )
+    entry = TaskRegistry().enter(claimed(7))
+    argv = ["sh", "-c", 'cat "$0"; sleep 1.2', str(said)]
+    child = ChildProcess(argv, tmp_path / "7.1.stream", tmp_path / "7.1.err")
+    assert Following(entry, child, 1024**2).watch(PATIENCE) is Ending.ENDED
+    assert (len(entry.intervals), entry.retransmits) == (2, 7)
+    assert entry.bits_per_second == sum(entry.intervals) / 2
+
+
+def test_an_entry_holds_the_latest_intervals_of_its_latest_child() -> None:
+    registry = TaskRegistry()
+    entry = registry.enter(claimed(7))
+    entry.runs(1)
+    for number in range(INTERVALS_KEPT):
+        entry.measured([number, number + 0.5], 1 if number % 2 else None)
+    last = INTERVALS_KEPT - 1
+    assert len(entry.intervals) == INTERVALS_KEPT
+    assert entry.intervals[-3:] == [last - 0.5, last, last + 0.5]
+    (row,) = registry.rows()
+    assert (row.bits_per_second, row.retransmits) == (last + 0.25, INTERVALS_KEPT // 2)
+    entry.runs(2)
+    (row,) = registry.rows()
+    assert (row.bits_per_second, row.retransmits, entry.intervals) == (None, None, [])
