@@ -31,7 +31,7 @@ COPY requirements.txt ./
 RUN python3 -m venv --without-pip /opt/iperf-agent/venv \
     && python3 -m pip --python /opt/iperf-agent/venv install --no-cache-dir \
         --only-binary=:all: --requirement requirements.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 # The package carries the units.
 COPY deployment deployment

@@ -10,7 +10,6 @@ import click
 import structlog
 from gevent.event import Event
 
-from agent import __version__
 from agent.cli.options import GroupedCommand, origins, own_options, setting_options
 from agent.config.env_file import EnvFile
 from agent.config.key import Key
@@ -197,4 +196,3 @@ command = GroupedCommand(
     help=_agent_run.__doc__,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-click.version_option(__version__, prog_name="agent-run")(command)

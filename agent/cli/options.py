@@ -1,17 +1,23 @@
 """The command's options: one for each setting, and help that groups them."""
 
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from agent import SOURCE_TREE, __version__
 from agent.config import env_file, types
 from agent.config.env_file import EnvFile
 from agent.config.key import SECRETS
 from agent.config.settings import setting_fields
+from agent.errors import ChildError
+from agent.process.child import text_output
 
 DEFAULT_ENV_FILE = ".env"
+_GIT_SECONDS = 5.0
 THIS_RUN = "This run"
 _Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 # What the variables whose values are paths end with; a shell completes those.
@@ -79,6 +85,14 @@ def own_options() -> list[click.Parameter]:
             metavar="SECONDS",
             help="End after so long without a task.",
         ),
+        option(
+            "--version",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_version,
+            help="Show the version and exit.",
+        ),
     ]
 
 
@@ -125,6 +139,26 @@ def _one_of(words: tuple[str, ...]) -> _Completion | None:
         return [word for word in words if word.startswith(begun)]
 
     return complete if words else None
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    """Print the version, with the commit of a git tree, and exit."""
+    if asked and not ctx.resilient_parsing:
+        click.echo(f"agent-run, version {__version__}{_commit()}")
+        ctx.exit()
+
+
+def _commit() -> str:
+    """`+g` and the short hash of the source tree's commit; empty without a tree, .git or git."""
+    directory = os.path.join(SOURCE_TREE, ".git")
+    if not SOURCE_TREE or not os.path.exists(directory):
+        return ""
+    try:
+        asked = ["git", f"--git-dir={directory}", "rev-parse", "--short", "HEAD"]
+        commit = text_output(asked, _GIT_SECONDS).strip()
+    except ChildError:
+        return ""
+    return f"+g{commit}" if re.fullmatch("[0-9a-f]+", commit) else ""
 
 
 def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | None) -> EnvFile:

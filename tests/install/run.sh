@@ -5,7 +5,7 @@
 set -euo pipefail
 python=$(realpath "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' agent/__init__.py)
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/elsewhere" "$work/home"
@@ -28,11 +28,12 @@ agent() {
     (cd "$work/elsewhere" && exec env -i HOME="$work/home" PATH="$PATH" timeout 60 "$@")
 }
 
-# The command $@ knows its version and its options, and without Flask refuses --dev as the wrong
-# configuration (sysexits: 78).
+# The command $@ says pyproject.toml's version and nothing else, as none of the copies is a git tree;
+# it knows its options, and without Flask refuses --dev as the wrong configuration (sysexits: 78).
 works_without_flask() {
     local status=0
-    agent "$@" --version | grep -F "$version" >/dev/null || fail "$*: --version does not say $version"
+    agent "$@" --version | grep -xF "agent-run, version $version" >/dev/null ||
+        fail "$*: --version does not say $version alone"
     agent "$@" --help | grep -F -e --manager-url >/dev/null || fail "$*: --help lists no options"
     agent "$@" --dev >"$work/log" 2>&1 || status=$?
     [ "$status" -eq 78 ] || { cat "$work/log" >&2; fail "$*: --dev without Flask: code $status, not 78"; }
@@ -43,6 +44,16 @@ works_with_flask() {
     local status=0
     agent "$@" --dev --exit-after-idle 1 >"$work/log" 2>&1 || status=$?
     [ "$status" -eq 0 ] || { cat "$work/log" >&2; fail "$*: --dev --exit-after-idle 1: code $status"; }
+}
+
+# The wheel brought to the directory $1 the marker of its types, the licence, and who they are for.
+has_what_a_package_has() {
+    local about=$1/iperf_orchestrator_agent-$version.dist-info
+    [ -f "$1/agent/py.typed" ] || fail "the wheel has no agent/py.typed"
+    diff LICENSE "$about/licenses/LICENSE" >&2 || fail "the wheel's licence is not LICENSE"
+    for line in "Version: $version" "License-Expression: MIT"; do
+        grep -xF "$line" "$about/METADATA" >/dev/null || fail "the wheel's metadata have no $line"
+    done
 }
 
 with_requirements() {
@@ -62,8 +73,7 @@ with_pip() {
     "$bin/pip" install --quiet "$tree"
     works_without_flask "$bin/agent-run"
     works_without_flask "$bin/python" -m agent
-    "$bin/pip" show iperf-orchestrator-agent | grep -xF "Version: $version" >/dev/null ||
-        fail "pyproject.toml and agent/__init__.py differ about the version"
+    has_what_a_package_has "$work"/pip/lib/python3*/site-packages
     "$bin/pip" install --quiet "${tree}[dev]"
     works_with_flask "$bin/agent-run"
 }

@@ -166,9 +166,11 @@ def build_wheel_of(version: str, directory: Path) -> None:
             shutil.copytree(
                 ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__")
             )
-        for part in ("README.md", "pyproject.toml", "agent/__init__.py"):
-            text = (ROOT / part).read_text()
-            (source / part).write_text(text.replace(f'"{__version__}"', f'"{version}"'))
+        for part in ("README.md", "LICENSE"):
+            shutil.copy(ROOT / part, source)
+        project = (ROOT / "pyproject.toml").read_text()
+        other = project.replace(f'\nversion = "{__version__}"\n', f'\nversion = "{version}"\n')
+        (source / "pyproject.toml").write_text(other)
         _build(source, directory)
 
 
