@@ -100,7 +100,7 @@ def _manager(config: Config) -> Iterator[Finding]:
             says += "; for tests with other hosts set ADVERTISE_ADDRESS"
         yield Finding("address", says)
         key = Key(config.agent_key, config.agent_key_file)
-        ManagerClient(manager_access(config, key)).healthz()
+        ManagerClient(manager_access(config, key)).check_health()
     except OSError as error:
         yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")
     except ManagerError as error:

@@ -57,7 +57,7 @@ class ManagerClient:
         body = {"ip_address": ip_address, "operating_system": operating_system}
         return self._post("register", body, protocol.AgentRecord, REGISTER_DEADLINE)
 
-    def heartbeat(
+    def send_heartbeat(
         self, ip_address: str, running: list[protocol.RunningRow]
     ) -> protocol.HeartbeatAnswer:
         """Report what runs now."""
@@ -80,12 +80,12 @@ class ManagerClient:
             task = _unreadable_task(answer.content, error)
         return Claim(task, held)
 
-    def started(self, task_id: int, pid: int, idempotency_key: str) -> None:
+    def send_started(self, task_id: int, pid: int, idempotency_key: str) -> None:
         """Say that a task's process runs."""
         call = f"tasks/{task_id}/started"
         self._post(call, {"pid": pid}, protocol.Acknowledged, STARTED_DEADLINE, idempotency_key)
 
-    def result(self, task_id: int, body: Body, idempotency_key: str) -> None:
+    def send_result(self, task_id: int, body: Body, idempotency_key: str) -> None:
         """Deliver a result; gives up after RESULT_STALL seconds without progress."""
         call = f"tasks/{task_id}/result"
         answer = self._send(call, body, RESULT_STALL, idempotency_key)
@@ -97,7 +97,7 @@ class ManagerClient:
             self.failures += 1
             raise ManagerUnavailable(f"{call}: a large answer that is not the Manager's")
 
-    def healthz(self) -> None:
+    def check_health(self) -> None:
         """Ask whether a Manager is there, without naming or registering anybody."""
         answer = self._transport.call("GET", "/healthz", b"", {}, REGISTER_DEADLINE)
         self._decode("/healthz", answer, protocol.Health)

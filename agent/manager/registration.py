@@ -64,7 +64,7 @@ class Registration:
                 pause = min(error.again_in, left)
                 trouble.failed("not registered yet", error, retry_in=round(pause, 1))
                 gevent.sleep(pause)
-                self.hurry()
+                self.retry_now()
         trouble.over()
 
     def confirm(self, within: float | None = None) -> Life:
@@ -85,7 +85,7 @@ class Registration:
             assert self.life
             return self.life
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Let the next who wants to be sure ask at once."""
         self._ask_at = 0.0
 

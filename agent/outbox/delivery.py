@@ -96,7 +96,7 @@ class Delivery:
             log.error("a result of another Manager, or another life of it, is set aside")
             self._set_aside(message, b"the task belongs to another Manager, or another life of it")
         elif parcel is None:
-            self._client.started(claimed.task.id, message.pid, message.idempotency_key)
+            self._client.send_started(claimed.task.id, message.pid, message.idempotency_key)
         else:
             self._send_result(message, parcel)
 
@@ -108,7 +108,7 @@ class Delivery:
             )
         except StateUnusable as error:
             raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
-        self._client.result(message.claimed.task.id, body, message.idempotency_key)
+        self._client.send_result(message.claimed.task.id, body, message.idempotency_key)
         log.info("result delivered", status=outcome.status, bytes=len(body))
         if message.level:
             self._try("a document has no second name", partial(self._spool.keep, parcel))
@@ -149,7 +149,7 @@ class Delivery:
         parcel = message.parcel
         if parcel is None:
             return
-        note = self._journal.settled if parcel.outcome.final else self._journal.reported
+        note = self._journal.mark_settled if parcel.outcome.final else self._journal.mark_reported
         with message.lock:
             message.settled = True
             # On a full disk the parcel may take the room that the journal needs, which has a

@@ -65,7 +65,7 @@ class Outbox:
         for task_id in self._queues:
             self._spawn(self._deliver_all, task_id)
 
-    def started(self, claimed: Claimed, pid: int) -> None:
+    def send_started(self, claimed: Claimed, pid: int) -> None:
         """Say that the task's process runs. Of no use once its result waits, and then dropped."""
         self._enqueue(Message(claimed, pid=pid))
 
@@ -75,7 +75,7 @@ class Outbox:
         When the disk does not take it, it waits in memory and the disk is tried again.
         """
         message = Message(claimed)
-        message.parcel = self._spool.parcel(claimed, outcome, message.idempotency_key)
+        message.parcel = self._spool.new_parcel(claimed, outcome, message.idempotency_key)
         try:
             self._spool.save(message.parcel)
         except StateUnusable as error:
@@ -114,7 +114,7 @@ class Outbox:
 
         What waits for its next attempt has it now. Ends early when nothing more will be sent.
         """
-        self._registration.hurry()
+        self._registration.retry_now()
         self._hurry.set()
         gevent.wait([self._empty, self._stop], timeout, count=1)
         return bool(self._empty.is_set())

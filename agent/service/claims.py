@@ -93,10 +93,10 @@ def _take(journal: Journal, runner: TaskRunner, claimed: Claimed) -> None:
         what = "is in hand already" if in_hand else "has ended"
         log.warning(f"the claim brought a task that {what}", task_id=claimed.task.id)
         with suppress(StateUnusable):
-            journal.obtained_nothing_new()
+            journal.renew_claim_key()
         return
     try:
-        journal.claimed(claimed)
+        journal.record_claim(claimed)
     except StateUnusable as error:
         log.error("the journal lacks a task", task_id=claimed.task.id, error=str(error))
     runner.accept(claimed)

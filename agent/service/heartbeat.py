@@ -33,7 +33,7 @@ def heartbeat_loop(
         if time.monotonic() < silent_until:
             continue
         try:
-            answer = client.heartbeat(registration.address, registry.rows())
+            answer = client.send_heartbeat(registration.address, registry.rows())
         except KeyRefused as error:
             silent_until = time.monotonic() + KEY_REFUSED_PAUSE
             trouble.failed("the Manager refuses the key; tests go on", error)

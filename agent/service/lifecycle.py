@@ -50,7 +50,7 @@ class Agent:
         """Open the state directory; raises StateLocked and ConfigError."""
         self._config = config
         self._signals = signals
-        self._nursery = Supervisor()
+        self._supervisor = Supervisor()
         self._state = StateDirectory(config.state, config.state_max_bytes)
         self._journal = Journal(self._state)
         self._spool = Spool(self._state)
@@ -67,11 +67,11 @@ class Agent:
             self._state,
             config.max_result_bytes,
         )
-        self._outbox = Outbox(delivery, self._registration, self._spool, self._nursery.spawn)
+        self._outbox = Outbox(delivery, self._registration, self._spool, self._supervisor.spawn)
         self._bench = TaskContext(
             config, self._registry, self._outbox, self._journal, self._state, metrics
         )
-        self._runner = TaskRunner(self._bench, self._nursery.spawn)
+        self._runner = TaskRunner(self._bench, self._supervisor.spawn)
         self._may_claim = Event()
         self._may_claim.set()
         self._stop_claims = Event()
@@ -97,15 +97,15 @@ class Agent:
         """
         allow_descriptors()
         if companion:
-            self._nursery.spawn(companion, self._stop_rest)
-        beginning = self._nursery.spawn(self._begin)
+            self._supervisor.spawn(companion, self._stop_rest)
+        beginning = self._supervisor.spawn(self._begin)
         gevent.wait([beginning, self._signals.drain, self._signals.retire], count=1)
         if self._signals.stop_asked() and not beginning.ready():
             # Its children, of which there is `iperf3 --version` at most, die with the process.
             log.info("agent stopped before it was registered", why=self._signals.name)
             return
-        if self._nursery.failure:
-            raise self._nursery.failure
+        if self._supervisor.failure:
+            raise self._supervisor.failure
         self._work(exit_after_idle, errand)
 
     def _begin(self) -> None:
@@ -136,7 +136,7 @@ class Agent:
         self._registration.register()
 
     def _work(self, exit_after_idle: float | None, errand: Callable[[], None] | None) -> None:
-        spawn = self._nursery.spawn
+        spawn = self._supervisor.spawn
         heartbeats = spawn(
             heartbeat_loop,
             self._client,
@@ -167,8 +167,8 @@ class Agent:
         self._drain(claims)
         self._stop_rest.set()
         heartbeats.kill()
-        if self._nursery.failure:
-            raise self._nursery.failure
+        if self._supervisor.failure:
+            raise self._supervisor.failure
 
     def _state_recovered(self) -> None:
         self._journal.mend()
@@ -183,7 +183,7 @@ class Agent:
     def _wait_for_the_end(
         self, exit_after_idle: float | None, errands: list[gevent.Greenlet]
     ) -> None:
-        ends = [self._signals.drain, self._signals.retire, self._nursery.failed]
+        ends = [self._signals.drain, self._signals.retire, self._supervisor.failed]
         if exit_after_idle is None:
             gevent.wait(ends, count=1)
             return
@@ -203,7 +203,7 @@ class Agent:
         """Claim nothing more and let the client tests come to their ends."""
         log.info("agent retires", why=self._signals.name, clients=len(self._registry.clients()))
         self._end_claims(claims)
-        ends = [self._signals.drain, self._nursery.failed]
+        ends = [self._signals.drain, self._supervisor.failed]
         while self._registry.clients() and not gevent.wait(ends, timeout=IDLE_LOOK, count=1):
             continue
 
@@ -218,7 +218,7 @@ class Agent:
         began = time.monotonic()
         until = began + self._config.shutdown_timeout
         children_until = began + self._config.shutdown_timeout * CHILDREN_SHARE
-        why = self._signals.name or str(self._nursery.failure or "idle")
+        why = self._signals.name or str(self._supervisor.failure or "idle")
         log.info("agent stops", why=why, running=len(self._registry), waiting=len(self._outbox))
         self._end_claims(claims)
         entries = self._registry.stop_all("interrupted", f"the agent was stopped ({why})")
@@ -226,7 +226,7 @@ class Agent:
         gevent.wait([gone, self._signals.kill], _left(children_until), count=1)
         self._registry.hurry_all()
         gone.join(KILL_TAKES)
-        if not isinstance(self._nursery.failure, ManagerRefused):
+        if not isinstance(self._supervisor.failure, ManagerRefused):
             flushed = gevent.spawn(self._outbox.flush, _left(until))
             gevent.wait([flushed, self._signals.kill], count=1)
         self._outbox.stop()

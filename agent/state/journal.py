@@ -100,13 +100,13 @@ class Journal:
         """The tasks that are not settled, in the order of their claims."""
         return list(self._tasks.values())
 
-    def claimed(self, claimed: Claimed) -> None:
+    def record_claim(self, claimed: Claimed) -> None:
         """Note a task, and with it that the next claim has a new key."""
         self.claim_key = str(uuid.uuid4())
         self._tasks[claimed.key] = record = TaskRecord(claimed.on_disk)
         self._append(_JournalLine(key=self.claim_key, task=record))
 
-    def obtained_nothing_new(self) -> None:
+    def renew_claim_key(self) -> None:
         """Take a new key without a task: the old one obtained what is settled already."""
         self.claim_key = str(uuid.uuid4())
         self._append(_JournalLine(key=self.claim_key))
@@ -117,20 +117,20 @@ class Journal:
             if self._file >= 0:
                 self._state.run(os.fdatasync, self._file)
 
-    def runs(self, claimed: Claimed, child: ChildRecord) -> None:
+    def record_child(self, claimed: Claimed, child: ChildRecord) -> None:
         """Note the child that a task has now."""
         if record := self._tasks.get(claimed.key):
             record.child = child
             self._append(_JournalLine(task=record))
 
-    def reported(self, claimed: Claimed) -> None:
+    def mark_reported(self, claimed: Claimed) -> None:
         """Note, and have on the disk, that the Manager has an outcome of a task that goes on."""
         if (record := self._tasks.get(claimed.key)) and not record.reported:
             record.reported = True
             self._append(_JournalLine(task=record))
             self.sync()
 
-    def settled(self, claimed: Claimed) -> None:
+    def mark_settled(self, claimed: Claimed) -> None:
         """Note, and have on the disk, that there is nothing more to tell of a task."""
         if self._tasks.pop(claimed.key, None):
             self._lately_settled.append(claimed.key)

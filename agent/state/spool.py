@@ -54,7 +54,7 @@ class Spool:
         # What is in rejected/ now, for whoever asks how much was given up.
         self.rejected = sum(1 for file in self._rejected.iterdir() if file.suffix == _RECORD)
 
-    def parcel(self, claimed: Claimed, outcome: Outcome, idempotency_key: str) -> Parcel:
+    def new_parcel(self, claimed: Claimed, outcome: Outcome, idempotency_key: str) -> Parcel:
         """A parcel that is not on the disk yet."""
         return Parcel(next(self._numbers), claimed.on_disk, outcome, idempotency_key)
 
@@ -75,7 +75,7 @@ class Spool:
             self._state.run(self._clear, {parcel.number for parcel in found})
         return found
 
-    def settled(self) -> list[Parcel]:
+    def load_settled(self) -> list[Parcel]:
         """The parcels of which a former life could not note in its journal that they arrived.
 
         Their documents are gone.

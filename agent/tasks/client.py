@@ -102,7 +102,7 @@ def _attempt(
         ending = following.watch(STARTED_AFTER)
         told = ending is Ending.TIME
         if told:
-            bench.outbox.started(entry.claimed, child.pid)
+            bench.outbox.send_started(entry.claimed, child.pid)
             left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
             _note_company(bench, entry, measured=True)
             ending = following.watch(left)
@@ -117,7 +117,7 @@ def _attempt(
         log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
         _note_company(bench, entry, measured=judged.ok)
         if judged.ok and not told:
-            bench.outbox.started(entry.claimed, child.pid)
+            bench.outbox.send_started(entry.claimed, child.pid)
         return _Attempt(ending, exit_code, judged, written)
 
 

@@ -66,7 +66,7 @@ class TaskContext:
             self.metrics.wait_seconds.observe(time.monotonic() - entry.entered)
         entry.runs(child.pid)
         with suppress(StateUnusable):
-            self.journal.runs(entry.claimed, ChildRecord(child.identity, report))
+            self.journal.record_child(entry.claimed, ChildRecord(child.identity, report))
 
     def report(self) -> Report:
         """A report with what is known before anything has run."""

@@ -71,8 +71,8 @@ def recover(
 
 def _note_delivered(journal: Journal, spool: Spool) -> None:
     """What the former life's journal had no room for; on a disk that is still full, in memory."""
-    for parcel in spool.settled():
-        note = journal.settled if parcel.outcome.final else journal.reported
+    for parcel in spool.load_settled():
+        note = journal.mark_settled if parcel.outcome.final else journal.mark_reported
         with suppress(StateUnusable):
             note(parcel.claimed)
 

@@ -127,7 +127,7 @@ class _Server:
         """Yield that it listens, then a document for each test, then how it ended."""
         pid = self._child.pid
         log.info("server listens", pid=pid, port=self._payload.port)
-        self._bench.outbox.started(self._entry.claimed, pid)
+        self._bench.outbox.send_started(self._entry.claimed, pid)
         yield self._outcome()
         ending = Ending.TIME
         while ending is Ending.TIME and not self._time_is_over():

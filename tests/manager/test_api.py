@@ -21,10 +21,10 @@ def test_each_call_is_a_post_with_its_body_and_the_agents_headers(faulty: MakeMa
     client = ManagerClient(Access(manager.url, "a1", lambda: "key-1", api_version=3))
     row = RunningRow("client", 5201, 77, 9, "2026-01-01T00:00:00.000Z")
     client.register("10.0.0.1", "Debian")
-    client.heartbeat("10.0.0.1", [row])
+    client.send_heartbeat("10.0.0.1", [row])
     client.claim("claim-key")
-    client.started(9, 77, "started-key")
-    client.result(9, Body(b'{"status":"succeeded"}'), "result-key")
+    client.send_started(9, 77, "started-key")
+    client.send_result(9, Body(b'{"status":"succeeded"}'), "result-key")
     assert [(request.method, request.path, request.json()) for request in manager.requests] == [
         ("POST", "/v1/agent/register", {"ip_address": "10.0.0.1", "operating_system": "Debian"}),
         (
@@ -82,14 +82,14 @@ def test_no_answer_that_is_kept_has_the_key_that_was_sent(faulty: MakeManager, k
 
     client = ManagerClient(Access(faulty(answer).url, "a1", lambda: keys[0]))
     with pytest.raises(TaskRefused) as raised:
-        client.result(7, Body(b"{}"), "1")
+        client.send_result(7, Body(b"{}"), "1")
     assert json.loads(raised.value.answer)["detail"]["you"] == "[hidden]"
     assert key not in raised.value.answer.decode()
 
 
 def test_the_health_check_names_nobody(faulty: MakeManager) -> None:
     manager = faulty(well)
-    client_of(manager).healthz()
+    client_of(manager).check_health()
     (request,) = manager.requests
     assert (request.method, request.path) == ("GET", "/healthz")
     assert not [name for name in request.headers if name.startswith("x-agent")]
@@ -100,7 +100,7 @@ def test_a_redirect_is_never_followed(faulty: MakeManager, status: int) -> None:
     other = faulty(well)
     manager = faulty(lambda request: raw_reply(b"", status, Location=other.url + request.path))
     with pytest.raises(ManagerUnavailable, match=str(status)):
-        client_of(manager).heartbeat("10.0.0.1", [])
+        client_of(manager).send_heartbeat("10.0.0.1", [])
     assert other.requests == []
 
 
@@ -111,7 +111,7 @@ def test_a_redirect_to_nowhere_is_no_more_than_a_wrong_answer(
     head = b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\nLocation: " + target
     manager = faulty(lambda _: head + b"\r\n\r\n")
     with pytest.raises(ManagerUnavailable, match="301"):
-        client_of(manager).heartbeat("10.0.0.1", [])
+        client_of(manager).send_heartbeat("10.0.0.1", [])
 
 
 def test_a_claim_too_large_to_be_one_is_not_read_to_its_end(faulty: MakeManager) -> None:
@@ -130,6 +130,6 @@ def test_a_result_is_accepted_by_a_manager_that_echoes_all_of_it(faulty: MakeMan
     manager = faulty(lambda request: raw_reply(b'{"id": 7, "result": %b}' % request.body))
     client = client_of(manager)
     body = Body(b'"' + b"x" * (2 * MIB) + b'"')
-    client.result(7, body, "key")
+    client.send_result(7, body, "key")
     with pytest.raises(ManagerUnavailable, match="not the Manager's"):
-        client.result(70, body, "key")
+        client.send_result(70, body, "key")

@@ -79,7 +79,7 @@ def delivered(faulty: MakeManager, directory: Path, now: dict[str, Any]) -> tupl
     post = post_to(manager, directory, start=False)
     manager.registers = False
     post.registration.life = life(BORN, url=manager.url)
-    post.journal.claimed(post.claimed(7))
+    post.journal.record_claim(post.claimed(7))
     post.put(7, PLAIN)
     post.outbox.start()
     assert post.outbox.flush(10)
@@ -166,7 +166,7 @@ def test_a_result_for_another_address_is_set_aside_by_the_next_life_of_the_agent
 
 def test_started_is_not_said_to_another_life(faulty: MakeManager, directory: Path) -> None:
     post = post_to(faulty(well), directory, start=False)
-    post.outbox.started(claimed(7, life=Life("http://elsewhere", 1, "")), 77)
+    post.outbox.send_started(claimed(7, life=Life("http://elsewhere", 1, "")), 77)
     post.outbox.start()
     assert post.outbox.flush(5)
     assert post.manager.calls() == []

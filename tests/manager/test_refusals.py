@@ -13,7 +13,7 @@ from tests.support.answering import ASK, Call
 from tests.support.faulty_manager import Request, raw_reply, reply
 from tests.support.sockets import MakeManager, client_of
 
-CALLS: dict[str, Call] = {**ASK, "healthz": lambda client: client.healthz()}
+CALLS: dict[str, Call] = {**ASK, "healthz": lambda client: client.check_health()}
 
 
 def refused(faulty: MakeManager, call: str, answer: bytes) -> ManagerError:

@@ -26,7 +26,7 @@ def test_a_part_of_a_file_is_sent_byte_for_byte(faulty: MakeManager, tmp_path: P
     path.write_bytes(content)
     manager = faulty(well)
     body = Body(b"before ", Document(str(path), 5, len(content) - 3), b" after")
-    client_of(manager).result(4, body, "key")
+    client_of(manager).send_result(4, body, "key")
     (request,) = manager.requests
     expected = b"before " + content[5:-3] + b" after"
     assert request.headers["content-length"] == str(len(expected)) == str(len(body))
@@ -41,7 +41,7 @@ def test_a_document_that_was_cut_short_is_not_sent_as_if_it_were_whole(
     path.write_bytes(b"x" * 100)
     manager = faulty(well)
     with pytest.raises(ManagerUnavailable, match="shorter than its document"):
-        client_of(manager).result(4, Body(b"", Document(str(path), 0, 200)), "k")
+        client_of(manager).send_result(4, Body(b"", Document(str(path), 0, 200)), "k")
     assert not [request for request in manager.requests if len(request.body) == 200]
 
 
@@ -89,4 +89,4 @@ def test_a_413_given_before_the_body_was_read_is_heard() -> None:
             connection.sendall(raw_reply(b"<html>", 413))
 
     with serving(refuse_and_close) as url, pytest.raises(ResultTooLarge):
-        ManagerClient(access(url)).result(1, Body(b"x" * (32 * MIB)), "key")
+        ManagerClient(access(url)).send_result(1, Body(b"x" * (32 * MIB)), "key")

@@ -88,13 +88,13 @@ def test_a_whole_document_is_kept_before_it_is_noted_that_the_smaller_one_arrive
     """Whoever is killed in between has lost nothing."""
     post = post_to(faulty(takes_up_to(len(DOCUMENT))), directory)
     there: list[list[str]] = []
-    settled = post.journal.settled
+    settled = post.journal.mark_settled
 
     def looked_at(claimed: Claimed) -> None:
         there.append(post.files())
         settled(claimed)
 
-    monkeypatch.setattr(post.journal, "settled", looked_at)
+    monkeypatch.setattr(post.journal, "mark_settled", looked_at)
     post.put(7, with_document(tmp_path / "document", DOCUMENT))
     assert post.outbox.flush(5)
     assert there == [
@@ -153,7 +153,7 @@ def test_a_document_of_another_shape_is_made_smaller_all_the_same(
     post = post_to(faulty(well), directory, max_result_bytes=1000)
     post.put(7, with_document(tmp_path / "document", strange))
     assert post.outbox.flush(5)
-    assert post.nursery.failure is None
+    assert post.supervisor.failure is None
     result = post.manager.requests[-1].json()["result"]
     assert (result["intervals"], result["end"]) == ([], {"sum": 1})
 
@@ -183,7 +183,7 @@ def test_a_refusal_that_names_the_status_sent_means_that_it_was_delivered(
         if call == "result":
             post.put(7, SUCCEEDED)
         else:
-            post.started(7, 77)
+            post.send_started(7, 77)
         assert post.outbox.flush(5)
     assert post.manager.calls() == [call]
     assert not [line for line in logs if line["log_level"] in ("warning", "error")]
@@ -200,7 +200,7 @@ def test_a_canceled_task_is_passed_on_and_counts_as_delivered(
     if call == "result":
         post.put(7, with_document(path, DOCUMENT))
     else:
-        post.started(7, 77)
+        post.send_started(7, 77)
     assert post.outbox.flush(5)
     assert entry.stop.reason == "canceled at the Manager"
     assert post.manager.calls() == [call]
@@ -244,7 +244,7 @@ def test_the_message_after_a_refused_one_still_goes(faulty: MakeManager, directo
         faulty(lambda request: raw_reply(b"", 410) if request.call == "started" else well(request)),
         directory,
     )
-    post.started(7, 77)
+    post.send_started(7, 77)
     post.put(7, SUCCEEDED)
     assert post.outbox.flush(5)
     assert post.manager.calls() == ["started", "result"]

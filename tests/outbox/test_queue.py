@@ -55,7 +55,7 @@ def test_the_messages_of_a_task_go_in_order_and_one_at_a_time(
         return well(request)
 
     post = post_to(faulty(answer), directory)
-    post.started(7, 77)
+    post.send_started(7, 77)
     post.manager.wait_for(lambda: post.manager.requests)
     for count in range(3):
         post.put(7, Outcome("succeeded", Report(), answer={"count": count}))
@@ -125,7 +125,7 @@ def test_different_messages_have_different_idempotency_keys(
     faulty: MakeManager, directory: Path
 ) -> None:
     post = post_to(faulty(well), directory)
-    post.started(7, 77)
+    post.send_started(7, 77)
     post.manager.wait_for(lambda: post.manager.requests)
     post.put(7, SUCCEEDED)
     post.put(7, SUCCEEDED)
@@ -156,7 +156,7 @@ def test_started_gives_way_to_a_result_once_it_could_not_be_delivered(
         faulty(lambda request: UNAVAILABLE if request.call == "started" else well(request)),
         directory,
     )
-    post.started(7, 77)
+    post.send_started(7, 77)
     post.put(7, SUCCEEDED)
     assert post.outbox.flush(5)
     calls = post.manager.calls()
@@ -183,7 +183,7 @@ def heartbeats(post: Post, count: int, interval: float) -> None:
     """Let time pass at the Manager: so many heartbeats."""
     for _ in range(count):
         gevent.sleep(interval)
-        post.client.heartbeat("10.0.0.1", [])
+        post.client.send_heartbeat("10.0.0.1", [])
 
 
 def test_after_stop_nothing_more_is_sent(faulty: MakeManager, directory: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing(
     heartbeats(post, 11, 0.1)
     assert post.manager.calls() == ["result"] + ["heartbeat"] * 11
     assert len(post.outbox) == 1
-    assert post.nursery.failure is None
+    assert post.supervisor.failure is None
     post.outbox.stop()
 
 
@@ -226,13 +226,13 @@ def test_an_agent_that_the_manager_does_not_know_sends_nothing_more(
     post.put(7, SUCCEEDED)
     post.manager.wait_for(lambda: post.manager.requests)
     post.put(8, SUCCEEDED)
-    assert post.nursery.failed.wait(5)
-    assert isinstance(post.nursery.failure, AgentUnknown)
+    assert post.supervisor.failed.wait(5)
+    assert isinstance(post.supervisor.failure, AgentUnknown)
     with gevent.Timeout(2):
         assert not post.outbox.flush(30)
 
 
 def test_a_bug_in_the_delivery_is_noticed(faulty: MakeManager, directory: Path) -> None:
     post = post_to(faulty(well), directory)
-    post.started(7, object())  # type: ignore[arg-type]
-    assert post.nursery.failed.wait(5)
+    post.send_started(7, object())  # type: ignore[arg-type]
+    assert post.supervisor.failed.wait(5)

@@ -72,7 +72,7 @@ def test_a_delivered_result_gives_its_room_back_though_the_journal_cannot_be_wri
     post = post_to(faulty(well), directory, start=False)
     obstacle = no_journal(post)
     with pytest.raises(StateUnusable):
-        post.journal.claimed(post.claimed(7))
+        post.journal.record_claim(post.claimed(7))
     post.put(7, with_document(post.state.children / "7.1.json", CONTENT))
     assert post.files() == ["outbox/000000001.document", "outbox/000000001.result"]
     post.outbox.start()

@@ -123,7 +123,7 @@ def test_claims_pause_while_they_may_not_be_made_and_go_on_afterwards(faulty: Ma
         seen = len(manager.requests)
         for _ in range(10):
             gevent.sleep(0.02)
-            clock.heartbeat("10.0.0.1", [])
+            clock.send_heartbeat("10.0.0.1", [])
         assert len(manager.requests) <= seen + 1
         loop.may_claim.set()
         manager.wait_for(lambda: len(manager.requests) > seen + 3)
@@ -145,7 +145,7 @@ def test_a_refused_key_pauses_the_claims_and_does_not_end_them(faulty: MakeManag
         manager.wait_for(lambda: manager.requests)
         for _ in range(12):
             gevent.sleep(0.1)
-            clock.heartbeat("10.0.0.1", [])
+            clock.send_heartbeat("10.0.0.1", [])
         assert manager.calls() == ["claim"]
         assert not loop.greenlet.ready()
 
@@ -153,5 +153,5 @@ def test_a_refused_key_pauses_the_claims_and_does_not_end_them(faulty: MakeManag
 def test_an_unknown_agent_ends_the_claims_with_that_failure(faulty: MakeManager) -> None:
     manager = faulty(lambda _: reply({"error": "not_found"}, 404))
     with claiming(manager) as loop:
-        assert loop.nursery.failed.wait(5)
-        assert isinstance(loop.nursery.failure, AgentUnknown)
+        assert loop.supervisor.failed.wait(5)
+        assert isinstance(loop.supervisor.failure, AgentUnknown)

@@ -28,13 +28,13 @@ class Beating:
         self.registry = TaskRegistry()
         self.may_claim = Event()
         self.stop = Event()
-        self.nursery = Supervisor()
+        self.supervisor = Supervisor()
         settings = read_settings({"advertise_address": "10.0.0.1"}, {"AGENT_KEY": "key-1"})
         client = client_of(manager)
         manager.registers = True
         registration = Registration(settings, client, lambda: None)
         registration.confirm()
-        self.greenlet = self.nursery.spawn(
+        self.greenlet = self.supervisor.spawn(
             heartbeat_loop,
             client,
             registration,
@@ -133,7 +133,7 @@ def test_tasks_on_the_cancel_list_are_told_to_stop(faulty: MakeManager) -> None:
         assert canceled.stop.ordered.wait(5)
         assert canceled.stop.reason == "canceled at the Manager"
         assert not other.stop.ordered.is_set()
-    assert loop.nursery.failure is None
+    assert loop.supervisor.failure is None
 
 
 def test_a_refused_key_silences_the_heartbeats_and_does_not_end_them(faulty: MakeManager) -> None:
@@ -148,5 +148,5 @@ def test_a_refused_key_silences_the_heartbeats_and_does_not_end_them(faulty: Mak
 def test_an_unknown_agent_ends_the_heartbeats_with_that_failure(faulty: MakeManager) -> None:
     manager = faulty(lambda _: reply({"error": "agent_disabled"}, 404))
     with beating(manager) as loop:
-        assert loop.nursery.failed.wait(5)
-        assert isinstance(loop.nursery.failure, AgentUnknown)
+        assert loop.supervisor.failed.wait(5)
+        assert isinstance(loop.supervisor.failure, AgentUnknown)

@@ -16,47 +16,47 @@ def fail(error: Exception) -> None:
 
 
 def test_a_greenlet_that_ends_well_is_no_failure() -> None:
-    nursery = Supervisor()
-    nursery.spawn(lambda: None).join()
-    assert nursery.failure is None
-    assert not nursery.failed.is_set()
+    supervisor = Supervisor()
+    supervisor.spawn(lambda: None).join()
+    assert supervisor.failure is None
+    assert not supervisor.failed.is_set()
 
 
 def test_an_error_on_purpose_is_the_failure_as_it_is() -> None:
-    nursery = Supervisor()
+    supervisor = Supervisor()
     error = AgentUnknown("404")
-    nursery.spawn(fail, error)
-    assert nursery.failed.wait(5)
-    assert nursery.failure is error
+    supervisor.spawn(fail, error)
+    assert supervisor.failed.wait(5)
+    assert supervisor.failure is error
 
 
 def test_the_first_failure_is_the_one_that_is_kept() -> None:
-    nursery = Supervisor()
+    supervisor = Supervisor()
     first = AgentUnknown("first")
-    gevent.joinall([nursery.spawn(fail, first), nursery.spawn(fail, AgentUnknown("second"))])
-    assert nursery.failure is first
+    gevent.joinall([supervisor.spawn(fail, first), supervisor.spawn(fail, AgentUnknown("second"))])
+    assert supervisor.failure is first
 
 
 def test_a_greenlet_that_was_killed_is_no_failure() -> None:
-    nursery = Supervisor()
-    greenlet = nursery.spawn(gevent.sleep, 60)
+    supervisor = Supervisor()
+    greenlet = supervisor.spawn(gevent.sleep, 60)
     gevent.sleep(0)
     greenlet.kill()
-    assert nursery.failure is None
+    assert supervisor.failure is None
 
 
 def test_a_bug_is_logged_as_one_line_with_its_traceback_and_without_the_key(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    nursery = Supervisor()
+    supervisor = Supervisor()
     writer = setup.configure("info", "json", "a1", lambda: "secret-key")
     try:
-        nursery.spawn(fail, ZeroDivisionError("with secret-key in it")).join()
+        supervisor.spawn(fail, ZeroDivisionError("with secret-key in it")).join()
     finally:
         assert writer.close()
         structlog.reset_defaults()
-    assert isinstance(nursery.failure, Crashed)
-    assert "ZeroDivisionError" in str(nursery.failure)
+    assert isinstance(supervisor.failure, Crashed)
+    assert "ZeroDivisionError" in str(supervisor.failure)
     lines = [line for line in capfd.readouterr().out.splitlines() if "a bug" in line]
     (line,) = lines
     said = json.loads(line)

@@ -28,7 +28,7 @@ def claim(journal: Journal, task_id: int, payload: bytes = b"{}") -> Claimed:
     """Note a task as the claim loop does."""
     task = Task(task_id, "iperf_client_run", msgspec.Raw(payload))
     claimed = Claimed(task, LIFE, journal.claim_key)
-    journal.claimed(claimed)
+    journal.record_claim(claimed)
     return claimed
 
 
@@ -47,9 +47,9 @@ def in_the_way(state: StateDirectory) -> Path:
 def test_what_was_noted_is_known_in_the_next_life(state: StateDirectory) -> None:
     first = Journal(state)
     client, server, done = (claim(first, task_id) for task_id in (7, 8, 9))
-    first.runs(client, CHILD)
-    first.reported(server)
-    first.settled(done)
+    first.record_child(client, CHILD)
+    first.mark_reported(server)
+    first.mark_settled(done)
     second = Journal(state)
     assert second.unsettled() == first.unsettled()
     one, other = second.unsettled()
@@ -66,12 +66,12 @@ def test_the_claim_key_changes_with_the_task_that_it_obtained_and_with_nothing_e
     second = journal.claim_key
     assert second not in ("", key)
     (record,) = journal.unsettled()
-    journal.runs(record.claimed, CHILD)
-    journal.reported(record.claimed)
-    journal.settled(record.claimed)
+    journal.record_child(record.claimed, CHILD)
+    journal.mark_reported(record.claimed)
+    journal.mark_settled(record.claimed)
     assert journal.claim_key == second
     assert Journal(state).claim_key == second
-    journal.obtained_nothing_new()
+    journal.renew_claim_key()
     assert journal.claim_key not in (key, second)
     assert Journal(state).claim_key == journal.claim_key
 
@@ -87,9 +87,9 @@ def test_a_settled_task_and_an_unknown_one_have_no_child_and_no_report(
 ) -> None:
     journal = Journal(state)
     claimed = claim(journal, 7)
-    journal.settled(claimed)
-    journal.runs(claimed, CHILD)
-    journal.reported(claimed)
+    journal.mark_settled(claimed)
+    journal.record_child(claimed, CHILD)
+    journal.mark_reported(claimed)
     assert journal.unsettled() == Journal(state).unsettled() == []
 
 
@@ -101,7 +101,7 @@ def test_it_is_written_anew_when_it_grows(
     stays = claim(journal, 1)
     most = 0
     for task_id in range(2, 60):
-        journal.settled(claim(journal, task_id))
+        journal.mark_settled(claim(journal, task_id))
         most = max(most, len((state.path / "journal").read_bytes().splitlines()))
     assert 5 < most <= 1 + 1 + 1 + 10
     later = Journal(state)
@@ -117,7 +117,7 @@ def test_what_was_settled_a_moment_ago_is_not_forgotten_when_it_is_written_anew(
     journal = Journal(state)
     for task_id in range(1, 20):
         claimed = claim(journal, task_id)
-        journal.settled(claimed)
+        journal.mark_settled(claimed)
         assert claimed.key in Journal(state).settled_before
 
 
@@ -126,7 +126,7 @@ def test_no_changed_byte_is_read_as_something_else_and_the_intact_lines_survive(
 ) -> None:
     before = Journal(state)
     for task_id in (1, 2, 3, 4):
-        before.runs(claim(before, task_id), CHILD)
+        before.record_child(claim(before, task_id), CHILD)
     path = state.path / "journal"
     data = path.read_bytes()
     lines = data.splitlines(keepends=True)
@@ -214,7 +214,7 @@ def test_what_could_not_be_written_is_kept_in_memory_and_written_later(
     with pytest.raises(StateUnusable):
         claim(journal, 8)
     with pytest.raises(StateUnusable):
-        journal.settled(journal.unsettled()[0].claimed)
+        journal.mark_settled(journal.unsettled()[0].claimed)
     assert ids(journal) == [8]
     assert journal.claim_key != key
     assert Journal(state).unsettled() == []

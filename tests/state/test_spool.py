@@ -28,7 +28,7 @@ def fixture_state(directory: Path) -> StateDirectory:
 def saved(state: StateDirectory, task_id: int, outcome: Outcome = PLAIN) -> Parcel:
     """An outcome that this life has brought to the disk."""
     spool = Spool(state)
-    parcel = spool.parcel(claimed(task_id), outcome, f"idempotency key of {task_id}")
+    parcel = spool.new_parcel(claimed(task_id), outcome, f"idempotency key of {task_id}")
     spool.save(parcel)
     return parcel
 
@@ -184,7 +184,7 @@ def test_what_was_refused_lies_with_the_answer(state: StateDirectory) -> None:
 
 def test_a_parcel_that_the_disk_took_only_later_is_saved_then(state: StateDirectory) -> None:
     spool = Spool(state)
-    parcel = spool.parcel(claimed(7), measured(state), "key")
+    parcel = spool.new_parcel(claimed(7), measured(state), "key")
     obstacle = in_the_way(state)
     with pytest.raises(StateUnusable):
         spool.save(parcel)
@@ -200,7 +200,7 @@ def test_nothing_stays_of_a_parcel_that_the_disk_took_only_in_part(
     state: StateDirectory, dispose: str
 ) -> None:
     spool = Spool(state)
-    parcel = spool.parcel(claimed(7), measured(state), "key")
+    parcel = spool.new_parcel(claimed(7), measured(state), "key")
     obstacle = in_the_way(state)
     with pytest.raises(StateUnusable):
         spool.save(parcel)

@@ -31,10 +31,10 @@ Call = Callable[[ManagerClient], object]
 # Each call, as one attempt of it is made.
 ASK: dict[str, Call] = {
     "register": lambda client: client.register("10.0.0.1", "Debian"),
-    "heartbeat": lambda client: client.heartbeat("10.0.0.1", []),
+    "heartbeat": lambda client: client.send_heartbeat("10.0.0.1", []),
     "claim": lambda client: client.claim("key"),
-    "started": lambda client: client.started(1, 77, "key"),
-    "result": lambda client: client.result(1, Body(b'{"status":"succeeded"}'), "key"),
+    "started": lambda client: client.send_started(1, 77, "key"),
+    "result": lambda client: client.send_result(1, Body(b'{"status":"succeeded"}'), "key"),
 }
 
 

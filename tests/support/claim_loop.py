@@ -30,13 +30,13 @@ class Claiming:
 
     def __init__(self, manager: FaultyManager, interval: float, directory: Path) -> None:
         post = self.post = post_to(manager, directory)
-        self.nursery, self.outbox = post.nursery, post.outbox
+        self.supervisor, self.outbox = post.supervisor, post.outbox
         self.may_claim, self.stop = Event(), Event()
         self.may_claim.set()
         settings = read_settings({"state_dir": str(directory)}, {"AGENT_KEY": "key-1"})
         bench = TaskContext(settings, post.registry, post.outbox, post.journal, post.state)
-        runner = TaskRunner(bench, post.nursery.spawn)
-        self.greenlet = post.nursery.spawn(
+        runner = TaskRunner(bench, post.supervisor.spawn)
+        self.greenlet = post.supervisor.spawn(
             claim_loop,
             post.client,
             post.registration,

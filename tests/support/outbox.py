@@ -32,7 +32,7 @@ class Post:
 
     manager: FaultyManager
     client: ManagerClient
-    nursery: Supervisor
+    supervisor: Supervisor
     registration: Registration
     state: StateDirectory
     journal: Journal
@@ -43,9 +43,9 @@ class Post:
         """An outcome of a task that this Manager, as it is now, handed out."""
         self.outbox.put(self.claimed(task_id), outcome)
 
-    def started(self, task_id: int, pid: int) -> None:
+    def send_started(self, task_id: int, pid: int) -> None:
         """The same with `started`."""
-        self.outbox.started(self.claimed(task_id), pid)
+        self.outbox.send_started(self.claimed(task_id), pid)
 
     def claimed(self, task_id: int) -> Claimed:
         """A task that this Manager, as it is now, handed out."""
@@ -69,17 +69,17 @@ def post_to(
     settings = read_settings(
         {"manager_url": manager.url, "advertise_address": "127.0.0.1"}, {"AGENT_KEY": "key-1"}
     )
-    client, nursery, registry = client_of(manager), Supervisor(), TaskRegistry()
+    client, supervisor, registry = client_of(manager), Supervisor(), TaskRegistry()
     registration = Registration(settings, client, lambda: None)
     registration.confirm()
     state = StateDirectory(directory, 1024**3)
     journal = Journal(state)
     spool = Spool(state)
     delivery = Delivery(client, registration, journal, spool, registry, state, max_result_bytes)
-    outbox = Outbox(delivery, registration, spool, nursery.spawn)
+    outbox = Outbox(delivery, registration, spool, supervisor.spawn)
     if start:
         outbox.start()
-    return Post(manager, client, nursery, registration, state, journal, registry, outbox)
+    return Post(manager, client, supervisor, registration, state, journal, registry, outbox)
 
 
 def task_of(request: Request) -> int:

@@ -62,7 +62,7 @@ def took(former: Post, task_id: int, task_type: str = "iperf_client_run") -> Cla
     """The former life claimed a task and did no more about it."""
     assert former.registration.life
     task = claimed(task_id, task_type, former.registration.life)
-    former.journal.claimed(task)
+    former.journal.record_claim(task)
     return task
 
 
@@ -77,7 +77,7 @@ def ran(former: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> N
     """It had started a child, a client at its second attempt, which has written that."""
     written(former, task, 2).write_bytes(stdout)
     identity = identify(pid) if pid else None
-    former.journal.runs(task, ChildRecord(identity, ARGV))
+    former.journal.record_child(task, ChildRecord(identity, ARGV))
 
 
 def next_life(former: Post, grace: float = 1) -> Post:
@@ -86,13 +86,13 @@ def next_life(former: Post, grace: float = 1) -> Post:
     delivery = Delivery(
         former.client, former.registration, journal, spool, registry, former.state, 64 << 20
     )
-    outbox = Outbox(delivery, former.registration, spool, former.nursery.spawn)
+    outbox = Outbox(delivery, former.registration, spool, former.supervisor.spawn)
     recover(former.state, journal, spool, outbox, Metrics(), grace)
     outbox.start()
     return Post(
         former.manager,
         former.client,
-        former.nursery,
+        former.supervisor,
         former.registration,
         former.state,
         journal,
@@ -211,7 +211,7 @@ def test_a_server_that_the_manager_never_heard_of_has_failed(former: Post) -> No
 def test_a_server_that_was_reported_stays_a_success_and_has_ended(former: Post) -> None:
     server = took(former, 7, "iperf_server_start")
     ran(former, server, b"")
-    former.journal.reported(server)
+    former.journal.mark_reported(server)
     result = only(former, 7)
     assert (result.status, result.stderr) == ("succeeded", "")
     assert result.result["started"] is True
@@ -222,7 +222,7 @@ def test_a_server_that_was_reported_stays_a_success_and_has_ended(former: Post) 
 def test_the_newest_document_of_a_reported_server_is_repeated(former: Post) -> None:
     server = took(former, 7, "iperf_server_start")
     ran(former, server, SERVED + SERVED[: len(SERVED) // 2])
-    former.journal.reported(server)
+    former.journal.mark_reported(server)
     result = only(former, 7)
     assert result.status == "succeeded"
     assert result.report["ended"] == INTERRUPTED
@@ -232,7 +232,7 @@ def test_the_newest_document_of_a_reported_server_is_repeated(former: Post) -> N
 def test_a_document_that_was_taken_out_of_a_servers_output_is_repeated(former: Post) -> None:
     server = took(former, 7, "iperf_server_start")
     ran(former, server, b"")
-    former.journal.reported(server)
+    former.journal.mark_reported(server)
     start, end = find_documents(SERVED)[0]
     served_file(written(former, server)).write_bytes(SERVED[start:end])
     assert only(former, 7).result["end"]
@@ -276,7 +276,7 @@ def test_what_a_former_life_left_is_counted_and_shown(former: Post) -> None:
 def test_a_result_that_was_settled_before_the_kill_is_not_sent_again(former: Post) -> None:
     task = took(former, 7)
     former.outbox.put(task, Outcome("succeeded", Report(), answer={"killed": True}))
-    former.journal.settled(task)
+    former.journal.mark_settled(task)
     later = next_life(former)
     assert later.outbox.flush(10)
     assert later.files() == []
@@ -331,7 +331,7 @@ def test_a_large_result_waits_while_a_client_test_runs(
     former.put(8, with_document(former.state.children / "8.json", b'{"end": {}}'))
     former.manager.wait_for(lambda: sent(former.manager, 8))
     for _ in range(3):
-        former.client.heartbeat("10.0.0.1", [])
+        former.client.send_heartbeat("10.0.0.1", [])
         gevent.sleep(0.1)
     assert not sent(former.manager, 7)
     running.runs_nothing()
