@@ -9,6 +9,7 @@ start of a line closes it. A document may have 100 MB: none of it is ever built.
 import codecs
 import mmap
 import re
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -21,6 +22,7 @@ Span = tuple[int, int]
 _OPENING = re.compile(rb'\{(?=\n\t"|")')
 _PRETTY_CLOSING = re.compile(rb"\n\}")
 _LINE_CLOSING = re.compile(rb"\}(?=[ \t\r\0]*(?:\n|\Z))")
+_EMPTY_LIST = Raw(b"[]")
 _EMPTY_OBJECT = re.compile(rb"\{\s*\}")
 _FIRST_ERROR = re.compile(rb'\n\t"error":\t("(?:[^"\\]|\\.)*")')
 # Small enough to leave no mark on memory.
@@ -28,6 +30,7 @@ STRAY_BRACES = 50
 _TEXT_CHUNK = 1024**2
 RATES = 120
 RATES_UP_TO = 4 * 1024**2
+_Kind = TypeVar("_Kind")
 
 
 class Sums(Struct, frozen=True):
@@ -172,27 +175,34 @@ def read_rates(document: Buffer) -> list[float]:
     return rates[::step]
 
 
-def shrink(document: Buffer, level: int) -> bytes:
-    """A smaller document, all its other values byte for byte as they were.
+def without_streams(document: Buffer) -> bytes:
+    """The document with an empty `streams` in each interval, all else byte for byte as it was.
 
-    Level 1 empties `streams` in each interval, a higher one empties `intervals`. Raises
-    TaskError(`bad_output`) when the document has not the shape that iperf3 gives it.
+    A reader that walks over the streams still can. Raises TaskError(`bad_output`) for what is
+    not shaped like a document of iperf3.
     """
-    try:
-        parts = msgspec.json.decode(document, type=dict[str, Raw])
-        if level > 1:
-            parts["intervals"] = Raw(b"[]")
-        elif "intervals" in parts:
-            parts["intervals"] = Raw(_without_streams(parts["intervals"]))
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise TaskError("bad_output", f"not a document of iperf3: {error}") from error
+    parts = _decode_or_raise(document, dict[str, Raw])
+    if "intervals" in parts:
+        rows = _decode_or_raise(parts["intervals"], list[dict[str, Raw]])
+        lean = [{**row, "streams": _EMPTY_LIST} for row in rows]
+        parts["intervals"] = Raw(msgspec.json.encode(lean))
     return msgspec.json.encode(parts)
 
 
-def _without_streams(intervals: Raw) -> bytes:
-    """Empty lists in their place: a reader that walks over the streams still can."""
-    rows = msgspec.json.decode(intervals, type=list[dict[str, Raw]])
-    return msgspec.json.encode([{**row, "streams": Raw(b"[]")} for row in rows])
+def without_intervals(document: Buffer) -> bytes:
+    """The document with an empty `intervals`, all else byte for byte as it was.
+
+    Raises TaskError(`bad_output`) for what is no JSON object.
+    """
+    parts = _decode_or_raise(document, dict[str, Raw])
+    return msgspec.json.encode({**parts, "intervals": _EMPTY_LIST})
+
+
+def _decode_or_raise(text: Buffer | Raw, kind: type[_Kind]) -> _Kind:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise TaskError("bad_output", f"not a document of iperf3: {error}") from error
 
 
 def _cause(error: str, document: Buffer) -> str:

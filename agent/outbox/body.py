@@ -1,31 +1,43 @@
 """From an outcome to the body of a `result` call, whole or in one of its smaller forms."""
 
 import mmap
+from enum import Enum
 from typing import Any
 
 import msgspec
 import structlog
 
 from agent.errors import TaskError
-from agent.iperf3 import documents
+from agent.iperf3.documents import without_intervals, without_streams
 from agent.manager.upload import Body
 from agent.protocol import Document, Outcome
-
-# What the smaller forms of a document leave out, by level.
-LEFT_OUT = ("", "the streams of each interval", "the intervals", "the whole document")
-SMALLEST = len(LEFT_OUT) - 1
 
 log = structlog.get_logger()
 
 
-def encode(outcome: Outcome, level: int = 0) -> Body:
-    """The body of a `result` call: iperf3's own document, untouched, and the key `agent`.
+class Form(Enum):
+    """How much of its document a result carries; the value, `agent.truncated`, is what it lacks."""
 
-    The document's part of its file is spliced in behind that key and never decoded, unless
-    `level` asks for one of the smaller forms in LEFT_OUT. Raises OSError when the file cannot be
-    read, TaskError when the document has not the shape to leave a part of it out.
+    WHOLE = ""
+    WITHOUT_STREAMS = "the streams of each interval"
+    WITHOUT_INTERVALS = "the intervals"
+    WITHOUT_DOCUMENT = "the whole document"
+
+    @property
+    def next_smaller(self) -> "Form | None":
+        """The form that leaves out a little more; None after the smallest."""
+        forms = list(Form)
+        return next(iter(forms[forms.index(self) + 1 :]), None)
+
+
+def encode(outcome: Outcome, form: Form = Form.WHOLE) -> Body:
+    """The body of a `result` call: iperf3's own document and the key `agent`.
+
+    A whole document is never decoded: the upload copies it out of its file, behind that key.
+    Raises OSError when the file cannot be read, TaskError(`bad_output`) when the document does
+    not have the shape that a smaller form needs.
     """
-    report = msgspec.structs.replace(outcome.report, truncated=LEFT_OUT[level])
+    report = msgspec.structs.replace(outcome.report, truncated=form.value)
     head: dict[str, Any] = {
         "status": outcome.status,
         "exit_code": outcome.exit_code,
@@ -33,28 +45,29 @@ def encode(outcome: Outcome, level: int = 0) -> Body:
         "result": {**outcome.answer, "agent": report},
     }
     opened = msgspec.json.encode(head)[:-2]
-    if outcome.document is None or level == SMALLEST:
+    if outcome.document is None or form is Form.WITHOUT_DOCUMENT:
         return Body(opened + b"}}")
-    if level:
-        return Body(opened + b"," + documents.shrink(_content(outcome.document), level)[1:] + b"}")
-    inside = Document(outcome.document.path, outcome.document.start + 1, outcome.document.end)
-    return Body(opened + b",", inside, b"}")
+    if form is Form.WHOLE:
+        inside = Document(outcome.document.path, outcome.document.start + 1, outcome.document.end)
+        return Body(opened + b",", inside, b"}")
+    shrink = without_streams if form is Form.WITHOUT_STREAMS else without_intervals
+    return Body(opened + b"," + shrink(_content(outcome.document))[1:] + b"}")
 
 
-def fitting(outcome: Outcome, level: int, max_bytes: int) -> tuple[Body, int]:
-    """The largest form of at most `max_bytes`, from `level` on, and its level.
+def fitting(outcome: Outcome, form: Form, max_bytes: int) -> tuple[Body, Form]:
+    """The first body of at most `max_bytes`, in `form` or the smaller ones, and its form.
 
-    The smallest there is may still be larger. Raises OSError when the document cannot be read.
+    When none fits it is the smallest. Raises OSError when the document cannot be read.
     """
-    while level < SMALLEST:
+    while smaller := form.next_smaller:
         try:
-            body = encode(outcome, level)
+            body = encode(outcome, form)
             if len(body) <= max_bytes:
-                return body, level
+                return body, form
         except TaskError:
-            log.warning("a document of a strange shape", left_out=LEFT_OUT[level])
-        level += 1
-    return encode(outcome, level), level
+            log.warning("a document of a strange shape", left_out=form.value)
+        form = smaller
+    return encode(outcome, form), form
 
 
 def _content(document: Document) -> memoryview:

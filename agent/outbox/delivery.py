@@ -14,7 +14,7 @@ from gevent.lock import BoundedSemaphore
 from agent.errors import ManagerUnavailable, ResultTooLarge, StateUnusable, TaskRefused
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
-from agent.outbox.body import LEFT_OUT, SMALLEST, fitting
+from agent.outbox.body import Form, fitting
 from agent.protocol import Claimed, Outcome
 from agent.registry import TaskRegistry
 from agent.state.directory import StateDirectory
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 @dataclass(eq=False)
 class Message:
-    """Either `started` (a pid) or an outcome in its parcel, and how small it has to be.
+    """Either `started` (a pid) or an outcome in its parcel, and the form to send it in.
 
     `lock` is held by whoever writes or removes the parcel; one that is `settled` has to go.
     """
@@ -40,7 +40,7 @@ class Message:
     claimed: Claimed
     pid: int = 0
     parcel: Parcel | None = None
-    level: int = 0
+    form: Form = Form.WHOLE
     born: float = field(default_factory=time.monotonic)
     idempotency_key: str = field(default_factory=lambda: str(uuid.uuid4()))
     settled: bool = False
@@ -77,14 +77,14 @@ class Delivery:
         return self._registry.is_measuring() and not too_long
 
     def attempt(self, message: Message) -> bool:
-        """Send it once; False when it is to be sent again at once, in a smaller form.
+        """Send it once; True when it is settled, False to send it again at once in a smaller form.
 
         Raises ManagerUnavailable, KeyRefused and AgentUnknown, with the message unsettled.
         """
         try:
             self._send(message)
         except ResultTooLarge as error:
-            return not self._make_smaller(message, error)
+            return self._settle_too_large(message, error)
         except TaskRefused as error:
             self._settle_refusal(message, error)
         return True
@@ -103,25 +103,28 @@ class Delivery:
     def _send_result(self, message: Message, parcel: Parcel) -> None:
         outcome = _as_it_is_now(parcel.outcome)
         try:
-            body, message.level = self._state.run(
-                fitting, outcome, message.level, self._max_result_bytes
+            body, message.form = self._state.run(
+                fitting, outcome, message.form, self._max_result_bytes
             )
         except StateUnusable as error:
             raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
         self._client.send_result(message.claimed.task.id, body, message.idempotency_key)
         log.info("result delivered", status=outcome.status, bytes=len(body))
-        if message.level:
+        shortened = message.form is not Form.WHOLE
+        if shortened:
             self._try("a document has no second name", partial(self._spool.keep, parcel))
-        self._settle(message, partial(self._spool.remove, but_document=message.level > 0))
+        self._settle(message, partial(self._spool.remove, but_document=shortened))
 
-    def _make_smaller(self, message: Message, error: ResultTooLarge) -> bool:
-        message.level += 1
-        if message.parcel is None or message.level > SMALLEST:
+    def _settle_too_large(self, message: Message, error: ResultTooLarge) -> bool:
+        """Set it aside when there is no smaller form; False when there is one to send now."""
+        smaller = message.form.next_smaller
+        if message.parcel is None or smaller is None:
             log.error("the Manager takes no result of this size: given up", error=str(error))
             self._set_aside(message, error.answer)
-            return False
-        log.warning("too large for the Manager", error=str(error), left_out=LEFT_OUT[message.level])
-        return True
+            return True
+        message.form = smaller
+        log.warning("too large for the Manager", error=str(error), left_out=smaller.value)
+        return False
 
     def _settle_refusal(self, message: Message, error: TaskRefused) -> None:
         """A final answer: after a lost reply it may mean that the message did arrive."""

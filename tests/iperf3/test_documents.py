@@ -3,6 +3,7 @@
 import json
 import mmap
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import TaskError
-from agent.iperf3.documents import find_documents, read_summary, shrink
+from agent.iperf3.documents import (
+    find_documents,
+    read_summary,
+    without_intervals,
+    without_streams,
+)
 from tests.support.recorded_runs import VERSIONS, run, runs
 
 TCP = run("3.12", "tcp-parallel").stdout.rstrip()
@@ -119,10 +125,10 @@ def test_a_file_is_read_through_a_map_that_can_be_closed_afterwards(tmp_path: pa
         (start, end), (_, last) = find_documents(mapped)
         with memoryview(mapped) as view:
             summary = read_summary(view[start:end])
-            smaller = shrink(view[start:end], 2)
+            smaller = without_intervals(view[start:end])
     assert last == path.stat().st_size - 1
     assert summary == read_summary(TCP)
-    assert smaller == shrink(TCP, 2)
+    assert smaller == without_intervals(TCP)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -186,11 +192,13 @@ def values(document: bytes, key: str) -> bytes:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("level", [1, 2])
-def test_a_smaller_document_keeps_start_and_end_byte_for_byte(version: str, level: int) -> None:
+@pytest.mark.parametrize("shrink", [without_streams, without_intervals])
+def test_a_smaller_document_keeps_start_and_end_byte_for_byte(
+    version: str, shrink: Callable[[bytes], bytes]
+) -> None:
     for case in ("tcp-parallel", "tcp-bidir", "udp", "client-term"):
         document = run(version, case).stdout.rstrip()
-        smaller = shrink(document, level)
+        smaller = shrink(document)
         assert len(smaller) < len(document)
         for key in ("start", "end"):
             text = values(document, key)
@@ -198,26 +206,26 @@ def test_a_smaller_document_keeps_start_and_end_byte_for_byte(version: str, leve
         assert read_summary(smaller) == read_summary(document)
 
 
-def test_the_first_level_keeps_the_sums_of_each_interval() -> None:
+def test_without_streams_the_sums_of_each_interval_stay() -> None:
     before: dict[str, Any] = json.loads(TCP)
-    after: dict[str, Any] = json.loads(shrink(TCP, 1))
+    after: dict[str, Any] = json.loads(without_streams(TCP))
     for interval in before["intervals"]:
         assert len(interval["streams"]) == 4
         interval["streams"] = []
     assert after == before
 
 
-def test_the_second_level_keeps_no_interval() -> None:
+def test_without_intervals_none_is_left() -> None:
     before: dict[str, Any] = json.loads(TCP)
-    assert json.loads(shrink(TCP, 2)) == {**before, "intervals": []}
+    assert json.loads(without_intervals(TCP)) == {**before, "intervals": []}
 
 
 def test_a_document_without_intervals_is_made_no_larger_than_it_needs() -> None:
-    assert shrink(b'{"end":{"sum":{}}}', 1) == b'{"end":{"sum":{}}}'
+    assert without_streams(b'{"end":{"sum":{}}}') == b'{"end":{"sum":{}}}'
 
 
 @pytest.mark.parametrize("text", [b"[]", b"{", b'{"intervals":[1]}', b'{"intervals":null}'])
-def test_what_cannot_be_made_smaller_is_said_so(text: bytes) -> None:
+def test_what_cannot_lose_its_streams_is_bad_output(text: bytes) -> None:
     with pytest.raises(TaskError, match="not a document of iperf3") as raised:
-        shrink(text, 1)
+        without_streams(text)
     assert raised.value.error_class == "bad_output"

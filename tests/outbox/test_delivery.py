@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.iperf3.documents import shrink
+from agent.iperf3.documents import without_intervals
 from agent.protocol import Claimed, Document, Outcome, Report
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.outbox import claimed, post_to, with_document
@@ -19,7 +19,7 @@ from tests.support.sockets import MakeManager
 DOCUMENT = run("3.12", "tcp-parallel").stdout.rstrip()
 MEASURED = json.loads(DOCUMENT)
 # The document without its intervals, and what goes around it.
-SMALLEST = len(shrink(DOCUMENT, 2)) + 120
+SMALLEST = len(without_intervals(DOCUMENT)) + 120
 SUCCEEDED = Outcome("succeeded", Report(), answer={"killed": True})
 
 
