@@ -168,7 +168,7 @@ def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Eve
     if address is None:
         return None
     # Only then: prometheus_client and the server cost some megabytes.
-    from agent.status import StatusServer
+    from agent.status.server import StatusServer
 
     return StatusServer(agent.view(), address).run
 

@@ -1,5 +1,1 @@
-"""What the agent does, for whoever asks it over HTTP: health, numbers, and a page."""
-
-from agent.status.server import StatusServer
-
-__all__ = ["StatusServer"]
+"""What the agent does, for whoever asks over HTTP: health checks, metrics and a page for people."""

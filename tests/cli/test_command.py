@@ -60,6 +60,18 @@ def test_an_installed_agent_run_is_the_same(tmp_path: Path) -> None:
     assert re.fullmatch(VERSION_LINE, ended.output)
 
 
+# What a status page, the demo and a check need, and an idle agent would carry for nothing.
+COSTLY = {"difflib", "flask", "gevent.pywsgi", "prometheus_client", "psutil", "agent.cli.check"}
+
+
+def test_the_command_imports_nothing_that_only_some_runs_need(tmp_path: Path) -> None:
+    code = "import sys, agent.__main__, agent.cli.command; print(*sys.modules)"
+    ended = run_program(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert ended.code == 0, ended.errors
+    assert "agent.service.lifecycle" in ended.output.split()
+    assert COSTLY.intersection(ended.output.split()) == set()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
