@@ -23,6 +23,8 @@ Each kind is caught where it is handled. Anything else is a bug and stops the ag
 
 from collections.abc import Iterator
 
+from agent.error_classes import ErrorClass
+
 
 class AgentError(Exception):
     """The root of everything the agent raises on purpose."""
@@ -67,7 +69,7 @@ class TaskError(AgentError):
     operator reads at the Manager, so it says what to do.
     """
 
-    def __init__(self, error_class: str, message: str) -> None:
+    def __init__(self, error_class: ErrorClass, message: str) -> None:
         super().__init__(message)
         self.error_class = error_class
 

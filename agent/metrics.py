@@ -8,7 +8,9 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from typing import Literal
 
+from agent.error_classes import ErrorClass
 from agent.protocol import TASK_TYPES, Figures, Outcome, Task
 
 RESULTS_KEPT = 50
@@ -46,7 +48,7 @@ class Reported:
     task_id: int
     type: str
     status: str
-    error_class: str
+    error_class: ErrorClass | Literal[""]
     message: str
     figures: Figures | None
 
@@ -87,7 +89,7 @@ class Metrics:
         time from the claim, where this life of the agent has seen it.
         """
         task_type = task.type if task.type in TASK_TYPES else "other"
-        error_class = outcome.report.error_class
+        error_class: ErrorClass | Literal[""] = outcome.report.error_class or ""
         if outcome.final:
             self.outcomes[task_type, outcome.status, error_class] += 1
             if seconds is not None:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from gevent.event import Event
 
+from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 from agent.protocol import Claimed, RunningRow, Task
 
@@ -30,10 +31,10 @@ class Stop:
 
     ordered: Event = field(default_factory=Event)
     hurry: Event = field(default_factory=Event)
-    error_class: str = ""
+    error_class: ErrorClass = ErrorClass.OTHER
     reason: str = ""
 
-    def order(self, error_class: str, reason: str) -> None:
+    def order(self, error_class: ErrorClass, reason: str) -> None:
         """Give the order; the first reason stays."""
         if not self.ordered.is_set():
             self.error_class, self.reason = error_class, reason
@@ -167,10 +168,10 @@ class TaskRegistry:
         entry = self._entries.get(task_id)
         if entry is None:
             return False
-        entry.stop.order("killed", "canceled at the Manager")
+        entry.stop.order(ErrorClass.KILLED, "canceled at the Manager")
         return True
 
-    def stop_all(self, error_class: str, reason: str) -> list[Entry]:
+    def stop_all(self, error_class: ErrorClass, reason: str) -> list[Entry]:
         """Order every task to stop; returns them."""
         entries = list(self._entries.values())
         for entry in entries:

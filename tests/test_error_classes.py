@@ -1,43 +1,57 @@
-"""Every class of error that the agent can report comes with advice."""
+"""The classes of error: complete, documented, and read from any version's records."""
 
 import ast
 import re
 from pathlib import Path
 
-from agent.error_classes import ADVICE
-from agent.iperf3 import failures
+import msgspec
+import pytest
+
+import agent
+from agent.error_classes import ErrorClass
+from agent.protocol import Report
 from tests.support.harness import ROOT
 
-PACKAGE = Path(failures.__file__).parent.parent
+
+def used() -> set[str]:
+    """The members of ErrorClass that the package's code names."""
+    (package,) = agent.__path__
+    return {
+        node.attr
+        for path in Path(package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "ErrorClass"
+    }
 
 
-def reported() -> set[str]:
-    """The classes that the package's own code gives its errors, and those of iperf3's words."""
-    found = {error_class for _, error_class, _ in failures._CLASSES} | {failures.classify("?")[0]}
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
-                "TaskError",
-                "ChildError",
-            ):
-                first = node.args[0]
-                if isinstance(first, ast.Constant):
-                    found.add(str(first.value))
-    return found
-
-
-def test_there_is_advice_for_each_class() -> None:
-    assert {"port_in_use", "state_full", "refused", "iperf3_missing"} <= reported()
-    assert reported() <= ADVICE.keys()
+def test_the_code_uses_the_classes_that_there_are() -> None:
+    assert used() == set(ErrorClass.__members__)
 
 
 def test_the_protocol_names_each_class() -> None:
     text = (ROOT / "docs/protocol.md").read_text()
     listed = text.partition("`result.agent.error_class` is for programs: ")[2].partition("\n\n")[0]
-    assert re.findall(r"`(\w+)`", listed) == list(ADVICE)
+    assert re.findall(r"`(\w+)`", listed) == list(ErrorClass)
 
 
-def test_advice_is_a_whole_sentence() -> None:
-    for words in ADVICE.values():
-        assert words[0].isupper() or words.startswith("iperf3")
-        assert words.endswith(".")
+@pytest.mark.parametrize("error_class", ErrorClass)
+def test_advice_is_a_whole_sentence(error_class: ErrorClass) -> None:
+    assert error_class.advice[0].isupper() or error_class.advice.startswith("iperf3")
+    assert error_class.advice.endswith(".")
+
+
+@pytest.mark.parametrize("error_class", ErrorClass)
+def test_a_class_is_written_as_its_value_and_read_again(error_class: ErrorClass) -> None:
+    written = msgspec.json.encode(Report(error_class=error_class))
+    assert written == b'{"error_class":"%s"}' % error_class.value.encode()
+    assert msgspec.json.decode(written, type=Report).error_class is error_class
+
+
+def test_a_report_without_a_class_has_no_such_key() -> None:
+    assert msgspec.json.encode(Report()) == b"{}"
+    assert msgspec.json.decode(b"{}", type=Report).error_class is None
+
+
+def test_an_unknown_class_is_read_as_other() -> None:
+    read = msgspec.json.decode(b'{"error_class":"of_next_year"}', type=Report)
+    assert read.error_class is ErrorClass.OTHER

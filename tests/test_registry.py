@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from agent.error_classes import ErrorClass
 from agent.registry import Entry, Stop, TaskRegistry, timestamp
 from tests.support.outbox import claimed
 
@@ -93,14 +94,14 @@ def test_a_cancel_stops_the_one_task_that_it_names(registry: TaskRegistry) -> No
 
 def test_the_first_reason_to_stop_stays() -> None:
     stop = Stop()
-    stop.order("killed", "stopped by kill_all")
-    stop.order("interrupted", "the agent was stopped")
+    stop.order(ErrorClass.KILLED, "stopped by kill_all")
+    stop.order(ErrorClass.INTERRUPTED, "the agent was stopped")
     assert (stop.error_class, stop.reason) == ("killed", "stopped by kill_all")
 
 
 def test_all_can_be_stopped_and_hurried(registry: TaskRegistry) -> None:
     entries = enter(registry, SERVER, CLIENT, KILL)
-    assert registry.stop_all("interrupted", "the agent was stopped") == entries
+    assert registry.stop_all(ErrorClass.INTERRUPTED, "the agent was stopped") == entries
     assert all(entry.stop.ordered.is_set() for entry in entries)
     assert not any(entry.stop.hurry.is_set() for entry in entries)
     registry.hurry_all()

@@ -6,6 +6,7 @@ behind an option that takes a value, and `agent.protocol` lets none begin with a
 
 from typing import NamedTuple
 
+from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 from agent.iperf3.features import Features
 from agent.protocol import ClientPayload, ServerPayload
@@ -122,7 +123,9 @@ def _bitrate(payload: ClientPayload) -> str | int | None:
     """The target bitrate of each stream, in bit/s; iperf3's own default for UDP is 1 Mbit/s."""
     if payload.burst is not None:
         if not payload.bitrate:
-            raise TaskError("bad_payload", "payload: burst needs a bitrate above 0 to pace")
+            raise TaskError(
+                ErrorClass.BAD_PAYLOAD, "payload: burst needs a bitrate above 0 to pace"
+            )
         return f"{payload.bitrate}/{payload.burst}"
     return 0 if payload.udp and payload.bitrate is None else payload.bitrate
 
@@ -133,7 +136,7 @@ def _argv(features: Features, options: list[_Option]) -> list[str]:
         if option.value is None or option.value is False:
             continue
         if option.name not in features.options:
-            raise TaskError("unsupported", _lacks(features, option))
+            raise TaskError(ErrorClass.UNSUPPORTED, _lacks(features, option))
         words.append(option.flag)
         if option.value is not True:
             words.append(str(option.value))

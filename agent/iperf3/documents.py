@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 
 Buffer = bytes | memoryview | mmap.mmap
@@ -202,7 +203,7 @@ def _decode_or_raise(text: Buffer | Raw, kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise TaskError("bad_output", f"not a document of iperf3: {error}") from error
+        raise TaskError(ErrorClass.BAD_OUTPUT, f"not a document of iperf3: {error}") from error
 
 
 def _cause(error: str, document: Buffer) -> str:

@@ -1,51 +1,76 @@
 """What iperf3's own words for a failure mean."""
 
 import re
+from typing import NamedTuple
+
+from agent.error_classes import ErrorClass
+
+
+class _Meaning(NamedTuple):
+    """The class of errors that a pattern finds; a remark is added where iperf3's words mislead."""
+
+    pattern: str
+    error_class: ErrorClass
+    remark: str = ""
+
 
 # iperf3 tells its errors apart by text alone: no code, and the exit code is 0 or 1. The texts
-# are those of 3.9 to 3.22 (tests/iperf3/data has them); the first that matches counts. A remark
-# is added where the words mislead.
+# are those of 3.9 to 3.22 (tests/iperf3/data has them); the first that matches counts.
 _CONNECT = "unable to connect to server"
 _BEFORE_3_10 = "unable to send control message"
-_CLASSES: list[tuple[str, str, str]] = [
-    ("Address already in use", "port_in_use", ""),
-    ("server is busy", "busy", ""),
-    (f"{_BEFORE_3_10}: (Connection reset by peer|Broken pipe)", "busy", "the server hung up"),
-    (f"{_CONNECT}.*Connection refused", "refused", ""),
-    (
+_MEANINGS = (
+    _Meaning("Address already in use", ErrorClass.PORT_IN_USE),
+    _Meaning("server is busy", ErrorClass.BUSY),
+    _Meaning(
+        f"{_BEFORE_3_10}: (Connection reset by peer|Broken pipe)",
+        ErrorClass.BUSY,
+        "the server hung up",
+    ),
+    _Meaning(f"{_CONNECT}.*Connection refused", ErrorClass.REFUSED),
+    _Meaning(
         f"{_BEFORE_3_10}: Bad file descriptor",
-        "refused",
+        ErrorClass.REFUSED,
         "no connection; this iperf3 does not say whether it was refused, the host is unknown"
         " or cannot be reached",
     ),
-    (f"{_CONNECT}.*Name or service not known", "unknown_host", ""),
-    (f"{_CONNECT}.*name resolution", "unknown_host", ""),
-    (f"{_CONNECT}.*Address family for hostname", "unknown_host", ""),
-    (
+    _Meaning(
+        f"{_CONNECT}.*(Name or service not known|name resolution|Address family for hostname)",
+        ErrorClass.UNKNOWN_HOST,
+    ),
+    _Meaning(
         f"{_CONNECT}.*(Resource temporarily unavailable|Message too long)",
-        "unknown_host",
+        ErrorClass.UNKNOWN_HOST,
         "the host name could not be looked up",
     ),
-    (f"{_CONNECT}.*(assign requested address|No such device|by protocol)", "arguments", ""),
-    (_CONNECT, "unreachable", ""),
-    ("interrupt - the (client|server) has terminated", "killed", ""),
-    ("authorization failed", "not_allowed", "the server wants a user name and password"),
-    ("parameter error|(un|not )recognized option|requires an argument", "arguments", ""),
-    ("unable to set |socket buffer size not set|unable to start listener", "arguments", ""),
-    ("the (server|client) has (terminated|unexpectedly)", "peer_lost", ""),
-    ("control socket has closed|unable to (receive|send|read|write|connect)", "peer_lost", ""),
-    ("Connection reset by peer|Broken pipe", "peer_lost", ""),
-]
+    _Meaning(
+        f"{_CONNECT}.*(assign requested address|No such device|by protocol)", ErrorClass.ARGUMENTS
+    ),
+    _Meaning(_CONNECT, ErrorClass.UNREACHABLE),
+    _Meaning("interrupt - the (client|server) has terminated", ErrorClass.KILLED),
+    _Meaning(
+        "authorization failed", ErrorClass.NOT_ALLOWED, "the server wants a user name and password"
+    ),
+    _Meaning(
+        "parameter error|(un|not )recognized option|requires an argument"
+        "|unable to set |socket buffer size not set|unable to start listener",
+        ErrorClass.ARGUMENTS,
+    ),
+    _Meaning(
+        "the (server|client) has (terminated|unexpectedly)|control socket has closed"
+        "|unable to (receive|send|read|write|connect)|Connection reset by peer|Broken pipe",
+        ErrorClass.PEER_LOST,
+    ),
+)
 _NOISE = re.compile(r"\A(?:\S*iperf3\S*: )?(?:parameter )?(?:error - )?")
 
 
-def classify(words: str) -> tuple[str, str]:
+def classify(words: str) -> tuple[ErrorClass, str]:
     """The error class of iperf3's words, and the message to show for them."""
     message = _NOISE.sub("", words)
-    for pattern, error_class, remark in _CLASSES:
-        if re.search(pattern, words):
-            return error_class, f"{message} ({remark})" if remark else message
-    return "other", message
+    for known in _MEANINGS:
+        if re.search(known.pattern, words):
+            return known.error_class, f"{message} ({known.remark})" if known.remark else message
+    return ErrorClass.OTHER, message
 
 
 def error_line(stderr: str) -> str:

@@ -4,6 +4,7 @@ import re
 
 from msgspec import Struct
 
+from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 
 # "iperf 3.12 (cJSON 1.7.15)", "iperf 3.19.1 ..."; a build from git says "iperf 3.9+".
@@ -42,7 +43,7 @@ def parse_features(path: str, version_text: str, help_text: str) -> Features:
     if match is None or int(match[2].split(".")[0]) < 3:
         said = (version_text.splitlines() or ["nothing"])[0][:80]
         raise TaskError(
-            "iperf3_missing",
+            ErrorClass.IPERF3_MISSING,
             f"{path} is not iperf3: its --version says {said!r}; install iperf3 3.9 or newer,"
             " or set IPERF3_PATH to where it is",
         )
@@ -50,7 +51,7 @@ def parse_features(path: str, version_text: str, help_text: str) -> Features:
     missing = sorted(_NEEDED - features.options)
     if missing:
         raise TaskError(
-            "iperf3_missing",
+            ErrorClass.IPERF3_MISSING,
             f"iperf3 {features.version} at {path} has no {', '.join(missing)}:"
             " install iperf3 3.9 or newer",
         )

@@ -4,6 +4,7 @@ import signal
 
 from msgspec import Struct
 
+from agent.error_classes import ErrorClass
 from agent.iperf3.documents import (
     Buffer,
     Request,
@@ -19,7 +20,7 @@ from agent.iperf3.features import Features
 from agent.protocol import Figures
 
 # What another attempt a little later may well cure.
-RETRIABLE = frozenset({"refused", "busy"})
+RETRIABLE = frozenset({ErrorClass.REFUSED, ErrorClass.BUSY})
 
 # Of one core, in per cent; iperf3 measures over the whole test, its start and end included.
 _BUSY_CORE = 95.0
@@ -34,13 +35,13 @@ _THREADED = (3, 16)
 class Verdict(Struct, frozen=True):
     """How a run ended.
 
-    `error_class` and `message` are empty when it is ok. `span` is where in stdout the newest
+    `error_class` is None and `message` empty when it is ok. `span` is where in stdout the newest
     document is, a partial one of a failed run too; None when there is none. `figures` are None
     when it has no end.
     """
 
     ok: bool
-    error_class: str
+    error_class: ErrorClass | None
     message: str
     span: Span | None = None
     summary: Summary | None = None
@@ -71,7 +72,7 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
         with memoryview(stdout) as view:
             figures = _figures(view[slice(*span)], summary)
     if exit_code == 0 and summary is not None and not summary.error and summary.has_end:
-        return Verdict(True, "", "", span, summary, figures)
+        return Verdict(True, None, "", span, summary, figures)
     error_class, message = _why(exit_code, stderr, span, summary)
     return Verdict(False, error_class, message, span, summary, figures)
 
@@ -141,22 +142,24 @@ def _newest(stdout: Buffer) -> tuple[Span | None, Summary | None]:
         return spans[-1], read_summary(view[start:end])
 
 
-def _why(code: int, stderr: str, span: Span | None, summary: Summary | None) -> tuple[str, str]:
+def _why(
+    code: int, stderr: str, span: Span | None, summary: Summary | None
+) -> tuple[ErrorClass, str]:
     """The error class of a run that failed, and the words for it."""
     words = (summary.error if summary else "") or error_line(stderr)
     return classify(words) if words else _unexplained(code, span, summary)
 
 
-def _unexplained(code: int, span: Span | None, summary: Summary | None) -> tuple[str, str]:
+def _unexplained(code: int, span: Span | None, summary: Summary | None) -> tuple[ErrorClass, str]:
     if code < 0:
-        return "killed", f"iperf3 was ended by {_signal_name(-code)}"
+        return ErrorClass.KILLED, f"iperf3 was ended by {_signal_name(-code)}"
     if code > 0:
-        return "other", f"iperf3 ended with exit code {code} and did not say why"
+        return ErrorClass.OTHER, f"iperf3 ended with exit code {code} and did not say why"
     if span is None:
-        return "bad_output", "iperf3 ended with exit code 0 but wrote no JSON document"
+        return ErrorClass.BAD_OUTPUT, "iperf3 ended with exit code 0 but wrote no JSON document"
     if summary is None:
-        return "bad_output", "iperf3 wrote a JSON document that is not of its own shape"
-    return "bad_output", "iperf3 wrote a document without an end: it holds no result"
+        return ErrorClass.BAD_OUTPUT, "iperf3 wrote a JSON document that is not of its own shape"
+    return ErrorClass.BAD_OUTPUT, "iperf3 wrote a document without an end: it holds no result"
 
 
 def _signal_name(number: int) -> str:

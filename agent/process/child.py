@@ -21,6 +21,7 @@ import structlog
 from gevent import subprocess
 from gevent.event import Event
 
+from agent.error_classes import ErrorClass
 from agent.errors import ChildError
 from agent.files import discard
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
@@ -61,7 +62,7 @@ class ChildProcess:
             discard(stderr)
             if error.filename in (str(stdout), str(stderr)) and error.errno not in _NO_DESCRIPTOR:
                 words = f"{stdout.parent} cannot be written: {error.strerror}: mend that"
-                raise ChildError("state_full", words) from error
+                raise ChildError(ErrorClass.STATE_FULL, words) from error
             raise _not_started(argv[0], error) from error
         self.pid: int = self._popen.pid
         self.ended = Event()
@@ -204,7 +205,9 @@ def text_output(argv: list[str], timeout: float) -> str:
         with suppress(ProcessLookupError):
             os.killpg(command.pid, signal.SIGKILL)
         command.wait()
-        raise ChildError("other", f"{argv[0]} did not answer within {timeout:g} s") from error
+        raise ChildError(
+            ErrorClass.OTHER, f"{argv[0]} did not answer within {timeout:g} s"
+        ) from error
     return output.decode(errors="replace")
 
 
@@ -228,8 +231,10 @@ def _environment() -> dict[str, str]:
 def _not_started(path: str, error: OSError) -> ChildError:
     if isinstance(error, FileNotFoundError | PermissionError) and error.filename == path:
         remedy = "install iperf3, or set IPERF3_PATH to it"
-        return ChildError("iperf3_missing", f"{path} cannot be run ({error.strerror}): {remedy}")
-    return ChildError("other", f"{path} could not be started: {error}")
+        return ChildError(
+            ErrorClass.IPERF3_MISSING, f"{path} cannot be run ({error.strerror}): {remedy}"
+        )
+    return ChildError(ErrorClass.OTHER, f"{path} could not be started: {error}")
 
 
 def _dying_with(parent: int) -> Callable[[], None]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct, inspect
 
+from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -134,9 +135,9 @@ def client_payload(raw: msgspec.Raw) -> ClientPayload:
     _check_bind(payload.bind)
     _check_host(payload.server_ip)
     if payload.reverse and payload.bidir:
-        raise TaskError("bad_payload", "payload: give reverse or bidir, not both")
+        raise TaskError(ErrorClass.BAD_PAYLOAD, "payload: give reverse or bidir, not both")
     if payload.tos is not None and payload.dscp is not None:
-        raise TaskError("bad_payload", "payload: give tos or dscp, not both")
+        raise TaskError(ErrorClass.BAD_PAYLOAD, "payload: give tos or dscp, not both")
     return payload
 
 
@@ -153,7 +154,7 @@ def _decode_payload(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
     try:
         return msgspec.json.decode(raw, type=kind)
     except _UNFIT as error:
-        raise TaskError("bad_payload", f"payload: {_fault(error, raw, kind)}") from error
+        raise TaskError(ErrorClass.BAD_PAYLOAD, f"payload: {_fault(error, raw, kind)}") from error
 
 
 def _fault(error: Exception, raw: msgspec.Raw, kind: type[_Payload]) -> str:
@@ -205,10 +206,12 @@ def _check_host(host: str) -> None:
     """Let addresses and names pass; iperf3 would read `name%device` as --bind-dev."""
     if not _is_address(host) and not _NAME.fullmatch(host):
         words = "a host name, of labels of 1 to 63 characters, or an IP address"
-        raise TaskError("bad_payload", f"payload: server_ip must be {words}, not {host!r}")
+        raise TaskError(ErrorClass.BAD_PAYLOAD, f"payload: server_ip must be {words}, not {host!r}")
 
 
 def _check_bind(bind: str | None) -> None:
     """Let only addresses pass: iperf3 would look a name up, and `-B` also takes `host%dev`."""
     if bind is not None and not _is_address(bind):
-        raise TaskError("bad_payload", f"payload: bind must be an IP address, got {bind!r}")
+        raise TaskError(
+            ErrorClass.BAD_PAYLOAD, f"payload: bind must be an IP address, got {bind!r}"
+        )

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from agent.error_classes import ErrorClass
+
 
 class Report(Struct, omit_defaults=True):
     """The `agent` key of a result: how it was measured, and what a reader should know."""
@@ -20,7 +22,7 @@ class Report(Struct, omit_defaults=True):
     kernel: str = ""
     congestion: str = ""
     warnings: list[str] = []
-    error_class: str = ""
+    error_class: ErrorClass | None = None
     ended: str = ""
     truncated: str = ""
 

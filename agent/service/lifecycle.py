@@ -10,6 +10,7 @@ from gevent.event import Event
 from agent import __version__
 from agent.config.key import Key
 from agent.config.settings import Config, changed_settings
+from agent.error_classes import ErrorClass
 from agent.errors import ManagerRefused, TaskError
 from agent.host import allow_descriptors
 from agent.manager.access import manager_access
@@ -177,7 +178,7 @@ class Agent:
 
     def _leave_all(self) -> None:
         """The Manager was replaced: nobody waits for the outcomes of what runs any more."""
-        for entry in self._registry.stop_all("interrupted", "the Manager was replaced"):
+        for entry in self._registry.stop_all(ErrorClass.INTERRUPTED, "the Manager was replaced"):
             entry.gone.wait()
 
     def _wait_for_the_end(
@@ -221,7 +222,7 @@ class Agent:
         why = self._signals.name or str(self._supervisor.failure or "idle")
         log.info("agent stops", why=why, running=len(self._registry), waiting=len(self._outbox))
         self._end_claims(claims)
-        entries = self._registry.stop_all("interrupted", f"the agent was stopped ({why})")
+        entries = self._registry.stop_all(ErrorClass.INTERRUPTED, f"the agent was stopped ({why})")
         gone = gevent.spawn(lambda: [entry.gone.wait() for entry in entries])
         gevent.wait([gone, self._signals.kill], _left(children_until), count=1)
         self._registry.hurry_all()

@@ -6,7 +6,6 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from agent.error_classes import ADVICE
 from agent.status.snapshot import Result, Running, Snapshot
 
 SPARK_WIDTH, SPARK_HEIGHT = 120, 28
@@ -143,7 +142,7 @@ def _troubles(snapshot: Snapshot) -> Iterable[str]:
 
 
 def _failure(result: Result) -> str:
-    remedy = ADVICE.get(result.error_class, "")
+    remedy = result.error_class.advice if result.error_class else ""
     said = escape(result.message or result.error_class)
     where = f"Task {result.task_id} at {result.at[11:19]}"
     return f'{where}: {said} <span class="soft">{remedy}</span>'

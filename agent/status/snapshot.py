@@ -2,10 +2,12 @@
 
 import time
 from datetime import UTC, datetime
+from typing import Literal
 
 from msgspec import Struct
 
 from agent import __version__
+from agent.error_classes import ErrorClass
 from agent.manager.registration import Registration
 from agent.protocol import Figures
 from agent.registry import Entry, timestamp
@@ -39,7 +41,7 @@ class Result(Struct):
     task_id: int
     type: str
     status: str
-    error_class: str
+    error_class: ErrorClass | Literal[""]
     message: str
     figures: Figures | None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.files import discard
 from agent.host import route_to
@@ -134,7 +135,7 @@ def _judge(
         # A large document takes a while, and one that the page cache has lost longer.
         return state.run(_judge_file, written, exit_code, stderr), written
     except StateUnusable as error:
-        return Verdict(False, "state_full", f"{error}: the document is lost"), child.stdout
+        return Verdict(False, ErrorClass.STATE_FULL, f"{error}: the document is lost"), child.stdout
 
 
 def _judge_file(written: Path, exit_code: int, stderr: str) -> Verdict:
@@ -177,17 +178,22 @@ def _outcome(
     )
 
 
-def _failure(entry: Entry, payload: ClientPayload, attempt: _Attempt) -> tuple[str, str]:
-    """The error class and the words for an operator; both empty after a success."""
+def _failure(
+    entry: Entry, payload: ClientPayload, attempt: _Attempt
+) -> tuple[ErrorClass | None, str]:
+    """The error class and the words for an operator; None and no words after a success."""
     if attempt.ending is Ending.TIME:
         seconds = payload.time + payload.omit + DEADLINE_GRACE
-        return "timed_out", f"timed out after {seconds:g} s: iperf3 had not ended by then"
+        return ErrorClass.TIMED_OUT, f"timed out after {seconds:g} s: iperf3 had not ended by then"
     if attempt.ending is Ending.OUTPUT:
-        return "bad_output", FLOODED
+        return ErrorClass.BAD_OUTPUT, FLOODED
     if entry.stop.ordered.is_set() and not attempt.verdict.ok:
         return entry.stop.error_class, entry.stop.reason
     if attempt.ending is Ending.STOPPED:
         return entry.stop.error_class, f"{entry.stop.reason}; the test was cut short"
-    if attempt.verdict.error_class == "bad_output" and is_full(attempt.written.parent):
-        return "state_full", f"the disk of {attempt.written.parent} is full: the document is lost"
+    if attempt.verdict.error_class is ErrorClass.BAD_OUTPUT and is_full(attempt.written.parent):
+        return (
+            ErrorClass.STATE_FULL,
+            f"the disk of {attempt.written.parent} is full: the document is lost",
+        )
     return attempt.verdict.error_class, attempt.verdict.message

@@ -14,6 +14,7 @@ from gevent.util import wrap_errors
 
 from agent.config.settings import Config
 from agent.config.types import Network
+from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 from agent.protocol import ClientPayload
 
@@ -47,7 +48,9 @@ def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
 
 
 def _over(key: str, asked: int, variable: str, most: int) -> TaskError:
-    return TaskError("not_allowed", f"{key} {asked} is over this agent's {variable} of {most}")
+    return TaskError(
+        ErrorClass.NOT_ALLOWED, f"{key} {asked} is over this agent's {variable} of {most}"
+    )
 
 
 def check_core(affinity: int | str | None) -> None:
@@ -58,7 +61,7 @@ def check_core(affinity: int | str | None) -> None:
     cores = os.cpu_count()
     if affinity is not None and cores and int(str(affinity).split(",")[0]) >= cores:
         words = f"affinity {affinity}: this host has the cores 0 to {cores - 1}"
-        raise TaskError("arguments", words)
+        raise TaskError(ErrorClass.ARGUMENTS, words)
 
 
 def checked_target(
@@ -80,12 +83,14 @@ def checked_target(
         return ""
     addresses: list[str] | Exception = lookup.get()
     if isinstance(addresses, Exception):
-        raise TaskError("unknown_host", f"{host}: {addresses}")
+        raise TaskError(ErrorClass.UNKNOWN_HOST, f"{host}: {addresses}")
     for address in addresses:
         if _is_allowed(address, allowed):
             return address
     networks = ", ".join(map(str, allowed))
-    raise TaskError("not_allowed", f"{host} is outside this agent's ALLOWED_TARGETS ({networks})")
+    raise TaskError(
+        ErrorClass.NOT_ALLOWED, f"{host} is outside this agent's ALLOWED_TARGETS ({networks})"
+    )
 
 
 def _addresses(host: str, family: int) -> list[str] | Exception:

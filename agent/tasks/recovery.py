@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from agent import __version__
+from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.iperf3 import verdict
 from agent.metrics import Metrics
@@ -90,7 +91,7 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
     report = record.child.report if record.child else Report(version=__version__)
     if record.claimed.task.type == "iperf_server_start":
         return _server_outcome(state, record, report)
-    report.error_class = "interrupted"
+    report.error_class = ErrorClass.INTERRUPTED
     failed = Outcome("failed", report, exit_code=1, stderr=INTERRUPTED)
     # Not the journal's last word: a short test can be over before its child is in there.
     newest = newest_output(state.children, record.claimed)
@@ -108,7 +109,7 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
         return failed
     document = Document(str(path), *judged.span)
     if judged.ok and judged.summary and not verdict.is_cut_short(judged.summary):
-        report.error_class = ""
+        report.error_class = None
         return Outcome("succeeded", report, document=document)
     return msgspec.structs.replace(failed, document=document)
 
@@ -117,7 +118,7 @@ def _server_outcome(state: StateDirectory, record: TaskRecord, report: Report) -
     """The newest document is repeated; what was reported a success stays one."""
     document = _newest_served(server_output(state.children, record.claimed))
     if not record.reported:
-        report.error_class = "interrupted"
+        report.error_class = ErrorClass.INTERRUPTED
         return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)
     report.ended = INTERRUPTED
     return Outcome(

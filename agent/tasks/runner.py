@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
+from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 from agent.protocol import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.registry import Entry
@@ -52,9 +53,9 @@ class TaskRunner:
             # No bug: a disk that fails, or a host without a descriptor to spare.
             log.error("task broken off", error=str(error))
             words = f"broken off, as this agent's host had an error: {error}"
-            self._put(entry, self._broken_off(TaskError("state_full", words), listens))
+            self._put(entry, self._broken_off(TaskError(ErrorClass.STATE_FULL, words), listens))
         except Exception:
-            bug = TaskError("other", "a bug in the agent: its log has the traceback")
+            bug = TaskError(ErrorClass.OTHER, "a bug in the agent: its log has the traceback")
             self._put(entry, self._broken_off(bug, listens))
             raise
 
@@ -78,16 +79,20 @@ class TaskRunner:
         if task_type not in TASK_TYPES:
             known = ", ".join(TASK_TYPES)
             words = f"unknown task type {task_type!r}: this agent runs {known}"
-            raise TaskError("unsupported", words)
+            raise TaskError(ErrorClass.UNSUPPORTED, words)
         if entry.task.unreadable:
-            raise TaskError("bad_payload", entry.task.unreadable)
+            raise TaskError(ErrorClass.BAD_PAYLOAD, entry.task.unreadable)
         if self._bench.state.trouble:
             words = f"this agent's state directory {self._bench.state.path} cannot be written"
             advice = "mend that, and it takes tests again by itself"
-            raise TaskError("state_full", f"{words}: {self._bench.state.trouble}; {advice}")
+            raise TaskError(
+                ErrorClass.STATE_FULL, f"{words}: {self._bench.state.trouble}; {advice}"
+            )
         most = self._bench.config.max_tasks
         if self._bench.registry.starts() > most:
-            raise TaskError("too_many", f"this agent runs {most} tasks already (MAX_TASKS)")
+            raise TaskError(
+                ErrorClass.TOO_MANY, f"this agent runs {most} tasks already (MAX_TASKS)"
+            )
         if task_type == "iperf_server_start":
             _note_unknown_keys(entry, ServerPayload)
             return run_server(self._bench, entry)
@@ -98,7 +103,7 @@ class TaskRunner:
         """End every task claimed before; report when they are gone, outcomes and all."""
         others = self._bench.registry.earlier(entry)
         for other in others:
-            other.stop.order("killed", "stopped by kill_all")
+            other.stop.order(ErrorClass.KILLED, "stopped by kill_all")
         for other in others:
             other.gone.wait()
         log.info("all killed", count=len(others))

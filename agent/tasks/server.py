@@ -10,6 +10,7 @@ import gevent
 import msgspec
 import structlog
 
+from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 from agent.files import discard
 from agent.iperf3 import verdict
@@ -116,12 +117,12 @@ class _Server:
             if ending is Ending.ENDED:
                 raise self._died_early()
             if ending is Ending.OUTPUT:
-                raise TaskError("bad_output", FLOODED)
+                raise TaskError(ErrorClass.BAD_OUTPUT, FLOODED)
             if ending is Ending.STOPPED:
                 raise TaskError(self._entry.stop.error_class, self._entry.stop.reason)
             if time.monotonic() - self._born > LISTEN_DEADLINE:
                 words = f"iperf3 did not listen on port {self._payload.port}"
-                raise TaskError("other", f"{words} within {LISTEN_DEADLINE:g} s")
+                raise TaskError(ErrorClass.OTHER, f"{words} within {LISTEN_DEADLINE:g} s")
 
     def serve(self) -> Iterator[Outcome]:
         """Yield that it listens, then a document for each test, then how it ended."""
@@ -135,7 +136,7 @@ class _Server:
             if ending is not Ending.OUTPUT:
                 yield from self._served()
         # Whoever wants the port from now on waits for it.
-        self._entry.stop.order("", "the server has ended")
+        self._entry.stop.order(ErrorClass.OTHER, "the server has ended")
         self._bench.metrics.child_exits["server", ending.name.lower()] += 1
         self._end(0 if ending is Ending.OUTPUT else self._bench.config.stop_grace)
         if ending is not Ending.OUTPUT:
@@ -194,8 +195,9 @@ class _Server:
 
     def _died_early(self) -> TaskError:
         judged = self._judged()
+        assert judged.error_class
         message = judged.message
-        if judged.error_class == "port_in_use":
+        if judged.error_class is ErrorClass.PORT_IN_USE:
             message = f"port {self._payload.port} is in use by {self._holder()}: {message}"
         return TaskError(judged.error_class, message)
 

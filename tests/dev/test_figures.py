@@ -71,7 +71,7 @@ def test_what_iperf3_omitted_or_left_unsaid_is_no_reading() -> None:
 
 @pytest.mark.parametrize("result", [None, [], "x", {"intervals": 1}, {"end": {"sum": []}}])
 def test_what_is_no_document_has_no_figures(result: Any) -> None:
-    assert figures(result) == DrawnFigures([], [], "", "")
+    assert figures(result) == DrawnFigures([], [], None, "")
 
 
 def test_many_readings_become_few_with_the_same_mean() -> None:

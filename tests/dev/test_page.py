@@ -315,7 +315,7 @@ def test_a_failure_says_what_to_do(manager: DevManager, store: Store) -> None:
     report(store, test.client_task_id, {"agent": {"error_class": "unheard of"}}, "no luck")
     shown = text(get(manager))
     assert "Server on a1: port in use Choose another port, or stop what listens" in shown
-    assert "Client on a2: no luck The agent's log tells the task's whole story" in shown
+    assert "Client on a2: no luck The agent's log has the whole story of the task" in shown
 
 
 def test_a_strangers_server_makes_no_success(manager: DevManager, store: Store) -> None:

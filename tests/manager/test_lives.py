@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent.error_classes import ErrorClass
 from agent.outbox import delivery as delivery_room
 from agent.protocol import Life, Outcome, Report
 from agent.protocol.messages import AgentRecord
@@ -19,7 +20,7 @@ from tests.support.sockets import MakeManager
 
 URL = "http://manager"
 BORN = "2026-01-02T03:04:05"
-PLAIN = Outcome("failed", Report(error_class="refused"), exit_code=1, stderr="refused")
+PLAIN = Outcome("failed", Report(error_class=ErrorClass.REFUSED), exit_code=1, stderr="refused")
 
 
 def record(agent_id: int = 1, first_registered: str | None = BORN) -> dict[str, Any]:

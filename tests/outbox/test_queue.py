@@ -7,6 +7,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from agent.error_classes import ErrorClass
 from agent.errors import AgentUnknown
 from agent.protocol import Outcome, Report
 from tests.support.faulty_manager import Request, raw_reply, reply, well
@@ -14,7 +15,7 @@ from tests.support.outbox import Post, post_to, task_of
 from tests.support.sockets import MakeManager
 
 SUCCEEDED = Outcome("succeeded", Report(version="1"), answer={"killed": True, "count": 2})
-FAILED = Outcome("failed", Report(error_class="refused"), exit_code=1, stderr="refused")
+FAILED = Outcome("failed", Report(error_class=ErrorClass.REFUSED), exit_code=1, stderr="refused")
 UNAVAILABLE = raw_reply(b"<html>", 503)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.protocol import Outcome, Report
 from agent.state.journal import Journal
@@ -15,7 +16,7 @@ from tests.support.outbox import Post, post_to, with_document
 from tests.support.sockets import MakeManager
 
 CONTENT = b'{"end":{"sum":1}}'
-PLAIN = Outcome("failed", Report(error_class="refused"), exit_code=1, stderr="refused")
+PLAIN = Outcome("failed", Report(error_class=ErrorClass.REFUSED), exit_code=1, stderr="refused")
 
 
 def no_record(post: Post, number: int) -> Path:

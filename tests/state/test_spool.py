@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.protocol import Outcome, Report
 from agent.state.directory import StateDirectory
@@ -15,7 +16,7 @@ from agent.state.spool import ANSWER_KEPT, Parcel, Spool
 from tests.support.outbox import LIFE, claimed, with_document
 
 CONTENT = b'stray text\n{"end":{"sum":1}}\nmore'
-PLAIN = Outcome("failed", Report(error_class="refused"), exit_code=1, stderr="refused")
+PLAIN = Outcome("failed", Report(error_class=ErrorClass.REFUSED), exit_code=1, stderr="refused")
 RECORD, DOCUMENT = "000000001.result", "000000001.document"
 
 

@@ -9,7 +9,7 @@ from agent.dev.web import curve, figures
 from agent.dev.web.curve import Curve, quantity
 from agent.dev.web.figures import Direction, Sum
 from agent.dev.web.rows import PHASES, TestRow, listed_test, under_way
-from agent.error_classes import ADVICE
+from agent.error_classes import ErrorClass
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,8 @@ def _failures(store: Store, row: TestRow) -> list[Failure]:
 
 def _advice(task: StoredTask) -> str:
     if task.status == "timed_out":
-        return ADVICE["timed_out"]
-    error_class = figures.read(task.result).error_class
-    return ADVICE.get(error_class, ADVICE["other"])
+        return ErrorClass.TIMED_OUT.advice
+    return (figures.read(task.result).error_class or ErrorClass.OTHER).advice
 
 
 def _ends(row: TestRow, way: Direction) -> tuple[str, str]:

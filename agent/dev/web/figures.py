@@ -2,6 +2,8 @@
 
 from msgspec import Raw, Struct, ValidationError, json
 
+from agent.error_classes import ErrorClass
+
 # Enough for a smooth curve, few enough for a page of moderate size after a test of a day.
 MOST_READINGS = 200
 # Beyond any network and any test: a reading over these is a fault of who wrote it.
@@ -46,11 +48,11 @@ class Direction(Struct, frozen=True):
 
 
 class DrawnFigures(Struct, frozen=True):
-    """What a client's result says; `error_class` is empty when it succeeded."""
+    """What a client's result says; `error_class` is None when it succeeded."""
 
     directions: list[Direction]
     warnings: list[str]
-    error_class: str
+    error_class: ErrorClass | None
     iperf3_version: str
 
 
@@ -87,7 +89,7 @@ class _DrawnStart(Struct, frozen=True):
 
 class _DrawnReport(Struct, frozen=True):
     warnings: list[str] = []
-    error_class: str = ""
+    error_class: ErrorClass | None = None
     iperf3_version: str = ""
 
 
