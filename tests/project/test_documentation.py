@@ -1,9 +1,10 @@
-"""The settings and the exit codes, compared where they are written down."""
+"""The settings, the exit codes and the links, compared where they are written down."""
 
 import re
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from dotenv import dotenv_values
 
 from agent.cli import command
@@ -14,6 +15,7 @@ from tests.support.harness import ROOT
 
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "env.example"
+PAGES = [path for place in (".", "docs", "benchmarks") for path in (ROOT / place).glob("*.md")]
 SECRETS = {"AGENT_KEY": "(none)", "AGENT_KEY_FILE": "(none)"}
 
 
@@ -74,3 +76,27 @@ def test_the_example_as_it_is_lacks_a_key_and_nothing_else(tmp_path: Path) -> No
 def test_the_readmes_exit_codes_are_the_commands() -> None:
     codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")}
     assert [int(row[0]) for row in table("| code |")] == sorted(codes)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings: lower case, hyphens, no punctuation."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def without_code(text: str) -> str:
+    """The text without blocks of code between fences, and without those that are indented."""
+    return re.sub(r"^```.*?^```$|^    [^\n]*$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if re.match(r"\w+:", link):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken

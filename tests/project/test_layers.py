@@ -69,11 +69,21 @@ def test_no_class_name_is_used_twice() -> None:
     assert sorted(names) == sorted(set(names))
 
 
-def test_every_path_in_the_documents_leads_to_a_file() -> None:
+def test_every_path_in_the_documents_leads_to_a_file_and_every_test_to_a_function() -> None:
     missing = []
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for path in re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|sh))`", page.read_text()):
+        named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|sh))(?:::(\w+))?`", page.read_text())
+        for path, function in named:
             homes = (ROOT, ROOT / "tests", ROOT / "agent", ROOT / "deployment")
-            if not any((home / path).exists() for home in homes):
+            found = [home / path for home in homes if (home / path).exists()]
+            if not found:
                 missing.append(f"{page.name}: {path}")
+            elif function and not defines(found[0], function):
+                missing.append(f"{page.name}: {path}::{function}")
     assert not missing
+
+
+def defines(module: Path, function: str) -> bool:
+    """Whether the module has a function of that name at its top level."""
+    body = ast.parse(module.read_text()).body
+    return any(isinstance(node, ast.FunctionDef) and node.name == function for node in body)
