@@ -21,8 +21,6 @@
 Each kind is caught where it is handled. Anything else is a bug and stops the agent.
 """
 
-from collections.abc import Iterator
-
 from agent.error_classes import ErrorClass
 
 
@@ -92,10 +90,6 @@ class ManagerUnavailable(ManagerError):
         super().__init__(message)
         self.retry_after = retry_after
 
-    def pause(self, delays: Iterator[float]) -> float:
-        """Seconds until the next attempt: the next of a back-off, or more if so asked."""
-        return max(next(delays), self.retry_after or 0)
-
 
 class ManagerAway(ManagerUnavailable):
     """The agent cannot register, and all else waits for that; it asks again in `again_in` s."""
@@ -103,10 +97,6 @@ class ManagerAway(ManagerUnavailable):
     def __init__(self, message: str, again_in: float, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
         self.again_in = again_in
-
-    def pause(self, delays: Iterator[float]) -> float:
-        """Seconds until the agent asks again; the caller's own back-off is not used up."""
-        return self.again_in
 
 
 class ManagerRefused(ManagerError):

@@ -1,4 +1,4 @@
-"""When loops act: steady ticks, and back-off after failures. All times are in seconds."""
+"""When to act: steady ticks, and a back-off after failures. All times are in seconds."""
 
 import random
 import time
@@ -6,18 +6,20 @@ from collections.abc import Iterator
 
 from gevent.event import Event
 
+from agent.errors import ManagerAway, ManagerUnavailable
+
 BACKOFF_FIRST = 1.0
 BACKOFF_CAP = 30.0
-# An agent whose key is refused after it has registered goes on, and asks this often.
+# When the key is refused after the agent has registered, the agent asks again this often.
 KEY_REFUSED_PAUSE = 30.0
 
 
 def ticks(interval: float, stop: Event) -> Iterator[float]:
-    """Yield at once, and then every `interval` seconds until `stop`; each is how late it came.
+    """Yield at once, and then every `interval` seconds until `stop`; each value is the lateness.
 
-    The second tick comes after a random part of the interval, and all others keep that phase on
-    the monotonic clock: were it not random, agents that started together would act together for
-    ever. A tick that is missed because the body took too long, or because the process stood
+    The second tick comes after a random part of the interval, and all later ones keep that phase
+    on the monotonic clock. Without the random part, agents that started together would act
+    together for ever. A tick that is missed, because the body took too long or the process stood
     still, is skipped and never made up for.
     """
     if stop.is_set():
@@ -30,23 +32,44 @@ def ticks(interval: float, stop: Event) -> Iterator[float]:
         due += interval * (1 + behind // interval)
 
 
-def backoff(first: float = BACKOFF_FIRST, cap: float = BACKOFF_CAP) -> Iterator[float]:
-    """Yield delays for one attempt after the other: exponential with full jitter.
+class Backoff:
+    """Delays between the attempts of one caller: exponential with full jitter.
 
-    Each is drawn from the upper bound's whole range, which doubles from `first` up to `cap`, so
-    that agents which failed together do not come back together. The last draw stands as a
-    phase: from there on attempts come every `cap` seconds. Drawn anew each time, they would come
-    twice as often, and twice as many agents in the first second after an outage.
+    Each delay is drawn from the whole range up to a bound, which doubles from BACKOFF_FIRST to
+    BACKOFF_CAP, so that agents which failed together do not come back together. After the draw
+    up to the cap, attempts come every BACKOFF_CAP seconds and keep the phase that it gave them.
+    If each delay were drawn anew, attempts would come twice as often, and twice as many agents
+    would call in the first second after an outage.
     """
-    bound = first
-    while bound < cap:
+
+    def __init__(self) -> None:
+        self._delays = _delays()
+
+    def next(self, error: ManagerUnavailable) -> float:
+        """Seconds until the next attempt after this failure, or more if the Manager asked for more.
+
+        While the agent cannot register, all callers wait for its next attempt to register, and
+        this back-off is not advanced.
+        """
+        if isinstance(error, ManagerAway):
+            return error.again_in
+        return max(next(self._delays), error.retry_after or 0)
+
+    def reset(self) -> None:
+        """Begin anew after a success."""
+        self._delays = _delays()
+
+
+def _delays() -> Iterator[float]:
+    bound = BACKOFF_FIRST
+    while bound < BACKOFF_CAP:
         yield random.uniform(0, bound)
         bound *= 2
-    yield random.uniform(0, cap)
+    yield random.uniform(0, BACKOFF_CAP)
     while True:
-        yield cap
+        yield BACKOFF_CAP
 
 
 def jittered(delay: float, share: float = 0.2) -> float:
-    """`delay` moved by at most `share` of itself to either side."""
+    """`delay`, made longer or shorter by a random amount of at most `share` of it."""
     return delay * random.uniform(1 - share, 1 + share)

@@ -7,9 +7,11 @@ import gevent
 from gevent.event import Event
 from gevent.monkey import get_original
 
-from agent.timing import backoff, jittered, ticks
+from agent.errors import ManagerAway, ManagerUnavailable
+from agent.timing import Backoff, jittered, ticks
 
 INTERVAL = 0.3
+UNAVAILABLE = ManagerUnavailable("no answer")
 
 
 def off_phase(moment: float, began: float) -> float:
@@ -62,15 +64,42 @@ def test_ticks_end_at_once_when_they_are_told_to() -> None:
         assert not list(ticks(60, stop))
 
 
+def delays(backoff: Backoff, count: int) -> list[float]:
+    """What so many plain failures, one after the other, give."""
+    return [backoff.next(UNAVAILABLE) for _ in range(count)]
+
+
 def test_backoff_draws_from_a_range_that_doubles_up_to_its_cap() -> None:
-    columns = list(zip(*(islice(backoff(), 6) for _ in range(1000)), strict=True))
-    for delays, bound in zip(columns, (1, 2, 4, 8, 16, 30), strict=True):
-        assert 0 <= min(delays) < bound * 0.1
-        assert bound * 0.9 < max(delays) <= bound
+    columns = list(zip(*(delays(Backoff(), 6) for _ in range(1000)), strict=True))
+    for column, bound in zip(columns, (1, 2, 4, 8, 16, 30), strict=True):
+        assert 0 <= min(column) < bound * 0.1
+        assert bound * 0.9 < max(column) <= bound
 
 
 def test_backoff_keeps_the_phase_that_it_drew_at_its_cap() -> None:
-    assert list(islice(backoff(), 6, 9)) == [30, 30, 30]
+    assert delays(Backoff(), 9)[6:] == [30, 30, 30]
+
+
+def test_backoff_begins_anew_after_a_reset() -> None:
+    backoff = Backoff()
+    delays(backoff, 9)
+    backoff.reset()
+    assert all(delay <= bound for delay, bound in zip(delays(backoff, 3), (1, 2, 4), strict=True))
+
+
+def test_backoff_waits_for_as_long_as_the_manager_asks() -> None:
+    backoff = Backoff()
+    assert backoff.next(ManagerUnavailable("503", retry_after=17)) == 17
+    assert backoff.next(ManagerUnavailable("503", retry_after=0)) <= 2
+    delays(backoff, 4)
+    assert backoff.next(ManagerUnavailable("503", retry_after=17)) == 30
+
+
+def test_waiting_for_the_registration_does_not_use_the_callers_backoff_up() -> None:
+    backoff = Backoff()
+    away = ManagerAway("away", again_in=12.5, retry_after=300)
+    assert [backoff.next(away) for _ in range(9)] == [12.5] * 9
+    assert backoff.next(UNAVAILABLE) <= 1
 
 
 def test_jitter_moves_a_delay_by_at_most_a_fifth_to_either_side() -> None:

@@ -13,7 +13,7 @@ from agent.errors import ManagerAway, ManagerUnavailable
 from agent.logs.outage import Outage
 from agent.manager.api import ManagerClient
 from agent.protocol import Life
-from agent.timing import backoff, jittered
+from agent.timing import Backoff, jittered
 
 # How old the last certainty may be when nothing has failed since, in seconds and about: agents that
 # were started together must not ask together. A proxy can put another Manager in the place of one
@@ -41,7 +41,7 @@ class Registration:
         self._sure_at = -1
         self._asked_at = 0.0
         self._sure_for = jittered(SURE_FOR)
-        self._delays = backoff()
+        self._backoff = Backoff()
         self._ask_at = 0.0
         self.address = ""
         self.life: Life | None = None
@@ -96,10 +96,10 @@ class Registration:
         try:
             life = self._ask()
         except ManagerUnavailable as error:
-            pause = error.pause(self._delays)
+            pause = self._backoff.next(error)
             self._ask_at = time.monotonic() + pause
             raise ManagerAway(str(error), pause, error.retry_after) from error
-        self._delays = backoff()
+        self._backoff.reset()
         return life
 
     def _ask(self) -> Life:

@@ -19,7 +19,7 @@ from agent.manager.registration import Registration
 from agent.outbox.delivery import Delivery, Message
 from agent.protocol import Claimed, Outcome
 from agent.state.spool import Parcel, Spool
-from agent.timing import KEY_REFUSED_PAUSE, backoff
+from agent.timing import KEY_REFUSED_PAUSE, Backoff
 
 # Uploads at a time; more would only share the same line to the Manager.
 SLOTS = 4
@@ -152,7 +152,7 @@ class Outbox:
         """Send the queue's first message until it is settled; False when told to stop."""
         message = queue[0]
         task_id = message.claimed.task.id
-        delays = backoff()
+        backoff = Backoff()
         while True:
             self._wait_for_quiet(message)
             try:
@@ -168,7 +168,7 @@ class Outbox:
                 delay = KEY_REFUSED_PAUSE
                 self._trouble.failed("the Manager refuses the key", error, task_id)
             except ManagerUnavailable as error:
-                delay = error.pause(delays)
+                delay = backoff.next(error)
                 retry_in = round(delay, 1)
                 self._trouble.failed("not delivered yet", error, task_id, retry_in=retry_in)
             if message.pid and len(queue) > 1:

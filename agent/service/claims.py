@@ -14,7 +14,7 @@ from agent.manager.registration import Registration
 from agent.protocol import Claimed
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner
-from agent.timing import KEY_REFUSED_PAUSE, backoff, jittered
+from agent.timing import KEY_REFUSED_PAUSE, Backoff, jittered
 
 # With no task for so many seconds, claims come at a third of the rate.
 QUIET_AFTER = 60.0
@@ -43,7 +43,7 @@ def claim_loop(
     hold claims is taken for a Manager of today, which knows neither.
     """
     last_task = time.monotonic()
-    failures = backoff()
+    backoff = Backoff()
     trouble = Outage("claims are answered again")
     unanswered = False
     while not stop.is_set():
@@ -61,7 +61,7 @@ def claim_loop(
             pause = KEY_REFUSED_PAUSE
             trouble.failed("the Manager refuses the key", error)
         except ManagerUnavailable as error:
-            pause = error.pause(failures)
+            pause = backoff.next(error)
             trouble.failed("no claim", error, retry_in=round(pause, 1))
             unanswered |= not isinstance(error, ManagerAway)
         else:
@@ -70,7 +70,7 @@ def claim_loop(
             if unanswered and not claim.held:
                 log.warning("a claim had no answer: a task that it obtained is lost")
             unanswered = False
-            failures = backoff()
+            backoff.reset()
             now = time.monotonic()
             if claim.task:
                 _take(journal, runner, Claimed(claim.task, life, journal.claim_key))
