@@ -8,10 +8,11 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
 from agent.error_classes import ErrorClass
-from agent.protocol import TASK_TYPES, Figures, Outcome, Task
+from agent.protocol import TASK_TYPES, Figures, Outcome, Task, timestamp
 
 RESULTS_KEPT = 50
 # Upper bounds in seconds: a call to the Manager takes a millisecond on a LAN, and a result of
@@ -39,12 +40,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Reported:
-    """One outcome as it went into the outbox. `at` is the time in seconds since the epoch.
+    """One outcome that went into the outbox, as `/status` shows it; `at` is when, in UTC.
 
     A server has one for each test it served, and one for its end.
     """
 
-    at: float
+    at: str
     task_id: int
     type: str
     status: str
@@ -98,8 +99,9 @@ class Metrics:
             return
         words = outcome.stderr or outcome.report.ended
         figures = outcome.figures
+        now = timestamp(datetime.now(UTC))
         self.results.append(
-            Reported(time.time(), task.id, task_type, outcome.status, error_class, words, figures)
+            Reported(now, task.id, task_type, outcome.status, error_class, words, figures)
         )
         if figures and task_type == "iperf_client_run":
             protocol = "tcp" if figures.jitter_ms is None else "udp"

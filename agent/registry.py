@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError
-from agent.protocol import Claimed, RunningRow, Task
+from agent.protocol import Claimed, RunningRow, Task, timestamp
 
 Kind = Literal["server", "client"]
 KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "client"}
@@ -199,8 +199,3 @@ class TaskRegistry:
                     bits_per_second=entry.bits_per_second,
                     retransmits=entry.retransmits,
                 )
-
-
-def timestamp(moment: datetime) -> str:
-    """A UTC moment in ISO 8601 with milliseconds and `Z`."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -15,10 +15,11 @@ from collections.abc import Iterator  # noqa: E402
 import gevent  # noqa: E402
 
 from agent.dev.store.records import StoredTask  # noqa: E402
+from agent.protocol import FINAL_STATUSES  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import memory  # noqa: E402
-from tests.support.harness import FINAL, Bench, free_port, iperf3_server  # noqa: E402
+from tests.support.harness import Bench, free_port, iperf3_server  # noqa: E402
 
 FIRST, ALL = 100, 10_000
 AT_ONCE = 20
@@ -58,7 +59,8 @@ def run(bench: Bench, count: int, port: int, closed: int) -> None:
     tasks: list[StoredTask] = []
     for number in range(count):
         bench.wait(
-            lambda: sum(task.status not in FINAL for task in tasks[-2 * AT_ONCE :]) < AT_ONCE
+            lambda: sum(task.status not in FINAL_STATUSES for task in tasks[-2 * AT_ONCE :])
+            < AT_ONCE
         )
         target = port if number % TEST_EVERY == 0 else closed
         tasks.append(
@@ -68,7 +70,7 @@ def run(bench: Bench, count: int, port: int, closed: int) -> None:
         )
         if number % 100 == 0:
             progress(f"task {number} of {count}")
-    bench.wait(lambda: all(task.status in FINAL for task in tasks))
+    bench.wait(lambda: all(task.status in FINAL_STATUSES for task in tasks))
 
 
 def state(pid: int) -> tuple[int, int]:

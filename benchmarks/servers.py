@@ -13,10 +13,11 @@ from collections.abc import Iterator  # noqa: E402
 import psutil  # noqa: E402
 
 from agent.dev.store.records import StoredTask  # noqa: E402
+from agent.protocol import FINAL_STATUSES  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
 from benchmarks.metered import metered_agent, noted  # noqa: E402
-from tests.support.harness import FINAL, Bench, until  # noqa: E402
+from tests.support.harness import Bench, until  # noqa: E402
 
 SERVERS = 500
 # Beside so many servers, so many tests at once, of so many seconds and bits per second.
@@ -90,7 +91,7 @@ def tests_beside_servers() -> Iterator[Figure]:
             )
             for each in range(TESTS)
         ]
-        bench.wait(lambda: all(test.status in FINAL for test in tests), PATIENCE)
+        bench.wait(lambda: all(test.status in FINAL_STATUSES for test in tests), PATIENCE)
         took = time.time() - began
         heartbeats, hub = (noted(notes, what, began) for what in ("heartbeat", "hub"))
         succeeded = sum(test.status == "succeeded" for test in tests)

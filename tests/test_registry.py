@@ -1,12 +1,12 @@
 """Who runs now: what the registry says of tasks as they come, run and go."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 import pytest
 
 from agent.error_classes import ErrorClass
-from agent.registry import Entry, Stop, TaskRegistry, timestamp
+from agent.registry import Entry, Stop, TaskRegistry
 from tests.support.outbox import claimed
 
 SERVER, CLIENT, KILL = "iperf_server_start", "iperf_client_run", "kill_all"
@@ -106,7 +106,3 @@ def test_all_can_be_stopped_and_hurried(registry: TaskRegistry) -> None:
     assert not any(entry.stop.hurry.is_set() for entry in entries)
     registry.hurry_all()
     assert all(entry.stop.hurry.is_set() for entry in entries)
-
-
-def test_moments_are_told_in_utc_to_the_millisecond() -> None:
-    assert timestamp(datetime(2026, 1, 2, 3, 4, 5, 678_901, UTC)) == "2026-01-02T03:04:05.678Z"

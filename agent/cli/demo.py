@@ -17,6 +17,7 @@ from gevent.event import Event
 
 from agent.errors import ConfigError, SelfTestFailed
 from agent.logs.writer import STDOUT
+from agent.protocol import FINAL_STATUSES
 
 FIRST_PORT = 8000
 PORTS_TRIED = 100
@@ -27,7 +28,6 @@ CLIENT_DELAY = 0.2
 # The self-test's tasks may take this much longer than the test before it is called a failure.
 PATIENCE = 30.0
 BAR_STEP = 0.1
-_FINAL = ("succeeded", "failed", "canceled", "timed_out")
 
 
 class Demo:
@@ -93,7 +93,7 @@ class Demo:
         label = f"Self-test: TCP over loopback, {TEST_SECONDS} s"
         steps = int(TEST_SECONDS / BAR_STEP)
         with click.progressbar(length=steps, label=label, show_eta=False, file=sys.stdout) as bar:
-            while self.store.task(task_id).status not in _FINAL:
+            while self.store.task(task_id).status not in FINAL_STATUSES:
                 elapsed = time.monotonic() - began
                 if elapsed > TEST_SECONDS + PATIENCE:
                     raise SelfTestFailed("the test on loopback did not end in time")

@@ -7,6 +7,7 @@ fit is still a task, and fails with a message.
 
 from agent.protocol.claims import Claimed, Life
 from agent.protocol.messages import (
+    FINAL_STATUSES,
     TASK_TYPES,
     Acknowledged,
     AgentRecord,
@@ -18,6 +19,7 @@ from agent.protocol.messages import (
     RefusalDetails,
     RunningRow,
     Task,
+    timestamp,
 )
 from agent.protocol.payloads import (
     ClientPayload,
@@ -29,6 +31,7 @@ from agent.protocol.payloads import (
 from agent.protocol.results import Document, Figures, Outcome, Report
 
 __all__ = [
+    "FINAL_STATUSES",
     "TASK_TYPES",
     "Acknowledged",
     "AgentRecord",
@@ -50,5 +53,6 @@ __all__ = [
     "Task",
     "client_payload",
     "server_payload",
+    "timestamp",
     "unknown_keys",
 ]

@@ -1,11 +1,14 @@
 """What the Manager and the agent send each other, but for the payloads of tasks."""
 
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 TASK_TYPES = ("iperf_server_start", "iperf_client_run", "kill_all")
+# A task of such a status has ended at the Manager.
+FINAL_STATUSES = frozenset({"succeeded", "failed", "canceled", "timed_out"})
 
 
 class Task(Struct, frozen=True):
@@ -88,3 +91,8 @@ class RunningRow(Struct, omit_defaults=True):
     started_at: str
     bits_per_second: float | None = None
     retransmits: int | None = None
+
+
+def timestamp(moment: datetime) -> str:
+    """A UTC moment in ISO 8601 with milliseconds and `Z`."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

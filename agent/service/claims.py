@@ -11,7 +11,7 @@ from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusa
 from agent.logs.outage import Outage
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
-from agent.protocol import Claimed
+from agent.protocol import FINAL_STATUSES, Claimed
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner
 from agent.timing import KEY_REFUSED_PAUSE, Backoff, jittered
@@ -20,8 +20,6 @@ from agent.timing import KEY_REFUSED_PAUSE, Backoff, jittered
 QUIET_AFTER = 60.0
 # An answer that took so many seconds was held: its Manager may be asked again at once.
 HELD_AT_LEAST = 1.0
-# A replayed claim may bring a task that has ended at the Manager since.
-FINAL = frozenset({"succeeded", "failed", "canceled", "timed_out"})
 
 log = structlog.get_logger()
 
@@ -89,7 +87,8 @@ def _take(journal: Journal, runner: TaskRunner, claimed: Claimed) -> None:
     With a disk that takes nothing the task is still the runner's, which says so in its outcome.
     """
     in_hand = runner.has(claimed.task.id)
-    if in_hand or claimed.task.status in FINAL:
+    # A replayed claim may bring a task that has ended at the Manager since.
+    if in_hand or claimed.task.status in FINAL_STATUSES:
         what = "is in hand already" if in_hand else "has ended"
         log.warning(f"the claim brought a task that {what}", task_id=claimed.task.id)
         with suppress(StateUnusable):

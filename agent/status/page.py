@@ -6,7 +6,8 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from agent.status.snapshot import Result, Running, Snapshot
+from agent.metrics import Reported
+from agent.status.snapshot import Running, Snapshot
 
 SPARK_WIDTH, SPARK_HEIGHT = 120, 28
 _NAMES = {
@@ -90,7 +91,7 @@ def _child(child: Running) -> Iterable[str]:
         yield f'<span class="soft">{left}</span>'
 
 
-def _results(results: Sequence[Result]) -> Iterable[str]:
+def _results(results: Sequence[Reported]) -> Iterable[str]:
     if not results:
         yield "<p>None yet.</p>"
         return
@@ -105,7 +106,7 @@ def _results(results: Sequence[Result]) -> Iterable[str]:
     yield "</tbody></table></div>"
 
 
-def _result(result: Result) -> Iterable[str]:
+def _result(result: Reported) -> Iterable[str]:
     figures = result.figures
     yield f"<td>{result.at[11:19]}</td>"
     yield f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>"
@@ -141,7 +142,7 @@ def _troubles(snapshot: Snapshot) -> Iterable[str]:
     yield "<ul>" + "".join(f"<li>{text}</li>" for text in found[:10]) + "</ul>"
 
 
-def _failure(result: Result) -> str:
+def _failure(result: Reported) -> str:
     remedy = result.error_class.advice if result.error_class else ""
     said = escape(result.message or result.error_class)
     where = f"Task {result.task_id} at {result.at[11:19]}"

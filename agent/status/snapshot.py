@@ -2,15 +2,14 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Literal
 
 from msgspec import Struct
 
 from agent import __version__
-from agent.error_classes import ErrorClass
 from agent.manager.registration import Registration
-from agent.protocol import Figures
-from agent.registry import Entry, timestamp
+from agent.metrics import Reported
+from agent.protocol import timestamp
+from agent.registry import Entry
 from agent.tasks.context import TaskContext
 
 # After three heartbeats that were not answered the Manager calls the agent offline.
@@ -34,18 +33,6 @@ class Running(Struct):
     rates: list[float]
 
 
-class Result(Struct):
-    """An outcome that was reported."""
-
-    at: str
-    task_id: int
-    type: str
-    status: str
-    error_class: ErrorClass | Literal[""]
-    message: str
-    figures: Figures | None
-
-
 class Snapshot(Struct):
     """All that the page shows. Times are in seconds, sizes in bytes."""
 
@@ -61,7 +48,7 @@ class Snapshot(Struct):
     not_ready: list[str]
     running: list[Running]
     waiting: int
-    results: list[Result]
+    results: list[Reported]
     outbox_messages: int
     outbox_oldest: float
     rejected: int
@@ -124,18 +111,7 @@ class View:
             not_ready=self.not_ready(),
             running=[_running(entry) for entry in entries if entry.kind and entry.pid],
             waiting=sum(1 for entry in entries if not entry.pid),
-            results=[
-                Result(
-                    timestamp(datetime.fromtimestamp(result.at, UTC)),
-                    result.task_id,
-                    result.type,
-                    result.status,
-                    result.error_class,
-                    result.message,
-                    result.figures,
-                )
-                for result in reversed(metrics.results)
-            ],
+            results=list(reversed(metrics.results)),
             outbox_messages=len(bench.outbox),
             outbox_oldest=bench.outbox.oldest(),
             rejected=bench.outbox.rejected(),

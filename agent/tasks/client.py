@@ -17,8 +17,8 @@ from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.process.child import ChildProcess, mapped
 from agent.process.monitor import FLOODED, Ending
-from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload
-from agent.registry import Entry, timestamp
+from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, timestamp
+from agent.registry import Entry
 from agent.state.directory import StateDirectory, is_full
 from agent.tasks.client_output import Following, output_file, written_document
 from agent.tasks.context import TaskContext

@@ -28,8 +28,9 @@ from agent.protocol import (
     Report,
     ServerPayload,
     server_payload,
+    timestamp,
 )
-from agent.registry import Entry, timestamp
+from agent.registry import Entry
 from agent.tasks.context import TaskContext
 from agent.tasks.policy import check_core
 

@@ -16,7 +16,8 @@ from agent import __version__
 from agent.dev.server import DevManager
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import StoredTask
-from tests.support.harness import FINAL, ROOT, free_port, iperf3_server
+from agent.protocol import FINAL_STATUSES
+from tests.support.harness import ROOT, free_port, iperf3_server
 from tests.support.machine import LONG, WHEELS, Machine, build_wheel_of, build_wheels
 from tests.support.needs import need
 from tests.support.network import MANAGER, PEER, Network, network
@@ -86,7 +87,7 @@ class Deployment:
 
     def ended(self, task: StoredTask) -> StoredTask:
         """Wait until the task has a final status."""
-        assert self.store.wait_for(lambda: task.status in FINAL, LONG), task
+        assert self.store.wait_for(lambda: task.status in FINAL_STATUSES, LONG), task
         return task
 
     def server(self) -> int:

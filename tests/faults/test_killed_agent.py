@@ -14,9 +14,10 @@ import pytest
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import CLIENT_RUN, KILL_ALL, SERVER_START, ReportedResult
 from agent.process.monitor import Ending
+from agent.protocol import FINAL_STATUSES
 from agent.tasks.recovery import INTERRUPTED
 from tests.support.command import stand_in
-from tests.support.harness import FINAL, AgentProcess, Bench, free_port, iperf3_server, until
+from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server, until
 from tests.support.killed_agents import Life, Moment, WatchedStore, moments
 
 SEED = 1
@@ -128,7 +129,7 @@ def test_a_hundred_kills_over_thirty_tasks(tmp_path: Path) -> None:
             campaign.live(moment)
         last = bench.agent(STOP_GRACE="1")
         last.wait_for("registered")
-        bench.wait(lambda: all(task.status in FINAL for task in store.tasks()))
+        bench.wait(lambda: all(task.status in FINAL_STATUSES for task in store.tasks()))
         last.signal(signal.SIGTERM)
         assert last.exit_code() == 0
         campaign.note(last)

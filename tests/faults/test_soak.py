@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from agent.dev.store.records import StoredTask
+from agent.protocol import FINAL_STATUSES
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
-from tests.support.harness import FINAL, AgentProcess, Bench, free_port, until
+from tests.support.harness import AgentProcess, Bench, free_port, until
 from tests.support.lone_agent import lone_agent
 from tests.support.sockets import MakeManager
 from tests.support.weather import Weather
@@ -85,7 +86,7 @@ class Soak:
                 "iperf_client_run", server_ip="127.0.0.1", port=1, client_delay_seconds=3600
             )
         last = self._bench.task("kill_all")
-        self._bench.wait(lambda: last.status in FINAL and not self._open(), timeout=120)
+        self._bench.wait(lambda: last.status in FINAL_STATUSES and not self._open(), timeout=120)
         until(lambda: not psutil.Process(self._agent.pid).children())
 
     def measure(self) -> Measured:
@@ -109,7 +110,7 @@ class Soak:
         self._bench.task("iperf_server_start", port=self._ports[-1])
 
     def _open(self) -> list[StoredTask]:
-        return [task for task in self._bench.store.tasks() if task.status not in FINAL]
+        return [task for task in self._bench.store.tasks() if task.status not in FINAL_STATUSES]
 
     def _befalls(self, event: str) -> None:
         match event:

@@ -20,11 +20,11 @@ from agent.dev.server import DevManager
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import StoredTask
 from agent.process.ports import holds
+from agent.protocol import FINAL_STATUSES
 
 ROOT = Path(__file__).parent.parent.parent
 AGENT = (sys.executable, "-m", "agent")
 PATIENCE = 30.0
-FINAL = ("succeeded", "failed", "canceled", "timed_out")
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -164,7 +164,7 @@ class Bench:
 
     def ended(self, task: StoredTask, timeout: float = PATIENCE) -> StoredTask:
         """Wait until the task has a final status; returns it."""
-        self.wait(lambda: task.status in FINAL, timeout)
+        self.wait(lambda: task.status in FINAL_STATUSES, timeout)
         return task
 
     def child_file(self, task: StoredTask, suffix: str, number: int = 1) -> Path:

@@ -16,7 +16,8 @@ from gevent.event import Event
 from agent.dev.errors import Refused
 from agent.dev.store.exercises import Store
 from agent.dev.store.records import ReportedResult, StoredAgent, StoredTask
-from tests.support.harness import FINAL, PATIENCE, Bench, until
+from agent.protocol import FINAL_STATUSES
+from tests.support.harness import PATIENCE, Bench, until
 
 # Seconds that a registered agent gets to come to the call at which it is to die.
 LIFE = 1.5
@@ -126,7 +127,7 @@ class Life:
         return time.monotonic() - began
 
     def _busy(self) -> bool:
-        return any(task.status not in FINAL for task in self._bench.store.tasks())
+        return any(task.status not in FINAL_STATUSES for task in self._bench.store.tasks())
 
     def _kill(self, cause: str) -> None:
         if not self._over.is_set():

@@ -8,7 +8,6 @@ from agent.dev.store.records import (
     CLIENT_RUN,
     KILL_ALL,
     SERVER_START,
-    TERMINAL,
     Exercise,
     NewTest,
     StoredTask,
@@ -17,6 +16,7 @@ from agent.dev.store.records import (
 )
 from agent.dev.store.saved import find
 from agent.dev.store.tasks import TaskBook
+from agent.protocol import FINAL_STATUSES
 
 # As the Manager's: server and client become pending at the same moment on two agents.
 CLIENT_DELAY_SECONDS = 2
@@ -171,7 +171,7 @@ class Store(TaskBook):
         if not exercise.started_at or exercise.ended_at:
             return False
         tasks = self.exercise_tasks(exercise.id)
-        return bool(tasks) and all(task.status in TERMINAL for task in tasks)
+        return bool(tasks) and all(task.status in FINAL_STATUSES for task in tasks)
 
     def _end(self, exercise: Exercise, now: datetime) -> None:
         """Release the ports, and tell every agent that took part to stop what it runs."""

@@ -11,7 +11,6 @@ TaskStatus = Literal[
     "queued", "pending", "accepted", "running", "succeeded", "failed", "canceled", "timed_out"
 ]
 
-TERMINAL: frozenset[TaskStatus] = frozenset({"succeeded", "failed", "canceled", "timed_out"})
 SERVER_START = "iperf_server_start"
 CLIENT_RUN = "iperf_client_run"
 KILL_ALL = "kill_all"

@@ -10,13 +10,13 @@ from agent.dev.store.agents import AgentBook
 from agent.dev.store.records import (
     CLIENT_RUN,
     SERVER_START,
-    TERMINAL,
     ReportedResult,
     StoredTask,
     TaskStatus,
     utc_now,
 )
 from agent.dev.store.saved import find
+from agent.protocol import FINAL_STATUSES
 
 # As the Manager's: a client task is overdue this long after its test should have ended.
 OVERDUE_SECONDS = 10
@@ -67,7 +67,7 @@ class TaskBook(AgentBook):
         The agent that holds it is told with its heartbeats until it reports the task.
         """
         task = self.task(task_id)
-        if task.status in TERMINAL:
+        if task.status in FINAL_STATUSES:
             raise _invalid_state(task)
         self._cancel(task)
         self._commit()
