@@ -57,10 +57,11 @@ SAID: list[tuple[Path, str, tuple[int, ...]]] = [
     (OPERATIONS, r"A traceback \(exit code (\d+)\)", (command.EXIT_BUG,)),
     (
         OPERATIONS,
-        r"Exit code (\d+) is well, (\d+) a fault in the settings .*, (\d+) a Manager that does",
+        r"Exit code (\d+) means that all is well, (\d+) that a setting is wrong .*,"
+        r" (\d+) that the Manager does not answer",
         (command.EXIT_OK, command.EXIT_CONFIG, command.EXIT_UNAVAILABLE),
     ),
-    (OPERATIONS, r"A start with wrong settings ends with (\d+)", (command.EXIT_CONFIG,)),
+    (OPERATIONS, r"started with wrong settings ends with (\d+)", (command.EXIT_CONFIG,)),
     (CLOUD_INIT, r"sys\.version_info < \((\d+), (\d+)\)", OLDEST_PYTHON),
     (CLOUD_INIT, r"needs Python (\d+)\.(\d+) or newer", OLDEST_PYTHON),
 ]

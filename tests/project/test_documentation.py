@@ -1,5 +1,6 @@
-"""The settings, the exit codes and the links, compared where they are written down."""
+"""The settings, the exit codes, the log's lines and the links, where they are written down."""
 
+import ast
 import re
 from io import StringIO
 from pathlib import Path
@@ -76,6 +77,23 @@ def test_the_example_as_it_is_lacks_a_key_and_nothing_else(tmp_path: Path) -> No
 def test_the_readmes_exit_codes_are_the_commands() -> None:
     codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")}
     assert [int(row[0]) for row in table("| code |")] == sorted(codes)
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"), [("docs/operations.md", "| line |"), ("README.md", "| what you see |")]
+)
+def test_every_line_of_the_log_that_is_explained_is_in_the_code(page: str, heading: str) -> None:
+    texts = [
+        node.value
+        for module in (ROOT / "agent").rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    rows = (ROOT / page).read_text().partition(heading)[2].partition("\n\n")[0]
+    cells = "\n".join(re.findall(r"^\| (.*?) \|", rows, re.MULTILINE))
+    lines = [line.rstrip(" …") for line in re.findall(r"`([a-z][^`\n]+?)(?=`| … )", cells)]
+    assert len(lines) > 10
+    assert [line for line in lines if not any(line in text for text in texts)] == []
 
 
 def anchors(page: Path) -> set[str]:
