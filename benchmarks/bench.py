@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from agent.dev.store.exercises import Store
+from agent.dev.store.store import Store
 from benchmarks.lean import lean_agent
 from tests.support.harness import Bench
 

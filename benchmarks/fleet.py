@@ -19,7 +19,7 @@ import psutil  # noqa: E402
 from gevent import socket  # noqa: E402
 from gevent.server import StreamServer  # noqa: E402
 
-from agent.dev.store.exercises import Store  # noqa: E402
+from agent.dev.store.store import Store  # noqa: E402
 from agent.service.claims import QUIET_AFTER  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
@@ -84,7 +84,7 @@ def requests(extensions: bool) -> Iterator[Figure]:
     with bench_of(Store(extensions=extensions)) as bench:
         relay = Relay(bench.manager.port)
         for number in range(3, AGENTS + 1):
-            bench.store.add_agent(f"a{number}", f"key-{number}")
+            bench.store.agents.add(f"a{number}", f"key-{number}")
         for number in range(1, AGENTS + 1):
             bench.agent(number=number, MANAGER_URL=relay.url, CLAIM_INTERVAL="")
         for agent in bench.agents:

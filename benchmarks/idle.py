@@ -9,8 +9,9 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent.dev.store.exercises import Store  # noqa: E402
-from agent.dev.store.records import StoredTask  # noqa: E402
+from agent.dev.store.agents import Agents  # noqa: E402
+from agent.dev.store.store import Store  # noqa: E402
+from agent.dev.store.tasks import Tasks  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
 from benchmarks.host import cpu_seconds, memory, wake_ups  # noqa: E402
@@ -26,17 +27,20 @@ OF_A_CALL = 3
 class CountingStore(Store):
     """Counts the calls of its agents."""
 
-    calls = 0
+    def __init__(self, extensions: bool) -> None:
+        super().__init__(extensions)
+        self.calls = 0
+        self._count(self.agents, "heartbeat")
+        self._count(self.tasks, "claim")
 
-    def heartbeat(self, *args: Any) -> dict[str, Any]:
-        """One heartbeat."""
-        self.calls += 1
-        return super().heartbeat(*args)
+    def _count(self, part: Agents | Tasks, method: str) -> None:
+        counted = getattr(part, method)
 
-    def claim(self, *args: Any) -> StoredTask | None:
-        """One claim, at its end."""
-        self.calls += 1
-        return super().claim(*args)
+        def count(*args: Any) -> Any:
+            self.calls += 1
+            return counted(*args)
+
+        setattr(part, method, count)
 
 
 def main() -> Iterator[Figure]:

@@ -15,7 +15,7 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent.dev.store.exercises import Store  # noqa: E402
+from agent.dev.store.store import Store  # noqa: E402
 from benchmarks.bench import bench_of, moment  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
 from benchmarks.host import Executions  # noqa: E402

@@ -14,7 +14,7 @@ from collections.abc import Iterator  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent.dev.store.records import StoredTask  # noqa: E402
+from agent.dev.store.records import ManagedTask  # noqa: E402
 from agent.protocol import FINAL_STATUSES  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, progress, show  # noqa: E402
@@ -40,7 +40,7 @@ def main() -> Iterator[Figure]:
         run(bench, ALL - FIRST, port, closed)
         took = time.monotonic() - began
         after = state(agent.pid)
-        good = sum(task.status == "succeeded" for task in bench.store.tasks())
+        good = sum(task.status == "succeeded" for task in bench.store.tasks.find())
     words = f"{before[0] / MIB:.1f} MiB resident before; {good} short tests succeeded"
     rise = (after[0] - before[0]) / MIB
     yield Figure(
@@ -56,7 +56,7 @@ def main() -> Iterator[Figure]:
 
 def run(bench: Bench, count: int, port: int, closed: int) -> None:
     """Have so many tasks done, some at a time."""
-    tasks: list[StoredTask] = []
+    tasks: list[ManagedTask] = []
     for number in range(count):
         bench.wait(
             lambda: sum(task.status not in FINAL_STATUSES for task in tasks[-2 * AT_ONCE :])

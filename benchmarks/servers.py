@@ -12,7 +12,7 @@ from collections.abc import Iterator  # noqa: E402
 
 import psutil  # noqa: E402
 
-from agent.dev.store.records import StoredTask  # noqa: E402
+from agent.dev.store.records import ManagedTask  # noqa: E402
 from agent.protocol import FINAL_STATUSES  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
@@ -32,12 +32,12 @@ def main() -> Iterator[Figure]:
     yield from tests_beside_servers()
 
 
-def pending_servers(bench: Bench, count: int) -> list[StoredTask]:
+def pending_servers(bench: Bench, count: int) -> list[ManagedTask]:
     """Server tasks on ports from FIRST_PORT on."""
     return [bench.task("iperf_server_start", port=FIRST_PORT + each) for each in range(count)]
 
 
-def wait_until_reported(bench: Bench, servers: list[StoredTask]) -> None:
+def wait_until_reported(bench: Bench, servers: list[ManagedTask]) -> None:
     """Wait until all these servers listen, by what the Manager was told."""
     bench.wait(lambda: all(server.status == "succeeded" for server in servers), PATIENCE)
 

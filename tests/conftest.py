@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 
 import pytest  # noqa: E402
 
-from agent.dev.store.exercises import Store  # noqa: E402
+from agent.dev.store.store import Store  # noqa: E402
 from tests.support.faulty_manager import FaultyManager, Request  # noqa: E402
 from tests.support.harness import Bench  # noqa: E402
 

@@ -37,7 +37,7 @@ class Demo:
         """Start it on the first free port from 8000 on; raises ConfigError without Flask."""
         try:
             from agent.dev.server import DevManager
-            from agent.dev.store.exercises import Store
+            from agent.dev.store.store import Store
         except ModuleNotFoundError as error:
             advice = "run: pip install flask"
             raise ConfigError(
@@ -45,7 +45,7 @@ class Demo:
             ) from error
         self.key = secrets.token_urlsafe(16)
         self.store = Store()
-        self.agent_id = self.store.add_agent(agent_name, self.key).id
+        self.agent_id = self.store.agents.add(agent_name, self.key).id
         for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
             self.manager = DevManager(self.store, "127.0.0.1", port)
             try:
@@ -63,19 +63,23 @@ class Demo:
 
         It is given up without a word once `stopping` is set. Raises SelfTestFailed.
         """
-        exercise = self.store.create_exercise("self-test", TEST_SECONDS)
-        test = self.store.add_test(
+        from agent.dev.store.records import Plan
+
+        exercise = self.store.exercises.create("self-test", TEST_SECONDS)
+        test = self.store.exercises.add_test(
             exercise.id,
-            self.agent_id,
-            self.agent_id,
-            _free_port(),
-            options={"client_delay_seconds": CLIENT_DELAY},
+            Plan(
+                self.agent_id,
+                self.agent_id,
+                _free_port(),
+                options={"client_delay_seconds": CLIENT_DELAY},
+            ),
         )
-        self.store.start_exercise(exercise.id)
+        self.store.exercises.start(exercise.id)
         self._show_progress(test.client_task.id, stopping)
         if stopping.is_set():
             return
-        client = self.store.task(test.client_task.id)
+        client = self.store.tasks.get(test.client_task.id)
         if client.status != "succeeded":
             raise SelfTestFailed(f"the test on loopback {client.status}: {client.error}")
         self.store.wait_for(lambda: b'"end"' in bytes(self._result(test.server_task.id)), 5)
@@ -85,7 +89,7 @@ class Demo:
         )
 
     def _result(self, task_id: int) -> bytes:
-        return bytes(self.store.task(task_id).result)
+        return bytes(self.store.tasks.get(task_id).result)
 
     def _show_progress(self, task_id: int, stopping: Event) -> None:
         """Wait for the client task's end, or for `stopping`; on a terminal a bar shows the time."""
@@ -93,7 +97,7 @@ class Demo:
         label = f"Self-test: TCP over loopback, {TEST_SECONDS} s"
         steps = int(TEST_SECONDS / BAR_STEP)
         with click.progressbar(length=steps, label=label, show_eta=False, file=sys.stdout) as bar:
-            while self.store.task(task_id).status not in FINAL_STATUSES:
+            while self.store.tasks.get(task_id).status not in FINAL_STATUSES:
                 elapsed = time.monotonic() - began
                 if elapsed > TEST_SECONDS + PATIENCE:
                     raise SelfTestFailed("the test on loopback did not end in time")

@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
-from agent.dev.store.exercises import Store
+from agent.dev.store.store import Store
 from agent.dev.web.visitors import DEFAULT_PASSWORD
 from agent.errors import ConfigError
 
@@ -86,8 +86,8 @@ def _make_known(store: Store, agent: str) -> None:
     name, _, key = agent.partition(":")
     if not name or not key:
         raise BadSetting("--agent: must be NAME:KEY, both of at least one character")
-    known = store.agent_named(name)
+    known = store.agents.named(name)
     if known:
-        store.update_agent(known.id, {"registration_key": key})
+        store.agents.update(known.id, {"registration_key": key})
     else:
-        store.add_agent(name, key)
+        store.agents.add(name, key)

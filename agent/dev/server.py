@@ -13,8 +13,8 @@ from agent.dev.api.admin_calls import admin_api
 from agent.dev.api.agent_calls import SocketHandler, agent_api
 from agent.dev.api.http import prepare, reply
 from agent.dev.errors import StateUnwritable
-from agent.dev.store.exercises import Store
 from agent.dev.store.records import utc_now
+from agent.dev.store.store import Store
 from agent.dev.web.page import page
 from agent.dev.web.visitors import DEFAULT_PASSWORD
 
@@ -85,7 +85,7 @@ class DevManager:
 
 def _application(store: Store, admin_password: str) -> Flask:
     app = Flask("agent.dev", static_folder=None, template_folder="web/templates")
-    app.extensions["agent.dev.store.exercises"] = store
+    app.extensions["agent.dev.store"] = store
     app.config["ADMIN_PASSWORD"] = admin_password
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
     prepare(app)

@@ -48,8 +48,8 @@ def test_all_is_well_and_nothing_is_changed(bench: Bench) -> None:
     assert marks(ended) == {name: "ok" for name in what}
     assert f"{bench.manager.url} answers" in ended.output
     assert list(bench.directory.iterdir()) == []
-    assert bench.store.agent(1).first_registered is None
-    assert bench.store.agent(1).last_heartbeat is None
+    assert bench.store.agents.get(1).first_registered is None
+    assert bench.store.agents.get(1).last_heartbeat is None
 
 
 def test_a_manager_that_is_away_is_69(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from gevent import subprocess
 
 from agent import __version__
 from agent.dev.server import DevManager
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
+from agent.dev.store.store import Store
 from agent.protocol import FINAL_STATUSES
 from tests.support.harness import ROOT, free_port, iperf3_server
 from tests.support.machine import LONG, WHEELS, Machine, build_wheel_of, build_wheels
@@ -57,11 +57,11 @@ class Deployment:
         self.store = store
         self.network = network
         for name in (INSTANCE, "second", "stranger"):
-            store.add_agent(name, f"key-of-{name}")
+            store.agents.add(name, f"key-of-{name}")
 
     def is_online(self, name: str) -> bool:
         """Whether the Manager has heard of the agent within the last seconds."""
-        agent = self.store.agent_named(name)
+        agent = self.store.agents.named(name)
         return agent is not None and agent.status == "online"
 
     def give(self, name: str, key: str) -> None:
@@ -79,13 +79,13 @@ class Deployment:
         state = self.machine.state(unit, "ActiveState")
         return state == "active" and self.machine.state(unit, "MainPID") != pid
 
-    def task(self, name: str, task_type: str, **payload: Any) -> StoredTask:
+    def task(self, name: str, task_type: str, **payload: Any) -> ManagedTask:
         """A pending task for an agent."""
-        agent = self.store.agent_named(name)
+        agent = self.store.agents.named(name)
         assert agent
-        return self.store.add_task(agent.id, task_type, payload)
+        return self.store.tasks.add(agent.id, task_type, payload)
 
-    def ended(self, task: StoredTask) -> StoredTask:
+    def ended(self, task: ManagedTask) -> ManagedTask:
         """Wait until the task has a final status."""
         assert self.store.wait_for(lambda: task.status in FINAL_STATUSES, LONG), task
         return task
@@ -291,7 +291,7 @@ def test_a_new_version_is_one_command(machine: Machine) -> None:
 @contextmanager
 def upgrade_beside_a_test(
     second: Deployment, pid: str, seconds: int
-) -> Iterator[tuple[StoredTask, subprocess.Popen]]:
+) -> Iterator[tuple[ManagedTask, subprocess.Popen]]:
     """A test of so many seconds, and an upgrade that has told the agent under it to retire."""
     with second.network.inside("peer"), iperf3_server(port := free_port()):
         test = {"server_ip": PEER, "port": port, "time": seconds}
@@ -403,7 +403,7 @@ def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
     places = ["/opt/iperf-agent", "/etc"]
     listing = ["find", *places, "-type", "f", "-printf", "%p %T@ %m %u %s\\n"]
     before = set(machine.output(*listing).splitlines())
-    agent = deployed.store.agent_named(INSTANCE)
+    agent = deployed.store.agents.named(INSTANCE)
     assert agent
     machine.stop()
     heard = agent.last_heartbeat

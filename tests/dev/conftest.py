@@ -9,7 +9,7 @@ from collections.abc import Iterator  # noqa: E402
 import pytest  # noqa: E402
 
 from agent.dev.server import DevManager  # noqa: E402
-from agent.dev.store.exercises import Store  # noqa: E402
+from agent.dev.store.store import Store  # noqa: E402
 from tests.support.dev_client import Api  # noqa: E402
 
 
@@ -17,9 +17,9 @@ from tests.support.dev_client import Api  # noqa: E402
 def fixture_store() -> Store:
     """Agents a1 (registered) and a2 (never seen), whose keys are key-1 and key-2."""
     store = Store()
-    first = store.add_agent("a1", "key-1")
-    store.add_agent("a2", "key-2", "Debian")
-    store.register(first.id, "127.0.0.1", "Linux")
+    first = store.agents.add("a1", "key-1")
+    store.agents.add("a2", "key-2", "Debian")
+    store.agents.register(first.id, "127.0.0.1", "Linux")
     return store
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from agent.dev.server import DevManager
-from agent.dev.store.exercises import Store
+from agent.dev.store.records import Plan
+from agent.dev.store.store import Store
 from tests.support.dev_client import DEADLINE_SECONDS, Api
 
 
@@ -20,7 +21,7 @@ def test_nothing_else_is_open_without_a_login(api: Api, store: Store) -> None:
     for method, path in [("GET", "agents"), ("POST", "exercises"), ("GET", "tasks")]:
         answer = api.call(method, path)
         assert (answer.status_code, answer.json()["detail"]["error"]) == (401, "invalid_token")
-    assert store.exercises() == []
+    assert store.exercises.all() == []
 
 
 def test_a_wrong_password_or_user_is_refused(api: Api) -> None:
@@ -44,7 +45,7 @@ def test_agents_are_added_listed_changed_disabled_and_enabled(api: Api, store: S
     assert len(api.call("GET", "agents?include_disabled=true").json()) == 3
     assert [agent["id"] for agent in api.call("GET", "agents?status=online").json()] == [1]
     assert api.call("POST", "agents/3/enable").status_code == 204
-    assert store.agent(3).disabled is False
+    assert store.agents.get(3).disabled is False
 
 
 def test_an_exercise_runs_from_creation_to_results(api: Api, store: Store) -> None:
@@ -128,12 +129,12 @@ def test_what_does_not_fit_is_422(api: Api, method: str, path: str, body: Any) -
 
 
 def test_the_running_manager_ends_a_finished_exercise_by_itself(api: Api, store: Store) -> None:
-    store.create_exercise("x")
-    store.add_test(1, 1, 1, 5201)
-    store.start_exercise(1)
-    for task in store.exercise_tasks(1):
-        store.cancel_task(task.id)
-    assert store.wait_for(lambda: store.tasks(task_type="kill_all"), DEADLINE_SECONDS)
+    store.exercises.create("x")
+    store.exercises.add_test(1, Plan(1, 1, 5201))
+    store.exercises.start(1)
+    for task in store.exercises.tasks(1):
+        store.tasks.cancel(task.id)
+    assert store.wait_for(lambda: store.tasks.find(task_type="kill_all"), DEADLINE_SECONDS)
 
 
 def test_a_port_in_use_is_an_oserror(manager: DevManager) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from agent.dev.errors import NotFound
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import ReportedResult
+from agent.dev.store.records import TaskReport
+from agent.dev.store.store import Store
 from tests.support.dev_client import Api
 
 HEARTBEAT = {"ip_address": "127.0.0.1", "running": []}
@@ -27,29 +27,29 @@ def test_register_answers_the_record_with_the_key(api: Api, store: Store) -> Non
 
 
 def test_first_registered_stays_when_an_agent_registers_again(api: Api, store: Store) -> None:
-    first = store.agent(1).first_registered
+    first = store.agents.get(1).first_registered
     assert first is not None
     api.agent("register", {"ip_address": "127.0.0.1"})
-    assert store.agent(1).first_registered == first
-    assert store.agent(1).operating_system == "Linux"
+    assert store.agents.get(1).first_registered == first
+    assert store.agents.get(1).operating_system == "Linux"
 
 
 def test_heartbeat_keeps_the_rows_and_answers_pull_tasks(api: Api, store: Store) -> None:
     row = {"type": "client", "port": 5201, "pid": 7, "task_id": 3, "unknown": [1]}
     answer = api.agent("heartbeat", {"ip_address": "127.0.0.2", "running": [row]})
     assert answer.json() == {"pull_tasks": True}
-    assert [(r.type, r.port, r.pid, r.task_id) for r in store.running(1)] == [
+    assert [(r.type, r.port, r.pid, r.task_id) for r in store.agents.running(1)] == [
         ("client", 5201, 7, 3)
     ]
-    assert store.agent(1).ip_address == "127.0.0.2"
-    assert store.running(2) == []
+    assert store.agents.get(1).ip_address == "127.0.0.2"
+    assert store.agents.running(2) == []
 
 
 def test_a_task_goes_from_claim_to_result(api: Api, store: Store) -> None:
     assert api.agent("tasks/claim").json() == {"task": None}
-    older = store.add_task(1, "kill_all", {})
-    store.add_task(1, "kill_all", {})
-    store.add_task(2, "kill_all", {})
+    older = store.tasks.add(1, "kill_all", {})
+    store.tasks.add(1, "kill_all", {})
+    store.tasks.add(2, "kill_all", {})
     claimed = api.agent("tasks/claim")
     assert "Preference-Applied" not in claimed.headers
     task = claimed.json()["task"]
@@ -65,7 +65,7 @@ def test_a_task_goes_from_claim_to_result(api: Api, store: Store) -> None:
 
 
 def test_a_failed_task_keeps_stderr_as_its_error(api: Api, store: Store) -> None:
-    task = store.add_task(1, "iperf_client_run", {})
+    task = store.tasks.add(1, "iperf_client_run", {})
     api.agent("tasks/claim")
     report = {"status": "failed", "result": None, "stderr": "no route", "exit_code": 1}
     answer = api.agent(f"tasks/{task.id}/result", report).json()
@@ -73,7 +73,7 @@ def test_a_failed_task_keeps_stderr_as_its_error(api: Api, store: Store) -> None
 
 
 def test_repeating_started_or_result_names_the_current_status(api: Api, store: Store) -> None:
-    task = store.add_task(1, "iperf_client_run", {})
+    task = store.tasks.add(1, "iperf_client_run", {})
     api.agent("tasks/claim")
     api.agent(f"tasks/{task.id}/started")
     again = api.agent(f"tasks/{task.id}/started")
@@ -88,13 +88,13 @@ def test_repeating_started_or_result_names_the_current_status(api: Api, store: S
 
 
 def test_a_pending_task_takes_no_result(api: Api, store: Store) -> None:
-    task = store.add_task(1, "kill_all", {})
+    task = store.tasks.add(1, "kill_all", {})
     answer = api.agent(f"tasks/{task.id}/result", {"status": "succeeded"})
     assert answer.json()["detail"]["details"] == {"current_status": "pending"}
 
 
 def test_a_server_task_takes_further_results_that_leave_its_status(api: Api, store: Store) -> None:
-    task = store.add_task(1, "iperf_server_start", {"port": 5201})
+    task = store.tasks.add(1, "iperf_server_start", {"port": 5201})
     api.agent("tasks/claim")
     api.agent(f"tasks/{task.id}/result", {"status": "succeeded", "result": {"started": True}})
     further = {"status": "failed", "result": {"end": 1}, "stderr": "gone"}
@@ -106,7 +106,7 @@ def test_a_server_task_takes_further_results_that_leave_its_status(api: Api, sto
 
 @pytest.mark.parametrize("call", ["tasks/1/started", "tasks/1/result", "tasks/99/result"])
 def test_a_task_of_another_agent_or_none_is_not_found(api: Api, store: Store, call: str) -> None:
-    store.add_task(2, "kill_all", {})
+    store.tasks.add(2, "kill_all", {})
     answer = api.agent(call, {"status": "succeeded"})
     assert answer.status_code == 400
     assert answer.json()["detail"]["error"] == "task_not_found"
@@ -148,7 +148,7 @@ def test_an_unknown_agent_is_not_found(api: Api) -> None:
 def test_a_disabled_agent_is_turned_away_except_at_register(
     api: Api, store: Store, call: str, body: Any
 ) -> None:
-    store.set_disabled(1, True)
+    store.agents.set_disabled(1, True)
     answer = api.agent(call, body)
     assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
     assert api.agent("register", {"ip_address": "127.0.0.1"}).json()["disabled"] is True
@@ -174,17 +174,17 @@ def test_a_disabled_agent_is_turned_away_except_at_register(
     ],
 )
 def test_a_body_that_does_not_fit_is_422(api: Api, store: Store, call: str, data: bytes) -> None:
-    store.add_task(1, "kill_all", {})
-    store.claim(1)
+    store.tasks.add(1, "kill_all", {})
+    store.tasks.claim(1)
     answer = api.agent(call, data=data)
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], list)
-    assert store.task(1).status == "accepted"
+    assert store.tasks.get(1).status == "accepted"
 
 
 def test_text_outside_ascii_arrives_as_it_was_sent(api: Api, store: Store) -> None:
-    task = store.add_task(1, "kill_all", {})
-    store.claim(1)
+    task = store.tasks.add(1, "kill_all", {})
+    store.tasks.claim(1)
     data = '{"status": "failed", "result": {"a": "é"}, "stderr": "Gerät"}'.encode()
     answer = api.agent(f"tasks/{task.id}/result", data=data).json()
     assert (answer["error"], answer["result"]) == ("Gerät", {"a": "é"})
@@ -198,12 +198,12 @@ def test_a_body_over_the_front_end_limit_is_413_without_json(api: Api, store: St
 
 
 def test_a_result_of_nearly_the_limit_is_taken_whole(api: Api, store: Store) -> None:
-    task = store.add_task(1, "iperf_client_run", {})
-    store.claim(1)
+    task = store.tasks.add(1, "iperf_client_run", {})
+    store.tasks.claim(1)
     filler = b"x" * (99 * 1024**2)
     data = b'{"status": "succeeded", "result": {"end": {}, "filler": "' + filler + b'"}}'
     assert api.agent(f"tasks/{task.id}/result", data=data).status_code == 200
-    assert len(memoryview(store.task(task.id).result)) > len(filler)
+    assert len(memoryview(store.tasks.get(task.id).result)) > len(filler)
 
 
 def test_an_unknown_path_is_a_404_that_is_not_the_managers_own(api: Api) -> None:
@@ -214,8 +214,8 @@ def test_an_unknown_path_is_a_404_that_is_not_the_managers_own(api: Api) -> None
 
 
 def test_an_agent_disabled_in_mid_upload_is_turned_away(store: Store) -> None:
-    task = store.add_task(1, "kill_all", {})
-    store.claim(1)
-    store.set_disabled(1, True)
+    task = store.tasks.add(1, "kill_all", {})
+    store.tasks.claim(1)
+    store.agents.set_disabled(1, True)
     with pytest.raises(NotFound, match="disabled"):
-        store.report(1, task.id, ReportedResult("succeeded"))
+        store.tasks.report(1, task.id, TaskReport("succeeded"))

@@ -8,28 +8,28 @@ import pytest
 
 from agent.dev.api.answers import exercise_results
 from agent.dev.errors import Conflict, NotFound, Refused
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import NewTest, ReportedResult, utc_now
+from agent.dev.store.records import NewTest, Plan, TaskReport, utc_now
+from agent.dev.store.store import Store
 
 
-def report(status: Any, result: Any = None) -> ReportedResult:
+def report(status: Any, result: Any = None) -> TaskReport:
     """A report with that result."""
-    return ReportedResult(status, msgspec.Raw(msgspec.json.encode(result)))
+    return TaskReport(status, msgspec.Raw(msgspec.json.encode(result)))
 
 
 def add_loopback_test(store: Store, **options: Any) -> NewTest:
     """A test of a1 with itself in a new exercise, which is not started."""
-    exercise = store.create_exercise("loop", duration_seconds=7)
-    return store.add_test(exercise.id, 1, 1, 5201, **options)
+    exercise = store.exercises.create("loop", duration_seconds=7)
+    return store.exercises.add_test(exercise.id, Plan(1, 1, 5201, **options))
 
 
 def run(store: Store, new: NewTest, result: Any = None) -> None:
     """Start the exercise and have a1 carry it out."""
-    store.start_exercise(new.test.exercise_id)
+    store.exercises.start(new.test.exercise_id)
     for task in (new.server_task, new.client_task):
-        store.claim(1)
-        store.started(1, task.id)
-        store.report(1, task.id, report("succeeded", result))
+        store.tasks.claim(1)
+        store.tasks.start(1, task.id)
+        store.tasks.report(1, task.id, report("succeeded", result))
 
 
 def test_a_test_becomes_two_queued_tasks(store: Store) -> None:
@@ -45,7 +45,7 @@ def test_a_test_becomes_two_queued_tasks(store: Store) -> None:
         "client_delay_seconds": 2,
         "reverse": True,
     }
-    assert store.claim(1) is None
+    assert store.tasks.claim(1) is None
 
 
 def test_time_seconds_goes_before_the_duration_of_the_exercise(store: Store) -> None:
@@ -54,11 +54,11 @@ def test_time_seconds_goes_before_the_duration_of_the_exercise(store: Store) -> 
 
 def test_start_makes_queued_tasks_pending_and_may_be_repeated(store: Store) -> None:
     new = add_loopback_test(store)
-    first = store.start_exercise(1).started_at
-    assert store.claim(1) is new.server_task
-    late = store.add_test(1, 1, 2, 5202)
-    assert late.server_task in store.tasks(status="queued")
-    assert store.start_exercise(1).started_at == first
+    first = store.exercises.start(1).started_at
+    assert store.tasks.claim(1) is new.server_task
+    late = store.exercises.add_test(1, Plan(1, 2, 5202))
+    assert late.server_task in store.tasks.find(status="queued")
+    assert store.exercises.start(1).started_at == first
     assert late.server_task.status == "pending"
     assert new.server_task.status == "accepted"
 
@@ -67,68 +67,70 @@ def test_a_port_is_reserved_until_the_exercise_ends(store: Store) -> None:
     add_loopback_test(store)
     with pytest.raises(Conflict, match="port 5201 of 'a1' is reserved by test 1"):
         add_loopback_test(store)
-    store.stop_exercise(1)
+    store.exercises.stop(1)
     assert add_loopback_test(store).test.id == 2
 
 
 def test_a_server_that_never_registered_has_no_address(store: Store) -> None:
-    store.create_exercise("x")
-    with pytest.raises(Conflict, match="'a2' never gave its address"):
-        store.add_test(1, 2, 1, 5201)
+    store.exercises.create("x")
+    with pytest.raises(Conflict, match="'a2' has never registered"):
+        store.exercises.add_test(1, Plan(2, 1, 5201))
 
 
 @pytest.mark.parametrize(("exercise", "server", "client"), [(9, 1, 1), (1, 9, 1), (1, 1, 9)])
 def test_a_test_needs_records_that_exist(
     store: Store, exercise: int, server: int, client: int
 ) -> None:
-    store.create_exercise("x")
+    store.exercises.create("x")
     with pytest.raises(NotFound):
-        store.add_test(exercise, server, client, 5201)
-    assert store.tasks() == []
+        store.exercises.add_test(exercise, Plan(server, client, 5201))
+    assert store.tasks.find() == []
 
 
 def test_an_exercise_ends_with_a_kill_all_when_all_its_tasks_have_ended(store: Store) -> None:
     new = add_loopback_test(store)
     store.sweep(utc_now())
-    assert store.exercise(1).ended_at is None
+    assert store.exercises.get(1).ended_at is None
     run(store, new)
     store.sweep(utc_now())
-    assert store.exercise(1).ended_at is not None
-    assert [task.agent_id for task in store.tasks(task_type="kill_all", status="pending")] == [1]
+    assert store.exercises.get(1).ended_at is not None
+    assert [task.agent_id for task in store.tasks.find(task_type="kill_all", status="pending")] == [
+        1
+    ]
     store.sweep(utc_now())
-    assert len(store.tasks(task_type="kill_all")) == 1
-    assert store.exercise_tasks(1) == [new.server_task, new.client_task]
+    assert len(store.tasks.find(task_type="kill_all")) == 1
+    assert store.exercises.tasks(1) == [new.server_task, new.client_task]
 
 
 def test_an_exercise_with_a_task_under_way_or_none_at_all_does_not_end(store: Store) -> None:
     add_loopback_test(store)
-    store.start_exercise(1)
-    store.create_exercise("empty")
-    store.start_exercise(2)
+    store.exercises.start(1)
+    store.exercises.create("empty")
+    store.exercises.start(2)
     store.sweep(utc_now())
-    assert [exercise.ended_at for exercise in store.exercises()] == [None, None]
+    assert [exercise.ended_at for exercise in store.exercises.all()] == [None, None]
 
 
 def test_stop_cancels_what_is_unclaimed_and_kills_the_rest_each_time(store: Store) -> None:
-    exercise = store.create_exercise("two agents")
-    new = store.add_test(exercise.id, 1, 2, 5201)
-    store.start_exercise(exercise.id)
-    store.claim(1)
-    ended = store.stop_exercise(exercise.id).ended_at
+    exercise = store.exercises.create("two agents")
+    new = store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
+    store.exercises.start(exercise.id)
+    store.tasks.claim(1)
+    ended = store.exercises.stop(exercise.id).ended_at
     assert (new.server_task.status, new.client_task.status) == ("accepted", "canceled")
-    assert [task.agent_id for task in store.tasks(task_type="kill_all")] == [1, 2]
-    assert store.stop_exercise(exercise.id).ended_at == ended
-    assert len(store.tasks(task_type="kill_all")) == 4
-    assert store.report(1, new.server_task.id, report("failed")).status == "failed"
+    assert [task.agent_id for task in store.tasks.find(task_type="kill_all")] == [1, 2]
+    assert store.exercises.stop(exercise.id).ended_at == ended
+    assert len(store.tasks.find(task_type="kill_all")) == 4
+    assert store.tasks.report(1, new.server_task.id, report("failed")).status == "failed"
 
 
 def test_an_ended_exercise_takes_no_tests_and_no_start(store: Store) -> None:
-    store.create_exercise("over")
-    store.stop_exercise(1)
+    store.exercises.create("over")
+    store.exercises.stop(1)
     with pytest.raises(Conflict, match="exercise 1 has ended"):
-        store.add_test(1, 1, 1, 5201)
+        store.exercises.add_test(1, Plan(1, 1, 5201))
     with pytest.raises(Conflict, match="exercise 1 has ended"):
-        store.start_exercise(1)
+        store.exercises.start(1)
 
 
 @pytest.mark.parametrize(
@@ -137,45 +139,45 @@ def test_an_ended_exercise_takes_no_tests_and_no_start(store: Store) -> None:
 def test_a_client_task_times_out_ten_seconds_after_its_test(
     store: Store, payload: dict[str, Any], limit: int
 ) -> None:
-    task = store.add_task(1, "iperf_client_run", payload)
-    store.claim(1)
+    task = store.tasks.add(1, "iperf_client_run", payload)
+    store.tasks.claim(1)
     store.sweep(utc_now() + timedelta(hours=1))
-    assert store.tasks(status="accepted") == [task]
-    started = store.started(1, task.id).started_at
+    assert store.tasks.find(status="accepted") == [task]
+    started = store.tasks.start(1, task.id).started_at
     assert started is not None
     store.sweep(started + timedelta(seconds=limit))
-    assert store.tasks(status="running") == [task]
+    assert store.tasks.find(status="running") == [task]
     store.sweep(started + timedelta(seconds=limit + 1))
     assert task.status == "timed_out" and task.finished_at is not None
-    assert store.report(1, task.id, report("succeeded", {})).status == "succeeded"
+    assert store.tasks.report(1, task.id, report("succeeded", {})).status == "succeeded"
 
 
 def test_a_server_task_never_times_out(store: Store) -> None:
-    task = store.add_task(1, "iperf_server_start", {})
-    store.claim(1)
-    store.started(1, task.id)
+    task = store.tasks.add(1, "iperf_server_start", {})
+    store.tasks.claim(1)
+    store.tasks.start(1, task.id)
     store.sweep(utc_now() + timedelta(days=1))
     assert task.status == "running"
 
 
 def test_an_agent_is_offline_fifteen_seconds_after_its_last_heartbeat(store: Store) -> None:
-    store.heartbeat(1, "127.0.0.1", [])
-    seen = store.agent(1).last_heartbeat
+    store.agents.heartbeat(1, "127.0.0.1", [])
+    seen = store.agents.get(1).last_heartbeat
     assert seen is not None
     store.sweep(seen + timedelta(seconds=15))
-    assert store.agent(1).status == "online"
+    assert store.agents.get(1).status == "online"
     store.sweep(seen + timedelta(seconds=16))
-    assert store.agent(1).status == "offline"
-    store.heartbeat(1, "127.0.0.1", [])
-    assert store.agent(1).status == "online"
-    assert store.agent(2).status == "offline"
+    assert store.agents.get(1).status == "offline"
+    store.agents.heartbeat(1, "127.0.0.1", [])
+    assert store.agents.get(1).status == "online"
+    assert store.agents.get(2).status == "offline"
 
 
 def test_a_task_that_has_ended_cannot_be_canceled(store: Store) -> None:
-    task = store.add_task(1, "kill_all", {})
-    assert store.cancel_task(task.id).finished_at is not None
+    task = store.tasks.add(1, "kill_all", {})
+    assert store.tasks.cancel(task.id).finished_at is not None
     with pytest.raises(Refused, match="task 1 is canceled"):
-        store.cancel_task(task.id)
+        store.tasks.cancel(task.id)
 
 
 def test_results_carry_the_figures_of_the_client(store: Store) -> None:

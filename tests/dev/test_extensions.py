@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from agent.dev.server import DevManager
-from agent.dev.store.exercises import Store
+from agent.dev.store.store import Store
 from tests.support.dev_client import Api
 
 # Long enough that a claim which is answered in half of it was woken, and did not run out.
@@ -21,7 +21,7 @@ HEARTBEAT = {"ip_address": "127.0.0.1", "running": []}
 def fixture_today() -> Iterator[tuple[Store, Api]]:
     """A Manager without extensions, and a client of it."""
     store = Store(extensions=False)
-    store.add_agent("a1", "key-1")
+    store.agents.add("a1", "key-1")
     manager = DevManager(store, "127.0.0.1", 0)
     manager.start()
     with Api(manager.url) as api:
@@ -44,7 +44,7 @@ def held_claim(api: Api) -> gevent.Greenlet:
 def test_a_held_claim_is_answered_as_soon_as_a_task_is_pending(api: Api, store: Store) -> None:
     held = held_claim(api)
     assert not held.ready()
-    task = store.add_task(1, "kill_all", {})
+    task = store.tasks.add(1, "kill_all", {})
     answer: requests.Response = held.get(timeout=HELD_SECONDS / 2)
     assert answer.json()["task"]["id"] == task.id
     assert answer.headers["Preference-Applied"] == "wait"
@@ -65,7 +65,7 @@ def test_a_preference_that_is_no_wait_is_ignored(api: Api, prefer: str) -> None:
 
 def test_disabling_an_agent_ends_its_held_claim(api: Api, store: Store) -> None:
     held = held_claim(api)
-    store.set_disabled(1, True)
+    store.agents.set_disabled(1, True)
     answer: requests.Response = held.get(timeout=HELD_SECONDS / 2)
     assert answer.status_code == 404
 
@@ -92,7 +92,7 @@ def test_a_task_is_not_given_to_a_client_that_hung_up(
         linger_no_time = b"\1\0\0\0\0\0\0\0"
         dead.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_time)
     dead.close()
-    task = store.add_task(1, "kill_all", {})
+    task = store.tasks.add(1, "kill_all", {})
     answer: requests.Response = live.get(timeout=HELD_SECONDS / 2)
     assert answer.json()["task"]["id"] == task.id
     assert caplog.text == ""
@@ -100,8 +100,8 @@ def test_a_task_is_not_given_to_a_client_that_hung_up(
 
 def test_a_claim_with_the_same_key_gets_the_same_task_again(api: Api, store: Store) -> None:
     assert api.agent("tasks/claim", Idempotency_Key="k").json() == {"task": None}
-    first = store.add_task(1, "kill_all", {})
-    second = store.add_task(1, "kill_all", {})
+    first = store.tasks.add(1, "kill_all", {})
+    second = store.tasks.add(1, "kill_all", {})
     assert api.agent("tasks/claim", Idempotency_Key="k").json()["task"]["id"] == first.id
     assert api.agent("tasks/claim", Idempotency_Key="k").json()["task"]["id"] == first.id
     replayed = api.agent("tasks/claim", Idempotency_Key="k", Prefer="wait=20")
@@ -110,16 +110,16 @@ def test_a_claim_with_the_same_key_gets_the_same_task_again(api: Api, store: Sto
 
 
 def test_a_key_of_another_agent_obtains_nothing(api: Api, store: Store) -> None:
-    store.add_task(1, "kill_all", {})
+    store.tasks.add(1, "kill_all", {})
     api.agent("tasks/claim", Idempotency_Key="k")
     answer = api.agent("tasks/claim", X_AGENT_NAME="a2", X_AGENT_KEY="key-2", Idempotency_Key="k")
     assert answer.json() == {"task": None}
 
 
 def test_heartbeats_carry_a_canceled_task_until_it_is_reported(api: Api, store: Store) -> None:
-    task = store.add_task(1, "iperf_client_run", {})
+    task = store.tasks.add(1, "iperf_client_run", {})
     api.agent("tasks/claim")
-    store.cancel_task(task.id)
+    store.tasks.cancel(task.id)
     for _ in range(2):
         assert api.agent("heartbeat", HEARTBEAT).json() == {"pull_tasks": True, "cancel": [1]}
     answer = api.agent(f"tasks/{task.id}/result", {"status": "failed"})
@@ -128,8 +128,8 @@ def test_heartbeats_carry_a_canceled_task_until_it_is_reported(api: Api, store: 
 
 
 def test_a_task_canceled_before_it_was_claimed_is_never_handed_out(api: Api, store: Store) -> None:
-    task = store.add_task(1, "iperf_client_run", {})
-    store.cancel_task(task.id)
+    task = store.tasks.add(1, "iperf_client_run", {})
+    store.tasks.cancel(task.id)
     assert api.agent("tasks/claim").json() == {"task": None}
     assert api.agent("heartbeat", HEARTBEAT).json() == {"pull_tasks": True}
 
@@ -142,14 +142,14 @@ def test_the_manager_of_today_does_not_wait(today: tuple[Store, Api]) -> None:
 
 def test_the_manager_of_today_replays_no_claim(today: tuple[Store, Api]) -> None:
     store, api = today
-    store.add_task(1, "kill_all", {})
+    store.tasks.add(1, "kill_all", {})
     assert api.agent("tasks/claim", Idempotency_Key="k").json()["task"]["id"] == 1
     assert api.agent("tasks/claim", Idempotency_Key="k").json() == {"task": None}
 
 
 def test_the_manager_of_today_tells_no_agent_of_a_cancel(today: tuple[Store, Api]) -> None:
     store, api = today
-    store.add_task(1, "kill_all", {})
-    store.claim(1)
-    store.cancel_task(1)
+    store.tasks.add(1, "kill_all", {})
+    store.tasks.claim(1)
+    store.tasks.cancel(1)
     assert api.agent("heartbeat", HEARTBEAT).json() == {"pull_tasks": True}

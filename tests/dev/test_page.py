@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from agent.dev.server import DevManager
 from agent.dev.store import records
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import HeartbeatRow, ReportedResult
+from agent.dev.store.records import HeartbeatRow, Plan, TaskReport
+from agent.dev.store.store import Store
 from tests.support.dev_client import DEADLINE_SECONDS
 
 HTML = {"Accept": "text/html,*/*;q=0.8"}
@@ -66,21 +66,21 @@ def text(answer: requests.Response) -> str:
 
 def make_test(store: Store, **options: Any) -> records.Test:
     """A test from a2 to a1 that was started."""
-    exercise = store.create_exercise("x", 10)
-    test = store.add_test(exercise.id, 1, 2, 5201, **options).test
-    store.start_exercise(exercise.id)
+    exercise = store.exercises.create("x", 10)
+    test = store.exercises.add_test(exercise.id, Plan(1, 2, 5201, **options)).test
+    store.exercises.start(exercise.id)
     return test
 
 
 def report(store: Store, task_id: int, result: Any, error: str = "") -> None:
     """An agent claims a task and reports it, as failed when there is an error."""
-    task = store.task(task_id)
+    task = store.tasks.get(task_id)
     while task.status in ("pending", "queued"):
-        store.claim(task.agent_id)
-    store.started(task.agent_id, task_id)
+        store.tasks.claim(task.agent_id)
+    store.tasks.start(task.agent_id, task_id)
     raw = msgspec.Raw(msgspec.json.encode(result))
     status: Any = "failed" if error else "succeeded"
-    store.report(task.agent_id, task_id, ReportedResult(status, raw, error))
+    store.tasks.report(task.agent_id, task_id, TaskReport(status, raw, error))
 
 
 class Tags(HTMLParser):
@@ -106,7 +106,7 @@ def test_a_browser_gets_the_page_and_curl_the_calls(manager: DevManager) -> None
 
 
 def test_it_shows_the_agents_without_their_keys(manager: DevManager, store: Store) -> None:
-    store.set_disabled(store.add_agent("retired", "key-3").id, True)
+    store.agents.set_disabled(store.agents.add("retired", "key-3").id, True)
     page = get(manager)
     assert "a1 127.0.0.1 Linux online a2 Debian never registered" in text(page)
     assert "retired" not in page.text
@@ -128,11 +128,11 @@ def test_nothing_is_loaded_from_elsewhere(manager: DevManager, store: Store) -> 
 def test_a_form_starts_a_test(manager: DevManager, store: Store) -> None:
     answer = post(manager, form={**FORM, "protocol": "udp", "parallel": "4", "direction": "both"})
     assert (answer.status_code, answer.headers["Location"]) == (303, "/?test=1#result")
-    client = store.task(2)
+    client = store.tasks.get(2)
     assert (client.agent_id, client.status) == (2, "pending")
     wanted = {"port": 5201, "udp": True, "parallel": 4, "time": 3, "bidir": True}
     assert wanted.items() <= client.payload.items()
-    assert store.exercise(1).started_at is not None
+    assert store.exercises.get(1).started_at is not None
 
 
 def test_the_form_is_filled_in_as_the_test_that_was_asked_for(
@@ -173,13 +173,13 @@ def test_a_form_that_does_not_fit_comes_back_with_words(
     ]
     assert [each["name"] for each in wrong] == [field]
     assert "<img" not in answer.text and "http-equiv" not in answer.text
-    assert store.exercises() == []
+    assert store.exercises.all() == []
 
 
 @pytest.mark.parametrize(
     ("changes", "status", "words"),
     [
-        ({"server_agent_id": "2"}, 409, "'a2' never gave its address."),
+        ({"server_agent_id": "2"}, 409, "'a2' has never registered."),
         ({"client_agent_id": "9"}, 404, "no agent has the id 9."),
         ({"client_agent_id": "3"}, 409, "'retired' is disabled."),
         ({"server_port": "5300"}, 409, "port 5300 of 'a1' is reserved by test 1."),
@@ -188,14 +188,14 @@ def test_a_form_that_does_not_fit_comes_back_with_words(
 def test_a_conflict_is_shown_as_words_and_leaves_nothing_behind(
     manager: DevManager, store: Store, changes: dict[str, str], status: int, words: str
 ) -> None:
-    store.set_disabled(store.add_agent("retired", "key-3").id, True)
-    store.create_exercise("never started")
-    store.add_test(1, 1, 1, 5300)
+    store.agents.set_disabled(store.agents.add("retired", "key-3").id, True)
+    store.exercises.create("never started")
+    store.exercises.add_test(1, Plan(1, 1, 5300))
     answer = post(manager, form={**FORM, **changes})
     assert answer.status_code == status
     assert words in text(answer)
-    assert [each.id for each in store.exercises() if not each.ended_at] == [1]
-    assert len(store.tests()) == 1
+    assert [each.id for each in store.exercises.all() if not each.ended_at] == [1]
+    assert len(store.exercises.tests()) == 1
 
 
 def test_an_agent_that_takes_part_in_a_test_is_left_alone(
@@ -207,7 +207,7 @@ def test_an_agent_that_takes_part_in_a_test_is_left_alone(
     assert "'a2' takes part in test 1: wait for its end, or stop it." in text(answer)
     stopped = post(manager, "/tests/1/stop")
     assert (stopped.status_code, stopped.headers["Location"]) == (303, "/?test=1#result")
-    assert store.exercise(1).ended_at is not None
+    assert store.exercises.get(1).ended_at is not None
     assert post(manager, form={**FORM, "server_port": "5202"}).status_code == 303
 
 
@@ -228,12 +228,12 @@ def test_a_form_from_another_page_is_refused(
     test = make_test(store)
     for path in ("/", f"/tests/{test.id}/stop"):
         assert post(manager, path, headers={"Origin": origin}).status_code == 403
-    assert len(store.exercises()) == 1 and store.exercise(1).ended_at is None
+    assert len(store.exercises.all()) == 1 and store.exercises.get(1).ended_at is None
 
 
 def test_a_form_from_nowhere_is_refused(manager: DevManager, store: Store) -> None:
     answer = requests.post(manager.url, data=FORM, timeout=DEADLINE_SECONDS)
-    assert (answer.status_code, store.exercises()) == (403, [])
+    assert (answer.status_code, store.exercises.all()) == (403, [])
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "[::1", "10.0.0.1"])
@@ -270,8 +270,8 @@ def test_with_a_password_the_page_asks_for_it(store: Store) -> None:
 
 
 def test_what_agents_say_is_text_and_never_markup(manager: DevManager, store: Store) -> None:
-    store.update_agent(2, {"name": HOSTILE})
-    store.register(2, HOSTILE, HOSTILE)
+    store.agents.update(2, {"name": HOSTILE})
+    store.agents.register(2, HOSTILE, HOSTILE)
     test = make_test(store)
     trouble = {"agent": {"warnings": [HOSTILE], "iperf3_version": HOSTILE, "error_class": HOSTILE}}
     report(store, test.client_task_id, trouble, error=HOSTILE)
@@ -286,11 +286,11 @@ def test_what_agents_say_is_text_and_never_markup(manager: DevManager, store: St
 def test_a_running_test_has_a_progress_bar_and_its_rate(manager: DevManager, store: Store) -> None:
     test = make_test(store)
     assert "waiting for a2, which is offline" in text(get(manager))
-    store.claim(2)
+    store.tasks.claim(2)
     assert "about to begin" in text(get(manager))
-    store.started(2, test.client_task_id)
+    store.tasks.start(2, test.client_task_id)
     row = HeartbeatRow("client", 5201, 1, task_id=test.client_task_id, bits_per_second=9.4e9)
-    store.heartbeat(2, "127.0.0.1", [row])
+    store.agents.heartbeat(2, "127.0.0.1", [row])
     page = get(manager)
     assert "running" in text(page) and "of 10 s, 9.40 Gbit/s now" in text(page)
     bars = [attributes for tag, attributes in Tags(page.text).found if tag == "progress"]
@@ -381,7 +381,7 @@ results = st.fixed_dictionaries(
 def test_no_result_of_an_agent_breaks_the_page(
     manager: DevManager, store: Store, result: Any
 ) -> None:
-    if not store.tests():
+    if not store.exercises.tests():
         report(store, make_test(store).client_task_id, {})
-    store.task(2).result = msgspec.Raw(msgspec.json.encode(result))
+    store.tasks.get(2).result = msgspec.Raw(msgspec.json.encode(result))
     assert get(manager).status_code == 200

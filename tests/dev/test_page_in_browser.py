@@ -8,8 +8,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import ReportedResult
+from agent.dev.store.records import Plan, TaskReport
+from agent.dev.store.store import Store
 from tests.support.browser import complaints, contrast, overflow, requests_made, view
 from tests.support.harness import ROOT, Bench, until
 
@@ -53,7 +53,7 @@ def status(driver: Chrome) -> str:
 
 def all_ended(bench: Bench) -> bool:
     """Whether no exercise goes on."""
-    return all(exercise.ended_at for exercise in bench.store.exercises())
+    return all(exercise.ended_at for exercise in bench.store.exercises.all())
 
 
 @pytest.fixture(name="finished")
@@ -61,13 +61,13 @@ def fixture_finished(bench: Bench) -> Bench:
     """A dev Manager with a finished test, 1, whose document a real iperf3 wrote, and no agents."""
     store = bench.store
     for number in (1, 2):
-        store.register(number, f"10.0.0.{number}", "Debian GNU/Linux 12 (bookworm)")
-    store.create_exercise("x")
-    new = store.add_test(1, 1, 2, 5201)
-    store.start_exercise(1)
+        store.agents.register(number, f"10.0.0.{number}", "Debian GNU/Linux 12 (bookworm)")
+    store.exercises.create("x")
+    new = store.exercises.add_test(1, Plan(1, 2, 5201))
+    store.exercises.start(1)
     for task in (new.server_task, new.client_task):
-        store.claim(task.agent_id)
-        store.report(task.agent_id, task.id, ReportedResult("succeeded", msgspec.Raw(DOCUMENT)))
+        store.tasks.claim(task.agent_id)
+        store.tasks.report(task.agent_id, task.id, TaskReport("succeeded", msgspec.Raw(DOCUMENT)))
     bench.wait(lambda: all_ended(bench))
     return bench
 
@@ -108,7 +108,7 @@ def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pai
         assert {url.split("/")[2] for url in requests_made(driver)} == {
             f"127.0.0.1:{pair.manager.port}"
         }
-    client = pair.store.task(pair.store.tests()[-1].client_task_id)
+    client = pair.store.tasks.get(pair.store.exercises.tests()[-1].client_task_id)
     assert (client.agent_id, client.payload["parallel"], client.payload["time"]) == (2, 2, 6)
     pair.wait(lambda: all_ended(pair))
 
@@ -155,10 +155,10 @@ def test_what_the_reader_does_outlives_each_refresh(driver: Chrome, finished: Be
         seconds.send_keys("77")
         find(driver, ".current a").send_keys(Keys.NULL)
         remark = msgspec.Raw(b'{"agent": {"warnings": ["Mind this."]}, ' + DOCUMENT[1:])
-        finished.store.task(2).result = remark
-        finished.store.add_agent("late", "key-3")
-        finished.store.create_exercise("never started")
-        finished.store.add_test(2, 1, 2, 5299)
+        finished.store.tasks.get(2).result = remark
+        finished.store.agents.add("late", "key-3")
+        finished.store.exercises.create("never started")
+        finished.store.exercises.add_test(2, Plan(1, 2, 5299))
         until(lambda: "never registered" in find(driver, "#client_agent_id").text)
         until(lambda: "not started" in find(driver, "#tests").text)
         until(lambda: "Mind this." in find(driver, "#detail").text)
@@ -195,8 +195,8 @@ def test_nothing_sticks_out_at_any_width(driver: Chrome, finished: Bench, width:
     with view(driver, width=width):
         driver.get(finished.manager.url)
         assert overflow(driver) == 0
-        finished.store.update_agent(1, {"name": "w" * 300})
-        finished.store.register(1, "2001:db8:1234:5678:9abc:def0:1234:5678", None)
+        finished.store.agents.update(1, {"name": "w" * 300})
+        finished.store.agents.register(1, "2001:db8:1234:5678:9abc:def0:1234:5678", None)
         driver.get(finished.manager.url)
         assert overflow(driver) == 0
 

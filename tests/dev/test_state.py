@@ -9,8 +9,8 @@ from gevent.event import Event
 
 from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import ReportedResult
+from agent.dev.store.records import Plan, TaskReport
+from agent.dev.store.store import Store
 from agent.errors import ConfigError
 from tests.support.dev_client import DEADLINE_SECONDS, Api
 
@@ -23,52 +23,52 @@ def fixture_path(tmp_path: Path) -> Path:
 
 def test_everything_is_known_again_after_a_restart(path: Path) -> None:
     store = Store(state_file=path)
-    store.add_agent("a1", "key-1")
-    store.register(1, "127.0.0.1", "Linux")
-    store.create_exercise("x")
-    store.add_test(1, 1, 1, 5201)
-    store.start_exercise(1)
-    store.claim(1, "k")
-    store.report(1, 1, ReportedResult("succeeded", msgspec.Raw(b'{"started": true}')))
-    store.add_task(1, "kill_all", {})
-    store.cancel_task(2)
+    store.agents.add("a1", "key-1")
+    store.agents.register(1, "127.0.0.1", "Linux")
+    store.exercises.create("x")
+    store.exercises.add_test(1, Plan(1, 1, 5201))
+    store.exercises.start(1)
+    store.tasks.claim(1, "k")
+    store.tasks.report(1, 1, TaskReport("succeeded", msgspec.Raw(b'{"started": true}')))
+    store.tasks.add(1, "kill_all", {})
+    store.tasks.cancel(2)
 
     again = Store(state_file=path)
-    assert again.agents() == store.agents()
-    assert again.exercises() == store.exercises()
-    assert again.tests(1) == store.tests(1)
-    assert msgspec.json.encode(again.tasks()) == msgspec.json.encode(store.tasks())
-    replayed = again.claim(1, "k")
+    assert again.agents.find() == store.agents.find()
+    assert again.exercises.all() == store.exercises.all()
+    assert again.exercises.tests(1) == store.exercises.tests(1)
+    assert msgspec.json.encode(again.tasks.find()) == msgspec.json.encode(store.tasks.find())
+    replayed = again.tasks.claim(1, "k")
     assert replayed is not None and replayed.id == 1
-    pending = again.claim(1, "l")
+    pending = again.tasks.claim(1, "l")
     assert pending is not None and pending.id == 3
-    assert again.claim(1, "m") is None
+    assert again.tasks.claim(1, "m") is None
 
 
 def test_a_cancel_is_not_forgotten_by_a_restart(path: Path) -> None:
     store = Store(state_file=path)
-    store.add_agent("a1", "key-1")
-    store.add_task(1, "kill_all", {})
-    store.claim(1)
-    store.cancel_task(1)
-    assert Store(state_file=path).heartbeat(1, "127.0.0.1", [])["cancel"] == [1]
+    store.agents.add("a1", "key-1")
+    store.tasks.add(1, "kill_all", {})
+    store.tasks.claim(1)
+    store.tasks.cancel(1)
+    assert Store(state_file=path).tasks.canceled(1) == [1]
 
 
 def test_only_the_owner_can_read_the_keys(path: Path) -> None:
-    Store(state_file=path).add_agent("a1", "key-1")
+    Store(state_file=path).agents.add("a1", "key-1")
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_a_heartbeat_is_written_by_the_next_sweep_or_at_the_stop(path: Path) -> None:
     store = Store(state_file=path)
-    store.add_agent("a1", "key-1")
+    store.agents.add("a1", "key-1")
     manager = DevManager(store, "127.0.0.1", 0)
     manager.start()
-    store.heartbeat(1, "192.0.2.1", [])
-    assert Store(state_file=path).agent(1).ip_address is None
+    store.agents.heartbeat(1, "192.0.2.1", [])
+    assert Store(state_file=path).agents.get(1).ip_address is None
     manager.stop()
-    assert Store(state_file=path).agent(1).ip_address == "192.0.2.1"
+    assert Store(state_file=path).agents.get(1).ip_address == "192.0.2.1"
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
 
 def test_a_call_whose_change_cannot_be_written_is_told_so(path: Path) -> None:
     store = Store(state_file=path)
-    store.add_agent("a1", "key-1")
-    store.add_task(1, "kill_all", {})
+    store.agents.add("a1", "key-1")
+    store.tasks.add(1, "kill_all", {})
     hindrance = path.with_name(path.name + ".new")
     hindrance.mkdir()
     manager = DevManager(store, "127.0.0.1", 0)
@@ -102,24 +102,24 @@ def test_a_call_whose_change_cannot_be_written_is_told_so(path: Path) -> None:
         hindrance.rmdir()
         assert api.agent("tasks/claim", Idempotency_Key="k").json()["task"]["id"] == 1
     manager.stop()
-    assert Store(state_file=path).task(1).status == "accepted"
+    assert Store(state_file=path).tasks.get(1).status == "accepted"
 
 
 def test_the_sweeper_says_that_it_cannot_write_and_tries_again(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(state_file=path)
-    store.add_agent("a1", "key-1")
+    store.agents.add("a1", "key-1")
     hindrance = path.with_name(path.name + ".new")
     hindrance.mkdir()
-    store.heartbeat(1, "192.0.2.1", [])
+    store.agents.heartbeat(1, "192.0.2.1", [])
     manager = DevManager(store, "127.0.0.1", 0)
     manager.start()
     with gevent.Timeout(DEADLINE_SECONDS):
         while "trying again" not in caplog.text:
             gevent.sleep(0.05)
         hindrance.rmdir()
-        while Store(state_file=path).agent(1).ip_address is None:
+        while Store(state_file=path).agents.get(1).ip_address is None:
             gevent.sleep(0.05)
     manager.stop()
 

@@ -13,8 +13,8 @@ from typing import Any
 import gevent
 import pytest
 
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
+from agent.dev.store.store import Store
 from tests.support.faulty_manager import Request
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server, until
 from tests.support.lone_agent import passed_on
@@ -60,7 +60,7 @@ def fixture_either_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iter
     bench.close()
 
 
-def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
+def client(bench: Bench, port: int, **payload: Any) -> ManagedTask:
     """A client task at 8 Mbit/s."""
     given = {"server_ip": "127.0.0.1", "port": port, "bitrate": 8_000_000}
     return bench.task("iperf_client_run", **{**given, **payload})
@@ -74,7 +74,7 @@ def assert_no_burst(calls: Calls, since: float) -> None:
     assert claims <= 10
 
 
-def assert_done_once(agent: AgentProcess, calls: Calls, task: StoredTask) -> None:
+def assert_done_once(agent: AgentProcess, calls: Calls, task: ManagedTask) -> None:
     """Succeeded, of one run that was reported once."""
     assert task.status == "succeeded", task.error
     runs = [line for line in agent.lines if line["message"] == "client started"]
@@ -110,7 +110,7 @@ def test_an_agent_that_stood_still_takes_up_its_work_without_a_burst(
         assert_done_once(agent, calls, task)
     # The Manager gave it up, but the agent saw how it had ended.
     agent.wait_for("client ended", task_id=overdue.id, ending="it ended by itself", exit_code=0)
-    assert [row.task_id for row in bench.store.running(1)] == [server.id]
+    assert [row.task_id for row in bench.store.agents.running(1)] == [server.id]
 
 
 @pytest.mark.parametrize("days", [1, -1])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
 from tests.support.command import run
 from tests.support.faulty_manager import Request
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
@@ -93,7 +93,7 @@ def agent_on(disk: Disk, bench: Bench) -> AgentProcess:
     return agent
 
 
-def client(bench: Bench, port: int) -> StoredTask:
+def client(bench: Bench, port: int) -> ManagedTask:
     """A test of a moment."""
     return bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=1, bytes=1000)
 
@@ -108,8 +108,8 @@ def refuses_tests_and_does_the_rest(bench: Bench, trouble: str) -> None:
     assert bench.result(refused)["agent"]["error_class"] == "state_full"
     assert refused.error and trouble in refused.error and ADVICE in refused.error
     for _ in range(3):
-        before = bench.store.agent(1).last_heartbeat
-        bench.wait(lambda: bench.store.agent(1).last_heartbeat != before, timeout=3)
+        before = bench.store.agents.get(1).last_heartbeat
+        bench.wait(lambda: bench.store.agents.get(1).last_heartbeat != before, timeout=3)
     kill = bench.ended(bench.task("kill_all"))
     assert kill.status == "succeeded" and bench.result(kill)["killed"] is True
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import CLIENT_RUN, KILL_ALL, SERVER_START, ReportedResult
+from agent.dev.store.records import CLIENT_RUN, KILL_ALL, SERVER_START, TaskReport
+from agent.dev.store.store import Store
 from agent.process.monitor import Ending
 from agent.protocol import FINAL_STATUSES
 from agent.tasks.recovery import INTERRUPTED
@@ -99,7 +99,7 @@ class Campaign:
         self.finished |= ended_well(agent)
         self.runs.update(run_in(agent))
 
-    def _committed(self, life: Life, call: str, report: ReportedResult | None) -> None:
+    def _committed(self, life: Life, call: str, report: TaskReport | None) -> None:
         if report and report.stderr == INTERRUPTED:
             took = time.monotonic() - life.began
             self.latest_interrupted = max(self.latest_interrupted, took)
@@ -123,13 +123,13 @@ def test_a_hundred_kills_over_thirty_tasks(tmp_path: Path) -> None:
             stack.enter_context(iperf3_server(port))
         due = errands(dice, ports)
         for number, moment in enumerate(moments(dice, KILLS)):
-            while len(store.tasks()) <= number * len(due) // KILLS:
-                task_type, payload = due[len(store.tasks())]
+            while len(store.tasks.find()) <= number * len(due) // KILLS:
+                task_type, payload = due[len(store.tasks.find())]
                 bench.task(task_type, **payload)
             campaign.live(moment)
         last = bench.agent(STOP_GRACE="1")
         last.wait_for("registered")
-        bench.wait(lambda: all(task.status in FINAL_STATUSES for task in store.tasks()))
+        bench.wait(lambda: all(task.status in FINAL_STATUSES for task in store.tasks.find()))
         last.signal(signal.SIGTERM)
         assert last.exit_code() == 0
         campaign.note(last)
@@ -163,12 +163,12 @@ def test_a_test_that_was_over_before_the_agent_had_noted_it_is_not_lost(bench: B
 
 def statuses(store: Store) -> Counter[str]:
     """How many tasks have which status."""
-    return Counter(f"{task.type} {task.status}" for task in store.tasks())
+    return Counter(f"{task.type} {task.status}" for task in store.tasks.find())
 
 
 def check(campaign: Campaign, bench: Bench) -> None:
     """What must hold after all kills."""
-    tasks = campaign.store.tasks()
+    tasks = campaign.store.tasks.find()
     assert len(tasks) == BRIEF + SECOND + SERVERS + KILL_ALLS
     for task in tasks:
         accepted = campaign.store.accepted[task.id]
@@ -179,7 +179,7 @@ def check(campaign: Campaign, bench: Bench) -> None:
         assert campaign.runs[task.id] <= 1, f"no task runs again after a kill: {task}"
     assert campaign.finished, "some tests have finished"
     for task_id in campaign.finished:
-        task = campaign.store.task(task_id)
+        task = campaign.store.tasks.get(task_id)
         assert task.status == "succeeded", f"the result of a finished test is lost: {task}"
         assert bench.result(task)["end"]["sum_sent"]["bytes"] > 0
     state = bench.directory / "state-1"

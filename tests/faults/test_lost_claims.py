@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
 from tests.support.command import stand_in
 from tests.support.faulty_manager import FaultyManager, Request
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
@@ -62,7 +62,7 @@ class Counted:
         lines = f'case "$*" in *-c*) echo "$@" >>{self._runs};; esac\nexec iperf3 "$@"'
         self.iperf3 = stand_in(directory / "iperf3", lines)
 
-    def add(self, count: int, ports: list[int]) -> list[StoredTask]:
+    def add(self, count: int, ports: list[int]) -> list[ManagedTask]:
         """So many tasks for agent a1, with the ids from 1 on."""
         return [
             self._bench.task(

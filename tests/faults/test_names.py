@@ -44,8 +44,8 @@ def fixture_agent(bench: Bench) -> Iterator[AgentProcess]:
 
 def seconds_to_a_heartbeat(bench: Bench) -> float:
     """How long the next one took to come."""
-    before, began = bench.store.agent(1).last_heartbeat, time.monotonic()
-    bench.wait(lambda: bench.store.agent(1).last_heartbeat != before)
+    before, began = bench.store.agents.get(1).last_heartbeat, time.monotonic()
+    bench.wait(lambda: bench.store.agents.get(1).last_heartbeat != before)
     return time.monotonic() - began
 
 

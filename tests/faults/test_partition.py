@@ -18,8 +18,8 @@ import pytest
 from gevent import subprocess
 
 from agent.dev.server import DevManager
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
+from agent.dev.store.store import Store
 from tests.support.harness import Bench, is_running
 from tests.support.needs import need
 from tests.support.network import MANAGER, PEER, Network, network
@@ -67,7 +67,7 @@ def fixture_far_bench(cables: Network, tmp_path: Path) -> Iterator[Bench]:
         bench.close()
 
 
-def client(bench: Bench, **payload: Any) -> StoredTask:
+def client(bench: Bench, **payload: Any) -> ManagedTask:
     """A client task against the peer, at 8 Mbit/s so that the machine has time for the rest."""
     given = {"server_ip": PEER, "port": 5201, "bitrate": 8_000_000, "max_retries": 0}
     return bench.task("iperf_client_run", **{**given, **payload})
@@ -87,13 +87,15 @@ def test_a_test_goes_on_without_the_manager_which_hears_of_all_when_it_is_back(
     agent.wait_for("client ended", task_id=task.id, ending="it ended by itself")
     agent.wait_for(LOST)
     assert task.finished_at is None
-    before = far_bench.store.agent(1).last_heartbeat
+    before = far_bench.store.agents.get(1).last_heartbeat
     # The return falls anywhere between two heartbeats.
     gevent.sleep(random.Random(end).uniform(0, INTERVAL))
 
     cables.mend("manager", end)
     began = time.monotonic()
-    far_bench.wait(lambda: far_bench.store.agent(1).last_heartbeat != before, timeout=3 * INTERVAL)
+    far_bench.wait(
+        lambda: far_bench.store.agents.get(1).last_heartbeat != before, timeout=3 * INTERVAL
+    )
     heartbeat = time.monotonic() - began
     far_bench.ended(task, timeout=3 * 35)
     print(f"heartbeat {heartbeat:.1f} s, result {time.monotonic() - began:.1f} s after the return")

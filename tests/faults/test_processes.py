@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
+from agent.dev.store.store import Store
 from tests.support.command import stand_in
 from tests.support.harness import Bench, free_port, iperf3_server, is_running, until
 
@@ -65,12 +65,12 @@ def fixture_odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         bench.close()
 
 
-def run(bench: Bench, behaviour: str, port: int = 1) -> StoredTask:
+def run(bench: Bench, behaviour: str, port: int = 1) -> ManagedTask:
     """A client task of one second against a target that is a behaviour."""
     return bench.task("iperf_client_run", server_ip=behaviour, port=port, time=1, max_retries=0)
 
 
-def pid_of(bench: Bench, task: StoredTask) -> int:
+def pid_of(bench: Bench, task: ManagedTask) -> int:
     """The process id of the task's child, once it runs."""
     return int(bench.agents[0].wait_for("client started", task_id=task.id)["pid"])
 
@@ -80,7 +80,7 @@ def end_all(bench: Bench) -> None:
     assert bench.ended(bench.task("kill_all")).status == "succeeded"
 
 
-def error_class(bench: Bench, task: StoredTask) -> str:
+def error_class(bench: Bench, task: ManagedTask) -> str:
     """The error class of an ended task."""
     return str(bench.result(bench.ended(task))["agent"].get("error_class", ""))
 
@@ -90,8 +90,8 @@ def test_a_client_that_floods_its_output_is_killed_and_the_agent_lives_on(odd: B
     assert error_class(odd, task) == "bad_output"
     assert task.error == "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
     assert not is_running(pid_of(odd, task))
-    seen = odd.store.agent(1).last_heartbeat
-    odd.wait(lambda: odd.store.agent(1).last_heartbeat != seen, timeout=2)
+    seen = odd.store.agents.get(1).last_heartbeat
+    odd.wait(lambda: odd.store.agents.get(1).last_heartbeat != seen, timeout=2)
 
 
 def test_a_client_that_floods_its_stderr_is_stopped_and_only_the_end_of_it_is_kept(
@@ -189,7 +189,7 @@ def test_a_server_that_dies_is_noticed_within_a_second(odd: Bench) -> None:
     """Seen at the Manager within 10 ms in 20 runs."""
     task = odd.ended(odd.task("iperf_server_start", port=free_port()))
     assert task.status == "succeeded", task.error
-    odd.wait(lambda: [row for row in odd.store.running(1) if row.task_id == task.id])
+    odd.wait(lambda: [row for row in odd.store.agents.running(1) if row.task_id == task.id])
     began = time.monotonic()
     os.kill(odd.result(task)["pid"], signal.SIGKILL)
     odd.wait(lambda: b'"ended"' in bytes(task.result), timeout=3)
@@ -198,7 +198,10 @@ def test_a_server_that_dies_is_noticed_within_a_second(odd: Bench) -> None:
     why = "iperf3 was killed by signal 9, not by this agent"
     assert odd.result(task)["agent"]["ended"] == why
     assert task.status == "succeeded"
-    odd.wait(lambda: not [row for row in odd.store.running(1) if row.task_id == task.id], timeout=3)
+    odd.wait(
+        lambda: not [row for row in odd.store.agents.running(1) if row.task_id == task.id],
+        timeout=3,
+    )
 
 
 def state_of(pid: int) -> str:
@@ -206,7 +209,7 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def written_by(bench: Bench, task: StoredTask) -> bytes:
+def written_by(bench: Bench, task: ManagedTask) -> bytes:
     """What the task's first child has written to stderr."""
     children = bench.directory / "state-1" / "children"
     return b"".join(path.read_bytes() for path in children.glob(f"{task.id}.1.*.err"))

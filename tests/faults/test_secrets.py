@@ -73,7 +73,7 @@ def fixture_life(
     request: pytest.FixtureRequest, bench: Bench, faulty: MakeManager, canary: str
 ) -> "Life":
     """An agent's life, its key given in one way or the other."""
-    bench.store.update_agent(1, {"registration_key": canary})
+    bench.store.agents.update(1, {"registration_key": canary})
     key_file = bench.directory / "agent-key"
     secret = {"AGENT_KEY": canary}
     if request.param == "AGENT_KEY_FILE":
@@ -149,7 +149,7 @@ def test_the_key_stays_where_it_was_put_through_all_that_goes_wrong(
     agent.signal(signal.SIGKILL)
     agent.exit_code()
     again = life.agent()
-    bench.store.update_agent(1, {"registration_key": "another"})
+    bench.store.agents.update(1, {"registration_key": "another"})
     again.wait_for("the Manager refuses the key; tests go on")
     pages += life.pages()
     again.signal(signal.SIGTERM)

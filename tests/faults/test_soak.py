@@ -13,7 +13,7 @@ import gevent
 import psutil
 import pytest
 
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
 from agent.protocol import FINAL_STATUSES
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
@@ -109,8 +109,10 @@ class Soak:
         self._ports = [*self._ports[-1:], free_port()]
         self._bench.task("iperf_server_start", port=self._ports[-1])
 
-    def _open(self) -> list[StoredTask]:
-        return [task for task in self._bench.store.tasks() if task.status not in FINAL_STATUSES]
+    def _open(self) -> list[ManagedTask]:
+        return [
+            task for task in self._bench.store.tasks.find() if task.status not in FINAL_STATUSES
+        ]
 
     def _befalls(self, event: str) -> None:
         match event:
@@ -137,7 +139,7 @@ class Soak:
                 self._serve()
             case "cancel":
                 if found := self._open():
-                    self._bench.store.cancel_task(self._dice.choice(found).id)
+                    self._bench.store.tasks.cancel(self._dice.choice(found).id)
             case "kill":
                 if children := psutil.Process(self._agent.pid).children():
                     self._dice.choice(children).kill()
@@ -184,7 +186,7 @@ def test_bad_weather_loses_nothing_and_leaks_nothing(
         agent.signal(signal.SIGTERM)
         assert agent.exit_code() == 0
     assert all(isinstance(line, dict) for line in agent.lines), "a traceback is no JSON"
-    claimed = [task for task in bench.store.tasks() if task.accepted_at]
+    claimed = [task for task in bench.store.tasks.find() if task.accepted_at]
     counts = settled(agent)
     rejected = list((tmp_path / "state/rejected").glob("*.result"))
     print(f"events: {dict(soak.events)}")

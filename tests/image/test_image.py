@@ -43,7 +43,7 @@ def agent_in(engine: Engine, bench: Bench, **variables: str) -> Iterator[Contain
 
 def online(bench: Bench) -> None:
     """Wait until agent a1 has registered."""
-    bench.wait(lambda: bench.store.agent(1).status == "online")
+    bench.wait(lambda: bench.store.agents.get(1).status == "online")
 
 
 def states(container: Container) -> list[str]:

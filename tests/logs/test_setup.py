@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store.exercises import Store
+from agent.dev.store.store import Store
 from tests.support.command import NO_MANAGER
 from tests.support.faulty_manager import well
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
@@ -20,7 +20,7 @@ NOW_UTC = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 
 def with_canary(bench: Bench, *arguments: str, **variables: str) -> AgentProcess:
     """An agent whose key is the canary."""
-    bench.store.update_agent(1, {"registration_key": CANARY})
+    bench.store.agents.update(1, {"registration_key": CANARY})
     return bench.agent(*arguments, number=1, AGENT_KEY=CANARY, **variables)
 
 
@@ -94,8 +94,8 @@ def test_debug_shows_each_requests_path_status_and_milliseconds(bench: Bench) ->
 def test_without_debug_no_request_is_logged(bench: Bench) -> None:
     agent = bench.agent(HEARTBEAT_INTERVAL="0.1")
     agent.wait_for("registered")
-    seen = bench.store.agent(1).last_heartbeat
-    bench.wait(lambda: bench.store.agent(1).last_heartbeat != seen)
+    seen = bench.store.agents.get(1).last_heartbeat
+    bench.wait(lambda: bench.store.agents.get(1).last_heartbeat != seen)
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0
     assert not [line for line in agent.lines if line["level"] == "debug"]

@@ -91,7 +91,7 @@ def test_an_agent_that_is_disabled_stops_its_children_and_ends_with_67(bench: Be
     server = bench.ended(bench.task("iperf_server_start", port=free_port()))
     pid = bench.result(server)["pid"]
     began = time.monotonic()
-    bench.store.set_disabled(1, True)
+    bench.store.agents.set_disabled(1, True)
     assert agent.exit_code() == 67
     assert time.monotonic() - began < 6
     assert not is_running(pid)

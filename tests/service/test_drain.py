@@ -10,7 +10,7 @@ import pytest
 
 from agent.config.key import Key
 from agent.config.settings import read_settings
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
 from agent.errors import Crashed
 from agent.service.lifecycle import Agent
 from agent.service.signals import StopSignals
@@ -30,7 +30,7 @@ def seconds_to_end(agent: AgentProcess) -> float:
     return time.monotonic() - began
 
 
-def with_a_deaf_child(bench: Bench, **variables: Any) -> tuple[AgentProcess, StoredTask, int]:
+def with_a_deaf_child(bench: Bench, **variables: Any) -> tuple[AgentProcess, ManagedTask, int]:
     """An agent at work on a task whose child takes no notice of TERM, that task, and its pid."""
     deaf = bench.directory / "deaf"
     path = stand_in(bench.directory / "iperf3", f"trap '' TERM; : >{deaf}; exec sleep 60")
@@ -44,7 +44,7 @@ def test_an_idle_agent_ends_within_two_seconds_though_the_manager_holds_its_clai
     bench: Bench,
 ) -> None:
     agent = bench.agent()
-    bench.wait(lambda: bench.store.agent(1).last_heartbeat)
+    bench.wait(lambda: bench.store.agents.get(1).last_heartbeat)
     agent.wait_for("registered")
     agent.signal(signal.SIGINT)
     assert seconds_to_end(agent) < 6
@@ -140,8 +140,8 @@ def test_heartbeats_go_on_until_the_last_child_is_gone(bench: Bench) -> None:
     agent.signal(signal.SIGTERM)
     agent.wait_for("agent stops")
     for _ in range(3):
-        before = bench.store.agent(1).last_heartbeat
-        bench.wait(lambda: bench.store.agent(1).last_heartbeat != before, timeout=5)
+        before = bench.store.agents.get(1).last_heartbeat
+        bench.wait(lambda: bench.store.agents.get(1).last_heartbeat != before, timeout=5)
     assert seconds_to_end(agent) < 6
 
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
 from tests.support.command import stand_in
 from tests.support.harness import AgentProcess, Bench, is_running, until
 
@@ -15,7 +15,7 @@ def with_a_deaf_child(bench: Bench) -> tuple[AgentProcess, int]:
     """An agent whose only child ignores TERM, and that would wait for it very long; its pid."""
     deaf = stand_in(bench.directory / "deaf-iperf3", DEAF)
     agent = bench.agent(IPERF3_PATH=deaf, STOP_GRACE="300", SHUTDOWN_TIMEOUT="300")
-    task: StoredTask = bench.task("iperf_client_run", server_ip="127.0.0.1", port=5201, time=60)
+    task: ManagedTask = bench.task("iperf_client_run", server_ip="127.0.0.1", port=5201, time=60)
     bench.wait(lambda: task.status == "running")
     return agent, int(agent.wait_for("client started")["pid"])
 

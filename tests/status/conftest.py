@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store.exercises import Store
+from agent.dev.store.store import Store
 from tests.support.harness import Bench, free_port, until
 from tests.support.status_page import Shown, ask
 

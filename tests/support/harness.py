@@ -17,8 +17,8 @@ from gevent import subprocess
 from gevent.event import Event
 
 from agent.dev.server import DevManager
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
+from agent.dev.store.store import Store
 from agent.process.ports import holds
 from agent.protocol import FINAL_STATUSES
 
@@ -127,7 +127,7 @@ class Bench:
         self.agents: list[AgentProcess] = []
         self._program = program
         for number in (1, 2):
-            store.add_agent(f"a{number}", f"key-{number}")
+            store.agents.add(f"a{number}", f"key-{number}")
 
     def agent(
         self, *arguments: str, number: int = 1, program: Sequence[str] = (), **variables: str
@@ -147,7 +147,7 @@ class Bench:
         self.agents.append(agent)
         return agent
 
-    def task(self, task_type: str, number: int = 1, **payload: Any) -> StoredTask:
+    def task(self, task_type: str, number: int = 1, **payload: Any) -> ManagedTask:
         """A pending task for one of the agents.
 
         A TCP test is held to 100 Mbit/s unless it has a `bitrate`, if only None: without a limit it
@@ -155,25 +155,25 @@ class Bench:
         """
         if task_type == "iperf_client_run" and not payload.get("udp"):
             payload.setdefault("bitrate", 10**8)
-        return self.store.add_task(number, task_type, payload)
+        return self.store.tasks.add(number, task_type, payload)
 
     def wait(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
         """Wait until `condition()` holds at the Manager; fails the test if it never does."""
         if not self.store.wait_for(condition, timeout):
-            raise AssertionError(f"never so: {[t for t in self.store.tasks()]}")
+            raise AssertionError(f"never so: {[t for t in self.store.tasks.find()]}")
 
-    def ended(self, task: StoredTask, timeout: float = PATIENCE) -> StoredTask:
+    def ended(self, task: ManagedTask, timeout: float = PATIENCE) -> ManagedTask:
         """Wait until the task has a final status; returns it."""
         self.wait(lambda: task.status in FINAL_STATUSES, timeout)
         return task
 
-    def child_file(self, task: StoredTask, suffix: str, number: int = 1) -> Path:
+    def child_file(self, task: ManagedTask, suffix: str, number: int = 1) -> Path:
         """What an agent's child of that task has, or would have, beside its stdout."""
         children = self.directory / f"state-{number}" / "children"
         (stdout,) = children.glob(f"{task.id}.*.json")
         return stdout.with_suffix(suffix)
 
-    def result(self, task: StoredTask) -> Any:
+    def result(self, task: ManagedTask) -> Any:
         """A task's result, decoded."""
         return json.loads(bytes(task.result))
 

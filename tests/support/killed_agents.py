@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gevent
 from gevent.event import Event
 
 from agent.dev.errors import Refused
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import ReportedResult, StoredAgent, StoredTask
+from agent.dev.store.agents import Agents
+from agent.dev.store.records import ManagedTask, TaskReport
+from agent.dev.store.store import Store
+from agent.dev.store.tasks import Tasks
 from agent.protocol import FINAL_STATUSES
 from tests.support.harness import PATIENCE, Bench, until
 
@@ -33,37 +36,35 @@ class WatchedStore(Store):
     def __init__(self) -> None:
         super().__init__()
         self.accepted: defaultdict[int, list[str]] = defaultdict(list)
-        self.committed: Callable[[str, ReportedResult | None], None] = lambda call, report: None
+        self.committed: Callable[[str, TaskReport | None], None] = lambda call, report: None
 
-    def register(self, agent_id: int, ip_address: str, operating_system: str | None) -> StoredAgent:
-        """Note that the agent is there."""
-        agent = super().register(agent_id, ip_address, operating_system)
-        self.committed("register", None)
-        return agent
+        self._watch(self.agents, "register", "register")
+        self._watch(self.tasks, "claim", "claim")
+        self._watch(self.tasks, "start", "started")
+        self._report = self.tasks.report
+        setattr(self.tasks, "report", self.report)
 
-    def claim(self, agent_id: int, key: str | None = None) -> StoredTask | None:
-        """Hand out a task; a claim that obtains none is not of interest."""
-        task = super().claim(agent_id, key)
-        if task:
-            self.committed("claim", None)
-        return task
-
-    def started(self, agent_id: int, task_id: int) -> StoredTask:
-        """Note that a task runs."""
-        task = super().started(agent_id, task_id)
-        self.committed("started", None)
-        return task
-
-    def report(self, agent_id: int, task_id: int, report: ReportedResult) -> StoredTask:
+    def report(self, agent_id: int, task_id: int, report: TaskReport) -> ManagedTask:
         """Take a result; a refusal, as of one that it has already, is an answer as well."""
         try:
-            task = super().report(agent_id, task_id, report)
+            task = self._report(agent_id, task_id, report)
         except Refused:
             self.committed("result again", None)
             raise
         self.accepted[task_id].append(report.status)
         self.committed("result", report)
         return task
+
+    def _watch(self, part: Agents | Tasks, method: str, call: str) -> None:
+        """Have a method of the store tell `committed`, unless it returns None: an empty claim."""
+        wrapped = getattr(part, method)
+
+        def watched(*args: Any) -> Any:
+            if answer := wrapped(*args):
+                self.committed(call, None)
+            return answer
+
+        setattr(part, method, watched)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Life:
         return time.monotonic() - began
 
     def _busy(self) -> bool:
-        return any(task.status not in FINAL_STATUSES for task in self._bench.store.tasks())
+        return any(task.status not in FINAL_STATUSES for task in self._bench.store.tasks.find())
 
     def _kill(self, cause: str) -> None:
         if not self._over.is_set():

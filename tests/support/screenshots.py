@@ -11,7 +11,8 @@ from pathlib import Path  # noqa: E402
 from tempfile import TemporaryDirectory  # noqa: E402
 from typing import Any  # noqa: E402
 
-from agent.dev.store.exercises import Store  # noqa: E402
+from agent.dev.store.records import Plan  # noqa: E402
+from agent.dev.store.store import Store  # noqa: E402
 from tests.support.browser import browser, view  # noqa: E402
 from tests.support.harness import ROOT, Bench, free_port  # noqa: E402
 
@@ -34,7 +35,7 @@ def main() -> None:
             _run(bench, time_seconds=3, options={"bidir": True})
             _run(bench, time_seconds=10)
             for name, width, dark in SHAPES:
-                page = f"{bench.manager.url}/?test={len(bench.store.tests())}"
+                page = f"{bench.manager.url}/?test={len(bench.store.exercises.tests())}"
                 _take(page, f"dev-manager-{name}", width, dark)
             refused = bench.task("iperf_client_run", 2, server_ip="127.0.0.1", port=1, time=1)
             bench.ended(refused)
@@ -49,9 +50,9 @@ def main() -> None:
 
 
 def _run(bench: Bench, **plan: Any) -> None:
-    exercise = bench.store.create_exercise("screenshots")
-    bench.store.add_test(exercise.id, 1, 2, 5201, **plan)
-    bench.store.start_exercise(exercise.id)
+    exercise = bench.store.exercises.create("screenshots")
+    bench.store.exercises.add_test(exercise.id, Plan(1, 2, 5201, **plan))
+    bench.store.exercises.start(exercise.id)
     bench.wait(lambda: exercise.ended_at)
 
 

@@ -6,24 +6,24 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
 from tests.support.harness import Bench, free_port, iperf3_server, is_running
 
 
-def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
+def client(bench: Bench, port: int, **payload: Any) -> ManagedTask:
     """A client task over loopback; of a few bytes unless it says otherwise."""
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "time": 5, "bytes": 100_000}
     return bench.task("iperf_client_run", port=port, **{**given, **payload})
 
 
-def running(bench: Bench, port: int) -> tuple[StoredTask, int]:
+def running(bench: Bench, port: int) -> tuple[ManagedTask, int]:
     """A client task of a minute that runs, and the process id of its child."""
     task = client(bench, port, bytes=None, time=60, interval=0.1)
     bench.wait(lambda: task.status == "running")
     return task, int(bench.agents[0].wait_for("client started", task_id=task.id)["pid"])
 
 
-def agent_of(bench: Bench, task: StoredTask) -> Any:
+def agent_of(bench: Bench, task: ManagedTask) -> Any:
     """The key `agent` of an ended task's result."""
     return bench.result(bench.ended(task))["agent"]
 
@@ -48,7 +48,7 @@ def test_a_busy_server_that_becomes_free_makes_a_success(working: Bench) -> None
         task = client(working, port, max_retries=20, retry_delay_seconds=0.1)
         line = working.agents[0].wait_for("the server is not ready", task_id=task.id)
         assert "the server is busy running a test" in line["why"]
-        working.store.cancel_task(long.id)
+        working.store.tasks.cancel(long.id)
         assert working.ended(task).status == "succeeded", task.error
     assert agent_of(working, task)["attempts"] >= 2
 
@@ -128,11 +128,11 @@ def test_a_client_is_in_the_heartbeats_only_while_it_runs(working: Bench) -> Non
     port = free_port()
     with iperf3_server(port):
         task, pid = running(working, port)
-        working.wait(lambda: [row.pid for row in working.store.running(1)] == [pid])
-        (row,) = working.store.running(1)
+        working.wait(lambda: [row.pid for row in working.store.agents.running(1)] == [pid])
+        (row,) = working.store.agents.running(1)
         assert (row.type, row.port, row.task_id) == ("client", port, task.id)
-        working.store.cancel_task(task.id)
-        working.wait(lambda: not working.store.running(1))
+        working.store.tasks.cancel(task.id)
+        working.wait(lambda: not working.store.agents.running(1))
     assert not is_running(pid)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
+from agent.dev.store.store import Store
 from tests.support.command import stand_in
 from tests.support.harness import Bench, free_port, is_running, until
 
@@ -45,28 +45,28 @@ def fixture_odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         bench.close()
 
 
-def server(bench: Bench, port: int, **payload: Any) -> StoredTask:
+def server(bench: Bench, port: int, **payload: Any) -> ManagedTask:
     """A server task that listens."""
     task = bench.ended(bench.task("iperf_server_start", port=port, **payload))
     assert task.status == "succeeded", task.error
     return task
 
 
-def waiting_client(bench: Bench) -> StoredTask:
+def waiting_client(bench: Bench) -> ManagedTask:
     """A client task that waits for its delay to pass, for ever as tests go."""
     task = bench.task("iperf_client_run", server_ip="::1", port=1, client_delay_seconds=3600)
     bench.agents[0].wait_for("task claimed", task_id=task.id)
     return task
 
 
-def killed(bench: Bench, kill: StoredTask) -> int:
+def killed(bench: Bench, kill: ManagedTask) -> int:
     """Wait until a kill_all is reported; returns its count."""
     result = bench.result(bench.ended(kill))
     assert result["killed"] is True
     return int(result["count"])
 
 
-def order(bench: Bench, *events: tuple[str, StoredTask]) -> list[int]:
+def order(bench: Bench, *events: tuple[str, ManagedTask]) -> list[int]:
     """Where in the agent's log the lines of some tasks are."""
     lines = bench.agents[0].lines
     return [lines.index(bench.agents[0].wait_for(words, task_id=t.id)) for words, t in events]

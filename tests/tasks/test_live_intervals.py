@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
+from agent.dev.store.store import Store
 from agent.process.child import ChildProcess
 from agent.process.monitor import FLOODED, Ending
 from agent.registry import INTERVALS_KEPT, TaskRegistry
@@ -53,17 +53,17 @@ def fixture_live(tmp_path_factory: pytest.TempPathFactory, iperf3: str) -> Itera
         bench.close()
 
 
-def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
+def client(bench: Bench, port: int, **payload: Any) -> ManagedTask:
     """A client task of a minute over loopback, unless the payload says otherwise."""
     given = {"server_ip": "127.0.0.1", "time": 60, "interval": 0.2, "bitrate": 50_000_000}
     return bench.task("iperf_client_run", port=port, **{**given, **payload})
 
 
-def measuring(bench: Bench, task: StoredTask) -> float:
+def measuring(bench: Bench, task: ManagedTask) -> float:
     """Wait until a heartbeat has said how fast a test is; that rate."""
 
     def rate() -> float | None:
-        rows = {row.task_id: row for row in bench.store.running(1)}
+        rows = {row.task_id: row for row in bench.store.agents.running(1)}
         return rows[task.id].bits_per_second if task.id in rows else None
 
     bench.wait(rate)
@@ -78,18 +78,18 @@ def left(bench: Bench) -> list[str]:
 def test_the_heartbeats_say_how_fast_a_running_test_is(live: Bench, port: int) -> None:
     task = client(live, port)
     assert 25e6 < measuring(live, task) < 100e6
-    (row,) = live.store.running(1)
+    (row,) = live.store.agents.running(1)
     assert row.retransmits is not None and row.retransmits >= 0
-    live.store.cancel_task(task.id)
-    live.wait(lambda: not live.store.running(1))
+    live.store.tasks.cancel(task.id)
+    live.wait(lambda: not live.store.agents.running(1))
 
 
 def test_a_test_over_udp_has_a_rate_and_no_retransmits(live: Bench, port: int) -> None:
     task = client(live, port, udp=True)
     assert 25e6 < measuring(live, task) < 100e6
-    assert [row.retransmits for row in live.store.running(1)] == [None]
-    live.store.cancel_task(task.id)
-    live.wait(lambda: not live.store.running(1))
+    assert [row.retransmits for row in live.store.agents.running(1)] == [None]
+    live.store.tasks.cancel(task.id)
+    live.wait(lambda: not live.store.agents.running(1))
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -177,7 +177,7 @@ def test_a_busy_server_is_seen_as_one(live: Bench, port: int) -> None:
     task = live.ended(client(live, port, max_retries=1, retry_delay_seconds=0.05))
     report = live.result(task)["agent"]
     assert (report["error_class"], report["attempts"]) == ("busy", 2)
-    live.store.cancel_task(long.id)
+    live.store.tasks.cancel(long.id)
     live.agents[0].wait_for("client ended", task_id=long.id)
 
 

@@ -2,17 +2,19 @@
 
 import signal
 
+from agent.dev.store.records import Plan
 from tests.support.harness import Bench, free_port, is_running
 
 
 def test_a_tcp_test_between_two_agents_is_measured_and_reported(bench: Bench) -> None:
     for number in (1, 2):
         bench.agent(number=number).wait_for("registered")
-    exercise = bench.store.create_exercise("tcp", 1)
-    test = bench.store.add_test(
-        exercise.id, 1, 2, free_port(), parallel=2, options={"client_delay_seconds": 0.3}
+    exercise = bench.store.exercises.create("tcp", 1)
+    test = bench.store.exercises.add_test(
+        exercise.id,
+        Plan(1, 2, free_port(), parallel=2, options={"client_delay_seconds": 0.3}),
     )
-    bench.store.start_exercise(exercise.id)
+    bench.store.exercises.start(exercise.id)
     client, server = bench.ended(test.client_task), test.server_task
     assert client.status == "succeeded", client.error
     result = bench.result(client)
@@ -25,7 +27,7 @@ def test_a_tcp_test_between_two_agents_is_measured_and_reported(bench: Bench) ->
     served = bench.result(server)
     assert served["agent"]["ended"] == "stopped by kill_all"
     assert served["start"]["accepted_connection"]["host"]
-    kills = bench.store.tasks(task_type="kill_all")
+    kills = bench.store.tasks.find(task_type="kill_all")
     assert [bench.result(bench.ended(kill))["count"] for kill in kills] == [1, 0]
 
 
@@ -35,7 +37,7 @@ def test_a_drain_stops_the_children_and_delivers_their_results(bench: Bench) -> 
     server = bench.ended(bench.task("iperf_server_start", port=port))
     client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=60)
     bench.wait(lambda: client.status == "running")
-    pids = [row.pid for row in bench.store.running(1)] or [bench.result(server)["pid"]]
+    pids = [row.pid for row in bench.store.agents.running(1)] or [bench.result(server)["pid"]]
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0
     assert not any(is_running(pid) for pid in pids)

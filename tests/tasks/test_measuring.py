@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
 from agent.process.child import text_output
 from tests.support.command import stand_in
 from tests.support.harness import Bench, free_port, iperf3_server
@@ -21,7 +21,7 @@ def fixture_port() -> Iterator[int]:
         yield port
 
 
-def client(bench: Bench, port: int, **payload: Any) -> StoredTask:
+def client(bench: Bench, port: int, **payload: Any) -> ManagedTask:
     """A client task over loopback, ended; of a few bytes."""
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "time": 2, "bytes": 100_000}
     return bench.ended(bench.task("iperf_client_run", port=port, **{**given, **payload}))
@@ -92,7 +92,7 @@ def test_a_busy_server_is_tried_again(working: Bench, port: int) -> None:
     assert working.result(busy)["agent"]["attempts"] == 2
     assert "another test ran on this host" in str(working.result(busy)["agent"]["warnings"])
     assert long.status == "running"
-    working.store.cancel_task(long.id)
+    working.store.tasks.cancel(long.id)
     working.agents[0].wait_for("client ended", task_id=long.id)
 
 
@@ -153,7 +153,7 @@ def test_kill_all_ends_a_running_client_and_one_that_waits(working: Bench, port:
 def test_a_test_canceled_at_the_manager_is_stopped(working: Bench, port: int) -> None:
     task = working.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=60)
     working.wait(lambda: task.status == "running")
-    working.store.cancel_task(task.id)
+    working.store.tasks.cancel(task.id)
     ended = working.agents[0].wait_for("client ended", task_id=task.id)
     assert ended["ending"] == "the agent stopped it"
     assert task.status == "canceled"
@@ -172,7 +172,7 @@ def test_a_test_canceled_before_it_runs_is_stopped_by_the_answer_to_started(
     }
     task = todays_bench.task("iperf_client_run", **given)
     agent.wait_for("task claimed", task_id=task.id)
-    todays_bench.store.cancel_task(task.id)
+    todays_bench.store.tasks.cancel(task.id)
     ended = agent.wait_for("client ended", task_id=task.id)
     assert ended["ending"] == "the agent stopped it"
 

@@ -9,30 +9,30 @@ from typing import Any
 import psutil
 import pytest
 
-from agent.dev.store.records import StoredTask
+from agent.dev.store.records import ManagedTask
 from agent.process.ports import holds
 from tests.support.harness import Bench, free_port, is_running, until
 
 
-def server(bench: Bench, **payload: Any) -> StoredTask:
+def server(bench: Bench, **payload: Any) -> ManagedTask:
     """A server task that listens, on a free port unless one is given."""
     task = bench.ended(bench.task("iperf_server_start", **{"port": free_port(), **payload}))
     assert task.status == "succeeded", task.error
     return task
 
 
-def pid_of(bench: Bench, task: StoredTask) -> int:
+def pid_of(bench: Bench, task: ManagedTask) -> int:
     """The process id of a server's child."""
     return int(bench.agents[0].wait_for("server listens", task_id=task.id)["pid"])
 
 
-def client(bench: Bench, server_task: StoredTask, **payload: Any) -> StoredTask:
+def client(bench: Bench, server_task: ManagedTask, **payload: Any) -> ManagedTask:
     """A client task against a server task's port; of a few bytes unless it says otherwise."""
     given = {"server_ip": "127.0.0.1", "port": server_task.payload["port"], "time": 5}
     return bench.task("iperf_client_run", **{**given, "bytes": 100_000, **payload})
 
 
-def served(bench: Bench, server_task: StoredTask) -> str:
+def served(bench: Bench, server_task: ManagedTask) -> str:
     """Run a short test and wait until the server's result is about it; returns its cookie."""
     task = bench.ended(client(bench, server_task))
     assert task.status == "succeeded", task.error
@@ -41,7 +41,7 @@ def served(bench: Bench, server_task: StoredTask) -> str:
     return cookie
 
 
-def ended(bench: Bench, task: StoredTask) -> str:
+def ended(bench: Bench, task: ManagedTask) -> str:
     """Wait until the server's result says how it ended; returns that."""
     bench.wait(lambda: b'"ended"' in bytes(task.result))
     return str(bench.result(task)["agent"]["ended"])
@@ -54,11 +54,13 @@ def test_a_success_means_that_the_child_itself_has_the_listening_socket(working:
 
 def test_a_server_is_in_the_heartbeats_until_it_has_ended(working: Bench) -> None:
     task = server(working)
-    working.wait(lambda: [row for row in working.store.running(1) if row.task_id == task.id])
-    (row,) = [row for row in working.store.running(1) if row.task_id == task.id]
+    working.wait(lambda: [row for row in working.store.agents.running(1) if row.task_id == task.id])
+    (row,) = [row for row in working.store.agents.running(1) if row.task_id == task.id]
     assert (row.type, row.port, row.pid) == ("server", task.payload["port"], pid_of(working, task))
     os.kill(row.pid, signal.SIGKILL)
-    working.wait(lambda: not [row for row in working.store.running(1) if row.task_id == task.id])
+    working.wait(
+        lambda: not [row for row in working.store.agents.running(1) if row.task_id == task.id]
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_no_server_outlives_the_hosts_limit(bench: Bench) -> None:
     patient, brief = server(bench, max_seconds=60), server(bench, max_seconds=0.5)
     assert ended(bench, brief) == "stopped after its 0.5 s"
     assert ended(bench, patient) == "stopped after its 1 s"
-    bench.wait(lambda: not bench.store.running(1))
+    bench.wait(lambda: not bench.store.agents.running(1))
 
 
 @pytest.fixture(autouse=True)

@@ -114,7 +114,7 @@ def test_a_server_that_is_killed_by_others_says_so_and_stays_a_success(working: 
     working.wait(lambda: b'"ended"' in bytes(server.result))
     assert "signal 9, not by this agent" in working.result(server)["agent"]["ended"]
     assert server.status == "succeeded"
-    working.wait(lambda: not working.store.running(1))
+    working.wait(lambda: not working.store.agents.running(1))
 
 
 def test_a_one_off_server_ends_after_its_one_test(working: Bench) -> None:
@@ -148,5 +148,5 @@ def test_a_server_that_never_listens_fails_and_leaves_nothing(bench: Bench, tmp_
     server = bench.ended(bench.task("iperf_server_start", port=free_port()))
     assert server.status == "failed"
     assert "code 1" in (server.error or "")
-    bench.wait(lambda: not bench.store.running(1))
+    bench.wait(lambda: not bench.store.agents.running(1))
     assert not list((bench.directory / "state-1" / "children").iterdir())

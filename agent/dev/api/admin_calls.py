@@ -15,10 +15,10 @@ from agent.dev.api.bodies import (
     NewExercise,
     NewTask,
     TaskQuery,
-    TestPlan,
 )
 from agent.dev.api.http import body, query, reply, store
 from agent.dev.errors import NotAuthorized
+from agent.dev.store.records import Plan
 
 ADMIN = "admin"
 
@@ -49,20 +49,20 @@ def login() -> Response:
 def add_agent() -> Response:
     """Make an agent known."""
     new = body(NewAgent)
-    return reply(store().add_agent(new.name, new.registration_key, new.operating_system), 201)
+    return reply(store().agents.add(new.name, new.registration_key, new.operating_system), 201)
 
 
 @admin_api.get("/agents")
 def list_agents() -> Response:
     """The agents, without the disabled ones unless they are asked for."""
     wanted = query(AgentQuery)
-    return reply(store().agents(wanted.status, wanted.include_disabled))
+    return reply(store().agents.find(wanted.status, wanted.include_disabled))
 
 
 @admin_api.get("/agents/<int:agent_id>")
 def get_agent(agent_id: int) -> Response:
     """One agent."""
-    return reply(store().agent(agent_id))
+    return reply(store().agents.get(agent_id))
 
 
 @admin_api.put("/agents/<int:agent_id>")
@@ -70,20 +70,20 @@ def change_agent(agent_id: int) -> Response:
     """Change an agent's name, key or operating system."""
     changes = msgspec.structs.asdict(body(AgentChange))
     given = {field: value for field, value in changes.items() if value is not UNSET}
-    return reply(store().update_agent(agent_id, given))
+    return reply(store().agents.update(agent_id, given))
 
 
 @admin_api.post("/agents/<int:agent_id>/disable")
 def disable_agent(agent_id: int) -> tuple[str, int]:
     """Turn an agent away from its next call on."""
-    store().set_disabled(agent_id, True)
+    store().agents.set_disabled(agent_id, True)
     return "", 204
 
 
 @admin_api.post("/agents/<int:agent_id>/enable")
 def enable_agent(agent_id: int) -> tuple[str, int]:
     """Let an agent in again."""
-    store().set_disabled(agent_id, False)
+    store().agents.set_disabled(agent_id, False)
     return "", 204
 
 
@@ -91,39 +91,38 @@ def enable_agent(agent_id: int) -> tuple[str, int]:
 def add_exercise() -> Response:
     """Create an exercise without tests."""
     new = body(NewExercise)
-    exercise = store().create_exercise(new.name, new.duration_seconds, new.notes)
+    exercise = store().exercises.create(new.name, new.duration_seconds, new.notes)
     return reply(exercise_answer(store(), exercise), 201)
 
 
 @admin_api.get("/exercises")
 def list_exercises() -> Response:
     """All exercises with their tests and tasks."""
-    return reply([exercise_answer(store(), exercise) for exercise in store().exercises()])
+    return reply([exercise_answer(store(), exercise) for exercise in store().exercises.all()])
 
 
 @admin_api.get("/exercises/<int:exercise_id>")
 def get_exercise(exercise_id: int) -> Response:
     """One exercise with its tests and tasks."""
-    return reply(exercise_answer(store(), store().exercise(exercise_id)))
+    return reply(exercise_answer(store(), store().exercises.get(exercise_id)))
 
 
 @admin_api.post("/exercises/<int:exercise_id>/tests")
 def add_test(exercise_id: int) -> Response:
     """Add a test to an exercise."""
-    plan = msgspec.structs.asdict(body(TestPlan))
-    return reply(store().add_test(exercise_id, **plan), 201)
+    return reply(store().exercises.add_test(exercise_id, body(Plan)), 201)
 
 
 @admin_api.post("/exercises/<int:exercise_id>/start")
 def start_exercise(exercise_id: int) -> Response:
     """Make an exercise's queued tasks pending."""
-    return reply(exercise_answer(store(), store().start_exercise(exercise_id)))
+    return reply(exercise_answer(store(), store().exercises.start(exercise_id)))
 
 
 @admin_api.post("/exercises/<int:exercise_id>/stop")
 def stop_exercise(exercise_id: int) -> Response:
     """End an exercise now."""
-    return reply(exercise_answer(store(), store().stop_exercise(exercise_id)))
+    return reply(exercise_answer(store(), store().exercises.stop(exercise_id)))
 
 
 @admin_api.get("/exercises/<int:exercise_id>/results")
@@ -136,26 +135,26 @@ def results(exercise_id: int) -> Response:
 def list_tasks() -> Response:
     """The tasks, narrowed by agent, status or type."""
     wanted = query(TaskQuery)
-    return reply(store().tasks(wanted.agent_id, wanted.status, wanted.type))
+    return reply(store().tasks.find(wanted.agent_id, wanted.status, wanted.type))
 
 
 @admin_api.post("/tasks")
 def add_task() -> Response:
     """Add a pending task outside any exercise."""
     new = body(NewTask)
-    return reply(store().add_task(new.agent_id, new.type, new.payload), 201)
+    return reply(store().tasks.add(new.agent_id, new.type, new.payload), 201)
 
 
 @admin_api.get("/tasks/<int:task_id>")
 def get_task(task_id: int) -> Response:
     """One task."""
-    return reply(store().task(task_id))
+    return reply(store().tasks.get(task_id))
 
 
 @admin_api.post("/tasks/<int:task_id>/cancel")
 def cancel_task(task_id: int) -> Response:
     """Cancel a task that has not ended."""
-    return reply({"canceled": True, "task": store().cancel_task(task_id)})
+    return reply({"canceled": True, "task": store().tasks.cancel(task_id)})
 
 
 def _equal(given: str, secret: str) -> bool:

@@ -11,7 +11,7 @@ from werkzeug.http import parse_dict_header
 from agent.dev.api.bodies import ClaimBody, HeartbeatBody, RegisterBody, StartedBody
 from agent.dev.api.http import body, reply, store
 from agent.dev.errors import Misfit, NotAuthorized, NotFound, Refused, VersionRefused
-from agent.dev.store.records import ReportedResult, StoredAgent
+from agent.dev.store.records import ManagedAgent, TaskReport
 
 API_VERSION = "1"
 # A claim is held at most this long, whatever the agent prefers.
@@ -48,7 +48,7 @@ def register() -> Response:
     """An agent introduces itself; the answer carries its key, as the real Manager's does."""
     agent = _caller()
     said = body(RegisterBody)
-    return reply(store().register(agent.id, said.ip_address, said.operating_system))
+    return reply(store().agents.register(agent.id, said.ip_address, said.operating_system))
 
 
 @agent_api.post("/heartbeat")
@@ -56,7 +56,9 @@ def heartbeat() -> Response:
     """An agent is alive and says what it runs."""
     agent = _enabled_caller()
     said = body(HeartbeatBody)
-    return reply(store().heartbeat(agent.id, said.ip_address, said.running))
+    store().agents.heartbeat(agent.id, said.ip_address, said.running)
+    canceled = store().tasks.canceled(agent.id)
+    return reply({"pull_tasks": True, **({"cancel": canceled} if canceled else {})})
 
 
 @agent_api.post("/tasks/claim")
@@ -67,9 +69,9 @@ def claim() -> Response:
     key = request.headers.get("Idempotency-Key")
     seconds = _preferred_wait()
     if seconds is None:
-        return reply({"task": store().claim(agent.id, key)})
-    store().wait_for_task(agent.id, key, min(seconds, MAX_WAIT_SECONDS))
-    task = None if _hung_up() else store().claim(agent.id, key)
+        return reply({"task": store().tasks.claim(agent.id, key)})
+    store().tasks.wait_for_task(agent.id, key, min(seconds, MAX_WAIT_SECONDS))
+    task = None if _hung_up() else store().tasks.claim(agent.id, key)
     return reply({"task": task}, headers={"Preference-Applied": "wait"})
 
 
@@ -78,20 +80,20 @@ def started(task_id: int) -> Response:
     """The agent runs the task."""
     agent = _enabled_caller()
     body(StartedBody)
-    return reply(store().started(agent.id, task_id))
+    return reply(store().tasks.start(agent.id, task_id))
 
 
 @agent_api.post("/tasks/<int:task_id>/result")
 def result(task_id: int) -> Response:
     """The agent reports the task."""
     agent = _enabled_caller()
-    report = body(ReportedResult)
+    report = body(TaskReport)
     if bytes(memoryview(report.result)[:1]) not in (b"{", b"n"):
         raise Misfit("Expected `object | null` - at `$.result`")
-    return reply(store().report(agent.id, task_id, report))
+    return reply(store().tasks.report(agent.id, task_id, report))
 
 
-def _caller() -> StoredAgent:
+def _caller() -> ManagedAgent:
     """The agent whose headers these are; raises Refused, NotAuthorized or NotFound."""
     version = request.headers.get("X-API-Version")
     if version is None:
@@ -102,10 +104,10 @@ def _caller() -> StoredAgent:
     name, key = request.headers.get("X-AGENT-NAME"), request.headers.get("X-AGENT-KEY")
     if not name or not key:
         raise NotAuthorized("missing_agent_headers", "X-AGENT-NAME or X-AGENT-KEY is missing")
-    return store().authenticate(name, key)
+    return store().agents.authenticate(name, key)
 
 
-def _enabled_caller() -> StoredAgent:
+def _enabled_caller() -> ManagedAgent:
     agent = _caller()
     if agent.disabled:
         raise NotFound("the agent is disabled")

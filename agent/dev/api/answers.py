@@ -6,16 +6,16 @@ from typing import Any
 import msgspec
 
 from agent.dev.store import metrics
-from agent.dev.store.exercises import Store
 from agent.dev.store.records import Exercise, Test
+from agent.dev.store.store import Store
 
 
 def exercise_answer(store: Store, exercise: Exercise) -> dict[str, Any]:
     """An exercise with its tests and their tasks."""
     return {
         **msgspec.structs.asdict(exercise),
-        "tests": store.tests(exercise.id),
-        "tasks": store.exercise_tasks(exercise.id),
+        "tests": store.exercises.tests(exercise.id),
+        "tasks": store.exercises.tasks(exercise.id),
     }
 
 
@@ -24,8 +24,8 @@ def exercise_results(store: Store, exercise_id: int) -> dict[str, Any]:
 
     Raises NotFound.
     """
-    store.exercise(exercise_id)
-    tests = [_test_result(store, test) for test in store.tests(exercise_id)]
+    store.exercises.get(exercise_id)
+    tests = [_test_result(store, test) for test in store.exercises.tests(exercise_id)]
     known = [bps for test in tests if (bps := test["metrics"].bps_avg) is not None]
     return {
         "exercise_id": exercise_id,
@@ -35,11 +35,11 @@ def exercise_results(store: Store, exercise_id: int) -> dict[str, Any]:
 
 
 def _test_result(store: Store, test: Test) -> dict[str, Any]:
-    task = store.task(test.client_task_id)
+    task = store.tasks.get(test.client_task_id)
     return {
         "test_id": test.id,
-        "server": store.agent(test.server_agent_id).name,
-        "client": store.agent(test.client_agent_id).name,
+        "server": store.agents.get(test.server_agent_id).name,
+        "client": store.agents.get(test.client_agent_id).name,
         "udp": test.udp,
         "parallel": test.parallel,
         "status": task.status,

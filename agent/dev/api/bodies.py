@@ -4,13 +4,9 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from agent.dev.store.records import HeartbeatRow
+from agent.dev.store.records import HeartbeatRow, Seconds
 
 Text = Annotated[str, Meta(min_length=1)]
-Port = Annotated[int, Meta(ge=1, le=65535)]
-# iperf3's own bounds (3.12, `iperf_api.h`).
-Seconds = Annotated[int, Meta(ge=1, le=86400)]
-Parallel = Annotated[int, Meta(ge=1, le=128)]
 
 
 class RegisterBody(Struct):
@@ -73,18 +69,6 @@ class NewExercise(Struct):
     name: Text
     duration_seconds: Seconds = 30
     notes: str | None = None
-
-
-class TestPlan(Struct):
-    """The body that adds a test; `options` is the dev Manager's own."""
-
-    server_agent_id: int
-    client_agent_id: int
-    server_port: Port
-    udp: bool = False
-    parallel: Parallel = 1
-    time_seconds: Seconds | None = None
-    options: dict[str, Any] | None = None
 
 
 class NewTask(Struct):

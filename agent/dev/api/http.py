@@ -8,7 +8,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from agent.dev.errors import Misfit, Refused
-from agent.dev.store.exercises import Store
+from agent.dev.store.store import Store
 
 # The front end's limit (nginx counts a megabyte as 1024 * 1024 bytes).
 MAX_BODY_BYTES = 100 * 1024**2
@@ -18,7 +18,7 @@ _Body = TypeVar("_Body")
 
 def store() -> Store:
     """The store of the application that serves this request."""
-    return cast(Store, current_app.extensions["agent.dev.store.exercises"])
+    return cast(Store, current_app.extensions["agent.dev.store"])
 
 
 def reply(

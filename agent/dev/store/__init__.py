@@ -1,1 +1,1 @@
-"""What the dev Manager knows and decides: agents, tasks, exercises."""
+"""What the dev Manager knows and decides, without HTTP."""

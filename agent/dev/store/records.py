@@ -1,10 +1,15 @@
 """What the dev Manager remembers, as the structs that it also answers with."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+# iperf3's own bounds (3.12, `iperf_api.h`).
+Seconds = Annotated[int, Meta(ge=1, le=86400)]
+Parallel = Annotated[int, Meta(ge=1, le=128)]
 
 AgentStatus = Literal["online", "offline"]
 TaskStatus = Literal[
@@ -23,7 +28,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class StoredAgent(Struct):
+class ManagedAgent(Struct):
     """An agent as the Manager knows it. `registration_key` is a secret."""
 
     id: int
@@ -64,7 +69,23 @@ class Test(Struct):
     client_task_id: int
 
 
-class StoredTask(Struct):
+class Plan(Struct):
+    """A test as an operator asks for it.
+
+    Without `time_seconds` it takes as long as the exercise says. `options`, which only the dev
+    Manager knows, are added to the client's payload.
+    """
+
+    server_agent_id: int
+    client_agent_id: int
+    server_port: Port
+    udp: bool = False
+    parallel: Parallel = 1
+    time_seconds: Seconds | None = None
+    options: dict[str, Any] | None = None
+
+
+class ManagedTask(Struct):
     """One order to one agent. `result` is the agent's JSON, kept as the bytes that came."""
 
     id: int
@@ -84,8 +105,8 @@ class NewTest(Struct):
     """The answer to a test that was added."""
 
     test: Test
-    server_task: StoredTask
-    client_task: StoredTask
+    server_task: ManagedTask
+    client_task: ManagedTask
 
 
 class HeartbeatRow(Struct):
@@ -100,7 +121,7 @@ class HeartbeatRow(Struct):
     retransmits: int | None = None
 
 
-class ReportedResult(Struct):
+class TaskReport(Struct):
     """What an agent reports of a task. `result` is an object or null."""
 
     status: Literal["succeeded", "failed"]

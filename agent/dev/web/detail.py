@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredTask, Test
+from agent.dev.store.records import ManagedTask, Test
+from agent.dev.store.store import Store
 from agent.dev.web import curve, figures
 from agent.dev.web.curve import Curve, quantity
 from agent.dev.web.figures import Direction, Sum
@@ -51,7 +51,7 @@ class Shown:
 def shown(store: Store, test: Test, now: datetime) -> Shown:
     """One test in full."""
     row = listed_test(store, test, now)
-    found = figures.read(store.task(test.client_task_id).result)
+    found = figures.read(store.tasks.get(test.client_task_id).result)
     return Shown(
         row=row,
         under_way=under_way(store, test),
@@ -68,8 +68,8 @@ def shown(store: Store, test: Test, now: datetime) -> Shown:
 def _failures(store: Store, row: TestRow) -> list[Failure]:
     """What went wrong on either side, the server's first: it often explains the client's."""
     sides = (
-        (f"Server on {row.server}", store.task(row.test.server_task_id)),
-        (f"Client on {row.client}", store.task(row.test.client_task_id)),
+        (f"Server on {row.server}", store.tasks.get(row.test.server_task_id)),
+        (f"Client on {row.client}", store.tasks.get(row.test.client_task_id)),
     )
     return [
         Failure(side, task.error or PHASES.get(task.status, "no reason given"), _advice(task))
@@ -78,7 +78,7 @@ def _failures(store: Store, row: TestRow) -> list[Failure]:
     ]
 
 
-def _advice(task: StoredTask) -> str:
+def _advice(task: ManagedTask) -> str:
     if task.status == "timed_out":
         return ErrorClass.TIMED_OUT.advice
     return (figures.read(task.result).error_class or ErrorClass.OTHER).advice

@@ -5,10 +5,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from agent.dev.api.bodies import Parallel, Port, Seconds
 from agent.dev.errors import Conflict, Refused
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredAgent, Test
+from agent.dev.store.records import ManagedAgent, Parallel, Plan, Port, Seconds, Test
+from agent.dev.store.store import Store
 from agent.dev.web.rows import under_way
 
 # What the API calls a direction.
@@ -24,7 +23,7 @@ FAULTS = {
 }
 
 
-class Plan(Struct):
+class TestForm(Struct):
     """The form that starts a test."""
 
     client_agent_id: int
@@ -47,7 +46,7 @@ class Fault(Struct):
 def start_test(store: Store, values: dict[str, str]) -> Test | Fault:
     """Start the test that the form describes, or say what is wrong about it."""
     try:
-        return _start(store, msgspec.convert(values, Plan, strict=False))
+        return _start(store, msgspec.convert(values, TestForm, strict=False))
     except msgspec.ValidationError as error:
         # It ends with the field's name, as in: Expected `int` <= 128 - at `$.parallel`
         field = next(name for name in FAULTS if f"{name}`" in str(error))
@@ -58,7 +57,7 @@ def start_test(store: Store, values: dict[str, str]) -> Test | Fault:
 
 def first_values(store: Store) -> dict[str, Any]:
     """The form for a first test, from the last agent that is online to the first one."""
-    online = [agent.id for agent in store.agents("online")] or [0]
+    online = [agent.id for agent in store.agents.find("online")] or [0]
     return {
         "client_agent_id": online[-1],
         "server_agent_id": online[0],
@@ -72,7 +71,7 @@ def first_values(store: Store) -> dict[str, Any]:
 
 def values_of(store: Store, test: Test) -> dict[str, Any]:
     """The form as it would start this test again."""
-    payload = store.task(test.client_task_id).payload
+    payload = store.tasks.get(test.client_task_id).payload
     ways = (
         way for way, options in OPTIONS.items() if options and options.items() <= payload.items()
     )
@@ -87,36 +86,38 @@ def values_of(store: Store, test: Test) -> dict[str, Any]:
     }
 
 
-def _start(store: Store, plan: Plan) -> Test:
+def _start(store: Store, plan: TestForm) -> Test:
     """Start an exercise of this one test; raises Refused, and then leaves none behind."""
-    client, server = store.agent(plan.client_agent_id), store.agent(plan.server_agent_id)
+    client, server = store.agents.get(plan.client_agent_id), store.agents.get(plan.server_agent_id)
     for agent in (client, server):
         _check_free(store, agent)
-    exercise = store.create_exercise(f"page: {client.name} to {server.name}", plan.time_seconds)
+    exercise = store.exercises.create(f"page: {client.name} to {server.name}", plan.time_seconds)
     try:
-        new = store.add_test(
+        new = store.exercises.add_test(
             exercise.id,
-            server_agent_id=server.id,
-            client_agent_id=client.id,
-            server_port=plan.server_port,
-            udp=plan.protocol == "udp",
-            parallel=plan.parallel,
-            options=OPTIONS[plan.direction],
+            Plan(
+                server_agent_id=server.id,
+                client_agent_id=client.id,
+                server_port=plan.server_port,
+                udp=plan.protocol == "udp",
+                parallel=plan.parallel,
+                options=OPTIONS[plan.direction],
+            ),
         )
     except Refused:
-        store.stop_exercise(exercise.id)
+        store.exercises.stop(exercise.id)
         raise
-    store.start_exercise(exercise.id)
+    store.exercises.start(exercise.id)
     return new.test
 
 
-def _check_free(store: Store, agent: StoredAgent) -> None:
+def _check_free(store: Store, agent: ManagedAgent) -> None:
     """Raise Conflict when the agent is disabled, or takes part in a test that goes on: the end of
     an exercise stops all that its agents run, and that would be the new test too.
     """
     if agent.disabled:
         raise Conflict("agent_disabled", f"{agent.name!r} is disabled")
-    for test in store.tests():
+    for test in store.exercises.tests():
         if agent.id in (test.client_agent_id, test.server_agent_id) and under_way(store, test):
             message = f"{agent.name!r} takes part in test {test.id}: wait for its end, or stop it"
             raise Conflict("agent_busy", message)

@@ -62,7 +62,7 @@ def show() -> Response:
     if "test" not in request.args:
         return _document(None, first_values(store()))
     try:
-        test = store().test(request.args.get("test", 0, int))
+        test = store().exercises.test(request.args.get("test", 0, int))
     except NotFound as error:
         return _document(None, first_values(store()), Fault(f"{error}.", error.status))
     return _document(test, values_of(store(), test))
@@ -81,8 +81,8 @@ def start() -> AnyResponse:
 def stop(test_id: int) -> AnyResponse:
     """End a test, with the exercise that it belongs to."""
     check_writer()
-    test = store().test(test_id)
-    store().stop_exercise(test.exercise_id)
+    test = store().exercises.test(test_id)
+    store().exercises.stop(test.exercise_id)
     return _to(test)
 
 
@@ -93,7 +93,7 @@ def _to(test: Test) -> AnyResponse:
 def _document(asked: Test | None, values: dict[str, Any], fault: Fault | None = None) -> Response:
     """The page with the test that was asked for, else the newest, and the form filled in."""
     now = utc_now()
-    tests = store().tests()
+    tests = store().exercises.tests()
     test = asked or (tests[-1] if tests else None)
     goes_on = any(under_way(store(), each) for each in tests)
     text = render_template(
@@ -107,7 +107,7 @@ def _document(asked: Test | None, values: dict[str, Any], fault: Fault | None = 
         calls=CALLS,
         now=now,
         under_way=goes_on,
-        reloads=not fault and (goes_on or not store().agents("online")),
+        reloads=not fault and (goes_on or not store().agents.find("online")),
         style=STYLE,
         script=SCRIPT,
         rate=lambda bps: quantity(bps, "bit/s"),

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.dev.store import metrics
-from agent.dev.store.exercises import Store
-from agent.dev.store.records import StoredAgent, StoredTask, Test
+from agent.dev.store.records import ManagedAgent, ManagedTask, Test
+from agent.dev.store.store import Store
 from agent.dev.web.curve import quantity
 
 # The newest tests, of which the page has a list.
@@ -17,7 +17,7 @@ PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "t
 class AgentRow:
     """An agent's record, of which the key is never shown, and when the agent was heard of."""
 
-    agent: StoredAgent
+    agent: ManagedAgent
     seen: str
 
 
@@ -48,22 +48,22 @@ class TestRow:
 
 def agent_rows(store: Store, now: datetime) -> list[AgentRow]:
     """The agents that are not disabled."""
-    return [AgentRow(agent, _seen(agent, now)) for agent in store.agents()]
+    return [AgentRow(agent, _seen(agent, now)) for agent in store.agents.find()]
 
 
 def listed_tests(store: Store, now: datetime) -> list[TestRow]:
     """The newest tests, the last one first."""
-    newest = store.tests()[-LISTED:]
+    newest = store.exercises.tests()[-LISTED:]
     return [listed_test(store, test, now) for test in reversed(newest)]
 
 
 def under_way(store: Store, test: Test) -> bool:
     """Whether the test's exercise was started and goes on: its agents are not to be disturbed."""
-    exercise = store.exercise(test.exercise_id)
+    exercise = store.exercises.get(test.exercise_id)
     return exercise.started_at is not None and exercise.ended_at is None
 
 
-def _seen(agent: StoredAgent, now: datetime) -> str:
+def _seen(agent: ManagedAgent, now: datetime) -> str:
     if agent.last_heartbeat is None:
         return "never registered"
     if agent.status == "online":
@@ -77,8 +77,8 @@ def _seen(agent: StoredAgent, now: datetime) -> str:
 
 def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
     """One test as the list shows it."""
-    task = store.task(test.client_task_id)
-    client, server = store.agent(test.client_agent_id), store.agent(test.server_agent_id)
+    task = store.tasks.get(test.client_task_id)
+    client, server = store.agents.get(test.client_agent_id), store.agents.get(test.server_agent_id)
     status, phase = _state(store, test, client)
     found = metrics.read(task.result)
     return TestRow(
@@ -95,7 +95,7 @@ def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
     )
 
 
-def _kind(test: Test, task: StoredTask) -> str:
+def _kind(test: Test, task: ManagedTask) -> str:
     protocol = "UDP" if test.udp else "TCP"
     streams = "1 stream" if test.parallel == 1 else f"{test.parallel} streams"
     way = ""
@@ -106,10 +106,10 @@ def _kind(test: Test, task: StoredTask) -> str:
     return f"{protocol}, {streams}, {test.time_seconds} s{way}"
 
 
-def _state(store: Store, test: Test, client: StoredAgent) -> tuple[str, str]:
+def _state(store: Store, test: Test, client: ManagedAgent) -> tuple[str, str]:
     """The test's status, which is the client task's in all but one case, and words for it."""
-    task, server_task = store.task(test.client_task_id), store.task(test.server_task_id)
-    ended = store.exercise(test.exercise_id).ended_at
+    task, server_task = store.tasks.get(test.client_task_id), store.tasks.get(test.server_task_id)
+    ended = store.exercises.get(test.exercise_id).ended_at
     if task.status == "pending":
         absent = "" if client.status == "online" else f", which is {client.status}"
         return task.status, f"waiting for {client.name}{absent}"
@@ -121,9 +121,9 @@ def _state(store: Store, test: Test, client: StoredAgent) -> tuple[str, str]:
     return task.status, PHASES.get(task.status, task.status)
 
 
-def _progress(store: Store, test: Test, task: StoredTask, now: datetime) -> Progress:
+def _progress(store: Store, test: Test, task: ManagedTask, now: datetime) -> Progress:
     elapsed = (now - (task.started_at or now)).total_seconds()
-    rows = [row for row in store.running(task.agent_id) if row.task_id == task.id]
+    rows = [row for row in store.agents.running(task.agent_id) if row.task_id == task.id]
     rates = [row.bits_per_second for row in rows if row.bits_per_second is not None]
     rate = quantity(rates[0], "bit/s") if rates else ""
     return Progress(max(0, min(test.time_seconds, int(elapsed))), test.time_seconds, rate)

@@ -1,0 +1,93 @@
+"""The dev Manager's memory, and the file that keeps it over a restart."""
+
+import os
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from agent.dev.errors import NotFound, StateUnwritable
+from agent.dev.store.changes import Changes
+from agent.dev.store.records import Exercise, ManagedAgent, ManagedTask, Test
+from agent.errors import ConfigError
+
+_Record = TypeVar("_Record")
+
+
+class State(Struct):
+    """Every record by its id.
+
+    `claims` has, for each agent, the task that an Idempotency-Key obtained. `cancels` lists, for
+    each agent, the tasks that were canceled while it had them and that it has yet to report.
+    """
+
+    format: Literal["iperf-agent dev Manager 1"]
+    agents: dict[int, ManagedAgent] = {}
+    exercises: dict[int, Exercise] = {}
+    tests: dict[int, Test] = {}
+    tasks: dict[int, ManagedTask] = {}
+    claims: dict[int, dict[str, int]] = {}
+    cancels: dict[int, list[int]] = {}
+
+
+class Database:
+    """The state, those who wait for it to change, and the file that it is kept in, if any."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Raises ConfigError when the file exists but cannot be used."""
+        self.state = (path and _load(path)) or State("iperf-agent dev Manager 1")
+        self.changes = Changes()
+        self._path = path
+        self._dirty = True
+
+    def touch(self) -> None:
+        """Tell whoever waits that something changed; the next `save` writes it."""
+        self._dirty = True
+        self.changes.notify()
+
+    def commit(self) -> None:
+        """Tell whoever waits that something changed, and write it; raises StateUnwritable."""
+        self.touch()
+        self.save()
+
+    def save(self) -> None:
+        """Write the file if there is one and it is out of date.
+
+        The owner alone can read it, for it has the agents' keys. What is saved outlives the
+        process but not the machine: nothing is synced to the disk. Raises StateUnwritable; the
+        old file is then still whole.
+        """
+        if self._path and self._dirty:
+            _write(self.state, self._path)
+        self._dirty = False
+
+
+def find(records: dict[int, _Record], record_id: int, kind: str) -> _Record:
+    """The record with that id; raises NotFound, whose message calls it a `kind`."""
+    if record_id not in records:
+        raise NotFound(f"no {kind} has the id {record_id}")
+    return records[record_id]
+
+
+def _load(path: Path) -> State | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=State)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"--state {path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        message = f"--state {path}: not a state file of this version: {error}"
+        raise ConfigError(message) from error
+
+
+def _write(state: State, path: Path) -> None:
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(state))
+        fresh.replace(path)
+    except OSError as error:
+        raise StateUnwritable(f"--state {path}: cannot be written: {error.strerror}") from error
