@@ -13,7 +13,7 @@ from gevent.event import Event
 from agent.cli.options import GroupedCommand, origins, own_options, setting_options
 from agent.config.env_file import EnvFile
 from agent.config.key import Key
-from agent.config.settings import Config, read_settings, survey_settings
+from agent.config.settings import Config, check_settings, read_settings
 from agent.errors import (
     AgentError,
     AgentUnknown,
@@ -87,11 +87,11 @@ def _agent_run(
     exit_after_idle: float | None,
     **given: str | None,
 ) -> int:
-    """Run the agent: register with the Manager, claim iperf3 tasks, report what happened.
+    """Register with the Manager, run its iperf3 tests and report the results.
 
-    Each option stands with its variable for the environment or the env file, and its [default].
-    A flag goes before the environment, and that before the env file. The registration key has
-    no flag: set AGENT_KEY or AGENT_KEY_FILE.
+    An option that shows a VARIABLE can also be set in the environment or in the env file. A flag
+    overrides the environment, which overrides the env file. The registration key has no flag: set
+    AGENT_KEY or AGENT_KEY_FILE.
     """
     if dev and check:
         raise click.UsageError("--dev and --check: give one of them.")
@@ -105,7 +105,7 @@ def _agent_run(
     if check:
         # Only JSON that was asked for: the setting's default is for the log.
         as_json = settings.get("log_format", "").lower() == "json"
-        return _check(*survey_settings(settings, *secrets, origins=where), as_json)
+        return _check(*check_settings(settings, *secrets, origins=where), as_json)
     with ExitStack() as stack:
         self_test = None
         if dev:

@@ -1,4 +1,4 @@
-"""The command's options: one for each setting, and help that groups them."""
+"""The command's options: one for each setting, and a help text that groups them."""
 
 import os
 import re
@@ -12,31 +12,31 @@ from agent import SOURCE_TREE, __version__
 from agent.config import env_file, types
 from agent.config.env_file import EnvFile
 from agent.config.key import SECRETS
-from agent.config.settings import setting_fields
+from agent.config.settings import SETTINGS, Setting
 from agent.errors import ChildError
 from agent.process.child import text_output
 
 DEFAULT_ENV_FILE = ".env"
-_GIT_SECONDS = 5.0
+GIT_SECONDS = 5.0
 THIS_RUN = "This run"
-_Completion = Callable[[click.Context, click.Parameter, str], list[str]]
-# What the variables whose values are paths end with; a shell completes those.
+# A shell completes the values of the variables that end so, as paths.
 PATHS = ("_FILE", "_DIR", "_PATH")
+_Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-class SettingOption(click.Option):
-    """An option that shows up in the help below `group`."""
+class GroupedOption(click.Option):
+    """An option that the help lists under `group`."""
 
-    def __init__(self, *args: Any, group: str = THIS_RUN, **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
+    def __init__(self, *names: str, group: str = THIS_RUN, **attributes: Any) -> None:
+        super().__init__(names, **attributes)
         self.group = group
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists the options under their groups' names."""
+    """A command whose help lists the options by group."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section for each group, in the order of the options."""
+        """Write the groups, each under its heading, in the order of the options."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -44,7 +44,7 @@ class GroupedCommand(click.Command):
                 group = getattr(parameter, "group", THIS_RUN)
                 groups.setdefault(group, []).append(record)
         formatter.write_paragraph()
-        # Not as sections: the empty lines between them would take it off the screen.
+        # click's own sections have empty lines between them, too many for one screen.
         for group, records in groups.items():
             formatter.write_heading(group)
             formatter.indent()
@@ -52,40 +52,33 @@ class GroupedCommand(click.Command):
             formatter.dedent()
 
 
-def _seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
-    """The callback of an option that takes seconds; raises click.BadParameter."""
-    kind = types.seconds(0, 86400)
-    try:
-        return None if given is None else float(kind.read(given))
-    except ValueError as error:
-        raise click.BadParameter(f"{given!r}: must be {kind.accepted}", ctx, parameter) from error
-
-
 def own_options() -> list[click.Parameter]:
-    """The options for one run, which have no variable."""
-
-    def option(*names: str, **attributes: Any) -> SettingOption:
-        return SettingOption(list(names), **attributes)
-
+    """The options that are for one run, and so have no variable."""
     return [
-        option(
+        GroupedOption(
             "--env-file",
             metavar="FILE",
             type=click.Path(),
             callback=_load_env_file,
             is_eager=True,
-            help="File of VARIABLE=value lines [.env].",
+            help="Read settings from this file [.env].",
         ),
-        option("--debug", is_flag=True, help="Log each request: --log-level debug."),
-        option("--dev", is_flag=True, help="Try it: with a Manager of its own, and a test."),
-        option("--check", is_flag=True, help="Say what is well and what is not."),
-        option(
+        GroupedOption("--debug", is_flag=True, help="The same as --log-level debug."),
+        GroupedOption(
+            "--dev",
+            is_flag=True,
+            help="Run a demo: start a local Manager and one loopback test.",
+        ),
+        GroupedOption(
+            "--check", is_flag=True, help="Check the configuration and the Manager, then exit."
+        ),
+        GroupedOption(
             "--exit-after-idle",
             callback=_seconds,
-            metavar="SECONDS",
-            help="End after so long without a task.",
+            metavar="S",
+            help="Exit after S seconds without a task.",
         ),
-        option(
+        GroupedOption(
             "--version",
             is_flag=True,
             is_eager=True,
@@ -97,48 +90,58 @@ def own_options() -> list[click.Parameter]:
 
 
 def setting_options() -> list[click.Parameter]:
-    """An option for each line of the configuration's table; values stay text, `config` checks."""
-    options: list[click.Parameter] = []
-    for field in setting_fields():
-        data = field.metadata
-        default = f" [{data['default']}]" if data["default"] else ""
-        options.append(
-            SettingOption(
-                [f"--{field.name.replace('_', '-')}"],
-                envvar=data["variable"],
-                show_envvar=False,
-                metavar=data["variable"],
-                help=f"{data['about']}{default}",
-                group=data["group"],
-                type=click.Path() if data["variable"].endswith(PATHS) else click.STRING,
-                shell_complete=_one_of(data["kind"].words),
-            )
+    """An option for each setting. Its value stays a text, which `agent.config` checks."""
+    return [
+        GroupedOption(
+            setting.flag,
+            envvar=setting.variable,
+            show_envvar=False,
+            metavar=setting.variable,
+            help=_help(setting),
+            group=setting.group,
+            type=click.Path() if setting.variable.endswith(PATHS) else click.STRING,
+            shell_complete=_one_of(setting.kind.choices),
         )
-    return options
+        for setting in SETTINGS
+    ]
 
 
 def origins(ctx: click.Context) -> dict[str, str]:
     """Where each setting was given, in words, by field name."""
     found = {}
-    for field in setting_fields():
-        variable = field.metadata["variable"]
-        source = ctx.get_parameter_source(field.name)
+    for setting in SETTINGS:
+        source = ctx.get_parameter_source(setting.name)
         if source is ParameterSource.COMMANDLINE:
-            found[field.name] = f"--{field.name.replace('_', '-')}"
+            found[setting.name] = setting.flag
         elif source is ParameterSource.ENVIRONMENT:
-            found[field.name] = "in the environment"
+            found[setting.name] = "in the environment"
         elif source is ParameterSource.DEFAULT_MAP:
-            found[field.name] = ctx.params["env_file"].place(variable)
+            found[setting.name] = ctx.params["env_file"].place(setting.variable)
     return found
 
 
+def _help(setting: Setting) -> str:
+    choices = f": {setting.kind.accepted}" if setting.kind.choices else ""
+    default = f" [{setting.default}]" if setting.default else ""
+    return f"{setting.about}{choices}{default}."
+
+
 def _one_of(words: tuple[str, ...]) -> _Completion | None:
-    """What completes one of the words; None without words."""
+    """A function that completes one of the words; None without words."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
         return [word for word in words if word.startswith(begun)]
 
     return complete if words else None
+
+
+def _seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
+    """The callback of an option that takes seconds; raises click.BadParameter."""
+    kind = types.seconds(0, 86400)
+    try:
+        return None if given is None else float(kind.parse(given))
+    except ValueError as error:
+        raise click.BadParameter(f"{given!r}: must be {kind.accepted}", ctx, parameter) from error
 
 
 def _show_version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
@@ -155,30 +158,30 @@ def _commit() -> str:
         return ""
     try:
         asked = ["git", f"--git-dir={directory}", "rev-parse", "--short", "HEAD"]
-        commit = text_output(asked, _GIT_SECONDS).strip()
+        commit = text_output(asked, GIT_SECONDS).strip()
     except ChildError:
         return ""
     return f"+g{commit}" if re.fullmatch("[0-9a-f]+", commit) else ""
 
 
 def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | None) -> EnvFile:
-    """Make the env file's lines the defaults of the options, and return it.
+    """Make the env file's values the defaults of the options, and return the file.
 
-    Without the flag the file `.env` is read if there is one. Raises click.BadParameter when a
-    file that was asked for is not there.
+    Without the flag `.env` is read, if it exists. Raises click.BadParameter for a file that was
+    asked for and does not exist, and for one that cannot be read.
     """
-    variables = {field.metadata["variable"]: field.name for field in setting_fields()}
+    path = given or DEFAULT_ENV_FILE
     try:
-        file = env_file.read(given or DEFAULT_ENV_FILE, [*variables, *SECRETS])
+        file = env_file.read(path, [*(setting.variable for setting in SETTINGS), *SECRETS])
     except FileNotFoundError as error:
         if given is None:
             return EnvFile()
-        raise click.BadParameter(f"{given} is not there", ctx, parameter) from error
+        raise click.BadParameter(f"{path} does not exist", ctx, parameter) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{given or DEFAULT_ENV_FILE}: {error}", ctx, parameter) from error
+        raise click.BadParameter(f"{path}: {error}", ctx, parameter) from error
     ctx.default_map = {
-        name: file.values[variable]
-        for variable, name in variables.items()
-        if variable in file.values
+        setting.name: file.values[setting.variable]
+        for setting in SETTINGS
+        if setting.variable in file.values
     }
     return file

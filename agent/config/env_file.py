@@ -1,21 +1,20 @@
-"""The env file: what it sets, in which line, and what in it is likely to be a slip."""
+"""The env file: the variables that it sets, and the lines in it that are probably mistakes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dotenv.parser import Binding, parse_stream
 
-# How much of a name must be that of a setting to be taken for it: MANAGR_URL is at 0.95.
-ALIKE = 0.8
+# How similar an unknown name must be to a setting's to be taken for it: MANAGR_URL is at 0.95.
+SIMILAR = 0.8
 
 
 @dataclass(frozen=True)
 class EnvFile:
-    """An env file, by default one that is not there.
+    """An env file; without arguments, one that does not exist.
 
-    `values` are the variables that it sets to something, secrets included, `lines` the number of
-    the line in which each stands, and `slips` one sentence for each line that sets nothing of
-    ours and looks as if it should.
+    `values` are the variables that it sets, secrets included, and `lines` their line numbers.
+    `slips` has one sentence for each line that sets no setting but looks as if it should.
     """
 
     path: str = ""
@@ -24,12 +23,12 @@ class EnvFile:
     slips: list[str] = field(default_factory=list)
 
     def place(self, variable: str) -> str:
-        """Where a variable stands, in words."""
+        """Where a variable is set, in words."""
         return f"{self.path} line {self.lines[variable]}"
 
 
 def read(path: str, known: Iterable[str]) -> EnvFile:
-    """Read an env file; `known` are the variables that mean something.
+    """Read an env file; `known` are the variables that the agent uses.
 
     Raises OSError and UnicodeDecodeError.
     """
@@ -47,16 +46,16 @@ def read(path: str, known: Iterable[str]) -> EnvFile:
 
 
 def _misspelt(found: EnvFile, names: list[str]) -> Iterator[str]:
-    # Only with an env file: an idle agent is smaller without it.
+    # Imported here to keep an agent without an env file small.
     from difflib import get_close_matches
 
     for variable in found.values:
         if variable not in names:
-            for meant in get_close_matches(variable.upper(), names, n=1, cutoff=ALIKE):
+            for meant in get_close_matches(variable.upper(), names, n=1, cutoff=SIMILAR):
                 yield f"{found.place(variable)}: {variable} is ignored: did you mean {meant}?"
 
 
 def _line(binding: Binding) -> int:
-    """Where the binding itself stands: the parser counts from the empty lines before it."""
+    """The line of the binding itself: the parser counts the empty lines before it as its own."""
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")

@@ -1,4 +1,4 @@
-"""The registration key: where it is looked for, what is accepted, and its file when it changes."""
+"""The registration key: where it may be given, what is accepted, and how its file is read again."""
 
 import os
 import stat
@@ -18,25 +18,25 @@ log = structlog.get_logger()
 
 
 class Key:
-    """The registration key as it is now: a file that has changed is read again."""
+    """The registration key. A key file that changes is read again."""
 
     def __init__(self, key: str, path: Path | None) -> None:
         """Start with the key that was found, and the file that it came from, if any."""
         self._key, self._path = key, path
-        self._changed = self._modified()
+        self._modified = self._modification_time()
 
     def __call__(self) -> str:
-        """The key; the last good one while its file is missing or wrong."""
-        changed = self._modified()
-        if self._path and changed != self._changed:
-            self._changed = changed
+        """The current key; the last valid one while its file is missing or invalid."""
+        modified = self._modification_time()
+        if self._path and modified != self._modified:
+            self._modified = modified
             try:
                 self._key = read_key_file(self._path)
             except ConfigError as error:
                 log.error("the key file has changed and is not usable", faults=error.faults)
         return self._key
 
-    def _modified(self) -> int:
+    def _modification_time(self) -> int:
         try:
             return os.stat(self._path).st_mtime_ns if self._path else 0
         except OSError:
@@ -44,11 +44,14 @@ class Key:
 
 
 def find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:
-    """The key and the file it came from: AGENT_KEY, AGENT_KEY_FILE, or systemd's credential."""
+    """The key and the file it came from: AGENT_KEY, AGENT_KEY_FILE, or systemd's credential.
+
+    The first of the places that has one of them counts. Raises ConfigError.
+    """
     for variables in places:
         key, given = variables.get("AGENT_KEY"), variables.get("AGENT_KEY_FILE")
         if key and given:
-            raise ConfigError("AGENT_KEY and AGENT_KEY_FILE are both set: give one of them")
+            raise ConfigError("AGENT_KEY and AGENT_KEY_FILE are both set: set only one of them")
         if key:
             return _checked_key("AGENT_KEY", key), None
         if given:
@@ -62,10 +65,10 @@ def find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:
 
 
 def read_key_file(path: Path) -> str:
-    """The key in a file, without the blanks around it.
+    """The key in a file, without surrounding white space.
 
-    A file that everybody can read is refused; its group may read it (Kubernetes mounts secrets
-    so). Raises ConfigError.
+    A file that everybody can read is refused; its group may read it, since Kubernetes mounts
+    secrets that way. Raises ConfigError.
     """
     try:
         if os.stat(path).st_mode & stat.S_IROTH:
@@ -78,7 +81,7 @@ def read_key_file(path: Path) -> str:
 
 def _checked_key(source: str, key: str) -> str:
     if key == PLACEHOLDER_KEY:
-        raise ConfigError(f"{source} is still the example's: must be {KEY_ACCEPTED}")
+        raise ConfigError(f"{source} is still the example value: must be {KEY_ACCEPTED}")
     if not key or not key.isascii() or not key.isprintable() or key != key.strip():
         raise ConfigError(f"{source} is empty or not plain text: must be {KEY_ACCEPTED}")
     return key

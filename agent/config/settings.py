@@ -1,162 +1,112 @@
-"""The configuration: each setting once, with its variable, meaning, kind and default.
+"""The settings: each with its meaning, type and default, as a field of the class Config.
 
-A setting comes from its flag, else its environment variable, else the env file, else its default
-(`agent.cli.options` makes the flags from this table). It arrives as text; `read_settings` checks
-all of them and names every fault at once. Secrets have no flag.
+A setting comes from its flag, else from its environment variable, else from the env file, else
+from its default. It arrives as text; `read_settings` checks all of them and reports every fault.
 """
 
-import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import structlog
-
 from agent import files
 from agent.config import types
 from agent.config.key import find_key
-from agent.config.types import Kind, Network
+from agent.config.types import InvalidValue, Kind, Network
 from agent.errors import ConfigError
 
-log = structlog.get_logger()
-
-MANAGER = "The Manager"
-AGENT = "This agent"
-LOGGING = "Logging"
-TIMES = "Times in seconds"
-LIMITS = "Limits"
+Texts = Mapping[str, str]
 
 
-def _setting(group: str, variable: str, kind: Kind, default: str, about: str) -> Any:
-    """One line of the table. `default` is text too; an empty one means "not set"."""
-    metadata = {
-        "group": group,
-        "variable": variable,
-        "kind": kind,
-        "default": default,
-        "about": about,
-    }
-    return dataclasses.field(metadata=metadata)
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting besides its value.
+
+    `group` is its heading in the help, and `about` its line there, which may end with words in
+    brackets for what applies without it. `default` is a text too; an empty one means "not set".
+    """
+
+    name: str
+    group: str
+    about: str
+    kind: Kind
+    default: str
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def default_value(self) -> Any:
+        """The default as a value; None for "not set"."""
+        return self.kind.parse(self.default) if self.default else None
+
+
+def _setting(group: str, about: str, kind: Kind, default: str = "") -> Any:
+    return field(metadata={"group": group, "about": about, "kind": kind, "default": default})
+
+
+_manager = partial(_setting, "The Manager")
+_agent = partial(_setting, "This agent")
+_logging = partial(_setting, "Logging")
+_time = partial(_setting, "Times in seconds")
+_limit = partial(_setting, "Limits")
 
 
 @dataclass(frozen=True)
 class Config:
     """The checked settings. Times are in seconds, sizes in bytes, rates in bits per second."""
 
-    manager_url: str = _setting(
-        MANAGER, "MANAGER_URL", types.url(), "http://localhost:8000", "Where the Manager is."
+    manager_url: str = _manager("URL", types.url(), "http://localhost:8000")
+    api_version: int = _manager("API version", types.whole(1, 99), "1")
+    manager_ca_file: Path | None = _manager("Trusted CA file [system CAs]", types.readable_file())
+    manager_cert_file: Path | None = _manager("Client certificate", types.readable_file())
+    manager_cert_key_file: Path | None = _manager(
+        "Private key for MANAGER_CERT_FILE", types.readable_file()
     )
-    api_version: int = _setting(
-        MANAGER, "API_VERSION", types.whole(1, 99), "1", "The version of its API."
+    agent_name: str = _agent("Name known to the Manager", types.name(), "agent1")
+    advertise_address: str | None = _agent("Address peers connect to [detected]", types.address())
+    state_dir: Path | None = _agent("State files [under ~/.local/state]", types.path())
+    iperf3_path: str = _agent("iperf3 executable", types.program(), "iperf3")
+    status_address: tuple[str, int] | None = _agent(
+        "HOST:PORT of the status page [none]", types.host_port()
     )
-    manager_ca_file: Path | None = _setting(
-        MANAGER,
-        "MANAGER_CA_FILE",
-        types.readable_file(),
-        "",
-        "Its CAs [the system's].",
+    log_level: str = _logging("Level", types.one_of("debug", "info", "warning", "error"), "info")
+    log_format: str = _logging("Format", types.one_of("json", "console"), "json")
+    log_file: Path | None = _logging("Also log to this file [none]", types.writable_file())
+    heartbeat_interval: float = _time("Between heartbeats", types.seconds(0.1, 3600), "5")
+    claim_interval: float = _time("Between claims when polling", types.seconds(0.05, 3600), "1")
+    stop_grace: float = _time("From TERM to KILL of a child", types.seconds(0, 300), "5")
+    shutdown_timeout: float = _time("Limit for the whole shutdown", types.seconds(1, 3600), "30")
+    register_timeout: float = _time("Limit for the registration", types.seconds(1, 86400), "60")
+    max_tasks: int = _limit("Concurrent tasks", types.whole(1, 100_000), "1024")
+    max_test_seconds: int = _limit("Longest test, in seconds", types.whole(1, 86400), "86400")
+    max_parallel: int = _limit("Streams per test", types.whole(1, 128), "128")
+    max_bitrate: int | None = _limit("Bit/s per test [none]", types.rate())
+    max_server_seconds: float | None = _limit(
+        "Server lifetime, in seconds [none]", types.seconds(1, 10**9)
     )
-    manager_cert_file: Path | None = _setting(
-        MANAGER, "MANAGER_CERT_FILE", types.readable_file(), "", "Our certificate for it."
+    max_result_bytes: int = _limit("Largest result to send", types.size(65536), "64M")
+    max_output_bytes: int = _limit("Largest output of a child", types.size(65536), "256M")
+    state_max_bytes: int = _limit("Size of the state directory", types.size(1024**2), "1G")
+    allowed_targets: tuple[Network, ...] | None = _limit(
+        "Networks tests may target [any]", types.networks()
     )
-    manager_cert_key_file: Path | None = _setting(
-        MANAGER, "MANAGER_CERT_KEY_FILE", types.readable_file(), "", "The private key of that."
-    )
-    agent_name: str = _setting(
-        AGENT, "AGENT_NAME", types.name(), "agent1", "Its name at the Manager."
-    )
-    advertise_address: str | None = _setting(
-        AGENT,
-        "ADVERTISE_ADDRESS",
-        types.address(),
-        "",
-        "For tests [that of the route there].",
-    )
-    state_dir: Path | None = _setting(
-        AGENT,
-        "STATE_DIR",
-        types.path(),
-        "",
-        "For results [below ~/.local/state].",
-    )
-    iperf3_path: str = _setting(
-        AGENT, "IPERF3_PATH", Kind("a command or a path", str), "iperf3", "The iperf3 to run."
-    )
-    status_address: tuple[str, int] | None = _setting(
-        AGENT,
-        "STATUS_ADDRESS",
-        types.host_port(),
-        "",
-        "HOST:PORT of its page [none].",
-    )
-    log_level: str = _setting(
-        LOGGING,
-        "LOG_LEVEL",
-        types.one_of("debug", "info", "warning", "error"),
-        "info",
-        "debug, info, warning or error.",
-    )
-    log_format: str = _setting(
-        LOGGING, "LOG_FORMAT", types.one_of("json", "console"), "json", "json or console."
-    )
-    log_file: Path | None = _setting(
-        LOGGING, "LOG_FILE", types.writable_file(), "", "A file besides stdout."
-    )
-    heartbeat_interval: float = _setting(
-        TIMES, "HEARTBEAT_INTERVAL", types.seconds(0.1, 3600), "5", "Between heartbeats."
-    )
-    claim_interval: float = _setting(
-        TIMES, "CLAIM_INTERVAL", types.seconds(0.05, 3600), "1", "Between claims, when polling."
-    )
-    stop_grace: float = _setting(
-        TIMES, "STOP_GRACE", types.seconds(0, 300), "5", "From TERM to KILL for a child."
-    )
-    shutdown_timeout: float = _setting(
-        TIMES, "SHUTDOWN_TIMEOUT", types.seconds(1, 3600), "30", "For the whole shutdown."
-    )
-    register_timeout: float = _setting(
-        TIMES, "REGISTER_TIMEOUT", types.seconds(1, 86400), "60", "For the registration."
-    )
-    max_tasks: int = _setting(
-        LIMITS, "MAX_TASKS", types.whole(1, 100_000), "1024", "Tasks running at a time."
-    )
-    max_test_seconds: int = _setting(
-        LIMITS, "MAX_TEST_SECONDS", types.whole(1, 86400), "86400", "Longest test."
-    )
-    max_parallel: int = _setting(
-        LIMITS, "MAX_PARALLEL", types.whole(1, 128), "128", "Most streams in a test."
-    )
-    max_bitrate: int | None = _setting(
-        LIMITS, "MAX_BITRATE", types.rate(), "", "Most bit/s in a test [none]."
-    )
-    max_server_seconds: float | None = _setting(
-        LIMITS,
-        "MAX_SERVER_SECONDS",
-        types.seconds(1, 10**9),
-        "",
-        "Longest life of a server [none].",
-    )
-    max_result_bytes: int = _setting(
-        LIMITS, "MAX_RESULT_BYTES", types.size(65536), "64M", "Largest result to send."
-    )
-    max_output_bytes: int = _setting(
-        LIMITS, "MAX_OUTPUT_BYTES", types.size(65536), "256M", "Largest output of a child."
-    )
-    state_max_bytes: int = _setting(
-        LIMITS, "STATE_MAX_BYTES", types.size(1024**2), "1G", "Largest state directory."
-    )
-    allowed_targets: tuple[Network, ...] | None = _setting(
-        LIMITS, "ALLOWED_TARGETS", types.networks(), "", "Networks to test against [any]."
-    )
-    agent_key: str = dataclasses.field(default="", repr=False)
+    agent_key: str = field(default="", repr=False)
     agent_key_file: Path | None = None
 
     @property
     def state(self) -> Path:
-        """The state directory: as set, or systemd's, or below the user's state directory.
+        """The state directory: as set, else systemd's, else one in the user's home directory.
 
         Raises ConfigError for a user without a home.
         """
@@ -172,9 +122,9 @@ class Config:
         return Path(home) / "iperf-agent" / self.agent_name
 
     def check_state(self) -> None:
-        """Raise ConfigError where the state directory is none that this user can have.
+        """Raise ConfigError unless this user can use or create the state directory.
 
-        One on a read-only disk does: that may be mended while the agent runs.
+        A read-only disk is accepted, since it may become writable while the agent runs.
         """
         path = self.state
         if not files.is_writable_directory(path) and not files.is_read_only(path):
@@ -182,71 +132,58 @@ class Config:
             raise ConfigError(f"STATE_DIR {path} cannot be used: must be {accepted}")
 
 
-def setting_fields() -> list["dataclasses.Field[Any]"]:
-    """The table's lines, in its order: the fields of Config that have a variable and a flag."""
-    return [field for field in dataclasses.fields(Config) if field.metadata]
+SETTINGS = tuple(Setting(each.name, **each.metadata) for each in fields(Config) if each.metadata)
 
 
 def changed_settings(config: Config) -> dict[str, str]:
-    """The settings that are not the defaults, by variable. No secret is among them."""
-    found = {}
-    for field in setting_fields():
-        default = field.metadata["default"]
-        value = getattr(config, field.name)
-        if value != (field.metadata["kind"].read(default) if default else None):
-            found[field.metadata["variable"]] = _in_words(value)
-    return found
+    """The settings that differ from their defaults, by variable. No secret is among them."""
+    return {
+        setting.variable: _as_text(value)
+        for setting in SETTINGS
+        if (value := getattr(config, setting.name)) != setting.default_value
+    }
 
 
-def _in_words(value: object) -> str:
-    """A checked value as it could be given; a tuple is networks, or a host and a port."""
+def _as_text(value: object) -> str:
+    """A value as it could be given; a tuple is networks, or a host and a port."""
     if isinstance(value, tuple):
         return (":" if isinstance(value[-1], int) else ",").join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def read_settings(
-    given: Mapping[str, str],
-    *secrets: Mapping[str, str],
-    origins: Mapping[str, str] = MappingProxyType({}),
-) -> Config:
-    """Check the settings that were given by field name, and find the key.
+def read_settings(given: Texts, *secrets: Texts, origins: Texts = MappingProxyType({})) -> Config:
+    """Check the settings that are given, by field name, and find the key.
 
-    `secrets` are the variables to look for AGENT_KEY and AGENT_KEY_FILE in, the first that has
-    one of them first; `origins` says in words where a setting was given. Raises ConfigError with
-    one fault for each wrong setting.
+    AGENT_KEY and AGENT_KEY_FILE, which have no flag, are looked for in each of `secrets` in turn.
+    `origins` says in words where a setting was given. Raises ConfigError with all the faults.
     """
-    config, faults = survey_settings(given, *secrets, origins=origins)
+    config, faults = check_settings(given, *secrets, origins=origins)
     if faults:
         raise ConfigError(*faults.values())
     return config
 
 
-def survey_settings(
-    given: Mapping[str, str],
-    *secrets: Mapping[str, str],
-    origins: Mapping[str, str] = MappingProxyType({}),
+def check_settings(
+    given: Texts, *secrets: Texts, origins: Texts = MappingProxyType({})
 ) -> tuple[Config, dict[str, str]]:
-    """The same, but with the default for each wrong setting, and the faults by variable."""
-    checked: dict[str, Any] = {}
+    """Like `read_settings`, but take the default for a wrong setting; the faults by variable."""
+    values: dict[str, Any] = {}
     faults: dict[str, str] = {}
-    for field in setting_fields():
-        variable, kind = field.metadata["variable"], field.metadata["kind"]
-        default = field.metadata["default"]
-        checked[field.name] = kind.read(default) if default else None
-        if text := given.get(field.name):
+    for setting in SETTINGS:
+        values[setting.name] = setting.default_value
+        if text := given.get(setting.name):
             try:
-                checked[field.name] = kind.read(text)
+                values[setting.name] = setting.kind.parse(text)
             except ValueError as error:
-                faults[variable] = _fault(variable, kind, text, origins.get(field.name), error)
+                faults[setting.variable] = _fault(setting, text, origins.get(setting.name), error)
     if bool(given.get("manager_cert_file")) != bool(given.get("manager_cert_key_file")):
         pair = "MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE"
-        faults[pair] = f"{pair}: give both or neither"
+        faults[pair] = f"{pair}: set both or neither"
     try:
-        checked["agent_key"], checked["agent_key_file"] = find_key(*secrets)
+        values["agent_key"], values["agent_key_file"] = find_key(*secrets)
     except ConfigError as error:
         faults["AGENT_KEY"] = str(error)
-    config = Config(**checked)
+    config = Config(**values)
     if not faults.keys() & {"STATE_DIR", "AGENT_NAME"}:
         try:
             config.check_state()
@@ -255,8 +192,8 @@ def survey_settings(
     return config, faults
 
 
-def _fault(variable: str, kind: Kind, text: str, origin: str | None, error: ValueError) -> str:
-    """The fault in words: what was given and where, what is accepted, and what about it is not."""
-    given = f"{kind.shown(text)!r} ({origin})" if origin else repr(kind.shown(text))
-    reason = f", and {error}" if isinstance(error, types.Unfit) else ""
-    return f"{variable} is {given}{reason}: must be {kind.accepted}"
+def _fault(setting: Setting, text: str, origin: str | None, error: ValueError) -> str:
+    """The fault in words: what was given and where, what is accepted, and the reason if known."""
+    given = repr(setting.kind.redact(text)) + (f" ({origin})" if origin else "")
+    reason = f" ({error})" if isinstance(error, InvalidValue) else ""
+    return f"{setting.variable} is {given}: must be {setting.kind.accepted}{reason}"

@@ -13,7 +13,7 @@ from gevent import subprocess
 
 from agent import __version__
 from agent.cli import command
-from agent.config.settings import setting_fields
+from agent.config.settings import SETTINGS
 from tests.support.command import LAUNCHER, MODULE, Ended, run, run_program
 from tests.support.faulty_manager import FaultyManager, Request, well
 from tests.support.harness import PATIENCE, ROOT, environment, with_all_signals
@@ -33,9 +33,9 @@ def test_the_help_fits_a_screen_and_names_every_variable(
     assert max(map(len, shown)) <= columns
     assert len(shown) <= lines
     words = ended.output.split()
-    for field in setting_fields():
-        assert field.metadata["variable"] in words
-        assert f"{field.metadata['group']}:" in shown
+    for setting in SETTINGS:
+        assert setting.variable in words
+        assert f"{setting.group}:" in shown
     assert "AGENT_KEY" in ended.output
     options = [line for line in shown[shown.index("This run:") :] if line.startswith("  ")]
     if columns >= 100:

@@ -48,7 +48,7 @@ def test_a_missing_key_is_a_fault_that_names_both_variables() -> None:
 
 def test_the_examples_key_is_refused(tmp_path: Path) -> None:
     placeholder = "your-registration-key-here"
-    assert "AGENT_KEY is still the example's" in fault(AGENT_KEY=placeholder)
+    assert "AGENT_KEY is still the example value" in fault(AGENT_KEY=placeholder)
     path = key_file(tmp_path, placeholder)
     assert f"AGENT_KEY_FILE {path} is still" in fault(AGENT_KEY_FILE=str(path))
 
@@ -123,7 +123,7 @@ def test_the_environments_key_goes_before_the_env_files(tmp_path: Path) -> None:
 def test_a_key_and_a_key_file_in_one_place_are_refused(tmp_path: Path, name: str) -> None:
     key_file(tmp_path)
     both = {"AGENT_KEY": "other", "AGENT_KEY_FILE": str(tmp_path / name)}
-    assert fault(**both) == "AGENT_KEY and AGENT_KEY_FILE are both set: give one of them"
+    assert fault(**both) == "AGENT_KEY and AGENT_KEY_FILE are both set: set only one of them"
     assert key_of({"AGENT_KEY": "of-the-env"}, both) == "of-the-env"
 
 

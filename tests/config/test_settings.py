@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.settings import read_settings, setting_fields
+from agent.config.settings import SETTINGS, read_settings
 from agent.errors import ConfigError
 from tests.support.command import NO_MANAGER, run, run_program
 
@@ -14,16 +14,16 @@ KEY = {"AGENT_KEY": "canary"}
 
 FAULTS = [
     ("API_VERSION", "one", "a whole number from 1 to 99"),
-    ("MANAGER_CA_FILE", "/no/such/file", "a file that can be read"),
-    ("AGENT_NAME", "a b", "1 to 64 letters, digits, _, . and -, the first no . or -"),
+    ("MANAGER_CA_FILE", "/no/such/file", "a file that this user can read"),
+    ("AGENT_NAME", "a b", "1 to 64 letters, digits, '_', '.' or '-', not starting with '.' or '-'"),
     ("ADVERTISE_ADDRESS", "here", "an IP address of this host, like 192.0.2.7"),
     ("STATE_DIR", "~nobody-of-that-name", "a path"),
     ("STATUS_ADDRESS", "9201", "HOST:PORT, like 127.0.0.1:9201"),
-    ("LOG_LEVEL", "loud", "debug or info or warning or error"),
+    ("LOG_LEVEL", "loud", "debug, info, warning or error"),
     ("HEARTBEAT_INTERVAL", "nan", "a number of seconds from 0.1 to 3600"),
-    ("MAX_BITRATE", "10Gbit", "bits per second, like 500M or 10G"),
-    ("MAX_RESULT_BYTES", "1K", "bytes, like 64M, at least 65536"),
-    ("ALLOWED_TARGETS", "all", "networks with commas between them, like 10.0.0.0/8,fd00::/8"),
+    ("MAX_BITRATE", "10Gbit", "a number of bits per second, like 500M or 10G"),
+    ("MAX_RESULT_BYTES", "1K", "a number of bytes, like 64M, of at least 65536"),
+    ("ALLOWED_TARGETS", "all", "networks separated by commas, like 10.0.0.0/8,fd00::/8"),
 ]
 
 
@@ -39,15 +39,15 @@ def test_a_fault_names_the_variable_the_value_and_what_is_accepted(
 @pytest.mark.parametrize(
     ("text", "shown", "reason"),
     [
-        ("manager", "manager", "it begins with neither http:// nor https://"),
-        ("ftp://manager", "ftp://manager", "it begins with neither http:// nor https://"),
-        ("http://", "http://", "it has no host"),
-        ("http://m:80800", "http://m:80800", "its port is no number from 1 to 65535"),
-        ("http://m:x", "http://m:x", "its port is no number from 1 to 65535"),
-        ("http://m/?a=b", "http://m/?a=b", "it has a blank, a query or a fragment"),
-        ("https://u:canary@m:x", "https://[hidden]@m:x", "it names a user"),
-        ("HTTP://u:can/ary@x@m", "HTTP://[hidden]@m", "it names a user"),
-        ("u:canary@m", "[hidden]@m", "it names a user"),
+        ("manager", "manager", "it must start with http:// or https://"),
+        ("ftp://manager", "ftp://manager", "it must start with http:// or https://"),
+        ("http://", "http://", "it must name a host"),
+        ("http://m:80800", "http://m:80800", "its port must be between 1 and 65535"),
+        ("http://m:x", "http://m:x", "its port must be between 1 and 65535"),
+        ("http://m/?a=b", "http://m/?a=b", "it must not have a space, a query or a fragment"),
+        ("https://u:canary@m:x", "https://[hidden]@m:x", "it must not name a user"),
+        ("HTTP://u:can/ary@x@m", "HTTP://[hidden]@m", "it must not name a user"),
+        ("u:canary@m", "[hidden]@m", "it must not name a user"),
     ],
 )
 def test_what_is_wrong_with_a_url_is_said_and_no_password_is(
@@ -56,7 +56,7 @@ def test_what_is_wrong_with_a_url_is_said_and_no_password_is(
     with pytest.raises(ConfigError) as caught:
         read_settings({"manager_url": text}, KEY)
     accepted = "a URL like https://manager.example:8000"
-    assert caught.value.faults == (f"MANAGER_URL is {shown!r}, and {reason}: must be {accepted}",)
+    assert caught.value.faults == (f"MANAGER_URL is {shown!r}: must be {accepted} ({reason})",)
 
 
 def test_paths_that_cannot_be_written_are_named_with_all_else(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_command_names_every_fault_on_a_line_of_its_own(tmp_path: Path) -> N
 
 
 def test_every_default_is_good_and_an_empty_value_means_the_default() -> None:
-    empty = {field.name: "" for field in setting_fields()}
+    empty = {setting.name: "" for setting in SETTINGS}
     checked = read_settings(empty, KEY)
     assert checked == read_settings({}, KEY)
     assert checked.manager_url == "http://localhost:8000"

@@ -84,34 +84,34 @@ BAD: list[tuple[Kind, list[str]]] = [
 
 @pytest.mark.parametrize(("kind", "text", "value"), GOOD)
 def test_a_good_text_becomes_its_value(kind: Kind, text: str, value: Any) -> None:
-    assert kind.read(text) == value
+    assert kind.parse(text) == value
 
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in BAD for text in texts])
 def test_a_bad_text_is_refused(kind: Kind, text: str) -> None:
     with pytest.raises(ValueError):
-        kind.read(text)
+        kind.parse(text)
 
 
 def test_a_file_must_be_there_to_be_readable(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     with pytest.raises(ValueError):
-        types.readable_file().read(str(file))
+        types.readable_file().parse(str(file))
     file.touch()
-    assert types.readable_file().read(str(file)) == file
+    assert types.readable_file().parse(str(file)) == file
 
 
 def test_a_file_to_write_may_be_there_or_be_made_and_is_not_touched(tmp_path: Path) -> None:
     kind = types.writable_file()
     (tmp_path / "link").symlink_to(tmp_path / "log")
     for good in ("log", "link"):
-        assert kind.read(str(tmp_path / good)) == tmp_path / good
+        assert kind.parse(str(tmp_path / good)) == tmp_path / good
     assert not (tmp_path / "log").exists()
     (tmp_path / "log").touch()
-    assert kind.read(str(tmp_path / "log")) == tmp_path / "log"
+    assert kind.parse(str(tmp_path / "log")) == tmp_path / "log"
     for bad in (tmp_path, tmp_path / "no" / "log", tmp_path / "log" / "below"):
         with pytest.raises(ValueError):
-            kind.read(str(bad))
+            kind.parse(str(bad))
 
 
 def test_bounds_are_said_in_full() -> None:

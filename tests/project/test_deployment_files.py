@@ -10,12 +10,11 @@ import pytest
 from agent import __version__
 from agent.cli import command, demo
 from agent.config.key import CREDENTIAL, PLACEHOLDER_KEY, SECRETS
-from agent.config.types import Kind
 from agent.status import server
 from tests.support.deployment_files import (
+    BY_VARIABLE,
     DEPLOYMENT,
     IMAGE,
-    SETTINGS,
     default,
     image_volumes,
     manifest,
@@ -80,16 +79,15 @@ def unit(path: Path) -> dict[str, list[str]]:
 @pytest.mark.parametrize("path", TEXTS, ids=name)
 def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
     named = set(re.findall(r"(?<![\w$-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w*])", path.read_text()))
-    known = {*SETTINGS, *SECRETS}
+    known = {*BY_VARIABLE, *SECRETS}
     assert {word for word in named if not OTHERS.fullmatch(word)} <= known
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name)
 def test_every_value_that_is_given_is_accepted(path: Path) -> None:
-    for variable, field in SETTINGS.items():
-        kind: Kind = field.metadata["kind"]
+    for variable, setting in BY_VARIABLE.items():
         for value in re.findall(rf"\b{variable}=([^\s$\"\\%]+)$", path.read_text(), re.MULTILINE):
-            kind.read(value)
+            setting.kind.parse(value)
 
 
 @pytest.mark.parametrize(("path", "words", "numbers"), SAID)
@@ -182,7 +180,7 @@ def test_the_composed_agents_have_time_to_stop_and_keep_what_the_image_wants_kep
     for agent in agents:
         assert int(agent["stop_grace_period"].removesuffix("s")) > default("SHUTDOWN_TIMEOUT")
         assert {volume.partition(":")[2] for volume in agent["volumes"]} == image_volumes()
-        assert set(agent["environment"]) <= {*SETTINGS, *SECRETS}
+        assert set(agent["environment"]) <= {*BY_VARIABLE, *SECRETS}
 
 
 def test_the_document_leads_to_files_that_are_there() -> None:

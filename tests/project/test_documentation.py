@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 
 from agent.cli import command
 from agent.config.key import PLACEHOLDER_KEY
-from agent.config.settings import setting_fields
+from agent.config.settings import SETTINGS
 from tests.support.command import run
 from tests.support.harness import ROOT
 
@@ -39,13 +39,7 @@ def example() -> dict[str, str | None]:
 def settings() -> dict[str, tuple[str, str]]:
     """The flag and the default of each variable, as the command has them."""
     flags = {p.envvar: p.opts[0] for p in command.command.params if p.envvar}
-    return {
-        field.metadata["variable"]: (
-            flags[field.metadata["variable"]],
-            field.metadata["default"],
-        )
-        for field in setting_fields()
-    }
+    return {each.variable: (flags[each.variable], each.default) for each in SETTINGS}
 
 
 def test_every_setting_has_a_flag_of_the_same_name() -> None:
@@ -71,7 +65,7 @@ def test_the_example_as_it_is_lacks_a_key_and_nothing_else(tmp_path: Path) -> No
     ended = run("--env-file", str(EXAMPLE), cwd=tmp_path, HOME=str(tmp_path))
     assert ended.code == 78
     (line,) = ended.errors.splitlines()
-    assert "AGENT_KEY is still the example's" in line
+    assert "AGENT_KEY is still the example value" in line
 
 
 def test_the_readmes_exit_codes_are_the_commands() -> None:

@@ -7,18 +7,17 @@ from typing import Any
 
 import yaml
 
-from agent.config.settings import setting_fields
+from agent.config.settings import SETTINGS
 from tests.support.harness import ROOT
 
 DEPLOYMENT = ROOT / "deployment"
 IMAGE = ROOT / "Dockerfile"
-SETTINGS = {field.metadata["variable"]: field for field in setting_fields()}
+BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
 
 
 def default(variable: str) -> Any:
     """A setting's default, as the agent has it."""
-    metadata = SETTINGS[variable].metadata
-    return metadata["kind"].read(metadata["default"])
+    return BY_VARIABLE[variable].default_value
 
 
 def manifest(path: Path) -> Any:

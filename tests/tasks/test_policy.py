@@ -31,7 +31,7 @@ def payload(**keys: Any) -> ClientPayload:
 
 def allowed(text: str) -> tuple[Network, ...]:
     """ALLOWED_TARGETS as it is read."""
-    read: tuple[Network, ...] = networks().read(text)
+    read: tuple[Network, ...] = networks().parse(text)
     return read
 
 
