@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import click
 import msgspec
@@ -18,6 +17,7 @@ from gevent.event import Event
 from agent.errors import ConfigError, SelfTestFailed
 from agent.logs.writer import STDOUT
 from agent.protocol import FINAL_STATUSES
+from agent.quantities import rate
 
 FIRST_PORT = 8000
 PORTS_TRIED = 100
@@ -138,17 +138,15 @@ def _summary(client: bytes, server: bytes) -> str:
     served = msgspec.json.decode(server)
     end, seen = measured["end"], served.get("end", {})
     cpu, agent = end["cpu_utilization_percent"], measured["agent"]
+    sent = rate(end["sum_sent"]["bits_per_second"])
+    received = rate(end["sum_received"]["bits_per_second"])
     lines = [
         f"\nTCP over loopback, one stream, {TEST_SECONDS} s, iperf3 {agent['iperf3_version']}",
-        f"  client   sent {_rate(end['sum_sent'])}, {end['sum_sent'].get('retransmits', 0)}"
+        f"  client   sent {sent}, {end['sum_sent'].get('retransmits', 0)}"
         f" retransmits, CPU {cpu['host_total']:.0f} %",
-        f"  server   received {_rate(end['sum_received'])}, CPU {cpu['remote_total']:.0f} %",
+        f"  server   received {received}, CPU {cpu['remote_total']:.0f} %",
     ]
     if "sum_received" in seen:
-        lines.append(f"  server's own report: {_rate(seen['sum_received'])}")
+        lines.append(f"  server's own report: {rate(seen['sum_received']['bits_per_second'])}")
     lines += [f"  note: {warning}" for warning in agent.get("warnings", [])]
     return "\n".join(lines)
-
-
-def _rate(sums: Mapping[str, Any]) -> str:
-    return f"{sums['bits_per_second'] / 1e9:.2f} Gbit/s"

@@ -7,6 +7,7 @@ from importlib.resources import files
 from string import Template
 
 from agent.metrics import Reported
+from agent.quantities import duration, rate
 from agent.status.snapshot import Running, Snapshot
 
 SPARK_WIDTH, SPARK_HEIGHT = 120, 28
@@ -16,7 +17,6 @@ _NAMES = {
     "kill_all": "kill all",
     "other": "unknown type",
 }
-_UNITS = (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3))
 
 _template = Template(files("agent.status").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -77,7 +77,7 @@ def _running(snapshot: Snapshot) -> Iterable[str]:
 
 def _child(child: Running) -> Iterable[str]:
     what = f"{_NAMES.get(child.type, 'task')} on port {child.port}"
-    yield f"<strong>Task {child.task_id}</strong>, {what}, for {_duration(child.seconds)}"
+    yield f"<strong>Task {child.task_id}</strong>, {what}, for {duration(child.seconds)}"
     if child.bits_per_second is not None:
         yield f' <span class="rate">{rate(child.bits_per_second)}</span>'
         if child.retransmits:
@@ -128,7 +128,7 @@ def _troubles(snapshot: Snapshot) -> Iterable[str]:
     found = [f'<span class="bad">{escape(reason)}</span>' for reason in snapshot.not_ready]
     if snapshot.outbox_messages and snapshot.outbox_oldest > 5:
         waits = f"{snapshot.outbox_messages} messages wait for the Manager"
-        found.append(f"{waits}, the oldest for {_duration(snapshot.outbox_oldest)}: they are kept.")
+        found.append(f"{waits}, the oldest for {duration(snapshot.outbox_oldest)}: they are kept.")
     if snapshot.rejected:
         found.append(
             f"Results set aside: {snapshot.rejected}, see rejected/ in the state directory."
@@ -153,7 +153,7 @@ def _numbers(snapshot: Snapshot) -> Iterable[str]:
     numbers = {
         "Agent": snapshot.version,
         "iperf3": snapshot.iperf3_version or "missing",
-        "Up for": _duration(snapshot.uptime),
+        "Up for": duration(snapshot.uptime),
         "Memory": f"{snapshot.resident / 1024**2:.0f} MiB",
         "CPU": f"{snapshot.cpu_seconds:.1f} s in all",
         "Waiting messages": str(snapshot.outbox_messages),
@@ -180,19 +180,3 @@ def _spark(rates: Sequence[float], label: str) -> str:
         f' viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}"><title>{words}</title>'
         f'<polyline points="{points}"/></svg>'
     )
-
-
-def rate(bits_per_second: float) -> str:
-    """A rate for a person: three digits and the unit."""
-    for unit, factor in _UNITS:
-        if bits_per_second >= factor:
-            return f"{bits_per_second / factor:.3g} {unit}"
-    return f"{bits_per_second:.0f} bit/s"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

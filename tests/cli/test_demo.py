@@ -47,9 +47,9 @@ def test_the_demo_measures_loopback_says_so_and_leaves_nothing(bench: Bench) -> 
     assert agent.exit_code() == 0, agent.lines
     assert [line.split(" ")[0] for line in texts(agent) if line.startswith("TCP over")] == ["TCP"]
     summary = "\n".join(texts(agent))
-    assert re.search(r"client   sent \d+\.\d\d Gbit/s, \d+ retransmits, CPU \d+ %", summary)
-    assert re.search(r"server   received \d+\.\d\d Gbit/s, CPU \d+ %", summary)
-    assert re.search(r"server's own report: \d+\.\d\d Gbit/s", summary)
+    assert re.search(r"client   sent \d[\d.]* [GM]bit/s, \d+ retransmits, CPU \d+ %", summary)
+    assert re.search(r"server   received \d[\d.]* [GM]bit/s, CPU \d+ %", summary)
+    assert re.search(r"server's own report: \d[\d.]* [GM]bit/s", summary)
     assert "Traceback" not in summary
     pids = children(agent)
     assert len(pids) == 2

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.dev.web.curve import BOTTOM, LEFT, RIGHT, TOP, draw, quantity
+from agent.dev.web.curve import BOTTOM, LEFT, RIGHT, TOP, draw
 from agent.dev.web.figures import MOST_READINGS, Direction, DrawnFigures, Reading, Sum, mean, read
 from agent.iperf3.documents import find_documents
 
@@ -117,20 +117,3 @@ def test_a_reading_at_the_edge_of_numbers_can_be_drawn(reading: Reading) -> None
 def test_nothing_is_drawn_without_readings() -> None:
     assert draw([]) is None
     assert draw(one_way()) is None
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (0, "0 bit/s"),
-        (999.4, "999 bit/s"),
-        (999.6, "1.00 kbit/s"),
-        (12_345, "12.3 kbit/s"),
-        (9_996_000, "10.0 Mbit/s"),
-        (99_960_000, "100 Mbit/s"),
-        (19.5e9, "19.5 Gbit/s"),
-        (1.5e15, "1500 Tbit/s"),
-    ],
-)
-def test_quantities_have_three_digits(value: float, words: str) -> None:
-    assert quantity(value, "bit/s") == words

@@ -4,11 +4,11 @@ import math
 
 from msgspec import Struct
 
+from agent import quantities
 from agent.dev.web.figures import Direction, Reading, mean
 
 # In units of the drawing, which is 640 wide, 245 high, and scaled to the width of the page.
 LEFT, RIGHT, TOP, BOTTOM = 62, 612, 44, 214
-_PREFIXES = ("", "k", "M", "G", "T")
 # The shortest interval that iperf3 reports.
 _LEAST_SECONDS = 0.1
 # The fewest dots that would crowd.
@@ -48,14 +48,6 @@ class Curve(Struct, frozen=True):
     words: str
 
 
-def quantity(value: float, unit: str) -> str:
-    """A number of units with a prefix and three digits, such as `19.5 Gbit/s`."""
-    prefix = _prefix(value)
-    value /= 1000.0 ** _PREFIXES.index(prefix)
-    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{digits if prefix or value % 1 else 0}f} {prefix}{unit}"
-
-
 def draw(directions: list[Direction]) -> Curve | None:
     """The curve of a test; None when it has no readings."""
     drawn = [way.readings for way in directions if way.readings]
@@ -63,8 +55,7 @@ def draw(directions: list[Direction]) -> Curve | None:
         return None
     seconds = max(_LEAST_SECONDS, *(readings[-1].end for readings in drawn))
     fastest = max(1.0, *(reading.rate for readings in drawn for reading in readings))
-    prefix = _prefix(fastest)
-    scale = 1000.0 ** _PREFIXES.index(prefix)
+    prefix, scale = quantities.prefix(fastest)
     rates = _ticks(fastest / scale, most=5, beyond=True)
     frame = _Frame(seconds, rates[-1] * scale)
     return Curve(
@@ -95,7 +86,7 @@ def _line(readings: list[Reading], frame: _Frame) -> Line:
         Dot(
             frame.x((reading.start + reading.end) / 2),
             frame.y(reading.rate),
-            f"{reading.start:g} to {reading.end:g} s: {quantity(reading.rate, 'bit/s')}",
+            f"{reading.start:g} to {reading.end:g} s: {quantities.rate(reading.rate)}",
         )
         for reading in readings
     ]
@@ -108,7 +99,7 @@ def _line(readings: list[Reading], frame: _Frame) -> Line:
 
 def _words(readings: list[Reading]) -> str:
     rates = [reading.rate for reading in readings]
-    shown = [quantity(rate, "bit/s") for rate in (min(rates), mean(readings), max(rates))]
+    shown = [quantities.rate(rate) for rate in (min(rates), mean(readings), max(rates))]
     least, average, most = shown
     seconds = readings[-1].end
     return (
@@ -125,11 +116,3 @@ def _ticks(limit: float, most: int, beyond: bool) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * most >= limit)
     count = math.ceil(limit / step) if beyond else math.floor(limit / step)
     return [round(step * number, 9) for number in range(count + 1)]
-
-
-def _prefix(value: float) -> str:
-    power = 0
-    while value >= 999.5 and power < len(_PREFIXES) - 1:
-        value /= 1000
-        power += 1
-    return _PREFIXES[power]

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from agent import quantities
 from agent.dev.store.records import ManagedTask, Test
 from agent.dev.store.store import Store
 from agent.dev.web import curve, figures
-from agent.dev.web.curve import Curve, quantity
+from agent.dev.web.curve import Curve
 from agent.dev.web.figures import Direction, Sum
 from agent.dev.web.rows import PHASES, TestRow, listed_test, under_way
 from agent.error_classes import ErrorClass
@@ -110,8 +111,8 @@ def _sum_row(side: str, counted: Sum, lossy: bool) -> SumRow:
         lost += f" ({counted.lost_percent or 0:.3g} %)"
     return SumRow(
         side,
-        "" if rate is None else quantity(rate, "bit/s"),
-        "" if data is None else quantity(data, "B"),
+        "" if rate is None else quantities.rate(rate),
+        "" if data is None else quantities.quantity(data, "B"),
         "" if counted.retransmits is None else f"{counted.retransmits:.0f}",
         jitter,
         lost,

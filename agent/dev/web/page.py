@@ -12,10 +12,10 @@ from typing import Any
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from agent import quantities
 from agent.dev.api.http import store
 from agent.dev.errors import NotFound
 from agent.dev.store.records import Test, utc_now
-from agent.dev.web.curve import quantity
 from agent.dev.web.detail import shown
 from agent.dev.web.form import Fault, first_values, start_test, values_of
 from agent.dev.web.rows import agent_rows, listed_tests, under_way
@@ -110,6 +110,6 @@ def _document(asked: Test | None, values: dict[str, Any], fault: Fault | None = 
         reloads=not fault and (goes_on or not store().agents.find("online")),
         style=STYLE,
         script=SCRIPT,
-        rate=lambda bps: quantity(bps, "bit/s"),
+        rate=quantities.rate,
     )
     return make_response(text, fault.status if fault else 200, _HEADERS)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from agent import quantities
 from agent.dev.store import metrics
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
-from agent.dev.web.curve import quantity
 
 # The newest tests, of which the page has a list.
 LISTED = 12
@@ -68,11 +68,8 @@ def _seen(agent: ManagedAgent, now: datetime) -> str:
         return "never registered"
     if agent.status == "online":
         return "online"
-    seconds = int((now - agent.last_heartbeat).total_seconds())
-    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= length:
-            return f"offline, last heard {seconds // length} {unit} ago"
-    return f"offline, last heard {seconds} s ago"
+    silent = (now - agent.last_heartbeat).total_seconds()
+    return f"offline, last heard {quantities.duration(silent)} ago"
 
 
 def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
@@ -90,7 +87,7 @@ def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
         status=status,
         phase=phase,
         progress=_progress(store, test, task, now) if task.status == "running" else None,
-        rate="" if found.bps_avg is None else quantity(found.bps_avg, "bit/s"),
+        rate="" if found.bps_avg is None else quantities.rate(found.bps_avg),
         lost="" if not found.loss_pct else f"{found.loss_pct:.3g} % lost",
     )
 
@@ -125,5 +122,5 @@ def _progress(store: Store, test: Test, task: ManagedTask, now: datetime) -> Pro
     elapsed = (now - (task.started_at or now)).total_seconds()
     rows = [row for row in store.agents.running(task.agent_id) if row.task_id == task.id]
     rates = [row.bits_per_second for row in rows if row.bits_per_second is not None]
-    rate = quantity(rates[0], "bit/s") if rates else ""
+    rate = quantities.rate(rates[0]) if rates else ""
     return Progress(max(0, min(test.time_seconds, int(elapsed))), test.time_seconds, rate)
