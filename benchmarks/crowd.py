@@ -47,8 +47,8 @@ from agent.manager.api import ManagerClient  # noqa: E402
 from agent.manager.registration import Registration  # noqa: E402
 from agent.metrics import Histogram, Metrics  # noqa: E402
 from agent.registry import TaskRegistry  # noqa: E402
-from agent.service.claims import QUIET_AFTER, claim_loop  # noqa: E402
-from agent.service.heartbeat import heartbeat_loop  # noqa: E402
+from agent.service.claims import QUIET_AFTER, ClaimLoop  # noqa: E402
+from agent.service.heartbeat import HeartbeatLoop  # noqa: E402
 from agent.state.journal import Journal  # noqa: E402
 from agent.tasks.runner import TaskRunner  # noqa: E402
 from benchmarks.figures import Figure, median, percentile, progress, show  # noqa: E402
@@ -167,16 +167,16 @@ def idle_agent(number: int, url: str, calls: Calls, greenlets: Group) -> None:
     )
     registration = Registration(settings, client, lambda: None)
     registration.register()
-    may_claim, stop = Event(), Event()
-    may_claim.set()
-    beat = settings.heartbeat_interval
-    registry = TaskRegistry()
-    greenlets.spawn(heartbeat_loop, client, registration, registry, calls, beat, may_claim, stop)
+    stop = Event()
+    heartbeats = HeartbeatLoop(
+        client, registration, TaskRegistry(), calls, settings.heartbeat_interval
+    )
+    greenlets.spawn(heartbeats.run, stop)
     # Without a task a claim loop asks its journal for the next key, and its runner for nothing.
     journal = cast(Journal, SimpleNamespace(claim_key=str(uuid.uuid4())))
     runner = cast(TaskRunner, None)
-    interval = settings.claim_interval
-    claim_loop(client, registration, journal, runner, interval, may_claim, stop)
+    claims = ClaimLoop(client, registration, journal, runner, settings.claim_interval)
+    claims.run(heartbeats.may_claim, stop)
 
 
 @dataclass(frozen=True)

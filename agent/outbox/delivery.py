@@ -17,9 +17,8 @@ from agent.manager.registration import Registration
 from agent.outbox.body import Form, fitting
 from agent.protocol import Claimed, Outcome
 from agent.registry import TaskRegistry
-from agent.state.directory import StateDirectory
-from agent.state.journal import Journal
-from agent.state.spool import Parcel, Spool
+from agent.state.ledger import Ledger
+from agent.state.spool import Parcel
 
 # A result of more bytes waits for the tests of this host to end, but not for longer than this.
 LARGE_RESULT = 1024**2
@@ -54,18 +53,15 @@ class Delivery:
         self,
         client: ManagerClient,
         registration: Registration,
-        journal: Journal,
-        spool: Spool,
+        ledger: Ledger,
         registry: TaskRegistry,
-        state: StateDirectory,
         max_result_bytes: int,
     ) -> None:
         self._client = client
         self._registration = registration
-        self._journal = journal
-        self._spool = spool
+        self._ledger = ledger
+        self._spool = ledger.spool
         self._registry = registry
-        self._state = state
         self._max_result_bytes = max_result_bytes
 
     def would_disturb(self, message: Message) -> bool:
@@ -103,7 +99,7 @@ class Delivery:
     def _send_result(self, message: Message, parcel: Parcel) -> None:
         outcome = _as_it_is_now(parcel.outcome)
         try:
-            body, message.form = self._state.run(
+            body, message.form = self._ledger.state.run(
                 fitting, outcome, message.form, self._max_result_bytes
             )
         except StateUnusable as error:
@@ -152,7 +148,8 @@ class Delivery:
         parcel = message.parcel
         if parcel is None:
             return
-        note = self._journal.mark_settled if parcel.outcome.final else self._journal.mark_reported
+        journal = self._ledger.journal
+        note = journal.mark_settled if parcel.outcome.final else journal.mark_reported
         with message.lock:
             message.settled = True
             # On a full disk the parcel may take the room that the journal needs, which has a
@@ -160,8 +157,8 @@ class Delivery:
             what = "the disk lacks that a result is settled"
             noted = self._try(what, partial(note, message.claimed))
             self._try(what, partial(dispose, parcel, noted))
-            if not noted and self._try(what, self._journal.mend):
-                self._try(what, self._spool.forget_settled)
+            if not noted:
+                self._try(what, self._ledger.mend)
 
     def _try(self, what: str, step: Callable[[], None]) -> bool:
         try:

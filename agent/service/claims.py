@@ -9,95 +9,118 @@ from gevent.event import Event
 
 from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
-from agent.manager.api import ManagerClient
+from agent.manager.api import Claim, ManagerClient
 from agent.manager.registration import Registration
-from agent.protocol import FINAL_STATUSES, Claimed
+from agent.protocol import FINAL_STATUSES, Claimed, Life
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner
 from agent.timing import KEY_REFUSED_PAUSE, Backoff, jittered
 
-# With no task for so many seconds, claims come at a third of the rate.
+# After this many seconds without a task, claims come at a third of the rate.
 QUIET_AFTER = 60.0
-# An answer that took so many seconds was held: its Manager may be asked again at once.
+# A claim that took this many seconds was held by the Manager, which may be asked again at once.
 HELD_AT_LEAST = 1.0
 
 log = structlog.get_logger()
 
 
-def claim_loop(
-    client: ManagerClient,
-    registration: Registration,
-    journal: Journal,
-    runner: TaskRunner,
-    interval: float,
-    may_claim: Event,
-    stop: Event,
-) -> None:
-    """Claim tasks, one after the other, until `stop`. Raises AgentUnknown.
+class ClaimLoop:
+    """Claims tasks, one after the other, and hands them to the runner.
 
     It never stops because the agent is busy: claims are untyped, and an agent that is full must
-    still see its `kill_all`. The Idempotency-Key stays until it has obtained a task that the
-    journal has, so a Manager that replays claims loses none with an answer. One that does not
-    hold claims is taken for a Manager of today, which knows neither.
+    still see its `kill_all`. The Idempotency-Key stays the same until it has obtained a task that
+    the journal has. A Manager that replays claims can then lose no task with a lost answer. One
+    that does not hold claims is assumed to be an older Manager, which supports neither long
+    polling nor replay. Without a task, the next claim comes after `interval` seconds.
     """
-    last_task = time.monotonic()
-    backoff = Backoff()
-    trouble = Outage("claims are answered again")
-    unanswered = False
-    while not stop.is_set():
-        if not may_claim.is_set():
-            gevent.wait([may_claim, stop], count=1)
-            continue
-        began = time.monotonic()
+
+    def __init__(
+        self,
+        client: ManagerClient,
+        registration: Registration,
+        journal: Journal,
+        runner: TaskRunner,
+        interval: float,
+    ) -> None:
+        self._client = client
+        self._registration = registration
+        self._journal = journal
+        self._runner = runner
+        self._interval = interval
+        self._backoff = Backoff()
+        self._outage = Outage("claims are answered again")
+        self._answer_lost = False
+        self._last_task_at = 0.0
+
+    def run(self, may_claim: Event, stop: Event) -> None:
+        """Claim while `may_claim` is set, until `stop`. Raises AgentUnknown."""
+        self._last_task_at = time.monotonic()
+        while not stop.is_set():
+            if may_claim.is_set():
+                stop.wait(self._claim_once())
+            else:
+                gevent.wait([may_claim, stop], count=1)
+
+    def _claim_once(self) -> float:
+        """Make one claim; returns the seconds until the next one."""
+        asked_at = time.monotonic()
         try:
-            life = registration.confirm()
-            claim = client.claim(journal.claim_key)
-            if claim.task and runner.has(claim.task.id):
-                # A replay, or the task of a Manager that has taken the place of the other's.
-                life = registration.confirm(within=0)
+            life, claim = self._ask()
         except KeyRefused as error:
-            pause = KEY_REFUSED_PAUSE
-            trouble.failed("the Manager refuses the key", error)
+            self._outage.failed("the Manager refuses the key", error)
+            return KEY_REFUSED_PAUSE
         except ManagerUnavailable as error:
-            pause = backoff.next(error)
-            trouble.failed("no claim", error, retry_in=round(pause, 1))
-            unanswered |= not isinstance(error, ManagerAway)
-        else:
-            # Not when it was answered: a Manager that is well may have held it for a while.
-            trouble.over(since=began)
-            if unanswered and not claim.held:
-                log.warning("a claim had no answer: a task that it obtained is lost")
-            unanswered = False
-            backoff.reset()
-            now = time.monotonic()
-            if claim.task:
-                _take(journal, runner, Claimed(claim.task, life, journal.claim_key))
-                last_task = now
-                continue
-            if claim.held and now - began >= HELD_AT_LEAST:
-                continue
-            quiet = now - last_task >= QUIET_AFTER
-            pause = jittered(interval * 3 if quiet else interval)
-        stop.wait(pause)
+            pause = self._backoff.next(error)
+            self._outage.failed("no claim", error, retry_in=round(pause, 1))
+            self._answer_lost |= not isinstance(error, ManagerAway)
+            return pause
+        self._note_answer(asked_at, claim.held)
+        if claim.task is None:
+            return self._pause_without_task(asked_at, claim.held)
+        self._last_task_at = time.monotonic()
+        self._take(Claimed(claim.task, life, self._journal.claim_key))
+        return 0.0
 
+    def _ask(self) -> tuple[Life, Claim]:
+        life = self._registration.confirm()
+        claim = self._client.claim(self._journal.claim_key)
+        if claim.task and self._runner.has(claim.task.id):
+            # Either a replay, or the task of another Manager at the same place.
+            life = self._registration.confirm(within=0)
+        return life, claim
 
-def _take(journal: Journal, runner: TaskRunner, claimed: Claimed) -> None:
-    """Journal the task and let it run; the next claim waits until the disk has that.
+    def _note_answer(self, asked_at: float, held: bool) -> None:
+        # The outage was over when the claim was made: a Manager that is well may hold it.
+        self._outage.over(since=asked_at)
+        if self._answer_lost and not held:
+            log.warning("a claim had no answer: a task that it obtained is lost")
+        self._answer_lost = False
+        self._backoff.reset()
 
-    With a disk that takes nothing the task is still the runner's, which says so in its outcome.
-    """
-    in_hand = runner.has(claimed.task.id)
-    # A replayed claim may bring a task that has ended at the Manager since.
-    if in_hand or claimed.task.status in FINAL_STATUSES:
-        what = "is in hand already" if in_hand else "has ended"
-        log.warning(f"the claim brought a task that {what}", task_id=claimed.task.id)
+    def _pause_without_task(self, asked_at: float, held: bool) -> float:
+        now = time.monotonic()
+        if held and now - asked_at >= HELD_AT_LEAST:
+            return 0.0
+        quiet = now - self._last_task_at >= QUIET_AFTER
+        return jittered(self._interval * (3 if quiet else 1))
+
+    def _take(self, claimed: Claimed) -> None:
+        """Journal the task and let it run; the next claim waits until the disk has the line.
+
+        When the disk takes nothing, the task still goes to the runner, whose outcome says so.
+        """
+        in_hand = self._runner.has(claimed.task.id)
+        # A replayed claim may bring a task that has since ended at the Manager.
+        if in_hand or claimed.task.status in FINAL_STATUSES:
+            what = "is in hand already" if in_hand else "has ended"
+            log.warning(f"the claim brought a task that {what}", task_id=claimed.task.id)
+            with suppress(StateUnusable):
+                self._journal.renew_claim_key()
+            return
+        try:
+            self._journal.record_claim(claimed)
+        except StateUnusable as error:
+            log.error("the journal lacks a task", task_id=claimed.task.id, error=str(error))
+        self._runner.accept(claimed)
         with suppress(StateUnusable):
-            journal.renew_claim_key()
-        return
-    try:
-        journal.record_claim(claimed)
-    except StateUnusable as error:
-        log.error("the journal lacks a task", task_id=claimed.task.id, error=str(error))
-    runner.accept(claimed)
-    with suppress(StateUnusable):
-        journal.sync()
+            self._journal.sync()

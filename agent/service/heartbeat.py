@@ -13,39 +13,52 @@ from agent.registry import TaskRegistry
 from agent.timing import KEY_REFUSED_PAUSE, ticks
 
 
-def heartbeat_loop(
-    client: ManagerClient,
-    registration: Registration,
-    registry: TaskRegistry,
-    metrics: Metrics,
-    interval: float,
-    may_claim: Event,
-    stop: Event,
-) -> None:
-    """Report what runs every `interval` seconds until `stop`; the next tick is the retry.
+class HeartbeatLoop:
+    """Reports what runs every `interval` seconds; the next tick is the retry.
 
-    The answers say whether to claim, and which tasks were canceled. Raises AgentUnknown.
+    The answers name the canceled tasks, and set or clear `may_claim`, which is set at first.
     """
-    silent_until = 0.0
-    trouble = Outage("the Manager is back")
-    for late in ticks(interval, stop):
-        metrics.heartbeat_lateness.observe(late)
-        if time.monotonic() < silent_until:
-            continue
+
+    def __init__(
+        self,
+        client: ManagerClient,
+        registration: Registration,
+        registry: TaskRegistry,
+        metrics: Metrics,
+        interval: float,
+    ) -> None:
+        self._client = client
+        self._registration = registration
+        self._registry = registry
+        self._metrics = metrics
+        self._interval = interval
+        self._silent_until = 0.0
+        self._outage = Outage("the Manager is back")
+        self.may_claim = Event()
+        self.may_claim.set()
+
+    def run(self, stop: Event) -> None:
+        """Send heartbeats until `stop`. Raises AgentUnknown."""
+        for late in ticks(self._interval, stop):
+            self._metrics.heartbeat_lateness.observe(late)
+            if time.monotonic() >= self._silent_until:
+                self._beat()
+
+    def _beat(self) -> None:
         try:
-            answer = client.send_heartbeat(registration.address, registry.rows())
+            answer = self._client.send_heartbeat(self._registration.address, self._registry.rows())
         except KeyRefused as error:
-            silent_until = time.monotonic() + KEY_REFUSED_PAUSE
-            trouble.failed("the Manager refuses the key; tests go on", error)
-            continue
+            self._silent_until = time.monotonic() + KEY_REFUSED_PAUSE
+            self._outage.failed("the Manager refuses the key; tests go on", error)
+            return
         except ManagerUnavailable as error:
-            trouble.failed("no heartbeat; tests go on", error)
-            continue
-        metrics.heard_at = time.monotonic()
-        trouble.over()
+            self._outage.failed("no heartbeat; tests go on", error)
+            return
+        self._metrics.heard_at = time.monotonic()
+        self._outage.over()
         if answer.pull_tasks:
-            may_claim.set()
+            self.may_claim.set()
         else:
-            may_claim.clear()
+            self.may_claim.clear()
         for task_id in answer.cancel:
-            registry.cancel(task_id)
+            self._registry.cancel(task_id)

@@ -18,6 +18,7 @@ from agent.process.identity import stop_former
 from agent.protocol import Document, Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal, TaskRecord
+from agent.state.ledger import Ledger
 from agent.state.spool import Spool
 from agent.tasks.client_output import newest_output, written_document
 from agent.tasks.server import served_file, server_output
@@ -27,19 +28,13 @@ INTERRUPTED = "interrupted: the agent restarted"
 log = structlog.get_logger()
 
 
-def recover(
-    state: StateDirectory,
-    journal: Journal,
-    spool: Spool,
-    outbox: Outbox,
-    metrics: Metrics,
-    grace: float,
-) -> None:
+def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> None:
     """Put into the outbox what the Manager does not have yet, one outcome for each task.
 
     Children that are provably of the former life, and still run, are stopped first, each with
     `grace` seconds from TERM to KILL.
     """
+    journal, spool, state = ledger.journal, ledger.spool, ledger.state
     _note_delivered(journal, spool)
     parcels = []
     for parcel in spool.load():
@@ -67,7 +62,7 @@ def recover(
         outbox.put(record.claimed, outcome)
         metrics.reported(record.claimed.task, outcome)
     if not state.trouble:
-        _clear(state, journal, spool)
+        _clear(ledger)
 
 
 def _note_delivered(journal: Journal, spool: Spool) -> None:
@@ -139,12 +134,11 @@ def _newest_served(stdout: Path) -> Document | None:
     return Document(str(kept), 0, kept.stat().st_size) if kept.exists() else None
 
 
-def _clear(state: StateDirectory, journal: Journal, spool: Spool) -> None:
+def _clear(ledger: Ledger) -> None:
     """Remove what the children of the former life wrote: what was of use is in the outbox."""
     try:
-        journal.mend()
-        spool.forget_settled()
-        for file in state.children.iterdir():
-            state.run(os.unlink, file)
+        ledger.mend()
+        for file in ledger.state.children.iterdir():
+            ledger.state.run(os.unlink, file)
     except StateUnusable as error:
         log.error("old output of children stays", error=str(error))

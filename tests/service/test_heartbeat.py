@@ -14,7 +14,7 @@ from agent.errors import AgentUnknown
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
 from agent.registry import TaskRegistry
-from agent.service.heartbeat import heartbeat_loop
+from agent.service.heartbeat import HeartbeatLoop
 from agent.service.supervisor import Supervisor
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
 from tests.support.outbox import claimed
@@ -26,7 +26,6 @@ class Beating:
 
     def __init__(self, manager: FaultyManager, interval: float) -> None:
         self.registry = TaskRegistry()
-        self.may_claim = Event()
         self.stop = Event()
         self.supervisor = Supervisor()
         settings = read_settings({"advertise_address": "10.0.0.1"}, {"AGENT_KEY": "key-1"})
@@ -34,16 +33,10 @@ class Beating:
         manager.registers = True
         registration = Registration(settings, client, lambda: None)
         registration.confirm()
-        self.greenlet = self.supervisor.spawn(
-            heartbeat_loop,
-            client,
-            registration,
-            self.registry,
-            Metrics(),
-            interval,
-            self.may_claim,
-            self.stop,
-        )
+        loop = HeartbeatLoop(client, registration, self.registry, Metrics(), interval)
+        self.may_claim = loop.may_claim
+        self.may_claim.clear()
+        self.greenlet = self.supervisor.spawn(loop.run, self.stop)
 
 
 @contextmanager

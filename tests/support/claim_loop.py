@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event
 
 from agent.config.settings import read_settings
-from agent.service.claims import claim_loop
+from agent.service.claims import ClaimLoop
 from agent.tasks.context import TaskContext
 from agent.tasks.runner import TaskRunner
 from tests.support.faulty_manager import FaultyManager, Request, reply, well
@@ -36,16 +36,8 @@ class Claiming:
         settings = read_settings({"state_dir": str(directory)}, {"AGENT_KEY": "key-1"})
         bench = TaskContext(settings, post.registry, post.outbox, post.journal, post.state)
         runner = TaskRunner(bench, post.supervisor.spawn)
-        self.greenlet = post.supervisor.spawn(
-            claim_loop,
-            post.client,
-            post.registration,
-            post.journal,
-            runner,
-            interval,
-            self.may_claim,
-            self.stop,
-        )
+        loop = ClaimLoop(post.client, post.registration, post.journal, runner, interval)
+        self.greenlet = post.supervisor.spawn(loop.run, self.may_claim, self.stop)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from agent.registry import TaskRegistry
 from agent.service.supervisor import Supervisor
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
-from agent.state.spool import Spool
+from agent.state.ledger import Ledger
 from tests.support.faulty_manager import FaultyManager, Request
 from tests.support.sockets import client_of
 
@@ -73,13 +73,12 @@ def post_to(
     registration = Registration(settings, client, lambda: None)
     registration.confirm()
     state = StateDirectory(directory, 1024**3)
-    journal = Journal(state)
-    spool = Spool(state)
-    delivery = Delivery(client, registration, journal, spool, registry, state, max_result_bytes)
-    outbox = Outbox(delivery, registration, spool, supervisor.spawn)
+    ledger = Ledger(state)
+    delivery = Delivery(client, registration, ledger, registry, max_result_bytes)
+    outbox = Outbox(delivery, registration, ledger.spool, supervisor.spawn)
     if start:
         outbox.start()
-    return Post(manager, client, supervisor, registration, state, journal, registry, outbox)
+    return Post(manager, client, supervisor, registration, state, ledger.journal, registry, outbox)
 
 
 def task_of(request: Request) -> int:

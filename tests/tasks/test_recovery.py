@@ -20,6 +20,7 @@ from agent.process.identity import identify
 from agent.protocol import Claimed, Outcome, Report
 from agent.registry import TaskRegistry
 from agent.state.journal import ChildRecord, Journal
+from agent.state.ledger import Ledger
 from agent.state.spool import Spool
 from agent.tasks.client_output import output_file
 from agent.tasks.recovery import recover
@@ -82,12 +83,10 @@ def ran(former: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> N
 
 def next_life(former: Post, grace: float = 1) -> Post:
     """The rooms of the agent that starts again over the same directory, recovered and started."""
-    journal, spool, registry = Journal(former.state), Spool(former.state), TaskRegistry()
-    delivery = Delivery(
-        former.client, former.registration, journal, spool, registry, former.state, 64 << 20
-    )
-    outbox = Outbox(delivery, former.registration, spool, former.supervisor.spawn)
-    recover(former.state, journal, spool, outbox, Metrics(), grace)
+    ledger, registry = Ledger(former.state), TaskRegistry()
+    delivery = Delivery(former.client, former.registration, ledger, registry, 64 << 20)
+    outbox = Outbox(delivery, former.registration, ledger.spool, former.supervisor.spawn)
+    recover(ledger, outbox, Metrics(), grace)
     outbox.start()
     return Post(
         former.manager,
@@ -95,7 +94,7 @@ def next_life(former: Post, grace: float = 1) -> Post:
         former.supervisor,
         former.registration,
         former.state,
-        journal,
+        ledger.journal,
         registry,
         outbox,
     )
@@ -266,8 +265,7 @@ def test_a_final_result_that_waits_is_all_there_is_to_tell(former: Post) -> None
 def test_what_a_former_life_left_is_counted_and_shown(former: Post) -> None:
     took(former, 7)
     metrics = Metrics()
-    journal, spool = Journal(former.state), Spool(former.state)
-    recover(former.state, journal, spool, former.outbox, metrics, 1)
+    recover(Ledger(former.state), former.outbox, metrics, 1)
     assert metrics.outcomes == {("iperf_client_run", "failed", "interrupted"): 1}
     (shown,) = metrics.results
     assert (shown.task_id, shown.message) == (7, INTERRUPTED)
