@@ -14,7 +14,7 @@ from agent.errors import ManagerError, TaskError
 from agent.logs import setup
 from agent.manager.access import manager_access
 from agent.manager.api import ManagerClient
-from agent.tasks.installed import iperf3_file, probe_iperf3
+from agent.tasks.installed import InstalledIperf3
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _to_be(path: Path) -> str:
 
 def _iperf3(config: Config) -> Finding:
     try:
-        found = probe_iperf3(iperf3_file(config.iperf3_path))
+        found = InstalledIperf3(config.iperf3_path).ask()
     except TaskError as error:
         return Finding("iperf3", str(error), "settings")
     return Finding("iperf3", f"{found.version} at {found.path}")

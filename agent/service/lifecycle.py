@@ -103,13 +103,13 @@ class Agent:
         """Do all that comes before the loops; a signal need not wait for it."""
         missing = ""
         try:
-            self.context.look_for_iperf3()
+            self.context.iperf3.ask()
         except TaskError as error:
             missing = str(error)
         log.info(
             "agent starts",
             version=__version__,
-            iperf3=self.context.found.version if self.context.found else None,
+            iperf3=self.context.iperf3.version or None,
             manager_url=self._config.manager_url,
             state_dir=str(self._config.state),
             settings=changed_settings(self._config),

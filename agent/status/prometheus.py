@@ -53,29 +53,30 @@ class Exposition(Collector):
         yield from self._tasks()
         yield from self._manager()
         yield from self._outbox()
-        yield from _figures(self._view.bench.metrics.figures)
+        yield from _figures(self._view.context.metrics.figures)
         yield from self._resources()
 
     def _agent(self) -> Iterator[Metric]:
-        bench = self._view.bench
-        found = bench.found.version if bench.found else ""
+        context = self._view.context
         about = "Version of the agent and of the iperf3 it found"
         info = GaugeMetricFamily(f"{_PREFIX}info", about, labels=["version", "iperf3_version"])
-        info.add_metric([__version__, found], 1)
+        info.add_metric([__version__, context.iperf3.version], 1)
         yield info
         yield _gauge("ready", "1 when a test could be run and reported", not self._view.not_ready())
-        uptime = time.monotonic() - bench.metrics.born
+        uptime = time.monotonic() - context.metrics.born
         yield _gauge("uptime_seconds", "Time since the agent started", uptime)
         yield _gauge(
-            "state_writable", "1 unless the state directory is in trouble", not bench.state.trouble
+            "state_writable",
+            "1 unless the state directory is in trouble",
+            not context.state.trouble,
         )
 
     def _tasks(self) -> Iterator[Metric]:
-        bench = self._view.bench
+        context = self._view.context
         running = GaugeMetricFamily(
             f"{_PREFIX}tasks_running", "Children that run now", labels=["type"]
         )
-        entries = bench.registry.entries()
+        entries = context.registry.entries()
         for task_type, kind in KINDS.items():
             count = sum(1 for entry in entries if entry.pid and entry.kind == kind)
             running.add_metric([task_type], count)
@@ -85,24 +86,24 @@ class Exposition(Collector):
         ended = CounterMetricFamily(
             f"{_PREFIX}tasks", "Tasks that ended", labels=["type", "outcome", "error_class"]
         )
-        for labels, count in bench.metrics.outcomes.items():
+        for labels, count in context.metrics.outcomes.items():
             ended.add_metric(labels, count)
         yield ended
         exits = CounterMetricFamily(
             f"{_PREFIX}child_exits", "Children that ended, and why", labels=["type", "reason"]
         )
-        for kind_and_reason, count in bench.metrics.child_exits.items():
+        for kind_and_reason, count in context.metrics.child_exits.items():
             exits.add_metric(kind_and_reason, count)
         yield exits
         yield _histograms(
-            "task_duration_seconds", "From claim to outcome", "type", bench.metrics.task_seconds
+            "task_duration_seconds", "From claim to outcome", "type", context.metrics.task_seconds
         )
         yield _histogram(
-            "task_queue_wait_seconds", "From claim to iperf3's start", bench.metrics.wait_seconds
+            "task_queue_wait_seconds", "From claim to iperf3's start", context.metrics.wait_seconds
         )
 
     def _manager(self) -> Iterator[Metric]:
-        metrics = self._view.bench.metrics
+        metrics = self._view.context.metrics
         requests = CounterMetricFamily(
             f"{_PREFIX}manager_requests", "Calls to the Manager", labels=["call", "status"]
         )
@@ -125,7 +126,7 @@ class Exposition(Collector):
         )
 
     def _outbox(self) -> Iterator[Metric]:
-        outbox = self._view.bench.outbox
+        outbox = self._view.context.outbox
         yield _gauge("outbox_messages", "Messages that the Manager does not have", len(outbox))
         yield _gauge("outbox_oldest_age_seconds", "Age of the oldest of them", outbox.oldest())
         yield _gauge("outbox_bytes", "Size of their documents", outbox.size())
@@ -137,7 +138,9 @@ class Exposition(Collector):
         yield _counter("cpu_seconds", "CPU time of the agent", cpu.user + cpu.system)
         yield _gauge("resident_memory_bytes", "Memory of the agent", own.memory_info().rss)
         yield _gauge("open_fds", "Open descriptors of the agent", own.num_fds())
-        seconds, resident = _children([entry.pid for entry in self._view.bench.registry.entries()])
+        seconds, resident = _children(
+            [entry.pid for entry in self._view.context.registry.entries()]
+        )
         yield _counter("children_cpu_seconds", "CPU time of all its children so far", seconds)
         yield _gauge("children_resident_memory_bytes", "Memory of those that run", resident)
         yield _histogram("hub_lag_seconds", "How late the event loop is", self._lag.seconds)

@@ -60,8 +60,8 @@ class Snapshot(Struct):
 class View:
     """Looks into the rooms of one agent, and changes nothing in them."""
 
-    def __init__(self, bench: TaskContext, registration: Registration) -> None:
-        self.bench = bench
+    def __init__(self, context: TaskContext, registration: Registration) -> None:
+        self.context = context
         self.registration = registration
 
     def not_ready(self) -> list[str]:
@@ -72,21 +72,21 @@ class View:
             reasons.append("not registered with the Manager yet")
         elif heard_ago is None or heard_ago > HEARD_WITHIN:
             reasons.append(f"no heartbeat was answered for {HEARD_WITHIN:g} s")
-        if self.bench.state.trouble:
-            reasons.append(f"the state directory cannot be written: {self.bench.state.trouble}")
-        if self.bench.found is None:
+        if self.context.state.trouble:
+            reasons.append(f"the state directory cannot be written: {self.context.state.trouble}")
+        if self.context.iperf3.features is None:
             reasons.append("no usable iperf3: install it or set IPERF3_PATH")
         return reasons
 
     def heard_ago(self) -> float | None:
         """Seconds since the last answered heartbeat; None before the first."""
-        heard_at = self.bench.metrics.heard_at
+        heard_at = self.context.metrics.heard_at
         return None if heard_at is None else time.monotonic() - heard_at
 
     def _is_silent(self) -> bool:
         """Whether a heartbeat is overdue, which is no reason yet to call the agent not ready."""
         heard_ago = self.heard_ago()
-        overdue = self.bench.config.heartbeat_interval + HEARTBEAT_TAKES
+        overdue = self.context.config.heartbeat_interval + HEARTBEAT_TAKES
         return heard_ago is not None and heard_ago > overdue
 
     def snapshot(self) -> Snapshot:
@@ -94,16 +94,16 @@ class View:
         # An agent without a status page is smaller without it.
         import psutil
 
-        bench, metrics, life = self.bench, self.bench.metrics, self.registration.life
-        entries = bench.registry.entries()
+        context, metrics, life = self.context, self.context.metrics, self.registration.life
+        entries = context.registry.entries()
         own = psutil.Process()
         cpu = own.cpu_times()
         return Snapshot(
-            name=bench.config.agent_name,
+            name=context.config.agent_name,
             version=__version__,
-            iperf3_version=bench.found.version if bench.found else "",
+            iperf3_version=context.iperf3.version,
             uptime=time.monotonic() - metrics.born,
-            manager_url=bench.config.manager_url,
+            manager_url=context.config.manager_url,
             address=self.registration.address,
             agent_id=life.agent_id if life else None,
             heard_ago=self.heard_ago(),
@@ -112,10 +112,10 @@ class View:
             running=[_running(entry) for entry in entries if entry.kind and entry.pid],
             waiting=sum(1 for entry in entries if not entry.pid),
             results=list(reversed(metrics.results)),
-            outbox_messages=len(bench.outbox),
-            outbox_oldest=bench.outbox.oldest(),
-            rejected=bench.outbox.rejected(),
-            state_trouble=bench.state.trouble,
+            outbox_messages=len(context.outbox),
+            outbox_oldest=context.outbox.oldest(),
+            rejected=context.outbox.rejected(),
+            state_trouble=context.state.trouble,
             resident=own.memory_info().rss,
             cpu_seconds=cpu.user + cpu.system,
         )

@@ -43,20 +43,20 @@ class _Attempt:
     written: Path
 
 
-def run_client(bench: TaskContext, entry: Entry) -> Iterator[Outcome]:
+def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     """Run the test of a client task and yield its one outcome; raises TaskError before it."""
     payload = client_payload(entry.task.payload)
     entry.port = payload.port
     entry.planned_seconds = None if payload.bytes else payload.time + payload.omit
-    payload = within_limits(payload, bench.config)
+    payload = within_limits(payload, context.config)
     check_core(payload.affinity)
     target = checked_target(
-        payload.server_ip, payload.ip_version, bench.config.allowed_targets, entry.stop.ordered
+        payload.server_ip, payload.ip_version, context.config.allowed_targets, entry.stop.ordered
     )
     entry.stop.heed(" before the test began")
-    features = bench.iperf3()
+    features = context.iperf3.current()
     argv = client_argv(features, payload, target)
-    report = bench.report()
+    report = context.report()
     report.argv = argv
     # A wait of no seconds would let others have their turn before the test starts.
     if payload.client_delay_seconds:
@@ -65,7 +65,7 @@ def run_client(bench: TaskContext, entry: Entry) -> Iterator[Outcome]:
     delay = payload.retry_delay_seconds
     for left in range(payload.max_retries, -1, -1):
         report.attempts += 1
-        attempt = _attempt(bench, entry, argv, payload, target, report)
+        attempt = _attempt(context, entry, argv, payload, target, report)
         error_class = attempt.verdict.error_class
         if attempt.ending is not Ending.ENDED or error_class not in verdict.RETRIABLE or not left:
             break
@@ -83,7 +83,7 @@ def _route(target: str) -> tuple[str, int, int]:
 
 
 def _attempt(
-    bench: TaskContext,
+    context: TaskContext,
     entry: Entry,
     argv: list[str],
     payload: ClientPayload,
@@ -92,33 +92,33 @@ def _attempt(
 ) -> _Attempt:
     """Run iperf3 once, to its end or to whatever ends it."""
     streams = JSON_STREAM in argv
-    stdout = output_file(bench.state.children, entry.claimed, report.attempts, streams)
+    stdout = output_file(context.state.children, entry.claimed, report.attempts, streams)
     report.started_at, report.finished_at = timestamp(datetime.now(UTC)), ""
     with ChildProcess(argv, stdout, stdout.with_suffix(".err")) as child:
         # Once the test is under way, as it takes a millisecond, and more the first time.
         report.interface, report.mtu, report.speed_mbps = _route(target)
-        bench.note_child(entry, child, report)
-        following = Following(entry, child, bench.config.max_output_bytes)
+        context.note_child(entry, child, report)
+        following = Following(entry, child, context.config.max_output_bytes)
         log.info("client started", pid=child.pid, argv=" ".join(argv))
         ending = following.watch(STARTED_AFTER)
         told = ending is Ending.TIME
         if told:
-            bench.outbox.send_started(entry.claimed, child.pid)
+            context.outbox.send_started(entry.claimed, child.pid)
             left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
-            _note_company(bench, entry, measured=True)
+            _note_company(context, entry, measured=True)
             ending = following.watch(left)
         if ending is not Ending.ENDED:
-            grace = 0 if ending is Ending.OUTPUT else bench.config.stop_grace
+            grace = 0 if ending is Ending.OUTPUT else context.config.stop_grace
             child.stop(grace, entry.stop.hurry)
         entry.runs_nothing(child.fate)
         exit_code = child.close()
         report.finished_at = timestamp(datetime.now(UTC))
-        judged, written = _judge(bench.state, child, exit_code, ending)
-        bench.metrics.child_exits["client", ending.name.lower()] += 1
+        judged, written = _judge(context.state, child, exit_code, ending)
+        context.metrics.child_exits["client", ending.name.lower()] += 1
         log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
-        _note_company(bench, entry, measured=judged.ok)
+        _note_company(context, entry, measured=judged.ok)
         if judged.ok and not told:
-            bench.outbox.send_started(entry.claimed, child.pid)
+            context.outbox.send_started(entry.claimed, child.pid)
         return _Attempt(ending, exit_code, judged, written)
 
 
@@ -143,9 +143,9 @@ def _judge_file(written: Path, exit_code: int, stderr: str) -> Verdict:
         return verdict.judge_client(exit_code, output, stderr)
 
 
-def _note_company(bench: TaskContext, entry: Entry, measured: bool) -> None:
+def _note_company(context: TaskContext, entry: Entry, measured: bool) -> None:
     """Tests that run side by side disturb each other; one that was only refused disturbs none."""
-    for other in bench.registry.clients_besides(entry):
+    for other in context.registry.clients_besides(entry):
         entry.accompanied = True
         other.accompanied |= measured
 

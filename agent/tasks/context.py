@@ -1,16 +1,13 @@
-"""What every task greenlet works with, and the outcomes it makes."""
+"""What the tasks of an agent share, and the outcomes that they have in common."""
 
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import structlog
-
 from agent import __version__
 from agent.config.settings import Config
 from agent.errors import StateUnusable, TaskError
 from agent.host import default_congestion, kernel
-from agent.iperf3.features import Features
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.child import ChildProcess
@@ -18,17 +15,12 @@ from agent.protocol import Outcome, Report
 from agent.registry import Entry, TaskRegistry
 from agent.state.directory import StateDirectory
 from agent.state.journal import ChildRecord, Journal
-from agent.tasks.installed import file_mark, iperf3_file, probe_iperf3
-
-log = structlog.get_logger()
+from agent.tasks.installed import InstalledIperf3
 
 
 @dataclass
 class TaskContext:
-    """The rooms that a task needs, and the iperf3 that was found.
-
-    The children write into `state.children`, a few files for each task.
-    """
+    """What every task works with. Each child writes a few files into `state.children`."""
 
     config: Config
     registry: TaskRegistry
@@ -36,31 +28,14 @@ class TaskContext:
     journal: Journal
     state: StateDirectory
     metrics: Metrics = field(default_factory=Metrics)
-    found: Features | None = None
-    _seen: tuple[int, ...] = ()
 
-    def iperf3(self) -> Features:
-        """The iperf3 to run, asked again while it is missing and when its file is another one.
-
-        Raises TaskError.
-        """
-        if self.found is None or file_mark(self.found.path) != self._seen:
-            found = self.look_for_iperf3()
-            log.info("iperf3 found", version=found.version, options=len(found.options))
-        assert self.found
-        return self.found
-
-    def look_for_iperf3(self) -> Features:
-        """Ask the iperf3 that is there now what it is; raises TaskError."""
-        path = iperf3_file(self.config.iperf3_path)
-        self.found, self._seen = None, file_mark(path)
-        self.found = probe_iperf3(path)
-        return self.found
+    def __post_init__(self) -> None:
+        self.iperf3 = InstalledIperf3(self.config.iperf3_path)
 
     def note_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
-        """Enter a child that was just started into the registry, and into the journal.
+        """Enter a child that was just started into the registry and the journal.
 
-        A disk that does not take it ends no test: with the agent the child would end anyway.
+        A write failure does not stop the test: if the agent dies, the child dies too.
         """
         if not entry.started_at:
             self.metrics.wait_seconds.observe(time.monotonic() - entry.entered)
@@ -72,7 +47,7 @@ class TaskContext:
         """A report with what is known before anything has run."""
         return Report(
             version=__version__,
-            iperf3_version=self.found.version if self.found else "",
+            iperf3_version=self.iperf3.version,
             kernel=kernel(),
             congestion=default_congestion(),
         )

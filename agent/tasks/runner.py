@@ -19,17 +19,17 @@ log = structlog.get_logger()
 class TaskRunner:
     """Runs tasks. `spawn` starts a greenlet whose unforeseen end stops the agent."""
 
-    def __init__(self, bench: TaskContext, spawn: Callable[..., object]) -> None:
-        self._bench = bench
+    def __init__(self, context: TaskContext, spawn: Callable[..., object]) -> None:
+        self._context = context
         self._spawn = spawn
 
     def has(self, task_id: int) -> bool:
         """Whether a task of that id is in hand."""
-        return task_id in self._bench.registry
+        return task_id in self._context.registry
 
     def accept(self, claimed: Claimed) -> None:
         """Take a task that is not in hand and return at once; its outcome goes to the outbox."""
-        self._spawn(self._run, self._bench.registry.enter(claimed))
+        self._spawn(self._run, self._context.registry.enter(claimed))
 
     def _run(self, entry: Entry) -> None:
         structlog.contextvars.bind_contextvars(task_id=entry.task.id)
@@ -37,7 +37,7 @@ class TaskRunner:
         try:
             self._report_all(entry)
         finally:
-            self._bench.registry.leave(entry)
+            self._context.registry.leave(entry)
 
     def _report_all(self, entry: Entry) -> None:
         """Put every outcome into the outbox; there is at least one."""
@@ -61,7 +61,7 @@ class TaskRunner:
 
     def _broken_off(self, error: TaskError, listens: bool) -> Outcome:
         """The last outcome of a task that went wrong; a server that listened stays a success."""
-        report = self._bench.report()
+        report = self._context.report()
         if not listens:
             return failed(report, error)
         report.ended = str(error)
@@ -69,8 +69,8 @@ class TaskRunner:
 
     def _put(self, entry: Entry, outcome: Outcome) -> None:
         """Hand an outcome over, and count it."""
-        self._bench.outbox.put(entry.claimed, outcome)
-        self._bench.metrics.reported(entry.task, outcome, time.monotonic() - entry.entered)
+        self._context.outbox.put(entry.claimed, outcome)
+        self._context.metrics.reported(entry.task, outcome, time.monotonic() - entry.entered)
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         task_type = entry.task.type
@@ -82,33 +82,33 @@ class TaskRunner:
             raise TaskError(ErrorClass.UNSUPPORTED, words)
         if entry.task.unreadable:
             raise TaskError(ErrorClass.BAD_PAYLOAD, entry.task.unreadable)
-        if self._bench.state.trouble:
-            words = f"this agent's state directory {self._bench.state.path} cannot be written"
+        if self._context.state.trouble:
+            words = f"this agent's state directory {self._context.state.path} cannot be written"
             advice = "mend that, and it takes tests again by itself"
             raise TaskError(
-                ErrorClass.STATE_FULL, f"{words}: {self._bench.state.trouble}; {advice}"
+                ErrorClass.STATE_FULL, f"{words}: {self._context.state.trouble}; {advice}"
             )
-        most = self._bench.config.max_tasks
-        if self._bench.registry.starts() > most:
+        most = self._context.config.max_tasks
+        if self._context.registry.starts() > most:
             raise TaskError(
                 ErrorClass.TOO_MANY, f"this agent runs {most} tasks already (MAX_TASKS)"
             )
         if task_type == "iperf_server_start":
             _note_unknown_keys(entry, ServerPayload)
-            return run_server(self._bench, entry)
+            return run_server(self._context, entry)
         _note_unknown_keys(entry, ClientPayload)
-        return run_client(self._bench, entry)
+        return run_client(self._context, entry)
 
     def _kill_all(self, entry: Entry) -> Iterator[Outcome]:
         """End every task claimed before; report when they are gone, outcomes and all."""
-        others = self._bench.registry.earlier(entry)
+        others = self._context.registry.earlier(entry)
         for other in others:
             other.stop.order(ErrorClass.KILLED, "stopped by kill_all")
         for other in others:
             other.gone.wait()
         log.info("all killed", count=len(others))
         answer: dict[str, bool | int] = {"killed": True, "count": len(others)}
-        yield Outcome("succeeded", self._bench.report(), answer=answer)
+        yield Outcome("succeeded", self._context.report(), answer=answer)
 
 
 def _note_unknown_keys(entry: Entry, kind: type[ServerPayload] | type[ClientPayload]) -> None:

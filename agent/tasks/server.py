@@ -46,7 +46,7 @@ COPY_BYTES = 1024**2
 log = structlog.get_logger()
 
 
-def run_server(bench: TaskContext, entry: Entry) -> Iterator[Outcome]:
+def run_server(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     """Start a server and yield its outcomes: that it listens, each test served, how it ended.
 
     Raises TaskError when it never listened.
@@ -54,16 +54,16 @@ def run_server(bench: TaskContext, entry: Entry) -> Iterator[Outcome]:
     payload = server_payload(entry.task.payload)
     entry.port = payload.port
     check_core(payload.affinity)
-    _wait_for_port(bench, entry)
-    argv = server_argv(bench.iperf3(), payload)
-    report = bench.report()
+    _wait_for_port(context, entry)
+    argv = server_argv(context.iperf3.current(), payload)
+    report = context.report()
     report.argv, report.attempts = argv, 1
     report.started_at = timestamp(datetime.now(UTC))
-    stdout = server_output(bench.state.children, entry.claimed)
+    stdout = server_output(context.state.children, entry.claimed)
     child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
-    bench.note_child(entry, child, report)
+    context.note_child(entry, child, report)
     log.info("server started", pid=child.pid, port=payload.port, argv=" ".join(argv))
-    server = _Server(bench, entry, payload, report, child)
+    server = _Server(context, entry, payload, report, child)
     try:
         server.wait_until_it_listens()
         yield from server.serve()
@@ -71,12 +71,12 @@ def run_server(bench: TaskContext, entry: Entry) -> Iterator[Outcome]:
         server.clean_up()
 
 
-def _wait_for_port(bench: TaskContext, entry: Entry) -> None:
+def _wait_for_port(context: TaskContext, entry: Entry) -> None:
     """Wait for servers of ours that are leaving the port, and a moment for one that may be.
 
     One that stays need not be in the way, as it may listen on another address: iperf3 will tell.
     """
-    while other := bench.registry.server_on(entry.port, entry):
+    while other := context.registry.server_on(entry.port, entry):
         leaving = other.stop.ordered.is_set()
         ends = [other.gone, entry.stop.ordered]
         gone = gevent.wait(ends, timeout=None if leaving else MAY_LEAVE, count=1)
@@ -91,13 +91,13 @@ class _Server:
 
     def __init__(
         self,
-        bench: TaskContext,
+        context: TaskContext,
         entry: Entry,
         payload: ServerPayload,
         report: Report,
         child: ChildProcess,
     ) -> None:
-        self._bench, self._entry, self._payload = bench, entry, payload
+        self._context, self._entry, self._payload = context, entry, payload
         self._report, self._child = report, child
         self._answer = {"started": True, "pid": child.pid, "port": payload.port}
         self._newest = served_file(child.stdout)
@@ -129,7 +129,7 @@ class _Server:
         """Yield that it listens, then a document for each test, then how it ended."""
         pid = self._child.pid
         log.info("server listens", pid=pid, port=self._payload.port)
-        self._bench.outbox.send_started(self._entry.claimed, pid)
+        self._context.outbox.send_started(self._entry.claimed, pid)
         yield self._outcome()
         ending = Ending.TIME
         while ending is Ending.TIME and not self._time_is_over():
@@ -138,8 +138,8 @@ class _Server:
                 yield from self._served()
         # Whoever wants the port from now on waits for it.
         self._entry.stop.order(ErrorClass.OTHER, "the server has ended")
-        self._bench.metrics.child_exits["server", ending.name.lower()] += 1
-        self._end(0 if ending is Ending.OUTPUT else self._bench.config.stop_grace)
+        self._context.metrics.child_exits["server", ending.name.lower()] += 1
+        self._end(0 if ending is Ending.OUTPUT else self._context.config.stop_grace)
         if ending is not Ending.OUTPUT:
             self._read_documents()
         self._report.ended = self._why_it_ended(ending)
@@ -148,14 +148,14 @@ class _Server:
 
     def clean_up(self) -> None:
         """Leave no child and no file, whatever happened."""
-        self._end(self._bench.config.stop_grace)
+        self._end(self._context.config.stop_grace)
         self._child.close()
         # The newest document is the outbox's, with the last outcome.
         for path in (self._child.stdout, self._child.stderr, self._fresh):
             discard(path)
 
     def _watch(self, seconds: float) -> Ending:
-        most = self._bench.config.max_output_bytes + self._read_up_to
+        most = self._context.config.max_output_bytes + self._read_up_to
         return watch(self._child, self._entry.stop.ordered, seconds, most)
 
     def _end(self, grace: float) -> None:
@@ -164,7 +164,7 @@ class _Server:
         self._entry.runs_nothing(self._child.fate)
 
     def _most_seconds(self) -> float | None:
-        limits = (self._payload.max_seconds, self._bench.config.max_server_seconds)
+        limits = (self._payload.max_seconds, self._context.config.max_server_seconds)
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _time_is_over(self) -> bool:
@@ -203,9 +203,9 @@ class _Server:
         return TaskError(judged.error_class, message)
 
     def _holder(self) -> str:
-        if other := self._bench.registry.server_on(self._payload.port, self._entry):
+        if other := self._context.registry.server_on(self._payload.port, self._entry):
             return f"this agent's own task {other.task.id}"
-        return self._bench.state.run(holder_of, self._payload.port) or "another process"
+        return self._context.state.run(holder_of, self._payload.port) or "another process"
 
     def _served(self) -> Iterator[Outcome]:
         """The newest document, if it is to be told and the disk lets the outbox have it."""
@@ -234,7 +234,7 @@ class _Server:
         try:
             with self._child.output(self._read_up_to) as output:
                 # A large document takes a while.
-                served = self._bench.state.run(verdict.last_served, output)
+                served = self._context.state.run(verdict.last_served, output)
                 if served.span:
                     self._keep(output, served.span)
                     self._owed, self._figures = True, served.figures

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.tasks.installed import probe_iperf3
+from agent.tasks.installed import InstalledIperf3
 from tests.support.command import NO_MANAGER, stand_in
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
 from tests.support.lone_agent import lone_agent
@@ -40,7 +40,7 @@ def test_the_start_line_has_the_versions_and_the_settings_that_were_made(bench: 
     agent = bench.agent(**variables)
     first = agent.wait_for("agent starts")
     assert first["version"] == __version__
-    assert first["iperf3"] == probe_iperf3("iperf3").version
+    assert first["iperf3"] == InstalledIperf3("iperf3").ask().version
     assert first["settings"] == {
         "MANAGER_URL": bench.manager.url,
         "AGENT_NAME": "a1",
