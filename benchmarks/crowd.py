@@ -41,7 +41,7 @@ from gevent.pool import Group  # noqa: E402
 
 from agent.config.key import Key  # noqa: E402
 from agent.config.settings import read_settings  # noqa: E402
-from agent.logs import setup  # noqa: E402
+from agent.logs.setup import configure_logging  # noqa: E402
 from agent.manager.access import manager_access  # noqa: E402
 from agent.manager.api import ManagerClient  # noqa: E402
 from agent.manager.registration import Registration  # noqa: E402
@@ -66,7 +66,7 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 def main() -> Iterator[Figure]:
     """The figures of each load, and those of a hundred times as many agents."""
-    setup.configure("error", "json", "crowd", str)
+    configure_logging("error", "json", "crowd", str)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     loads = []

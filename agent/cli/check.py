@@ -11,7 +11,7 @@ from agent import files, host
 from agent.config.key import Key
 from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
-from agent.logs import setup
+from agent.logs.setup import silence_logging, stdout_has_colors
 from agent.manager.access import manager_access
 from agent.manager.api import ManagerClient
 from agent.tasks.installed import InstalledIperf3
@@ -31,7 +31,7 @@ def check(config: Config, wrong: Mapping[str, str], as_json: bool) -> set[str]:
 
     `wrong` are the faults of the settings themselves, by variable, as `config.survey` has them.
     """
-    setup.silence()
+    silence_logging()
     faults = set()
     for finding in _findings(config, wrong):
         if as_json:
@@ -50,7 +50,7 @@ def check(config: Config, wrong: Mapping[str, str], as_json: bool) -> set[str]:
                 else click.style("ok     ", fg="green")
             )
             line = f"{mark} {finding.what:16} {finding.says}"
-        click.echo(line, color=setup.in_colour())
+        click.echo(line, color=stdout_has_colors())
         faults.add(finding.fault)
     return faults - {""}
 

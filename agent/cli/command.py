@@ -23,7 +23,7 @@ from agent.errors import (
     StateLocked,
 )
 from agent.host import is_loopback
-from agent.logs import setup
+from agent.logs.setup import configure_logging
 from agent.service.lifecycle import Agent
 from agent.service.signals import StopSignals
 
@@ -127,7 +127,7 @@ def _run_agent(
     signals.install()
     errand = partial(_for_readers, self_test, signals) if self_test else None
     try:
-        writer = setup.configure(
+        writer = configure_logging(
             settings.log_level, settings.log_format, settings.agent_name, key, settings.log_file
         )
     except OSError as error:

@@ -1,1 +1,1 @@
-"""What the agent says: log lines, where they go, and failures that repeat."""
+"""Log lines: what they look like, where they go, and how repeated failures are summed up."""

@@ -1,6 +1,6 @@
-"""Calls that fail for a long time: said once, then summed, and said once more when they are well.
+"""Calls that fail for a long time: logged once, then as sums, and once more when they recover.
 
-A Manager that is away for a day would else leave a line every few seconds from each loop.
+Otherwise each loop would log a line every few seconds while the Manager is away.
 """
 
 import time
@@ -11,7 +11,7 @@ import structlog
 
 from agent.errors import KeyRefused
 
-# Seconds from a line to the next sum; the distance doubles up to the second figure.
+# Seconds from a line to the next sum. The interval doubles up to the second figure.
 FIRST_SUM = 60.0
 LATEST_SUM = 600.0
 
@@ -21,58 +21,58 @@ log = structlog.get_logger()
 class Outage:
     """The failures of one kind of call, in the log.
 
-    The first one is said at once, with the same words its sums later on. `well` are the words for
-    the first call that does not fail any more. Failures that begin again within FIRST_SUM belong
-    to those before: a Manager that answers every other call leaves no more lines than one that
-    is away.
+    The first failure is logged at once, and the sums repeat its words. The first success after
+    it is logged as `recovered`. Failures that begin again within FIRST_SUM continue the outage:
+    a Manager that answers every other call causes no more lines than one that is away.
     """
 
-    def __init__(self, well: str) -> None:
-        self._well = well
-        self._told: set[tuple[object, str]] = set()
+    def __init__(self, recovered: str) -> None:
+        self._recovered = recovered
+        self._logged: set[tuple[object, str]] = set()
         self._failing: set[object] = set()
-        self._unanswered = False
+        self._is_open = False
         self._count = 0
-        self._began = self._last = self._said_at = -FIRST_SUM
-        self._distance = FIRST_SUM
+        self._began = self._last = self._logged_at = -FIRST_SUM
+        self._interval = FIRST_SUM
 
-    def failed(self, what: str, error: Exception, of: object = None, **fields: Any) -> None:
-        """One more failure; `what` are its words, and `fields` go with the first of them.
+    def record_failure(self, what: str, error: Exception, of: object = None, **fields: Any) -> None:
+        """Count a failure and log it if it is new or a sum is due.
 
-        `of` says whose call it was where several go side by side: each says its own first.
+        `what` is the message, and `fields` go with its first line. Where several callers share
+        an outage, `of` says which one failed: the first failure of each is logged.
         """
         now = time.monotonic()
         if not self._failing and now - self._last >= FIRST_SUM:
-            self._told.clear()
-            self._count, self._began, self._distance = 0, now, FIRST_SUM
+            self._logged.clear()
+            self._count, self._began, self._interval = 0, now, FIRST_SUM
         self._last = now
         self._count += 1
         self._failing.add(of)
-        say = log.error if isinstance(error, KeyRefused) else log.warning
-        if (of, what) not in self._told:
-            self._told.add((of, what))
-            say(what, error=str(error), **fields)
-        elif now - self._said_at >= self._distance:
-            self._distance = min(2 * self._distance, LATEST_SUM)
-            # What is said of all of them has no task of its own.
-            Context().run(say, what, last=str(error), **self._sum(now))
+        write = log.error if isinstance(error, KeyRefused) else log.warning
+        if (of, what) not in self._logged:
+            self._logged.add((of, what))
+            write(what, error=str(error), **fields)
+        elif now - self._logged_at >= self._interval:
+            self._interval = min(2 * self._interval, LATEST_SUM)
+            # A sum belongs to no single task: it is logged without the task's id.
+            Context().run(write, what, last=str(error), **self._sum(now))
         else:
             return
-        self._said_at = now
-        self._unanswered = True
+        self._logged_at = now
+        self._is_open = True
 
-    def over(self, of: object = None, since: float | None = None) -> None:
-        """The call did not fail; said when the last of those that failed are well again.
+    def record_success(self, of: object = None, since: float | None = None) -> None:
+        """Log the recovery once none of the callers fails any more.
 
-        `since` is when it was made, for one whose answer comes late without any trouble.
+        `since` is when the call was made, if its answer comes late although all is well.
         """
         self._failing.discard(of)
         if of is not None:
-            self._told = {known for known in self._told if known[0] != of}
-        if self._unanswered and not self._failing:
-            self._unanswered = False
+            self._logged = {known for known in self._logged if known[0] != of}
+        if self._is_open and not self._failing:
+            self._is_open = False
             now = time.monotonic() if since is None else since
-            Context().run(log.info, self._well, **self._sum(now))
+            Context().run(log.info, self._recovered, **self._sum(now))
 
     def _sum(self, now: float) -> dict[str, Any]:
         return {"failures": self._count, "seconds": round(now - self._began, 1)}

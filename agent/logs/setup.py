@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line, and the key never in it. `writer` takes the lines away."""
+"""Logging: one JSON object a line, without the registration key. `writer` writes the lines."""
 
 import os
 from collections.abc import Callable
@@ -11,29 +11,29 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from agent.logs.writer import STDOUT, LineWriter, stamp, to_json
 
 
-def configure(
+def configure_logging(
     level: str,
     style: str,
     agent_name: str,
     secret: Callable[[], str],
     log_file: Path | None = None,
 ) -> LineWriter:
-    """Set structlog up for the whole process; close the returned writer as the last thing.
+    """Configure structlog for the whole process. The returned writer must be closed at the end.
 
-    `level` is debug, info, warning or error, `style` is json or console. `secret` gives the
-    registration key as it is now; whatever is logged, each text that holds it loses it. Raises
-    OSError when `log_file` cannot be opened.
+    `level` is debug, info, warning or error, and `style` is json or console. `secret` returns
+    the current registration key, which is removed from every text that is logged. Raises OSError
+    if `log_file` cannot be opened.
     """
     writer = LineWriter(log_file)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            _named(agent_name),
+            _add_agent_name(agent_name),
             structlog.processors.add_log_level,
             stamp,
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
-            _redacting(secret),
+            _redact(secret),
             _renderer(style),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -43,41 +43,41 @@ def configure(
     return writer
 
 
-def in_colour() -> bool:
-    """Whether stdout is for colours: a terminal, of somebody who has not said NO_COLOR."""
-    return os.isatty(STDOUT) and not os.environ.get("NO_COLOR")
-
-
-def silence() -> None:
-    """Log nothing: for a command that speaks for itself."""
+def silence_logging() -> None:
+    """Log nothing, for a command that prints its own lines."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
 
 
-def _named(agent_name: str) -> Processor:
-    def add_agent_name(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def stdout_has_colors() -> bool:
+    """Whether stdout is a terminal and NO_COLOR is not set."""
+    return os.isatty(STDOUT) and not os.environ.get("NO_COLOR")
+
+
+def _add_agent_name(agent_name: str) -> Processor:
+    def process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["agent_name"] = agent_name
         return event
 
-    return add_agent_name
+    return process
 
 
-def _redacting(secret: Callable[[], str]) -> Processor:
-    def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _redact(secret: Callable[[], str]) -> Processor:
+    def process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         key = secret()
         return {name: _without(key, value) for name, value in event.items()}
 
-    return redact
+    return process
 
 
 def _without(key: str, value: Any) -> Any:
-    """`value` with the key cut out of each text in it; what is no JSON value becomes a text."""
+    """`value` with the key removed from each text; what is not a JSON value becomes a text."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, dict):
         return {str(name): _without(key, item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without(key, item) for item in value]
-    # A name of a file need not be UTF-8, but a line of the log is.
+    # A file name need not be UTF-8, but a log line must be.
     text = str(value).encode(errors="backslashreplace").decode()
     return text.replace(key, "[hidden]") if key else text
 
@@ -85,7 +85,7 @@ def _without(key: str, value: Any) -> Any:
 def _renderer(style: str) -> Processor:
     if style == "console":
         return structlog.dev.ConsoleRenderer(
-            colors=in_colour(),
+            colors=stdout_has_colors(),
             event_key="message",
             exception_formatter=structlog.dev.plain_traceback,
         )

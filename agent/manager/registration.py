@@ -52,7 +52,7 @@ class Registration:
         Raises ManagerAway when there was no time for more, KeyRefused and AgentUnknown.
         """
         until = time.monotonic() + self._config.register_timeout
-        trouble = Outage("the Manager is there")
+        outage = Outage("the Manager is there")
         while self.life is None:
             try:
                 self.confirm()
@@ -62,10 +62,10 @@ class Registration:
                     raise
                 # Whatever the back-off says, the last moment is one for an attempt.
                 pause = min(error.again_in, left)
-                trouble.failed("not registered yet", error, retry_in=round(pause, 1))
+                outage.record_failure("not registered yet", error, retry_in=round(pause, 1))
                 gevent.sleep(pause)
                 self.retry_now()
-        trouble.over()
+        outage.record_success()
 
     def confirm(self, within: float | None = None) -> Life:
         """The Manager's life, asked for again when a call has failed since the last answer, or

@@ -48,7 +48,7 @@ class Outbox:
         self._spawn = spawn
         self._queues: dict[int, deque[Message]] = {}
         self._slots = BoundedSemaphore(SLOTS)
-        self._trouble = Outage("results are delivered again")
+        self._outage = Outage("results are delivered again")
         self._started = False
         self._hurry = Event()
         self._stop = Event()
@@ -144,7 +144,7 @@ class Outbox:
                 return
             queue.popleft()
         del self._queues[task_id]
-        self._trouble.over(task_id)
+        self._outage.record_success(task_id)
         if not self._queues:
             self._empty.set()
 
@@ -166,11 +166,11 @@ class Outbox:
                 raise
             except KeyRefused as error:
                 delay = KEY_REFUSED_PAUSE
-                self._trouble.failed("the Manager refuses the key", error, task_id)
+                self._outage.record_failure("the Manager refuses the key", error, task_id)
             except ManagerUnavailable as error:
                 delay = backoff.next(error)
                 retry_in = round(delay, 1)
-                self._trouble.failed("not delivered yet", error, task_id, retry_in=retry_in)
+                self._outage.record_failure("not delivered yet", error, task_id, retry_in=retry_in)
             if message.pid and len(queue) > 1:
                 return True
             if not self._pause(delay):

@@ -67,11 +67,11 @@ class ClaimLoop:
         try:
             life, claim = self._ask()
         except KeyRefused as error:
-            self._outage.failed("the Manager refuses the key", error)
+            self._outage.record_failure("the Manager refuses the key", error)
             return KEY_REFUSED_PAUSE
         except ManagerUnavailable as error:
             pause = self._backoff.next(error)
-            self._outage.failed("no claim", error, retry_in=round(pause, 1))
+            self._outage.record_failure("no claim", error, retry_in=round(pause, 1))
             self._answer_lost |= not isinstance(error, ManagerAway)
             return pause
         self._note_answer(asked_at, claim.held)
@@ -91,7 +91,7 @@ class ClaimLoop:
 
     def _note_answer(self, asked_at: float, held: bool) -> None:
         # The outage was over when the claim was made: a Manager that is well may hold it.
-        self._outage.over(since=asked_at)
+        self._outage.record_success(since=asked_at)
         if self._answer_lost and not held:
             log.warning("a claim had no answer: a task that it obtained is lost")
         self._answer_lost = False

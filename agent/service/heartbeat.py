@@ -49,13 +49,13 @@ class HeartbeatLoop:
             answer = self._client.send_heartbeat(self._registration.address, self._registry.rows())
         except KeyRefused as error:
             self._silent_until = time.monotonic() + KEY_REFUSED_PAUSE
-            self._outage.failed("the Manager refuses the key; tests go on", error)
+            self._outage.record_failure("the Manager refuses the key; tests go on", error)
             return
         except ManagerUnavailable as error:
-            self._outage.failed("no heartbeat; tests go on", error)
+            self._outage.record_failure("no heartbeat; tests go on", error)
             return
         self._metrics.heard_at = time.monotonic()
-        self._outage.over()
+        self._outage.record_success()
         if answer.pull_tasks:
             self.may_claim.set()
         else:

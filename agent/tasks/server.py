@@ -108,7 +108,7 @@ class _Server:
         self._read_up_to = 0
         # Whether the newest document is still to be told.
         self._owed = False
-        self._trouble = Outage("what the server serves can be kept again")
+        self._outage = Outage("what the server serves can be kept again")
         self._born = time.monotonic()
 
     def wait_until_it_listens(self) -> None:
@@ -220,7 +220,7 @@ class _Server:
             return
         self._sent += 1
         self._owed = False
-        self._trouble.over()
+        self._outage.record_success()
         yield self._outcome(own, self._figures)
 
     def _read_documents(self) -> None:
@@ -253,7 +253,7 @@ class _Server:
         os.replace(self._fresh, self._newest)
 
     def _cannot_be_kept(self, error: OSError) -> None:
-        self._trouble.failed("the document of a served test cannot be kept", error)
+        self._outage.record_failure("the document of a served test cannot be kept", error)
 
     def _outcome(self, newest: Path | None = None, figures: Figures | None = None) -> Outcome:
         """What is known of the server now: the newest document it served, else that it listens."""

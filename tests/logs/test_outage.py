@@ -41,12 +41,12 @@ def fixture_said() -> Iterator[list[Any]]:
 
 
 def test_a_day_without_the_manager_is_told_in_a_few_lines(clock: Clock, said: list[Any]) -> None:
-    trouble = Outage("it is back")
+    calls = Outage("it is back")
     for second in range(0, DAY, 5):
         clock.now = second
-        trouble.failed("no call", AWAY, retry_in=5)
+        calls.record_failure("no call", AWAY, retry_in=5)
     clock.now = DAY
-    trouble.over()
+    calls.record_success()
     assert said[0] == {
         "event": "no call",
         "log_level": "warning",
@@ -72,12 +72,12 @@ def test_a_day_without_the_manager_is_told_in_a_few_lines(clock: Clock, said: li
 
 
 def test_every_other_call_failing_is_no_louder(clock: Clock, said: list[Any]) -> None:
-    trouble = Outage("it is back")
+    calls = Outage("it is back")
     for second in range(0, DAY, 10):
         clock.now = second
-        trouble.failed("no call", AWAY)
+        calls.record_failure("no call", AWAY)
         clock.now = second + 5
-        trouble.over()
+        calls.record_success()
     assert len(said) < 300
     assert [line["event"] for line in said] == ["no call", "it is back"] * (len(said) // 2)
     assert said[-1]["failures"] > DAY / 10 * 0.9
@@ -86,16 +86,16 @@ def test_every_other_call_failing_is_no_louder(clock: Clock, said: list[Any]) ->
 def test_after_a_minute_without_a_failure_the_next_is_a_new_one(
     clock: Clock, said: list[Any]
 ) -> None:
-    trouble = Outage("it is back")
+    calls = Outage("it is back")
     for second in range(0, 3600, 5):
         clock.now = second
-        trouble.failed("no call", AWAY)
-    trouble.over()
+        calls.record_failure("no call", AWAY)
+    calls.record_success()
     said.clear()
     clock.now += outage.FIRST_SUM
-    trouble.failed("no call", AWAY)
+    calls.record_failure("no call", AWAY)
     clock.now += 1
-    trouble.over()
+    calls.record_success()
     assert [line["event"] for line in said] == ["no call", "it is back"]
     assert (said[1]["failures"], said[1]["seconds"]) == (1, 1)
 
@@ -103,11 +103,11 @@ def test_after_a_minute_without_a_failure_the_next_is_a_new_one(
 def test_another_kind_of_failure_is_said_at_once_and_a_refused_key_is_an_error(
     clock: Clock, said: list[Any]
 ) -> None:
-    trouble = Outage("it is back")
-    trouble.failed("no call", AWAY)
-    trouble.failed("the key is refused", REFUSED)
-    trouble.failed("no call", AWAY)
-    trouble.failed("the key is refused", REFUSED)
+    calls = Outage("it is back")
+    calls.record_failure("no call", AWAY)
+    calls.record_failure("the key is refused", REFUSED)
+    calls.record_failure("no call", AWAY)
+    calls.record_failure("the key is refused", REFUSED)
     assert [(line["event"], line["log_level"]) for line in said] == [
         ("no call", "warning"),
         ("the key is refused", "error"),
@@ -117,19 +117,19 @@ def test_another_kind_of_failure_is_said_at_once_and_a_refused_key_is_an_error(
 def test_calls_side_by_side_each_say_their_first_and_sum_together(
     clock: Clock, said: list[Any]
 ) -> None:
-    trouble = Outage("all went")
+    calls = Outage("all went")
     for second in range(61):
         clock.now = second
         for task_id in (1, 2):
             with structlog.contextvars.bound_contextvars(task_id=task_id):
-                trouble.failed("not sent", AWAY, of=task_id)
+                calls.record_failure("not sent", AWAY, of=task_id)
     with structlog.contextvars.bound_contextvars(task_id=1):
-        trouble.over(1)
+        calls.record_success(1)
         assert len(said) == 3
-        trouble.failed("not sent", AWAY, of=1)
-        trouble.over(1)
+        calls.record_failure("not sent", AWAY, of=1)
+        calls.record_success(1)
     with structlog.contextvars.bound_contextvars(task_id=2):
-        trouble.over(2)
+        calls.record_success(2)
     assert [(line["event"], line.get("task_id")) for line in said] == [
         ("not sent", 1),
         ("not sent", 2),
@@ -142,7 +142,7 @@ def test_calls_side_by_side_each_say_their_first_and_sum_together(
 
 
 def test_calls_that_never_failed_say_nothing(said: list[Any]) -> None:
-    trouble = Outage("it is back")
-    trouble.over()
-    trouble.over(7)
+    calls = Outage("it is back")
+    calls.record_success()
+    calls.record_success(7)
     assert said == []

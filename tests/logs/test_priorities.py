@@ -18,8 +18,8 @@ SPEAKER = """
 import sys
 from pathlib import Path
 import structlog
-from agent.logs import setup
-writer = setup.configure("debug", sys.argv[1], "a1", str, Path(sys.argv[2]))
+from agent.logs.setup import configure_logging
+writer = configure_logging("debug", sys.argv[1], "a1", str, Path(sys.argv[2]))
 log = structlog.get_logger()
 for level in ("debug", "info", "warning", "error", "critical"):
     getattr(log, level)(level)

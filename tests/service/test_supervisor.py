@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from agent.errors import AgentUnknown, Crashed
-from agent.logs import setup
+from agent.logs.setup import configure_logging
 from agent.service.supervisor import Supervisor
 
 
@@ -49,7 +49,7 @@ def test_a_bug_is_logged_as_one_line_with_its_traceback_and_without_the_key(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     supervisor = Supervisor()
-    writer = setup.configure("info", "json", "a1", lambda: "secret-key")
+    writer = configure_logging("info", "json", "a1", lambda: "secret-key")
     try:
         supervisor.spawn(fail, ZeroDivisionError("with secret-key in it")).join()
     finally:

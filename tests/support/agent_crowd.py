@@ -15,14 +15,14 @@ import gevent  # noqa: E402
 
 from agent.config.key import Key  # noqa: E402
 from agent.config.settings import read_settings  # noqa: E402
-from agent.logs import setup  # noqa: E402
+from agent.logs.setup import configure_logging  # noqa: E402
 from agent.service.lifecycle import Agent  # noqa: E402
 from agent.service.signals import StopSignals  # noqa: E402
 
 
 def main(url: str, directory: str, first: str, count: str) -> None:
     """Run the agents; raises what the first of them that ends was ended by."""
-    setup.configure("error", "json", "crowd", str)
+    configure_logging("error", "json", "crowd", str)
     agents = []
     for number in range(int(first), int(first) + int(count)):
         name = f"a{number}"
