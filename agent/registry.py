@@ -26,11 +26,11 @@ INTERVALS_KEPT = 600
 class Stop:
     """The order to end one task: an event to wait on, and why it was given.
 
-    `hurry` is set when there is no more time for a child to end in peace.
+    `force` is set when there is no more time for a child to end in peace.
     """
 
     ordered: Event = field(default_factory=Event)
-    hurry: Event = field(default_factory=Event)
+    force: Event = field(default_factory=Event)
     error_class: ErrorClass = ErrorClass.OTHER
     reason: str = ""
 
@@ -40,7 +40,7 @@ class Stop:
             self.error_class, self.reason = error_class, reason
             self.ordered.set()
 
-    def heed(self, when: str) -> None:
+    def raise_if_ordered(self, when: str) -> None:
         """Raise TaskError if the order was given; `when` are the words behind its reason."""
         if self.ordered.is_set():
             raise TaskError(self.error_class, f"{self.reason}{when}")
@@ -80,13 +80,13 @@ class Entry:
         """The task itself."""
         return self.claimed.task
 
-    def runs(self, pid: int) -> None:
+    def note_start(self, pid: int) -> None:
         """Note the child that was just started."""
         self.pid, self.started_at = pid, datetime.now(UTC)
         self.bits_per_second = self.retransmits = None
         self.intervals = []
 
-    def measured(self, rates: list[float], retransmits: int | None) -> None:
+    def note_rates(self, rates: list[float], retransmits: int | None) -> None:
         """Note the intervals since the last time: their rates, and their retransmits if known.
 
         A test that is paced sends in bursts: of short intervals, only the mean is of use.
@@ -96,7 +96,7 @@ class Entry:
             self.retransmits = (self.retransmits or 0) + retransmits
         self.intervals = [*self.intervals, *rates][-INTERVALS_KEPT:]
 
-    def runs_nothing(self, fate: str = "ended by itself") -> None:
+    def note_end(self, fate: str = "ended by itself") -> None:
         """Note that the child has ended, and how."""
         if self.pid:
             self.last_child = (self.pid, fate)
@@ -130,7 +130,7 @@ class TaskRegistry:
         del self._entries[entry.task.id]
         entry.gone.set()
 
-    def earlier(self, entry: Entry) -> list[Entry]:
+    def claimed_before(self, entry: Entry) -> list[Entry]:
         """The tasks with a child, present or to come, claimed before `entry`."""
         found = []
         for other in self._entries.values():
@@ -140,11 +140,11 @@ class TaskRegistry:
                 found.append(other)
         return found
 
-    def starts(self) -> int:
+    def count_starts(self) -> int:
         """How many start tasks are in hand."""
         return sum(1 for entry in self._entries.values() if entry.kind)
 
-    def clients_besides(self, entry: Entry) -> list[Entry]:
+    def other_running_clients(self, entry: Entry) -> list[Entry]:
         """The other client tests that run at this moment."""
         return [other for other in self.clients() if other.pid and other is not entry]
 
@@ -158,7 +158,7 @@ class TaskRegistry:
 
     def server_on(self, port: int, besides: Entry) -> Entry | None:
         """The server task of ours that was claimed before and holds, or will hold, the port."""
-        for other in self.earlier(besides):
+        for other in self.claimed_before(besides):
             if other.kind == "server" and other.port == port:
                 return other
         return None
@@ -178,10 +178,10 @@ class TaskRegistry:
             entry.stop.order(error_class, reason)
         return entries
 
-    def hurry_all(self) -> None:
+    def force_all(self) -> None:
         """Give no child any more time."""
         for entry in self._entries.values():
-            entry.stop.hurry.set()
+            entry.stop.force.set()
 
     def rows(self) -> list[RunningRow]:
         """The heartbeat's rows: one for each child that runs now."""

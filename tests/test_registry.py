@@ -35,13 +35,13 @@ def test_a_task_is_in_hand_from_its_claim_until_it_leaves(registry: TaskRegistry
 
 def test_earlier_are_the_start_tasks_claimed_before_and_no_others(registry: TaskRegistry) -> None:
     first, _, second, _, kill, _ = enter(registry, SERVER, KILL, CLIENT, "odd", KILL, CLIENT)
-    assert registry.earlier(kill) == [first, second]
-    assert registry.earlier(first) == []
+    assert registry.claimed_before(kill) == [first, second]
+    assert registry.claimed_before(first) == []
 
 
 def test_only_start_tasks_count_as_starts(registry: TaskRegistry) -> None:
     enter(registry, SERVER, KILL, CLIENT, "odd")
-    assert registry.starts() == 2
+    assert registry.count_starts() == 2
 
 
 def test_a_port_belongs_to_the_server_claimed_first(registry: TaskRegistry) -> None:
@@ -59,18 +59,18 @@ def test_a_port_belongs_to_the_server_claimed_first(registry: TaskRegistry) -> N
 def test_company_is_a_client_whose_child_runs(registry: TaskRegistry) -> None:
     server, waiting, running, own = enter(registry, SERVER, CLIENT, CLIENT, CLIENT)
     for entry in (server, running, own):
-        entry.runs(100 + entry.task.id)
-    assert registry.clients_besides(own) == [running]
-    running.runs_nothing()
-    assert registry.clients_besides(own) == []
-    assert registry.clients_besides(waiting) == [own]
+        entry.note_start(100 + entry.task.id)
+    assert registry.other_running_clients(own) == [running]
+    running.note_end()
+    assert registry.other_running_clients(own) == []
+    assert registry.other_running_clients(waiting) == [own]
 
 
 def test_the_rows_are_the_children_that_run(registry: TaskRegistry) -> None:
     server, client, waiting, kill = enter(registry, SERVER, CLIENT, CLIENT, KILL)
     server.port, client.port, waiting.port = 5200, 5201, 5202
-    server.runs(100)
-    client.runs(101)
+    server.note_start(100)
+    client.note_start(101)
     kill.pid = 102
     rows = registry.rows()
     assert [(row.type, row.port, row.pid, row.task_id) for row in rows] == [
@@ -79,7 +79,7 @@ def test_the_rows_are_the_children_that_run(registry: TaskRegistry) -> None:
     ]
     assert datetime.fromisoformat(rows[0].started_at).tzinfo
     assert set(msgspec.to_builtins(rows[0])) == {"type", "port", "pid", "task_id", "started_at"}
-    server.runs_nothing()
+    server.note_end()
     assert [row.pid for row in registry.rows()] == [101]
 
 
@@ -103,6 +103,6 @@ def test_all_can_be_stopped_and_hurried(registry: TaskRegistry) -> None:
     entries = enter(registry, SERVER, CLIENT, KILL)
     assert registry.stop_all(ErrorClass.INTERRUPTED, "the agent was stopped") == entries
     assert all(entry.stop.ordered.is_set() for entry in entries)
-    assert not any(entry.stop.hurry.is_set() for entry in entries)
-    registry.hurry_all()
-    assert all(entry.stop.hurry.is_set() for entry in entries)
+    assert not any(entry.stop.force.is_set() for entry in entries)
+    registry.force_all()
+    assert all(entry.stop.force.is_set() for entry in entries)

@@ -117,13 +117,13 @@ class ChildProcess:
             return "ended by itself"
         return "killed" if self.exit_code == -signal.SIGKILL else "terminated"
 
-    def stop(self, grace: float, hurry: Event) -> None:
-        """TERM, and KILL after `grace` seconds or once `hurry` is set; returns when it is gone."""
+    def stop(self, grace: float, force: Event) -> None:
+        """TERM, and KILL after `grace` seconds or once `force` is set; returns when it is gone."""
         self._stopped = self.exit_code is None
         self._signal(signal.SIGTERM)
         # A stopped child gets TERM only when it goes on.
         self._signal(signal.SIGCONT)
-        gevent.wait([self.ended, hurry], timeout=grace, count=1)
+        gevent.wait([self.ended, force], timeout=grace, count=1)
         self._signal(signal.SIGKILL)
         self.ended.wait()
 

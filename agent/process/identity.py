@@ -52,7 +52,7 @@ def open_pidfd(pid: int) -> int:
         return -1
 
 
-def stop_former(identity: ProcessIdentity, grace: float) -> bool:
+def stop_orphan(identity: ProcessIdentity, grace: float) -> bool:
     """Stop a child that a former life of this agent left: TERM, KILL after `grace` seconds.
 
     Returns whether it ran and was stopped, once it is gone. Anything else that has the pid, and

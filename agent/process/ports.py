@@ -30,16 +30,16 @@ _INODE = struct.Struct("=68xI")
 _ANSWER_BYTES = 64 * 1024
 
 
-def holds(pid: int, port: int) -> bool:
+def is_listening(pid: int, port: int) -> bool:
     """Whether the process, which is a child of ours, has a listening TCP socket on `port`."""
     try:
         inodes = {*_listening_on(port, socket.AF_INET), *_listening_on(port, socket.AF_INET6)}
     except OSError:
-        return _psutil_holds(pid, port)
+        return _psutil_finds(pid, port)
     return not inodes.isdisjoint(_socket_inodes(pid))
 
 
-def holder_of(port: int) -> str:
+def find_listener(port: int) -> str:
     """Who listens on a TCP port, in words, or an empty text where it cannot be known.
 
     It looks at every descriptor on the host: 0.4 s where there are 48,000 of them.
@@ -55,7 +55,7 @@ def holder_of(port: int) -> str:
     return ""
 
 
-def _psutil_holds(pid: int, port: int) -> bool:
+def _psutil_finds(pid: int, port: int) -> bool:
     import psutil
 
     try:

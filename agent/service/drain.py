@@ -31,7 +31,7 @@ class Drain:
         entries = self._registry.stop_all(ErrorClass.INTERRUPTED, why)
         gone = gevent.spawn(lambda: [entry.gone.wait() for entry in entries])
         gevent.wait([gone, self._kill], _left(self._children_until), count=1)
-        self._registry.hurry_all()
+        self._registry.force_all()
         gone.join(KILL_TAKES)
         return entries
 

@@ -53,7 +53,7 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     target = checked_target(
         payload.server_ip, payload.ip_version, context.config.allowed_targets, entry.stop.ordered
     )
-    entry.stop.heed(" before the test began")
+    entry.stop.raise_if_ordered(" before the test began")
     features = context.iperf3.current()
     argv = client_argv(features, payload, target)
     report = context.report()
@@ -61,7 +61,7 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     # A wait of no seconds would let others have their turn before the test starts.
     if payload.client_delay_seconds:
         entry.stop.ordered.wait(payload.client_delay_seconds)
-    entry.stop.heed(" before the test began")
+    entry.stop.raise_if_ordered(" before the test began")
     delay = payload.retry_delay_seconds
     for left in range(payload.max_retries, -1, -1):
         report.attempts += 1
@@ -109,8 +109,8 @@ def _attempt(
             ending = following.watch(left)
         if ending is not Ending.ENDED:
             grace = 0 if ending is Ending.OUTPUT else context.config.stop_grace
-            child.stop(grace, entry.stop.hurry)
-        entry.runs_nothing(child.fate)
+            child.stop(grace, entry.stop.force)
+        entry.note_end(child.fate)
         exit_code = child.close()
         report.finished_at = timestamp(datetime.now(UTC))
         judged, written = _judge(context.state, child, exit_code, ending)
@@ -145,7 +145,7 @@ def _judge_file(written: Path, exit_code: int, stderr: str) -> Verdict:
 
 def _note_company(context: TaskContext, entry: Entry, measured: bool) -> None:
     """Tests that run side by side disturb each other; one that was only refused disturbs none."""
-    for other in context.registry.clients_besides(entry):
+    for other in context.registry.other_running_clients(entry):
         entry.accompanied = True
         other.accompanied |= measured
 

@@ -65,7 +65,7 @@ class Following:
         resent = [each.retransmits for each in intervals if not each.omitted]
         counted = [count for count in resent if count is not None]
         if rates:
-            self._entry.measured(rates, sum(counted) if counted else None)
+            self._entry.note_rates(rates, sum(counted) if counted else None)
 
 
 def written_document(state: StateDirectory, stdout: Path) -> Path:

@@ -39,7 +39,7 @@ class TaskContext:
         """
         if not entry.started_at:
             self.metrics.wait_seconds.observe(time.monotonic() - entry.entered)
-        entry.runs(child.pid)
+        entry.note_start(child.pid)
         with suppress(StateUnusable):
             self.journal.record_child(entry.claimed, ChildRecord(child.identity, report))
 

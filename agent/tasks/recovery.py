@@ -14,7 +14,7 @@ from agent.iperf3 import verdict
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.child import first_data, mapped
-from agent.process.identity import stop_former
+from agent.process.identity import stop_orphan
 from agent.protocol import Document, Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal, TaskRecord
@@ -74,7 +74,7 @@ def _note_delivered(journal: Journal, spool: Spool) -> None:
 
 
 def _stop(record: TaskRecord, grace: float) -> None:
-    if record.child and record.child.identity and stop_former(record.child.identity, grace):
+    if record.child and record.child.identity and stop_orphan(record.child.identity, grace):
         log.warning(
             "a child of the agent's former life was stopped",
             task_id=record.claimed.task.id,

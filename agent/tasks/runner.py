@@ -89,7 +89,7 @@ class TaskRunner:
                 ErrorClass.STATE_FULL, f"{words}: {self._context.state.trouble}; {advice}"
             )
         most = self._context.config.max_tasks
-        if self._context.registry.starts() > most:
+        if self._context.registry.count_starts() > most:
             raise TaskError(
                 ErrorClass.TOO_MANY, f"this agent runs {most} tasks already (MAX_TASKS)"
             )
@@ -101,7 +101,7 @@ class TaskRunner:
 
     def _kill_all(self, entry: Entry) -> Iterator[Outcome]:
         """End every task claimed before; report when they are gone, outcomes and all."""
-        others = self._context.registry.earlier(entry)
+        others = self._context.registry.claimed_before(entry)
         for other in others:
             other.stop.order(ErrorClass.KILLED, "stopped by kill_all")
         for other in others:

@@ -19,7 +19,7 @@ from agent.iperf3.documents import Span
 from agent.logs.outage import Outage
 from agent.process.child import ChildProcess
 from agent.process.monitor import FLOODED, Ending, size_of, watch
-from agent.process.ports import holder_of, holds
+from agent.process.ports import find_listener, is_listening
 from agent.protocol import (
     Claimed,
     Document,
@@ -80,7 +80,7 @@ def _wait_for_port(context: TaskContext, entry: Entry) -> None:
         leaving = other.stop.ordered.is_set()
         ends = [other.gone, entry.stop.ordered]
         gone = gevent.wait(ends, timeout=None if leaving else MAY_LEAVE, count=1)
-        entry.stop.heed("")
+        entry.stop.raise_if_ordered("")
         # One without a child waits for the port itself, and comes first.
         if not gone and other.pid and not other.stop.ordered.is_set():
             return
@@ -113,7 +113,7 @@ class _Server:
 
     def wait_until_it_listens(self) -> None:
         """Return once the child holds the listening socket; raises TaskError otherwise."""
-        while not holds(self._child.pid, self._payload.port):
+        while not is_listening(self._child.pid, self._payload.port):
             ending = self._watch(LISTEN_POLL)
             if ending is Ending.ENDED:
                 raise self._died_early()
@@ -160,8 +160,8 @@ class _Server:
 
     def _end(self, grace: float) -> None:
         if not self._child.ended.is_set():
-            self._child.stop(grace, self._entry.stop.hurry)
-        self._entry.runs_nothing(self._child.fate)
+            self._child.stop(grace, self._entry.stop.force)
+        self._entry.note_end(self._child.fate)
 
     def _most_seconds(self) -> float | None:
         limits = (self._payload.max_seconds, self._context.config.max_server_seconds)
@@ -205,7 +205,7 @@ class _Server:
     def _holder(self) -> str:
         if other := self._context.registry.server_on(self._payload.port, self._entry):
             return f"this agent's own task {other.task.id}"
-        return self._context.state.run(holder_of, self._payload.port) or "another process"
+        return self._context.state.run(find_listener, self._payload.port) or "another process"
 
     def _served(self) -> Iterator[Outcome]:
         """The newest document, if it is to be told and the disk lets the outbox have it."""

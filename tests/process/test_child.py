@@ -130,10 +130,10 @@ def test_a_deaf_child_is_killed_after_the_grace(shell: Shell) -> None:
 
 
 def test_a_deaf_child_is_killed_at_once_when_there_is_no_more_time(shell: Shell) -> None:
-    child, hurry = deaf(shell), Event()
-    stopping = gevent.spawn(child.stop, 60, hurry)
+    child, force = deaf(shell), Event()
+    stopping = gevent.spawn(child.stop, 60, force)
     gevent.sleep(0)
-    hurry.set()
+    force.set()
     stopping.get(timeout=15)
     assert child.close() == -signal.SIGKILL
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from gevent import subprocess
 
-from agent.process.identity import ProcessIdentity, identify, stop_former
+from agent.process.identity import ProcessIdentity, identify, stop_orphan
 from tests.support.harness import is_running, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="identities need Linux's /proc")
@@ -67,13 +67,13 @@ def test_a_pid_that_nobody_has_is_nobody() -> None:
     with subprocess.Popen(["/bin/true"]) as process:
         former = identify(process.pid)
     assert identify(process.pid) is None
-    assert former and not stop_former(former, 60)
+    assert former and not stop_orphan(former, 60)
 
 
 def test_a_child_of_a_former_life_is_ended_by_term(orphan: Orphan, tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     child = orphan(f'trap ": >{heard}; exit" TERM; : >$0; while :; do sleep 0.05; done')
-    assert stop_former(child, 60)
+    assert stop_orphan(child, 60)
     assert heard.exists()
     assert not is_running(child.pid)
 
@@ -81,7 +81,7 @@ def test_a_child_of_a_former_life_is_ended_by_term(orphan: Orphan, tmp_path: Pat
 def test_a_deaf_one_is_killed_after_the_grace(orphan: Orphan) -> None:
     child = orphan('trap "" TERM; : >$0; while :; do sleep 0.05; done')
     began = time.monotonic()
-    assert stop_former(child, 0.3)
+    assert stop_orphan(child, 0.3)
     assert time.monotonic() - began >= 0.3
     assert not is_running(child.pid)
 
@@ -91,7 +91,7 @@ def test_one_that_stands_still_is_ended_by_term(orphan: Orphan) -> None:
     os.kill(child.pid, signal.SIGSTOP)
     until(lambda: state_of(child.pid) == "T")
     with gevent.Timeout(15, AssertionError("it was never continued")):
-        assert stop_former(child, 60)
+        assert stop_orphan(child, 60)
     assert not is_running(child.pid)
 
 
@@ -101,7 +101,7 @@ def test_a_process_with_the_pid_of_a_former_child_is_not_touched(
 ) -> None:
     heard = tmp_path / "heard"
     stranger = orphan(f'trap ": >{heard}" TERM CONT; : >$0; while :; do sleep 0.05; done')
-    assert not stop_former(msgspec.structs.replace(stranger, **wrong), 0)
+    assert not stop_orphan(msgspec.structs.replace(stranger, **wrong), 0)
     # A signal that was sent would have been heard before the end of two more rounds.
     gevent.sleep(0.2)
     assert is_running(stranger.pid)
@@ -117,14 +117,14 @@ def test_a_zombie_is_gone_already() -> None:
             zombie = int(parent.stdout.readline())
             until(lambda: state_of(zombie) == "Z")
             former = identify(zombie)
-            assert former and not stop_former(former, 60)
+            assert former and not stop_orphan(former, 60)
         finally:
             parent.kill()
 
 
 def test_other_greenlets_go_on_while_a_process_takes_its_time(orphan: Orphan) -> None:
     child = orphan('trap "" TERM; : >$0; while :; do sleep 0.05; done')
-    stopping = gevent.spawn(stop_former, child, 60)
+    stopping = gevent.spawn(stop_orphan, child, 60)
     with gevent.Timeout(10, AssertionError("the hub is blocked")):
         gevent.sleep(0.2)
     assert not stopping.ready()
@@ -143,7 +143,7 @@ def test_an_agent_with_many_descriptors_open_still_stops_its_former_child() -> N
         assert identity
         many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
         try:
-            assert stop_former(identity, 1)
+            assert stop_orphan(identity, 1)
         finally:
             child.kill()
             for descriptor in many:

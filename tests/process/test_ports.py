@@ -9,7 +9,7 @@ import pytest
 from gevent import subprocess
 
 from agent.process import ports
-from agent.process.ports import holder_of, holds
+from agent.process.ports import find_listener, is_listening
 from tests.support.harness import free_port, iperf3_server
 
 ME = os.getpid()
@@ -32,28 +32,28 @@ def test_a_listening_socket_is_its_owners_alone(family: socket.AddressFamily, ad
     with socket.socket(family) as listener:
         listener.bind((address, 0))
         port = listener.getsockname()[1]
-        assert not holds(ME, port), "it is bound, and does not listen yet"
+        assert not is_listening(ME, port), "it is bound, and does not listen yet"
         listener.listen()
-        assert holds(ME, port)
-        assert not holds(ME, port + 1)
+        assert is_listening(ME, port)
+        assert not is_listening(ME, port + 1)
         with iperf3_server(other := free_port()) as server:
-            assert not holds(server.pid or 0, port)
-            assert holds(server.pid or 0, other)
-            assert not holds(ME, other)
-    assert not holds(ME, port)
+            assert not is_listening(server.pid or 0, port)
+            assert is_listening(server.pid or 0, other)
+            assert not is_listening(ME, other)
+    assert not is_listening(ME, port)
 
 
 def test_a_connection_to_a_port_does_not_listen_on_it() -> None:
     with iperf3_server(port := free_port()):
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            assert not holds(ME, port)
-            assert not holds(ME, connection.getsockname()[1])
+            assert not is_listening(ME, port)
+            assert not is_listening(ME, connection.getsockname()[1])
 
 
 def test_a_udp_socket_does_not_listen() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", 0))
-        assert not holds(ME, udp.getsockname()[1])
+        assert not is_listening(ME, udp.getsockname()[1])
 
 
 def test_of_many_listeners_on_one_port_each_is_seen() -> None:
@@ -64,8 +64,8 @@ def test_of_many_listeners_on_one_port_each_is_seen() -> None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(("127.0.0.1", port + 1))
             listener.listen()
-        assert holds(ME, port + 1)
-        assert not holds(ME, port)
+        assert is_listening(ME, port + 1)
+        assert not is_listening(ME, port)
 
 
 def test_a_process_that_has_ended_holds_nothing() -> None:
@@ -74,12 +74,12 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        assert not holds(ended.pid or 0, listener.getsockname()[1])
+        assert not is_listening(ended.pid or 0, listener.getsockname()[1])
 
 
 def test_the_holder_of_a_port_is_named() -> None:
     with iperf3_server(port := free_port()) as server:
-        assert holder_of(port) == f"iperf3 (pid {server.pid})"
+        assert find_listener(port) == f"iperf3 (pid {server.pid})"
 
 
 @pytest.mark.parametrize("use", [socket.socket.close, lambda listener: None])
@@ -88,4 +88,4 @@ def test_a_port_on_which_nobody_listens_has_no_holder(use: Callable[[socket.sock
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
         use(bound)
-        assert holder_of(port) == ""
+        assert find_listener(port) == ""

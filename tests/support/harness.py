@@ -19,7 +19,7 @@ from gevent.event import Event
 from agent.dev.server import DevManager
 from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
-from agent.process.ports import holds
+from agent.process.ports import is_listening
 from agent.protocol import FINAL_STATUSES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -197,7 +197,7 @@ def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
     argv = ["iperf3", "-s", "-p", str(port), *options]
     with open(os.devnull, "wb") as nowhere, subprocess.Popen(argv, stdout=nowhere) as server:
         try:
-            until(lambda: holds(server.pid or 0, port))
+            until(lambda: is_listening(server.pid or 0, port))
             yield server
         finally:
             server.kill()

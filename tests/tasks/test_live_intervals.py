@@ -266,14 +266,14 @@ def test_each_interval_counts_once_and_what_is_omitted_for_no_total(tmp_path: Pa
 def test_an_entry_holds_the_latest_intervals_of_its_latest_child() -> None:
     registry = TaskRegistry()
     entry = registry.enter(claimed(7))
-    entry.runs(1)
+    entry.note_start(1)
     for number in range(INTERVALS_KEPT):
-        entry.measured([number, number + 0.5], 1 if number % 2 else None)
+        entry.note_rates([number, number + 0.5], 1 if number % 2 else None)
     last = INTERVALS_KEPT - 1
     assert len(entry.intervals) == INTERVALS_KEPT
     assert entry.intervals[-3:] == [last - 0.5, last, last + 0.5]
     (row,) = registry.rows()
     assert (row.bits_per_second, row.retransmits) == (last + 0.25, INTERVALS_KEPT // 2)
-    entry.runs(2)
+    entry.note_start(2)
     (row,) = registry.rows()
     assert (row.bits_per_second, row.retransmits, entry.intervals) == (None, None, [])

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from agent.dev.store.records import ManagedTask
-from agent.process.ports import holds
+from agent.process.ports import is_listening
 from tests.support.harness import Bench, free_port, is_running, until
 
 
@@ -49,7 +49,7 @@ def ended(bench: Bench, task: ManagedTask) -> str:
 
 def test_a_success_means_that_the_child_itself_has_the_listening_socket(working: Bench) -> None:
     task = server(working)
-    assert holds(working.result(task)["pid"], task.payload["port"])
+    assert is_listening(working.result(task)["pid"], task.payload["port"])
 
 
 def test_a_server_is_in_the_heartbeats_until_it_has_ended(working: Bench) -> None:
