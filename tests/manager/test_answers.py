@@ -32,9 +32,9 @@ SAYS = {
     "connection refused": "Connection refused",
     "reset before the request was read": "reset by peer",
     "reset after the request was read": "reset by peer",
-    "silence": "no answer within 0.3 s",
+    "no answer": "no answer within 0.3 s",
     "one byte a second": "no answer within 0.3 s",
-    "a gigabyte that begins as the expected JSON": "not the Manager's",
+    "a gigabyte that begins with the expected JSON": "not the Manager's",
     "a gigabyte of anything else": "not the Manager's",
     "TLS certificate for another name": "certificate is not valid for '127.0.0.1'",
     "TLS certificate that has expired": "certificate has expired",
@@ -77,7 +77,7 @@ def leads_to(action: Action, call: str, error: ManagerError | None) -> bool:
 def test_each_answer_to_each_call_does_what_the_table_says(
     answer: str, call: str, action: Action, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if answer in ("silence", "one byte a second"):
+    if answer in ("no answer", "one byte a second"):
         monkeypatch.setattr(calls, "LONG_POLL_WAIT", 0)
         for deadline in ("REGISTER", "HEARTBEAT", "CLAIM", "STARTED"):
             monkeypatch.setattr(calls, f"{deadline}_DEADLINE", SOON)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
-BEGIN = "<!-- What follows is written by `make docs` from tests/support/answers.py. -->\n"
-END = "<!-- Up to here. -->\n"
+BEGIN = "<!-- `make docs` writes this table from tests/support/answers.py. -->\n"
+END = "<!-- End of the table. -->\n"
 
 CALLS = ("register", "heartbeat", "claim", "started", "result")
 
@@ -29,7 +29,7 @@ class Action:
 
 DONE = Action(
     "done",
-    "The agent goes on with what the answer says.",
+    "The agent uses the answer.",
     {
         "register": "manager/test_registration.py::"
         "test_registering_is_tried_again_until_it_is_done",
@@ -42,11 +42,12 @@ DONE = Action(
     },
 )
 AGAIN = Action(
-    "again",
-    "The call is made again after a pause of random length, at most 1 s at first and twice as "
-    "much after each failure, up to 30 s. Running tests go on. The first registration gives up "
-    "after `REGISTER_TIMEOUT`, and the agent exits with 69. `started` gives way to a result that "
-    "waits. An agent that stops makes one more attempt at once.",
+    "retry",
+    "The agent retries the call with exponential back-off: after each failure it waits for a "
+    "random time, of at most 1 s at first, and doubles that limit up to 30 s. Running tests go "
+    "on. The first registration is given up after `REGISTER_TIMEOUT`, and the agent exits with "
+    "69. `started` is dropped once the task's result waits. An agent that shuts down makes one "
+    "more attempt at once.",
     {
         "register": "manager/test_registration.py::"
         "test_registering_is_tried_again_until_it_is_done",
@@ -57,9 +58,9 @@ AGAIN = Action(
     },
 )
 AGAIN_WHEN_TOLD = Action(
-    "again, when told",
-    "The same, but not before the time that `Retry-After` gives, in seconds or as a date. "
-    "300 s of it count at most, and a malformed one does not count.",
+    "retry when told",
+    "The same as *retry*, but not before the time in `Retry-After`, which is a number of "
+    "seconds or a date. More than 300 s count as 300 s. A malformed value is ignored.",
     {
         "register": "manager/test_answers.py::test_registration_waits_for_as_long_as_it_is_told",
         "claim": "service/test_claims.py::"
@@ -69,18 +70,18 @@ AGAIN_WHEN_TOLD = Action(
     },
 )
 NEXT_TICK = Action(
-    "next tick",
-    "Running tests go on, and the next heartbeat comes at its time, as the Manager takes an "
-    "agent that misses three for offline.",
+    "next heartbeat",
+    "Running tests go on. The next heartbeat is sent at its usual time, because the Manager "
+    "calls an agent offline that misses three.",
     {
         "heartbeat": "service/test_heartbeat.py::"
         "test_heartbeats_go_on_while_the_manager_is_away_and_say_when_it_is_back",
     },
 )
 IN_30_SECONDS = Action(
-    "again in 30 s",
-    "Running tests go on, and the call is made again after 30 s, with the key as its file has it "
-    "then.",
+    "retry in 30 s",
+    "Running tests go on. The agent retries the call after 30 s, with the key that is in its "
+    "file then.",
     {
         "heartbeat": "service/test_heartbeat.py::"
         "test_a_refused_key_silences_the_heartbeats_and_does_not_end_them",
@@ -94,8 +95,8 @@ IN_30_SECONDS = Action(
 )
 EXIT_77 = Action(
     "exit 77",
-    "The agent ends: the key or the API version is wrong, and asking again would not mend it. A "
-    "registration that is repeated later, after an outage, is made again in 30 s.",
+    "The agent exits: the key or the API version is wrong, and a retry would not help. If this "
+    "happens when the agent registers again later, after an outage, it retries in 30 s instead.",
     {
         "register": "manager/test_registration.py::"
         "test_a_refused_key_or_version_ends_the_agent_with_77"
@@ -103,8 +104,8 @@ EXIT_77 = Action(
 )
 EXIT_67 = Action(
     "exit 67",
-    "The Manager does not know the agent, or has disabled it: every child is stopped and the "
-    "agent ends.",
+    "The Manager does not know the agent, or has disabled it. The agent stops its child "
+    "processes and exits.",
     {
         "register": "manager/test_registration.py::"
         "test_an_agent_that_the_manager_does_not_know_ends_with_67",
@@ -119,7 +120,7 @@ EXIT_67 = Action(
 )
 DELIVERED = Action(
     "delivered",
-    "An earlier attempt did arrive, and only its answer was lost: nothing is sent again.",
+    "An earlier attempt arrived, and only its answer was lost. Nothing is sent again.",
     {
         call: "outbox/test_delivery.py::"
         "test_a_refusal_that_names_the_status_sent_means_that_it_was_delivered"
@@ -128,7 +129,7 @@ DELIVERED = Action(
 )
 STOPPED = Action(
     "stopped",
-    "The task's child is stopped, and the message counts as delivered.",
+    "The agent stops the task's child process. The message counts as delivered.",
     {
         "started": "tasks/test_measuring.py::"
         "test_a_test_canceled_before_it_runs_is_stopped_by_the_answer_to_started",
@@ -138,13 +139,13 @@ STOPPED = Action(
 )
 DROPPED = Action(
     "dropped",
-    "The log says so once, and the test goes on: its result will still be sent.",
+    "The message is logged and not sent again. The test goes on, and its result will be sent.",
     {"started": "outbox/test_delivery.py::test_the_message_after_a_refused_one_still_goes"},
 )
 SET_ASIDE = Action(
     "set aside",
-    "The result goes to `rejected/` in the state directory with the answer beside it, and the log "
-    "says so once. It is not sent again.",
+    "The result is moved to `rejected/` in the state directory, with the answer beside it. This "
+    "is logged, and the result is not sent again.",
     {
         "result": "outbox/test_delivery.py::"
         "test_any_other_final_refusal_is_logged_and_the_result_set_aside"
@@ -152,8 +153,9 @@ SET_ASIDE = Action(
 )
 SMALLER = Action(
     "sent smaller",
-    "The result is sent again without the streams of each interval, then without the intervals; "
-    "when that is too large as well, it is set aside.",
+    "The result is sent again in the next smaller form: without the streams of each interval, "
+    "without the intervals, without iperf3's document. If even that is too large, it is set "
+    "aside.",
     {
         "result": "outbox/test_delivery.py::"
         "test_a_result_still_too_large_is_sent_without_the_intervals"
@@ -169,13 +171,17 @@ _FINAL = (*_FOR_AN_AGENT, DROPPED, SET_ASIDE)
 # Each answer, and what it makes the agent do, in the order of CALLS.
 ANSWERS: dict[str, tuple[Action, ...]] = {
     "200 with the expected JSON": (DONE,) * 5,
-    "200 with a page of HTML": _TRY_AGAIN,
+    "200 with an HTML page": _TRY_AGAIN,
     "200 cut short": _TRY_AGAIN,
     "204": _TRY_AGAIN,
     "301 to another host": _TRY_AGAIN,
-    "400 `invalid_task_state`, the status that was sent": (*_FOR_AN_AGENT, DELIVERED, DELIVERED),
-    "400 `invalid_task_state`, `canceled`": (*_FOR_AN_AGENT, STOPPED, STOPPED),
-    "400 `invalid_task_state`, another status": _FINAL,
+    "400 `invalid_task_state`, with the status that was sent": (
+        *_FOR_AN_AGENT,
+        DELIVERED,
+        DELIVERED,
+    ),
+    "400 `invalid_task_state`, with `canceled`": (*_FOR_AN_AGENT, STOPPED, STOPPED),
+    "400 `invalid_task_state`, with another status": _FINAL,
     "400 `task_not_found`": _FINAL,
     "400 with any other `error`": _TRY_AGAIN,
     "400 with a proxy's page": _TRY_AGAIN,
@@ -189,18 +195,18 @@ ANSWERS: dict[str, tuple[Action, ...]] = {
     "422": _FINAL,
     "426": _REFUSED_KEY,
     "429 with `Retry-After`": _WHEN_TOLD,
-    "429 without": _TRY_AGAIN,
+    "429 without `Retry-After`": _TRY_AGAIN,
     "500": _TRY_AGAIN,
     "502": _TRY_AGAIN,
     "503 with `Retry-After`": _WHEN_TOLD,
-    "503 without": _TRY_AGAIN,
+    "503 without `Retry-After`": _TRY_AGAIN,
     "504": _TRY_AGAIN,
     "connection refused": _TRY_AGAIN,
     "reset before the request was read": _TRY_AGAIN,
     "reset after the request was read": _TRY_AGAIN,
-    "silence": _TRY_AGAIN,
+    "no answer": _TRY_AGAIN,
     "one byte a second": _TRY_AGAIN,
-    "a gigabyte that begins as the expected JSON": (*_FOR_AN_AGENT, AGAIN, DONE),
+    "a gigabyte that begins with the expected JSON": (*_FOR_AN_AGENT, AGAIN, DONE),
     "a gigabyte of anything else": _TRY_AGAIN,
     "TLS certificate for another name": _TRY_AGAIN,
     "TLS certificate that has expired": _TRY_AGAIN,
