@@ -12,7 +12,7 @@ from gevent.event import Event
 from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
 from agent.dev.store.store import Store
-from agent.dev.web.visitors import DEFAULT_PASSWORD
+from agent.dev.web.access import DEFAULT_PASSWORD
 from agent.errors import ConfigError
 
 _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@]+)):(?P<port>[0-9]{1,5})")

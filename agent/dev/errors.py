@@ -48,12 +48,13 @@ class Conflict(Refused):
 
 
 class Misfit(Refused):
-    """422: the body or the query does not fit the call."""
+    """422: the body, the query or the `field` of a form does not fit the call."""
 
     status = 422
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, field: str = "") -> None:
         super().__init__("validation_error", message)
+        self.field = field
 
     def body(self) -> dict[str, Any]:
         """The answer's JSON: a list of faults, here always of one."""

@@ -15,8 +15,8 @@ from agent.dev.api.http import prepare, reply
 from agent.dev.errors import StateUnwritable
 from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
+from agent.dev.web.access import DEFAULT_PASSWORD
 from agent.dev.web.page import page
-from agent.dev.web.visitors import DEFAULT_PASSWORD
 
 SWEEP_SECONDS = 0.5
 # For an answer that is being written when the server stops; held claims are simply dropped.

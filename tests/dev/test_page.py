@@ -155,7 +155,7 @@ def test_the_form_is_filled_in_as_the_test_that_was_asked_for(
         ("parallel", "129", "Streams must be a whole number from 1 to 128."),
         ("time_seconds", "", "Seconds must be a whole number from 1 to 86400."),
         ("time_seconds", "1.5", "Seconds must be a whole number from 1 to 86400."),
-        ("protocol", "sctp", "Choose TCP or UDP."),
+        ("protocol", "sctp", "Choose a protocol from the list."),
         ("direction", HOSTILE, "Choose a direction from the list."),
         ("client_agent_id", "a2", "Choose a client from the list."),
         ("server_agent_id", None, "Choose a server from the list."),

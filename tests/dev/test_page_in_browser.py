@@ -176,8 +176,8 @@ def test_a_fault_of_the_form_is_told(driver: Chrome, finished: Bench) -> None:
         until(lambda: driver.title.startswith("Not started"))
         field = driver.switch_to.active_element
         assert (field.accessible_name, field.get_attribute("aria-invalid")) == ("Port", "true")
-        assert find(driver, "#fault").aria_role == "alert"
-        assert contrast(driver, "#fault") >= READABLE
+        assert find(driver, "#refusal").aria_role == "alert"
+        assert contrast(driver, "#refusal") >= READABLE
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -9,7 +9,7 @@ from agent.dev.store.store import Store
 from agent.dev.web import curve, figures
 from agent.dev.web.curve import Curve
 from agent.dev.web.figures import Direction, Sum
-from agent.dev.web.rows import PHASES, TestRow, listed_test, under_way
+from agent.dev.web.overview import PHASES, TestRow, listed_test, under_way
 from agent.error_classes import ErrorClass
 
 

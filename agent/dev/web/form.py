@@ -1,109 +1,76 @@
-"""The form that starts a test: what it holds, what is wrong about it, and the start."""
+"""The form that starts a test: its fields, what is wrong about their values, and the start."""
 
-from typing import Any, Literal
+import re
+from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from agent.dev.errors import Conflict, Refused
-from agent.dev.store.records import ManagedAgent, Parallel, Plan, Port, Seconds, Test
+from agent.dev.errors import Conflict, Misfit, Refused
+from agent.dev.store.records import ManagedAgent, Plan, Test
 from agent.dev.store.store import Store
-from agent.dev.web.rows import under_way
+from agent.dev.web.overview import under_way
 
-# What the API calls a direction.
-OPTIONS = {"send": {}, "reverse": {"reverse": True}, "both": {"bidir": True}}
-FAULTS = {
-    "client_agent_id": "Choose a client from the list.",
-    "server_agent_id": "Choose a server from the list.",
-    "direction": "Choose a direction from the list.",
-    "protocol": "Choose TCP or UDP.",
-    "parallel": "Streams must be a whole number from 1 to 128.",
-    "time_seconds": "Seconds must be a whole number from 1 to 86400.",
-    "server_port": "Port must be a whole number from 1 to 65535.",
+
+class Number(Struct, frozen=True):
+    """A field for a whole number from 1 to `most`, which is `key` in the client's payload."""
+
+    label: str
+    key: str
+    first: int
+    most: int
+
+
+# The form has two agents, these choices and these numbers. Each value of a choice has its words
+# and what it adds to the client's payload; the first one adds nothing.
+CHOICES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "direction": {
+        "send": ("client to server", {}),
+        "reverse": ("server to client", {"reverse": True}),
+        "both": ("both at once", {"bidir": True}),
+    },
+    "protocol": {"tcp": ("TCP", {}), "udp": ("UDP", {"udp": True})},
+}
+NUMBERS = {
+    "parallel": Number("Streams", "parallel", first=1, most=128),
+    "time_seconds": Number("Seconds", "time", first=10, most=86400),
+    "server_port": Number("Port", "port", first=5201, most=65535),
 }
 
 
-class TestForm(Struct):
-    """The form that starts a test."""
-
-    client_agent_id: int
-    server_agent_id: int
-    direction: Literal["send", "reverse", "both"]
-    protocol: Literal["tcp", "udp"]
-    parallel: Parallel
-    time_seconds: Seconds
-    server_port: Port
-
-
-class Fault(Struct):
-    """Why a form was not taken, in words and as an HTTP status; `field` is the one to mend."""
-
-    words: str
-    status: int
-    field: str = ""
-
-
-def start_test(store: Store, values: dict[str, str]) -> Test | Fault:
-    """Start the test that the form describes, or say what is wrong about it."""
-    try:
-        return _start(store, msgspec.convert(values, TestForm, strict=False))
-    except msgspec.ValidationError as error:
-        # It ends with the field's name, as in: Expected `int` <= 128 - at `$.parallel`
-        field = next(name for name in FAULTS if f"{name}`" in str(error))
-        return Fault(FAULTS[field], 422, field)
-    except Refused as error:
-        return Fault(f"{error}.", error.status)
-
-
-def first_values(store: Store) -> dict[str, Any]:
-    """The form for a first test, from the last agent that is online to the first one."""
+def values_of(store: Store, test: Test | None) -> dict[str, str]:
+    """The form that starts this test again, or the first one between agents that are online."""
     online = [agent.id for agent in store.agents.find("online")] or [0]
-    return {
-        "client_agent_id": online[-1],
-        "server_agent_id": online[0],
-        "direction": "send",
-        "protocol": "tcp",
-        "parallel": 1,
-        "time_seconds": 10,
-        "server_port": 5201,
-    }
+    client, server, payload = online[-1], online[0], {}
+    if test:
+        client, server = test.client_agent_id, test.server_agent_id
+        payload = store.tasks.get(test.client_task_id).payload
+    values = {"client_agent_id": str(client), "server_agent_id": str(server)}
+    for name, options in CHOICES.items():
+        fitting = [way for way, (_, adds) in options.items() if adds.items() <= payload.items()]
+        values[name] = fitting[-1]
+    for name, number in NUMBERS.items():
+        values[name] = str(payload.get(number.key, number.first))
+    return values
 
 
-def values_of(store: Store, test: Test) -> dict[str, Any]:
-    """The form as it would start this test again."""
-    payload = store.tasks.get(test.client_task_id).payload
-    ways = (
-        way for way, options in OPTIONS.items() if options and options.items() <= payload.items()
+def start_test(store: Store, values: dict[str, str]) -> Test:
+    """Start the test that the form describes.
+
+    Raises Refused, and then leaves nothing behind; Misfit names the `field` to correct.
+    """
+    payload = _payload(values)
+    client, server = (_free_agent(store, values, side) for side in ("client", "server"))
+    exercise = store.exercises.create(f"page: {client.name} to {server.name}", payload["time"])
+    plan = Plan(
+        server.id,
+        client.id,
+        payload["port"],
+        "udp" in payload,
+        payload["parallel"],
+        options=payload,
     )
-    return {
-        "client_agent_id": test.client_agent_id,
-        "server_agent_id": test.server_agent_id,
-        "direction": next(ways, "send"),
-        "protocol": "udp" if test.udp else "tcp",
-        "parallel": test.parallel,
-        "time_seconds": test.time_seconds,
-        "server_port": test.server_port,
-    }
-
-
-def _start(store: Store, plan: TestForm) -> Test:
-    """Start an exercise of this one test; raises Refused, and then leaves none behind."""
-    client, server = store.agents.get(plan.client_agent_id), store.agents.get(plan.server_agent_id)
-    for agent in (client, server):
-        _check_free(store, agent)
-    exercise = store.exercises.create(f"page: {client.name} to {server.name}", plan.time_seconds)
     try:
-        new = store.exercises.add_test(
-            exercise.id,
-            Plan(
-                server_agent_id=server.id,
-                client_agent_id=client.id,
-                server_port=plan.server_port,
-                udp=plan.protocol == "udp",
-                parallel=plan.parallel,
-                options=OPTIONS[plan.direction],
-            ),
-        )
+        new = store.exercises.add_test(exercise.id, plan)
     except Refused:
         store.exercises.stop(exercise.id)
         raise
@@ -111,13 +78,41 @@ def _start(store: Store, plan: TestForm) -> Test:
     return new.test
 
 
-def _check_free(store: Store, agent: ManagedAgent) -> None:
-    """Raise Conflict when the agent is disabled, or takes part in a test that goes on: the end of
-    an exercise stops all that its agents run, and that would be the new test too.
+def _payload(values: dict[str, str]) -> dict[str, Any]:
+    """What the form says of the client's payload; raises Misfit."""
+    payload: dict[str, Any] = {}
+    for name, options in CHOICES.items():
+        if values.get(name) not in options:
+            raise Misfit(f"Choose a {name} from the list", name)
+        payload |= options[values[name]][1]
+    for name, number in NUMBERS.items():
+        given = _whole_number(values.get(name, ""))
+        if not 1 <= given <= number.most:
+            message = f"{number.label} must be a whole number from 1 to {number.most}"
+            raise Misfit(message, name)
+        payload[number.key] = given
+    return payload
+
+
+def _free_agent(store: Store, values: dict[str, str], side: str) -> ManagedAgent:
+    """The agent that the form names for that side.
+
+    Raises Refused when it is disabled, or takes part in a test that goes on: the end of an
+    exercise stops all that its agents run, so it would stop the new test as well.
     """
+    agent_id = _whole_number(values.get(f"{side}_agent_id", ""))
+    if not agent_id:
+        raise Misfit(f"Choose a {side} from the list", f"{side}_agent_id")
+    agent = store.agents.get(agent_id)
     if agent.disabled:
         raise Conflict("agent_disabled", f"{agent.name!r} is disabled")
     for test in store.exercises.tests():
-        if agent.id in (test.client_agent_id, test.server_agent_id) and under_way(store, test):
+        if agent_id in (test.client_agent_id, test.server_agent_id) and under_way(store, test):
             message = f"{agent.name!r} takes part in test {test.id}: wait for its end, or stop it"
             raise Conflict("agent_busy", message)
+    return agent
+
+
+def _whole_number(text: str) -> int:
+    """The number that the text is, or 0."""
+    return int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else 0

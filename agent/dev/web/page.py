@@ -1,25 +1,24 @@
 """The page of the dev Manager: its agents, a form that starts a test, and a test's result.
 
-One document, for people at a browser; `visitors` says who may use it. Without scripts it does
-the same: a form is a plain post, and the document asks for itself again while a test goes on.
+It is one document, and `access` says who may use it. Without scripts it does the same: a form is
+a plain post, and the document reloads itself while a test goes on.
 """
 
 import hashlib
 from base64 import b64encode
 from pathlib import Path
-from typing import Any
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from agent import quantities
 from agent.dev.api.http import store
-from agent.dev.errors import NotFound
+from agent.dev.errors import NotFound, Refused
 from agent.dev.store.records import Test, utc_now
+from agent.dev.web.access import check_reader, check_writer
 from agent.dev.web.detail import shown
-from agent.dev.web.form import Fault, first_values, start_test, values_of
-from agent.dev.web.rows import agent_rows, listed_tests, under_way
-from agent.dev.web.visitors import check_reader, check_writer
+from agent.dev.web.form import CHOICES, NUMBERS, start_test, values_of
+from agent.dev.web.overview import agent_rows, listed_tests, under_way
 
 CALLS = """The dev Manager of the Iperf Orchestrator Agent. Not for production.
 
@@ -55,16 +54,16 @@ page = Blueprint("page", __name__)
 
 @page.get("/")
 def show() -> Response:
-    """The page for a browser; for anything else, such as curl, a text that lists the calls."""
+    """The page for a browser; for anything else, such as curl, a list of the calls."""
     if "text/html" not in request.headers.get("Accept", ""):
         return Response(CALLS, mimetype="text/plain", headers={"Vary": "Accept"})
     check_reader()
-    if "test" not in request.args:
-        return _document(None, first_values(store()))
+    test = None
     try:
-        test = store().exercises.test(request.args.get("test", 0, int))
+        if "test" in request.args:
+            test = store().exercises.test(request.args.get("test", 0, int))
     except NotFound as error:
-        return _document(None, first_values(store()), Fault(f"{error}.", error.status))
+        return _document(None, values_of(store(), None), error)
     return _document(test, values_of(store(), test))
 
 
@@ -73,8 +72,10 @@ def start() -> AnyResponse:
     """Start a test and show it, or show the form again with what is wrong about it."""
     check_writer()
     values = request.form.to_dict()
-    started = start_test(store(), values)
-    return _document(None, values, started) if isinstance(started, Fault) else _to(started)
+    try:
+        return _to(start_test(store(), values))
+    except Refused as error:
+        return _document(None, values, error)
 
 
 @page.post("/tests/<int:test_id>/stop")
@@ -90,8 +91,10 @@ def _to(test: Test) -> AnyResponse:
     return redirect(url_for("page.show", test=test.id, _anchor="result"), 303)
 
 
-def _document(asked: Test | None, values: dict[str, Any], fault: Fault | None = None) -> Response:
-    """The page with the test that was asked for, else the newest, and the form filled in."""
+def _document(
+    asked: Test | None, values: dict[str, str], refusal: Refused | None = None
+) -> Response:
+    """The page with the test that was asked for or else the newest, and the form filled in."""
     now = utc_now()
     tests = store().exercises.tests()
     test = asked or (tests[-1] if tests else None)
@@ -102,14 +105,16 @@ def _document(asked: Test | None, values: dict[str, Any], fault: Fault | None = 
         tests=listed_tests(store(), now),
         shown=shown(store(), test, now) if test else None,
         values=values,
+        choices=CHOICES,
+        numbers=NUMBERS,
+        refusal=refusal,
         asked=asked,
-        fault=fault,
         calls=CALLS,
         now=now,
         under_way=goes_on,
-        reloads=not fault and (goes_on or not store().agents.find("online")),
+        reloads=not refusal and (goes_on or not store().agents.find("online")),
         style=STYLE,
         script=SCRIPT,
         rate=quantities.rate,
     )
-    return make_response(text, fault.status if fault else 200, _HEADERS)
+    return make_response(text, refusal.status if refusal else 200, _HEADERS)
