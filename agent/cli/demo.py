@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
 import click
-import msgspec
 from gevent.event import Event
 
 from agent.errors import ConfigError, SelfTestFailed
+from agent.iperf3.summary import Cpu, Summary, Sums, read_summary
 from agent.logs.writer import STDOUT
-from agent.protocol import FINAL_STATUSES
+from agent.protocol import FINAL_STATUSES, read_report
 from agent.quantities import rate
 
 FIRST_PORT = 8000
@@ -134,19 +134,18 @@ def _free_port() -> int:
 
 def _summary(client: bytes, server: bytes) -> str:
     """The test's figures for a person, from the two results as the Manager has them."""
-    measured = msgspec.json.decode(client)
-    served = msgspec.json.decode(server)
-    end, seen = measured["end"], served.get("end", {})
-    cpu, agent = end["cpu_utilization_percent"], measured["agent"]
-    sent = rate(end["sum_sent"]["bits_per_second"])
-    received = rate(end["sum_received"]["bits_per_second"])
+    end, report = (read_summary(client) or Summary()).end, read_report(client)
+    seen = (read_summary(server) or Summary()).end.sum_received
+    sent, received = end.sum_sent or Sums(), end.sum_received or Sums()
+    cpu = end.cpu_utilization_percent or Cpu()
     lines = [
-        f"\nTCP over loopback, one stream, {TEST_SECONDS} s, iperf3 {agent['iperf3_version']}",
-        f"  client   sent {sent}, {end['sum_sent'].get('retransmits', 0)}"
-        f" retransmits, CPU {cpu['host_total']:.0f} %",
-        f"  server   received {received}, CPU {cpu['remote_total']:.0f} %",
+        f"\nTCP over loopback, one stream, {TEST_SECONDS} s, iperf3 {report.iperf3_version}",
+        f"  client   sent {rate(sent.bits_per_second or 0)}, {sent.retransmits or 0:.0f}"
+        f" retransmits, CPU {cpu.host_total or 0:.0f} %",
+        f"  server   received {rate(received.bits_per_second or 0)},"
+        f" CPU {cpu.remote_total or 0:.0f} %",
     ]
-    if "sum_received" in seen:
-        lines.append(f"  server's own report: {rate(seen['sum_received']['bits_per_second'])}")
-    lines += [f"  note: {warning}" for warning in agent.get("warnings", [])]
+    if seen and seen.bits_per_second is not None:
+        lines.append(f"  server's own report: {rate(seen.bits_per_second)}")
+    lines += [f"  note: {warning}" for warning in report.warnings]
     return "\n".join(lines)

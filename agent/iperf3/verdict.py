@@ -1,43 +1,25 @@
-"""Whether an iperf3 run succeeded, why not, and what to know before trusting its figures."""
+"""Whether a run of iperf3 succeeded, why not, and what it measured."""
 
 import signal
 
 from msgspec import Struct
 
 from agent.error_classes import ErrorClass
-from agent.iperf3.documents import (
-    Buffer,
-    Request,
-    Span,
-    Summary,
-    Sums,
-    find_documents,
-    read_rates,
-    read_summary,
-)
+from agent.iperf3.documents import Buffer, Span, find_documents
 from agent.iperf3.failures import classify, error_line
-from agent.iperf3.features import Features
+from agent.iperf3.summary import Request, Summary, Sums, read_rates, read_summary
 from agent.protocol import Figures
 
-# What another attempt a little later may well cure.
+# Another attempt a little later may succeed.
 RETRIABLE = frozenset({ErrorClass.REFUSED, ErrorClass.BUSY})
-
-# Of one core, in per cent; iperf3 measures over the whole test, its start and end included.
-_BUSY_CORE = 95.0
-# In per cent: below it, loss says little about a test of some seconds.
-_MUCH_LOSS = 1.0
-# A test that ends by itself has at least this share of the time it was given.
-_FULL_LENGTH = 0.9
-# From this release each stream has a thread of its own.
-_THREADED = (3, 16)
 
 
 class Verdict(Struct, frozen=True):
     """How a run ended.
 
-    `error_class` is None and `message` empty when it is ok. `span` is where in stdout the newest
-    document is, a partial one of a failed run too; None when there is none. `figures` are None
-    when it has no end.
+    When it is `ok`, `error_class` is None and `message` is empty. `span` is the place of the
+    newest document in stdout; a failed run may have one as well. A document without an end has
+    no `figures`.
     """
 
     ok: bool
@@ -49,9 +31,9 @@ class Verdict(Struct, frozen=True):
 
 
 class Served(Struct, frozen=True):
-    """What a server has served lately: where its newest complete document is, and its figures.
+    """The place of the newest document of a test in a server's output, and its figures.
 
-    `done` is how far the output need not be looked at again.
+    Up to `done` the output need not be read again.
     """
 
     span: Span | None
@@ -60,11 +42,11 @@ class Served(Struct, frozen=True):
 
 
 def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
-    """Judge a client that ended by itself; the caller knows whether it stopped it.
+    """Judge a client that has ended; whether the agent stopped it is for the caller to know.
 
-    It succeeded when the exit code is 0 and there is a document with no error and an end that
-    is not empty: iperf3 3.11 to 3.13 exit 0 on errors, and 3.19 and later when interrupted.
-    `exit_code` is negative for a signal, as subprocess has it.
+    It succeeded when the exit code is 0 and the document has no error and an end that is not
+    empty. The exit code alone says too little: iperf3 3.11 to 3.13 exit with 0 on errors, 3.19
+    and later when interrupted. It is negative for a signal, as in subprocess.
     """
     span, summary = _newest(stdout)
     figures = None
@@ -78,16 +60,16 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
 
 
 def judge_server_exit(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
-    """Say why a server ended before it listened, which is never a success."""
+    """Judge a server that ended before it listened: it has failed, whatever its exit code."""
     return Verdict(False, *_why(exit_code, stderr, *_newest(stdout)))
 
 
 def last_served(data: Buffer) -> Served:
-    """The newest complete document of a test in what a server wrote.
+    """Find the newest complete document of a test in a server's output.
 
-    A server that is probed or stopped while idle writes documents with an empty end: those
-    replace nothing, and the last one stays in view for what it may say of the server's end.
-    `data` may be a part of the output that starts between two documents.
+    `data` starts at the beginning of the output or between two documents. A server that is
+    probed or stopped while idle writes a document with an empty end: that is no test. `done`
+    stops before the last of them, which may say why the server ended.
     """
     spans = find_documents(data)
     with memoryview(data) as view:
@@ -99,7 +81,7 @@ def last_served(data: Buffer) -> Served:
 
 
 def _figures(document: Buffer, summary: Summary) -> Figures:
-    """What a document that has an end, and whose summary this is, says in a few numbers."""
+    """The few numbers to show of a document that has an end; `summary` is its summary."""
     sums = summary.end.sum or Sums()
     sent, received = summary.end.sum_sent or sums, summary.end.sum_received or sums
     asked = summary.start.test_start or Request()
@@ -114,25 +96,6 @@ def _figures(document: Buffer, summary: Summary) -> Figures:
     )
 
 
-def is_cut_short(summary: Summary) -> bool:
-    """Whether a test ended long before its time, whatever its document says."""
-    return bool(_length_warnings(summary))
-
-
-def warnings(summary: Summary, features: Features) -> list[str]:
-    """What a reader should know before trusting the figures, one sentence each.
-
-    `features` is of the iperf3 that wrote the document; the other side's version is not known.
-    """
-    sides = ("server", "client") if summary.start.accepted_connection else ("client", "server")
-    return [
-        *_cpu_warnings(summary, features, sides),
-        *_loss_warnings(summary),
-        # A test that was cut short has no report of the receiver: that says nothing of its own.
-        *(_length_warnings(summary) or _silence_warnings(summary)),
-    ]
-
-
 def _newest(stdout: Buffer) -> tuple[Span | None, Summary | None]:
     spans = find_documents(stdout)
     if not spans:
@@ -145,7 +108,7 @@ def _newest(stdout: Buffer) -> tuple[Span | None, Summary | None]:
 def _why(
     code: int, stderr: str, span: Span | None, summary: Summary | None
 ) -> tuple[ErrorClass, str]:
-    """The error class of a run that failed, and the words for it."""
+    """The error class and the message of a run that failed."""
     words = (summary.error if summary else "") or error_line(stderr)
     return classify(words) if words else _unexplained(code, span, summary)
 
@@ -158,59 +121,12 @@ def _unexplained(code: int, span: Span | None, summary: Summary | None) -> tuple
     if span is None:
         return ErrorClass.BAD_OUTPUT, "iperf3 ended with exit code 0 but wrote no JSON document"
     if summary is None:
-        return ErrorClass.BAD_OUTPUT, "iperf3 wrote a JSON document that is not of its own shape"
-    return ErrorClass.BAD_OUTPUT, "iperf3 wrote a document without an end: it holds no result"
+        return (
+            ErrorClass.BAD_OUTPUT,
+            "iperf3 wrote a JSON document that does not have its usual shape",
+        )
+    return ErrorClass.BAD_OUTPUT, "iperf3 wrote a document without an end: it has no result"
 
 
 def _signal_name(number: int) -> str:
     return next((known.name for known in signal.Signals if known == number), f"signal {number}")
-
-
-def _cpu_warnings(summary: Summary, features: Features, sides: tuple[str, str]) -> list[str]:
-    cpu = summary.end.cpu_utilization_percent
-    if cpu is None:
-        return []
-    here, there = cpu.host_total or 0.0, cpu.remote_total or 0.0
-    single = features.release < _THREADED
-    why = f", and iperf3 {features.version} does all its work in one thread" if single else ""
-    bound = "the test may have been bound by it and not by the network."
-    found = []
-    if here >= _BUSY_CORE * (1 if single else _streams(summary)):
-        found.append(f"The {sides[0]} used {here:.0f} % of a core{why}: {bound}")
-    if there >= _BUSY_CORE:
-        found.append(f"The {sides[1]} used {there:.0f} % of a core: {bound}")
-    return found
-
-
-def _streams(summary: Summary) -> int:
-    asked = summary.start.test_start
-    if asked is None:
-        return 1
-    return max(1, asked.num_streams or 1) * (2 if asked.bidir else 1)
-
-
-def _loss_warnings(summary: Summary) -> list[str]:
-    sums = summary.end.sum or Sums()
-    lost = sums.lost_percent or 0.0
-    if lost < _MUCH_LOSS:
-        return []
-    counts = f"{sums.lost_packets or 0:.0f} of {sums.packets or 0:.0f}"
-    return [f"The receiver lost {lost:.1f} % of the datagrams ({counts})."]
-
-
-def _length_warnings(summary: Summary) -> list[str]:
-    asked = summary.start.test_start
-    sums = summary.end.sum_sent or summary.end.sum or Sums()
-    if asked is None or not asked.duration or sums.seconds is None:
-        return []
-    if sums.seconds >= _FULL_LENGTH * asked.duration:
-        return []
-    return [f"The test was cut short: {sums.seconds:.1f} s of {asked.duration:.0f} s."]
-
-
-def _silence_warnings(summary: Summary) -> list[str]:
-    """Only a client knows both counts: in a server's document the other side's is zero."""
-    sent, received = summary.end.sum_sent or Sums(), summary.end.sum_received
-    if summary.start.accepted_connection or not sent.bytes or received is None or received.bytes:
-        return []
-    return [f"The sender sent {sent.bytes:.0f} bytes and the receiver reports none."]

@@ -28,7 +28,7 @@ from agent.protocol.payloads import (
     server_payload,
     unknown_keys,
 )
-from agent.protocol.results import Document, Figures, Outcome, Report
+from agent.protocol.results import Document, Figures, Outcome, Report, read_report
 
 __all__ = [
     "FINAL_STATUSES",
@@ -52,6 +52,7 @@ __all__ = [
     "ServerPayload",
     "Task",
     "client_payload",
+    "read_report",
     "server_payload",
     "timestamp",
     "unknown_keys",

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from agent.error_classes import ErrorClass
@@ -25,6 +26,18 @@ class Report(Struct, omit_defaults=True):
     error_class: ErrorClass | None = None
     ended: str = ""
     truncated: str = ""
+
+
+class _Result(Struct):
+    agent: Report | None = None
+
+
+def read_report(result: bytes | msgspec.Raw) -> Report:
+    """The report in the result of a task; an empty one when the result has none."""
+    try:
+        return msgspec.json.decode(result, type=_Result).agent or Report()
+    except (ValueError, RecursionError):
+        return Report()
 
 
 class Document(Struct, frozen=True):

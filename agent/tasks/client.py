@@ -15,6 +15,7 @@ from agent.iperf3 import verdict
 from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
+from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess, mapped
 from agent.process.monitor import FLOODED, Ending
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, timestamp
@@ -161,7 +162,7 @@ def _outcome(
     if entry.accompanied:
         report.warnings.append("another test ran on this host at the same time")
     if judged.summary:
-        report.warnings += verdict.warnings(judged.summary, features)
+        report.warnings += warnings_about(judged.summary, features)
         report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
     document = None
     if judged.span:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from agent.files import discard, sync
-from agent.iperf3.stream import LONGEST_LINE, compose, read_intervals
+from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.process.child import ChildProcess
 from agent.process.monitor import Ending, watch
 from agent.protocol import Claimed
@@ -56,7 +56,7 @@ class Following:
         """
         try:
             with self._child.output(self._read_up_to) as output:
-                intervals, read = read_intervals(bytes(output[:LONGEST_LINE]))
+                intervals, read = read_lines(bytes(output[:LONGEST_LINE]))
         except OSError:
             return
         self._read_up_to += read

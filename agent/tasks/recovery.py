@@ -11,6 +11,7 @@ from agent import __version__
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.iperf3 import verdict
+from agent.iperf3.warnings import is_cut_short
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.child import first_data, mapped
@@ -103,7 +104,7 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
     if not judged.span:
         return failed
     document = Document(str(path), *judged.span)
-    if judged.ok and judged.summary and not verdict.is_cut_short(judged.summary):
+    if judged.ok and judged.summary and not is_cut_short(judged.summary):
         report.error_class = None
         return Outcome("succeeded", report, document=document)
     return msgspec.structs.replace(failed, document=document)

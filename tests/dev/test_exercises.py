@@ -209,7 +209,10 @@ def test_results_carry_the_figures_of_the_client(store: Store) -> None:
     }
 
 
-@pytest.mark.parametrize("result", [None, {}, {"end": {}}, {"end": {"sum": 5}}])
+@pytest.mark.parametrize(
+    "result",
+    [None, {}, {"end": {}}, {"end": {"sum": 5}}, {"end": {"sum_sent": {"retransmits": 1e300}}}],
+)
 def test_a_result_that_is_no_iperf3_document_has_no_figures(store: Store, result: Any) -> None:
     run(store, add_loopback_test(store), result)
     answer = msgspec.to_builtins(exercise_results(store, 1))

@@ -7,8 +7,10 @@ import msgspec
 import pytest
 
 from agent.dev.web.curve import BOTTOM, LEFT, RIGHT, TOP, draw
-from agent.dev.web.figures import MOST_READINGS, Direction, DrawnFigures, Reading, Sum, mean, read
+from agent.dev.web.figures import MOST_READINGS, Direction, Reading, mean, read_directions
 from agent.iperf3.documents import find_documents
+from agent.iperf3.summary import Sums
+from agent.protocol import Report, read_report
 
 RECORDED = Path(__file__).parent.parent / "iperf3" / "data"
 CLIENTS = [
@@ -18,9 +20,9 @@ CLIENTS = [
 ]
 
 
-def figures(result: Any) -> DrawnFigures:
-    """The figures of a result."""
-    return read(msgspec.Raw(msgspec.json.encode(result)))
+def directions(result: Any) -> list[Direction]:
+    """The directions of a result."""
+    return read_directions(msgspec.Raw(msgspec.json.encode(result)))
 
 
 def interval(start: Any, end: Any, rate: Any, **more: Any) -> dict[str, Any]:
@@ -30,26 +32,26 @@ def interval(start: Any, end: Any, rate: Any, **more: Any) -> dict[str, Any]:
 
 def one_way(*readings: Reading) -> list[Direction]:
     """A test in one direction."""
-    return [Direction(True, Sum(), None, list(readings))]
+    return [Direction(True, Sums(), None, list(readings))]
 
 
 @pytest.mark.parametrize("path", CLIENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_iperf3_is_read(path: Path) -> None:
     start, end = find_documents(path.read_bytes())[-1]
-    found = read(msgspec.Raw(path.read_bytes()[start:end]))
+    found = read_directions(msgspec.Raw(path.read_bytes()[start:end]))
     # iperf3 3.9 has no sums of the other direction.
     both = path.stem == "tcp-bidir" and path.parent.name != "3.9"
-    assert [way.from_client for way in found.directions] == (
+    assert [way.from_client for way in found] == (
         [True, False] if both else [not path.stem.endswith("reverse")]
     )
-    for way in found.directions:
+    for way in found:
         assert way.sent.bits_per_second and way.sent.bytes
         assert len(way.readings) == 1
         losses = way.sent if way.received is None else way.received
         assert (losses.lost_packets is not None) == path.stem.startswith("udp")
         assert (way.sent.retransmits is not None) == path.stem.startswith("tcp")
-    curve = draw(found.directions)
-    assert curve is not None and len(curve.lines) == len(found.directions)
+    curve = draw(found)
+    assert curve is not None and len(curve.lines) == len(found)
 
 
 def test_what_iperf3_omitted_or_left_unsaid_is_no_reading() -> None:
@@ -65,18 +67,19 @@ def test_what_iperf3_omitted_or_left_unsaid_is_no_reading() -> None:
         {},
         interval(5, 6, 3e9),
     ]
-    (way,) = figures({"intervals": intervals}).directions
+    (way,) = directions({"intervals": intervals})
     assert way.readings == [Reading(0, 1, 1e9), Reading(5, 6, 3e9)]
 
 
 @pytest.mark.parametrize("result", [None, [], "x", {"intervals": 1}, {"end": {"sum": []}}])
 def test_what_is_no_document_has_no_figures(result: Any) -> None:
-    assert figures(result) == DrawnFigures([], [], None, "")
+    assert directions(result) == []
+    assert read_report(msgspec.json.encode(result)) == Report()
 
 
 def test_many_readings_become_few_with_the_same_mean() -> None:
     intervals = [interval(at, at + 1, at * 1e6) for at in range(1009)]
-    (way,) = figures({"intervals": intervals}).directions
+    (way,) = directions({"intervals": intervals})
     assert MOST_READINGS / 2 < len(way.readings) <= MOST_READINGS
     assert (way.readings[0].start, way.readings[-1].end) == (0, 1009)
     assert mean(way.readings) == pytest.approx(504e6)

@@ -1,4 +1,4 @@
-"""iperf3's JSON is found among stray text, read without being built, and made smaller."""
+"""iperf3's JSON is found among other text, and made smaller."""
 
 import json
 import mmap
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from agent.errors import TaskError
 from agent.iperf3.documents import (
     find_documents,
-    read_summary,
     without_intervals,
     without_streams,
 )
+from agent.iperf3.summary import read_summary
 from tests.support.recorded_runs import VERSIONS, run, runs
 
 TCP = run("3.12", "tcp-parallel").stdout.rstrip()
@@ -129,59 +129,6 @@ def test_a_file_is_read_through_a_map_that_can_be_closed_afterwards(tmp_path: pa
     assert last == path.stat().st_size - 1
     assert summary == read_summary(TCP)
     assert smaller == without_intervals(TCP)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_figures_are_those_of_the_document(version: str) -> None:
-    for case in ("tcp-parallel", "tcp-reverse", "tcp-bidir", "udp", "udp-reverse"):
-        data = run(version, case).stdout
-        summary, document = read_summary(data), json.loads(data)
-        assert summary is not None and summary.has_end and not summary.error
-        for name in ("sum", "sum_sent", "sum_received"):
-            sums = getattr(summary.end, name)
-            assert (sums is not None) == (name in document["end"])
-            for key, value in document["end"].get(name, {}).items():
-                assert getattr(sums, key, value) == value
-        cpu = summary.end.cpu_utilization_percent
-        assert cpu is not None
-        assert cpu.host_total == document["end"]["cpu_utilization_percent"]["host_total"]
-        assert cpu.remote_total == document["end"]["cpu_utilization_percent"]["remote_total"]
-        assert summary.congestion == document["end"].get("sender_tcp_congestion", "")
-        assert summary.start.version == f"iperf {version}"
-        asked = summary.start.test_start
-        assert asked is not None
-        assert asked.protocol == ("UDP" if case.startswith("udp") else "TCP")
-        assert asked.num_streams == (4 if case == "tcp-parallel" else 1)
-
-
-def test_the_cause_and_not_the_end_is_read_where_a_document_has_two_errors() -> None:
-    for case, cause in (("port-in-use", "Address already in use"), ("arguments-bind", "Cannot")):
-        data = run("3.9", f"server-{case}").stdout
-        assert data.count(b'"error"') == 2
-        summary = read_summary(data)
-        assert summary is not None and cause in summary.error
-
-
-@pytest.mark.parametrize(
-    ("text", "has_end"),
-    [
-        (b'{"end":{}}', False),
-        (b'{"end":{ \n\t}}', False),
-        (b'{"end":null}', False),
-        (b"{}", False),
-        (b'{"end":{"streams":[]}}', True),
-        (b'{"end":{"sum":null},"start":null,"error":null}', True),
-        (b'{"end":{"sum":{"retransmits":null,"packets":"7"}}}', True),
-    ],
-)
-def test_odd_values_are_read_as_far_as_they_go(text: bytes, has_end: bool) -> None:
-    summary = read_summary(text)
-    assert summary is not None and summary.has_end == has_end and summary.error == ""
-
-
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"end":[]}', b'{"error":{"a":1}}'])
-def test_what_is_not_a_document_of_iperf3_has_no_summary(text: bytes) -> None:
-    assert read_summary(text) is None
 
 
 def values(document: bytes, key: str) -> bytes:

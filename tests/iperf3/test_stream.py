@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.iperf3.documents import find_documents, without_intervals, without_streams
-from agent.iperf3.stream import LONGEST_LINE, Interval, compose, read_intervals
+from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
+from agent.iperf3.summary import IntervalSum
 from agent.iperf3.verdict import judge_client
 from tests.support.recorded_runs import VERSIONS, paths, run, runs
 
@@ -163,7 +164,7 @@ stray = st.sampled_from(
 def test_lines_that_are_no_events_change_nothing(lines: bytes, data: st.DataObject) -> None:
     mixed = b"".join(line + data.draw(stray) for line in lines.splitlines(keepends=True))
     assert composed(mixed) == composed(lines)
-    assert read_intervals(mixed)[0] == read_intervals(lines)[0]
+    assert read_lines(mixed)[0] == read_lines(lines)[0]
 
 
 @settings(deadline=None)
@@ -173,7 +174,7 @@ def test_lines_that_are_no_events_change_nothing(lines: bytes, data: st.DataObje
 )
 def test_arbitrary_bytes_raise_nothing(data: bytes) -> None:
     assert judge_client(0, composed(data), "").ok is False
-    _, read = read_intervals(data)
+    _, read = read_lines(data)
     assert read == data.rfind(b"\n") + 1
 
 
@@ -184,22 +185,22 @@ def test_reading_in_pieces_finds_the_same_as_at_once(data: bytes, sizes: list[in
     found, position, known = [], 0, 0
     while known < len(data):
         known = min(len(data), known + sizes[known % len(sizes)])
-        intervals, read = read_intervals(data[position:known])
+        intervals, read = read_lines(data[position:known])
         found += intervals
         position += read
-    assert (found, position) == read_intervals(data)
+    assert (found, position) == read_lines(data)
 
 
 def test_a_line_that_never_ends_is_passed_over() -> None:
     endless = b"x" * (LONGEST_LINE + 5)
-    assert read_intervals(endless[:LONGEST_LINE]) == ([], LONGEST_LINE)
-    assert read_intervals(endless[LONGEST_LINE:] + b"\n" + PARALLEL)[0]
+    assert read_lines(endless[:LONGEST_LINE]) == ([], LONGEST_LINE)
+    assert read_lines(endless[LONGEST_LINE:] + b"\n" + PARALLEL)[0]
     assert composed(endless + b"\n" + PARALLEL) == composed(PARALLEL)
 
 
 @pytest.mark.parametrize(("version", "case"), GOOD)
 def test_the_intervals_are_those_of_the_document(version: str, case: str) -> None:
-    intervals, read = read_intervals(stream(version, case))
+    intervals, read = read_lines(stream(version, case))
     document = json.loads(composed(stream(version, case)))
     assert read == len(stream(version, case))
     assert [interval.bits_per_second for interval in intervals] == [
@@ -215,4 +216,4 @@ def test_the_intervals_are_those_of_the_document(version: str, case: str) -> Non
 def test_a_rate_that_iperf3_could_not_tell_is_none() -> None:
     """cJSON writes null for a number that is none."""
     line = b'{"event":"interval","data":{"sum":{"bits_per_second":null,"retransmits":0}}}\n'
-    assert read_intervals(line)[0] == [Interval(None, 0)]
+    assert read_lines(line)[0] == [IntervalSum(bits_per_second=None, retransmits=0)]

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from agent.iperf3.features import Features, parse_features
+from agent.iperf3.summary import Summary, read_summary
+from agent.iperf3.verdict import last_served
 
 DATA = pathlib.Path(__file__).parent.parent / "iperf3" / "data"
 VERSIONS = sorted(path.name for path in DATA.iterdir())
@@ -33,6 +35,15 @@ def runs(version: str) -> dict[str, Run]:
 def run(version: str, case: str) -> Run:
     """One recorded run."""
     return runs(version)[case]
+
+
+def summary_of(found: Run) -> Summary:
+    """The summary of the newest document of a test."""
+    span = last_served(found.stdout).span
+    assert span is not None
+    summary = read_summary(found.stdout[slice(*span)])
+    assert summary is not None
+    return summary
 
 
 def features(version: str) -> Features:

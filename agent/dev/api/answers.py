@@ -4,10 +4,36 @@ from statistics import fmean
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from agent.dev.store import metrics
 from agent.dev.store.records import Exercise, Test
 from agent.dev.store.store import Store
+from agent.iperf3.summary import Summary, Sums, read_summary
+
+_MOST_RETRANSMITS = 2**53
+
+
+class ResultMetrics(Struct):
+    """A test's figures: bits per second, packets, milliseconds, per cent; None if unknown."""
+
+    bps_avg: float | None = None
+    retransmits: int | None = None
+    jitter_ms: float | None = None
+    loss_pct: float | None = None
+
+
+def result_metrics(result: msgspec.Raw) -> ResultMetrics:
+    """The figures that the real Manager reads from a client's result."""
+    end = (read_summary(result) or Summary()).end
+    sent, datagrams = end.sum_sent or Sums(), end.sum or Sums()
+    resent = sent.retransmits
+    return ResultMetrics(
+        sent.bits_per_second,
+        # A larger one is made up, and has no place in an answer.
+        int(resent) if resent is not None and abs(resent) < _MOST_RETRANSMITS else None,
+        datagrams.jitter_ms,
+        datagrams.lost_percent,
+    )
 
 
 def exercise_answer(store: Store, exercise: Exercise) -> dict[str, Any]:
@@ -43,5 +69,5 @@ def _test_result(store: Store, test: Test) -> dict[str, Any]:
         "udp": test.udp,
         "parallel": test.parallel,
         "status": task.status,
-        "metrics": metrics.read(task.result),
+        "metrics": result_metrics(task.result),
     }

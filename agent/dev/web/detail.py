@@ -6,11 +6,13 @@ from datetime import datetime
 from agent import quantities
 from agent.dev.store.records import ManagedTask, Test
 from agent.dev.store.store import Store
-from agent.dev.web import curve, figures
+from agent.dev.web import curve
 from agent.dev.web.curve import Curve
-from agent.dev.web.figures import Direction, Sum
+from agent.dev.web.figures import Direction, read_directions
 from agent.dev.web.overview import PHASES, TestRow, listed_test, under_way
 from agent.error_classes import ErrorClass
+from agent.iperf3.summary import Sums
+from agent.protocol import read_report
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,18 @@ class Shown:
 def shown(store: Store, test: Test, now: datetime) -> Shown:
     """One test in full."""
     row = listed_test(store, test, now)
-    found = figures.read(store.tasks.get(test.client_task_id).result)
+    result = store.tasks.get(test.client_task_id).result
+    directions, report = read_directions(result), read_report(result)
     return Shown(
         row=row,
         under_way=under_way(store, test),
         failures=_failures(store, row),
-        warnings=found.warnings,
-        sums=[line for way in found.directions for line in _sum_rows(row, way)],
-        ways=[" to ".join(_ends(row, way)) for way in found.directions],
-        directions=found.directions,
-        curve=curve.draw(found.directions),
-        iperf3_version=found.iperf3_version,
+        warnings=report.warnings,
+        sums=[line for way in directions for line in _sum_rows(row, way)],
+        ways=[" to ".join(_ends(row, way)) for way in directions],
+        directions=directions,
+        curve=curve.draw(directions),
+        iperf3_version=report.iperf3_version,
     )
 
 
@@ -82,7 +85,7 @@ def _failures(store: Store, row: TestRow) -> list[Failure]:
 def _advice(task: ManagedTask) -> str:
     if task.status == "timed_out":
         return ErrorClass.TIMED_OUT.advice
-    return (figures.read(task.result).error_class or ErrorClass.OTHER).advice
+    return (read_report(task.result).error_class or ErrorClass.OTHER).advice
 
 
 def _ends(row: TestRow, way: Direction) -> tuple[str, str]:
@@ -91,7 +94,7 @@ def _ends(row: TestRow, way: Direction) -> tuple[str, str]:
 
 def _sum_rows(row: TestRow, way: Direction) -> list[SumRow]:
     sender, receiver = _ends(row, way)
-    if way.sent == Sum():
+    if way.sent == Sums():
         return []
     if way.received is None:
         return [_sum_row(f"{sender} to {receiver}", way.sent, lossy=True)]
@@ -101,7 +104,7 @@ def _sum_rows(row: TestRow, way: Direction) -> list[SumRow]:
     ]
 
 
-def _sum_row(side: str, counted: Sum, lossy: bool) -> SumRow:
+def _sum_row(side: str, counted: Sums, lossy: bool) -> SumRow:
     """Jitter and loss are the receiver's to know: of a sender iperf3 says 0."""
     rate, data, jitter, lost = (counted.bits_per_second, counted.bytes, "", "")
     if lossy and counted.jitter_ms is not None:

@@ -1,25 +1,20 @@
-"""What the page shows of a result: sums, a reading for each interval, and remarks."""
+"""What the page shows of a result: sums, and a reading for each interval."""
 
-from msgspec import Raw, Struct, ValidationError, json
+from msgspec import Raw, Struct
 
-from agent.error_classes import ErrorClass
+from agent.iperf3.summary import (
+    IntervalSum,
+    Request,
+    Summary,
+    Sums,
+    read_intervals,
+    read_summary,
+)
 
 # Enough for a smooth curve, few enough for a page of moderate size after a test of a day.
 MOST_READINGS = 200
 # Beyond any network and any test: a reading over these is a fault of who wrote it.
 _MOST_RATE, _MOST_SECONDS = 1e15, 1e6
-
-
-class Sum(Struct, frozen=True):
-    """DrawnFigures over all streams: bit/s, bytes, milliseconds, percent; None where unknown."""
-
-    bits_per_second: float | None = None
-    bytes: float | None = None
-    retransmits: float | None = None
-    jitter_ms: float | None = None
-    lost_packets: float | None = None
-    packets: float | None = None
-    lost_percent: float | None = None
 
 
 class Reading(Struct, frozen=True):
@@ -42,86 +37,29 @@ class Direction(Struct, frozen=True):
     """
 
     from_client: bool
-    sent: Sum
-    received: Sum | None
+    sent: Sums
+    received: Sums | None
     readings: list[Reading]
 
 
-class DrawnFigures(Struct, frozen=True):
-    """What a client's result says; `error_class` is None when it succeeded."""
-
-    directions: list[Direction]
-    warnings: list[str]
-    error_class: ErrorClass | None
-    iperf3_version: str
-
-
-class _IntervalSum(Struct, frozen=True):
-    start: float | None = None
-    end: float | None = None
-    bits_per_second: float | None = None
-    omitted: bool = False
-
-
-class _DrawnInterval(Struct, frozen=True):
-    sum: _IntervalSum = _IntervalSum()
-    sum_bidir_reverse: _IntervalSum | None = None
-
-
-class _DrawnEnd(Struct, frozen=True):
-    """iperf3 3.9 has only `sum` for UDP."""
-
-    sum: Sum | None = None
-    sum_sent: Sum | None = None
-    sum_received: Sum | None = None
-    sum_bidir_reverse: Sum | None = None
-    sum_sent_bidir_reverse: Sum | None = None
-    sum_received_bidir_reverse: Sum | None = None
-
-
-class _DrawnRequest(Struct, frozen=True):
-    reverse: int = 0
-
-
-class _DrawnStart(Struct, frozen=True):
-    test_start: _DrawnRequest = _DrawnRequest()
-
-
-class _DrawnReport(Struct, frozen=True):
-    warnings: list[str] = []
-    error_class: ErrorClass | None = None
-    iperf3_version: str = ""
-
-
-class _DrawnResult(Struct, frozen=True):
-    start: _DrawnStart = _DrawnStart()
-    intervals: list[_DrawnInterval] = []
-    end: _DrawnEnd = _DrawnEnd()
-    agent: _DrawnReport = _DrawnReport()
-
-
-def read(result: Raw) -> DrawnFigures:
-    """The figures of a client's result; of anything that is none, empty ones."""
-    try:
-        found = json.decode(result, type=_DrawnResult)
-    except (ValidationError, RecursionError):
-        found = _DrawnResult()
-    end = found.end
+def read_directions(result: Raw) -> list[Direction]:
+    """The directions of a client's result; none when the result has no figures."""
+    summary = read_summary(result) or Summary()
+    intervals, end = read_intervals(result), summary.end
+    asked = summary.start.test_start or Request()
     forward = Direction(
-        not found.start.test_start.reverse,
-        end.sum_sent or end.sum or Sum(),
+        not asked.reverse,
+        end.sum_sent or end.sum or Sums(),
         end.sum_received,
-        _readings([interval.sum for interval in found.intervals]),
+        _readings([interval.sum for interval in intervals]),
     )
     backward = Direction(
         False,
-        end.sum_sent_bidir_reverse or end.sum_bidir_reverse or Sum(),
+        end.sum_sent_bidir_reverse or end.sum_bidir_reverse or Sums(),
         end.sum_received_bidir_reverse,
-        _readings([interval.sum_bidir_reverse for interval in found.intervals]),
+        _readings([interval.sum_bidir_reverse for interval in intervals]),
     )
-    directions = [way for way in (forward, backward) if way.readings or way.sent != Sum()]
-    report = found.agent
-    return DrawnFigures(directions, report.warnings, report.error_class, report.iperf3_version)
+    return [way for way in (forward, backward) if way.readings or way.sent != Sums()]
 
 
 def mean(readings: list[Reading]) -> float:
@@ -130,7 +68,7 @@ def mean(readings: list[Reading]) -> float:
     return sum(reading.rate * reading.seconds for reading in readings) / seconds
 
 
-def _readings(sums: list[_IntervalSum] | list[_IntervalSum | None]) -> list[Reading]:
+def _readings(sums: list[IntervalSum | None]) -> list[Reading]:
     """At most MOST_READINGS, neighbours made one where there are more; omitted seconds are not
     counted by iperf3 either.
     """
@@ -141,7 +79,7 @@ def _readings(sums: list[_IntervalSum] | list[_IntervalSum | None]) -> list[Read
     return [Reading(part[0].start, part[-1].end, mean(part)) for part in parts]
 
 
-def _reading(each: _IntervalSum) -> Reading | None:
+def _reading(each: IntervalSum) -> Reading | None:
     start, end, rate = each.start, each.end, each.bits_per_second
     if start is None or end is None or rate is None:
         return None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent import quantities
-from agent.dev.store import metrics
+from agent.dev.api.answers import result_metrics
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
 
@@ -77,7 +77,7 @@ def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
     task = store.tasks.get(test.client_task_id)
     client, server = store.agents.get(test.client_agent_id), store.agents.get(test.server_agent_id)
     status, phase = _state(store, test, client)
-    found = metrics.read(task.result)
+    found = result_metrics(task.result)
     return TestRow(
         test=test,
         client=client.name,

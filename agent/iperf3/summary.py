@@ -1,0 +1,162 @@
+"""Read the figures of a document. All that nobody asks for is skipped and never built."""
+
+import re
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from agent.iperf3.documents import Buffer
+
+# The points of a small curve, and the largest document whose intervals are worth reading for it.
+_MOST_RATES = 120
+_LARGE_DOCUMENT = 4 * 1024**2
+_EMPTY_OBJECT = re.compile(rb"\{\s*\}")
+_FIRST_ERROR = re.compile(rb'\n\t"error":\t("(?:[^"\\]|\\.)*")')
+_Kind = TypeVar("_Kind")
+
+
+class Sums(Struct, frozen=True):
+    """The sums over all streams of a test; the protocol and the role decide which are there."""
+
+    seconds: float | None = None
+    bytes: float | None = None
+    bits_per_second: float | None = None
+    retransmits: float | None = None
+    jitter_ms: float | None = None
+    lost_packets: float | None = None
+    packets: float | None = None
+    lost_percent: float | None = None
+
+
+class Cpu(Struct, frozen=True):
+    """Per cent of one core: `host` is the side that wrote the document, `remote` the other."""
+
+    host_total: float | None = None
+    remote_total: float | None = None
+
+
+class End(Struct, frozen=True):
+    """The end of a test. `sum` is there for UDP only; iperf3 3.9 has only that for UDP."""
+
+    sum: Sums | None = None
+    sum_sent: Sums | None = None
+    sum_received: Sums | None = None
+    sum_bidir_reverse: Sums | None = None
+    sum_sent_bidir_reverse: Sums | None = None
+    sum_received_bidir_reverse: Sums | None = None
+    cpu_utilization_percent: Cpu | None = None
+    sender_tcp_congestion: str | None = None
+
+
+class Request(Struct, frozen=True):
+    """What was asked for: `duration` in seconds, 0 for a test that ends after some bytes."""
+
+    protocol: str | None = None
+    num_streams: int | None = None
+    duration: float | None = None
+    reverse: int | None = None
+    bidir: int | None = None
+
+
+class Peer(Struct, frozen=True):
+    """The client whose connection a server accepted."""
+
+    host: str | None = None
+
+
+class Start(Struct, frozen=True):
+    """The start of a test; `accepted_connection` is in a server's document only."""
+
+    version: str | None = None
+    test_start: Request | None = None
+    accepted_connection: Peer | None = None
+
+
+class Summary(Struct, frozen=True):
+    """What a document says apart from its intervals. `error` is empty when it has none.
+
+    `has_end` is False for an empty `end`, which iperf3 writes after a failure.
+    """
+
+    error: str = ""
+    start: Start = Start()
+    end: End = End()
+    has_end: bool = False
+
+
+class IntervalSum(Struct, frozen=True):
+    """One direction in one interval: `start` and `end` in seconds, the sum over all streams.
+
+    Only a TCP sender knows its `retransmits`. iperf3 leaves what is `omitted` out of its totals.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    bits_per_second: float | None = None
+    retransmits: int | None = None
+    omitted: bool = False
+
+
+class Interval(Struct, frozen=True):
+    """One interval; `sum_bidir_reverse` is the other direction of a bidirectional test."""
+
+    sum: IntervalSum | None = None
+    sum_bidir_reverse: IntervalSum | None = None
+
+
+class _Document(Struct):
+    error: str | None = None
+    start: Start | None = None
+    end: Raw = Raw(b"{}")
+
+
+class _Intervals(Struct):
+    intervals: list[Interval] = []
+
+
+def decode(text: Buffer | Raw, kind: type[_Kind]) -> _Kind | None:
+    """Decode a part of a document; None when it has another shape."""
+    try:
+        return msgspec.json.decode(text, type=kind, strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_summary(document: Buffer | Raw) -> Summary | None:
+    """Read all but the intervals; None when it does not have the shape of iperf3's documents."""
+    try:
+        found = msgspec.json.decode(document, type=_Document, strict=False)
+        end = msgspec.json.decode(found.end, type=End | None, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return Summary(
+        error=_cause(found.error or "", document),
+        start=found.start or Start(),
+        end=end or End(),
+        has_end=end is not None and _EMPTY_OBJECT.fullmatch(found.end) is None,
+    )
+
+
+def read_intervals(document: Buffer | Raw) -> list[Interval]:
+    """Read the intervals; an empty list when they do not have iperf3's shape."""
+    found = decode(document, _Intervals)
+    return found.intervals if found else []
+
+
+def read_rates(document: Buffer) -> list[float]:
+    """Rates in bit/s for a small curve: those of the intervals, or every second, third, ...
+
+    An empty list for a large document: a small curve is not worth the time.
+    """
+    if len(document) > _LARGE_DOCUMENT:
+        return []
+    sums = [interval.sum for interval in read_intervals(document) if interval.sum]
+    step = -(-len(sums) // _MOST_RATES) or 1
+    return [each.bits_per_second or 0.0 for each in sums[::step]]
+
+
+def _cause(error: str, document: Buffer | Raw) -> str:
+    """iperf3 3.9 writes the key twice when it cannot listen: the cause, then `exiting`."""
+    first = _FIRST_ERROR.search(document) if error == "exiting" else None
+    return msgspec.json.decode(first[1], type=str) if first else error

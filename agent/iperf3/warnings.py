@@ -1,0 +1,82 @@
+"""What a reader should know before trusting the figures of a test."""
+
+from agent.iperf3.features import Features
+from agent.iperf3.summary import Request, Summary, Sums
+
+# In per cent of one core; iperf3 measures over the whole test, its start and end included.
+_BUSY_CORE = 95.0
+# In per cent: below it, loss says little about a test of some seconds.
+_MUCH_LOSS = 1.0
+# A test that ends by itself has at least this share of its planned time.
+_FULL_LENGTH = 0.9
+# From this release on, each stream has a thread of its own.
+_THREADED = (3, 16)
+
+
+def warnings_about(summary: Summary, features: Features) -> list[str]:
+    """One sentence for each reason to doubt the figures.
+
+    `features` is of the iperf3 that wrote the document; the other side's version is not known.
+    """
+    return [
+        *_cpu_warnings(summary, features),
+        *_loss_warnings(summary),
+        # A test that was cut short has no report from the receiver: no reason for a second warning.
+        *(_length_warnings(summary) or _silence_warnings(summary)),
+    ]
+
+
+def is_cut_short(summary: Summary) -> bool:
+    """Whether a test ended long before its planned time."""
+    return bool(_length_warnings(summary))
+
+
+def _cpu_warnings(summary: Summary, features: Features) -> list[str]:
+    cpu = summary.end.cpu_utilization_percent
+    if cpu is None:
+        return []
+    here, there = "client", "server"
+    if summary.start.accepted_connection:
+        here, there = there, here
+    single = features.release < _THREADED
+    why = f", and iperf3 {features.version} does all its work in one thread" if single else ""
+    own, other = cpu.host_total or 0.0, cpu.remote_total or 0.0
+    found = []
+    if own >= _BUSY_CORE * (1 if single else _streams(summary)):
+        found.append(f"The {here} used {own:.0f} % of a core{why}")
+    if other >= _BUSY_CORE:
+        found.append(f"The {there} used {other:.0f} % of a core")
+    limit = "the CPU and not the network may have limited the test."
+    return [f"{words}: {limit}" for words in found]
+
+
+def _streams(summary: Summary) -> int:
+    asked = summary.start.test_start or Request()
+    return max(1, asked.num_streams or 1) * (2 if asked.bidir else 1)
+
+
+def _loss_warnings(summary: Summary) -> list[str]:
+    sums = summary.end.sum or Sums()
+    lost = sums.lost_percent or 0.0
+    if lost < _MUCH_LOSS:
+        return []
+    counts = f"{sums.lost_packets or 0:.0f} of {sums.packets or 0:.0f}"
+    return [f"The receiver lost {lost:.1f} % of the datagrams ({counts})."]
+
+
+def _length_warnings(summary: Summary) -> list[str]:
+    asked = summary.start.test_start or Request()
+    sums = summary.end.sum_sent or summary.end.sum or Sums()
+    if not asked.duration or sums.seconds is None:
+        return []
+    if sums.seconds >= _FULL_LENGTH * asked.duration:
+        return []
+    return [f"The test was cut short: {sums.seconds:.1f} s of {asked.duration:.0f} s."]
+
+
+def _silence_warnings(summary: Summary) -> list[str]:
+    """Only a client knows both counts: a server's document has 0 for the other side."""
+    sent, received = summary.end.sum_sent or Sums(), summary.end.sum_received
+    if summary.start.accepted_connection or not sent.bytes or received is None or received.bytes:
+        return []
+    return [f"The sender sent {sent.bytes:.0f} bytes and the receiver reports none."]
