@@ -14,7 +14,7 @@ from agent.config.env_file import EnvFile
 from agent.config.key import SECRETS
 from agent.config.settings import SETTINGS, Setting
 from agent.errors import ChildError
-from agent.process.child import text_output
+from agent.process.spawn import capture_output
 
 DEFAULT_ENV_FILE = ".env"
 GIT_SECONDS = 5.0
@@ -158,7 +158,7 @@ def _commit() -> str:
         return ""
     try:
         asked = ["git", f"--git-dir={directory}", "rev-parse", "--short", "HEAD"]
-        commit = text_output(asked, GIT_SECONDS).strip()
+        commit = capture_output(asked, GIT_SECONDS).strip()
     except ChildError:
         return ""
     return f"+g{commit}" if re.fullmatch("[0-9a-f]+", commit) else ""

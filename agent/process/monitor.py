@@ -1,21 +1,21 @@
-"""Watching over a child: until it ends, must end, has had its time, or wrote too much."""
+"""Waiting for a child: until it ends or must be ended."""
 
 import time
 from collections.abc import Callable
 from enum import Enum
-from pathlib import Path
 
 import gevent
 from gevent.event import Event
 
 from agent.process.child import ChildProcess
+from agent.process.output import size_of
 
-# Seconds between two looks at the size of a child's output.
+# Seconds between two looks at a child's output.
 OUTPUT_LOOK = 1.0
 
 
 class Ending(Enum):
-    """Why the watch over a child came to its end."""
+    """Why the wait for a child is over."""
 
     ENDED = "it ended by itself"
     STOPPED = "the agent stopped it"
@@ -35,16 +35,15 @@ def watch(
 ) -> Ending:
     """Wait for the first of: the child's end, the order to stop, the time, too much output.
 
-    `look` is called about once a second and at the end, for whoever reads the output along.
-
-    A child that has ended by then has ended, also when the agent stood still meanwhile and its
-    time is over as well. The limit is for stdout and for stderr, each by itself.
+    The limit applies to stdout and to stderr separately. `look` is called about once a second
+    and at the end, to read the output while the child runs. When the agent was held up, a child
+    may have ended and be over its time as well: then it has ended.
     """
     until = time.monotonic() + seconds
     while True:
         left = until - time.monotonic()
         gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
-        # Not `ended`: when the hub was held up, the time-out is noticed before the child's end.
+        # Not the event: a hub that was held up handles the time-out before the child's end.
         ended = child.exit_code is not None
         if look:
             look()
@@ -56,11 +55,3 @@ def watch(
             return Ending.STOPPED
         if left <= OUTPUT_LOOK:
             return Ending.TIME
-
-
-def size_of(path: Path) -> int:
-    """A file's size in bytes; 0 for one that somebody has removed."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

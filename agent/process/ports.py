@@ -1,10 +1,9 @@
-"""Proof that a server of ours listens: a listening socket among the child's own descriptors.
+"""Proof that a child listens on a port: one of its own descriptors is the listening socket.
 
-Never by connecting, which takes a `-1` server's only slot and leaves a warning in every other
-server's output. The kernel is asked for the listening sockets of that one port (sock_diag(7)),
-which takes 0.02 ms: /proc/net/tcp, where psutil looks, takes 10 ms on a host of 24 GiB, as its
-reader walks over all the connections that there could be. psutil is for where there is no
-sock_diag. It is imported where it is needed: without it an idle agent is a megabyte smaller.
+A connection as a test would take a `-1` server's only slot, and leave a warning in every other
+server's output. sock_diag(7) finds the listening sockets of one port in 0.02 ms. psutil, for
+hosts without sock_diag, reads /proc/net/tcp, which takes 10 ms on a host of 24 GiB. It is
+imported only there, as an idle agent is a megabyte smaller without it.
 """
 
 import os
@@ -22,16 +21,16 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _TCP_LISTEN = 10
 # struct nlmsghdr: length, type, flags, sequence number, port id.
 _HEADER = struct.Struct("=IHHII")
-# struct inet_diag_req_v2: family, protocol, extensions, states; of the socket only its own port.
+# struct inet_diag_req_v2: family, protocol, extensions, states; then the socket's own port.
 _REQUEST = struct.Struct("=BBBxI")
 _REQUESTED_SOCKET = struct.Struct("!H46x")
-# The inode ends struct inet_diag_msg.
+# The inode is the last field of struct inet_diag_msg.
 _INODE = struct.Struct("=68xI")
 _ANSWER_BYTES = 64 * 1024
 
 
 def is_listening(pid: int, port: int) -> bool:
-    """Whether the process, which is a child of ours, has a listening TCP socket on `port`."""
+    """Whether a child of the agent has a TCP socket that listens on `port`."""
     try:
         inodes = {*_listening_on(port, socket.AF_INET), *_listening_on(port, socket.AF_INET6)}
     except OSError:
@@ -40,9 +39,9 @@ def is_listening(pid: int, port: int) -> bool:
 
 
 def find_listener(port: int) -> str:
-    """Who listens on a TCP port, in words, or an empty text where it cannot be known.
+    """Name and pid of the process that listens on a TCP port; empty when it cannot be known.
 
-    It looks at every descriptor on the host: 0.4 s where there are 48,000 of them.
+    This looks at every descriptor of the host: 0.4 s for 48,000 of them.
     """
     import psutil
 
@@ -89,7 +88,7 @@ def _listening_on(port: int, family: int) -> Iterator[int]:
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The netlink messages of one answer: type and content. Each begins on a multiple of 4."""
+    """Type and content of each netlink message in an answer; each begins on a multiple of 4."""
     while data:
         length, kind, *_ = _HEADER.unpack_from(data)
         yield kind, data[_HEADER.size : length]
@@ -97,7 +96,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _socket_inodes(pid: int) -> set[int]:
-    """The inodes of a process's sockets; none when it has ended or cannot be looked at."""
+    """The inodes of a process's sockets; empty when it has ended or must not be looked at."""
     inodes = set()
     try:
         for entry in os.scandir(f"/proc/{pid}/fd"):

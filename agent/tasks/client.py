@@ -16,8 +16,9 @@ from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.iperf3.warnings import warnings_about
-from agent.process.child import ChildProcess, mapped
+from agent.process.child import ChildProcess
 from agent.process.monitor import FLOODED, Ending
+from agent.process.output import map_file
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, timestamp
 from agent.registry import Entry
 from agent.state.directory import StateDirectory, is_full
@@ -140,7 +141,7 @@ def _judge(
 
 
 def _judge_file(written: Path, exit_code: int, stderr: str) -> Verdict:
-    with mapped(written) as output:
+    with map_file(written) as output:
         return verdict.judge_client(exit_code, output, stderr)
 
 

@@ -7,6 +7,7 @@ from agent.files import discard, sync
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.process.child import ChildProcess
 from agent.process.monitor import Ending, watch
+from agent.process.output import map_file
 from agent.protocol import Claimed
 from agent.registry import Entry
 from agent.state.directory import StateDirectory
@@ -55,7 +56,7 @@ class Following:
         What cannot be read now, as when no descriptor is free, is read at the next look.
         """
         try:
-            with self._child.output(self._read_up_to) as output:
+            with map_file(self._child.stdout, self._read_up_to) as output:
                 intervals, read = read_lines(bytes(output[:LONGEST_LINE]))
         except OSError:
             return

@@ -6,7 +6,7 @@ import shutil
 import structlog
 
 from agent.iperf3.features import Features, parse_features
-from agent.process.child import text_output
+from agent.process.spawn import capture_output
 
 # Seconds for `iperf3 --version`, which takes 2 ms.
 PROBE_TIMEOUT = 10.0
@@ -45,8 +45,8 @@ class InstalledIperf3:
         """Ask it for its version and its options; raises TaskError with the remedy."""
         path = shutil.which(self._path) or self._path
         self.features, self._mark = None, _file_mark(path)
-        version = text_output([path, "--version"], PROBE_TIMEOUT)
-        options = text_output([path, "--help"], PROBE_TIMEOUT)
+        version = capture_output([path, "--version"], PROBE_TIMEOUT)
+        options = capture_output([path, "--help"], PROBE_TIMEOUT)
         self.features = parse_features(path, version, options)
         return self.features
 

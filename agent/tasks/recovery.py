@@ -14,8 +14,8 @@ from agent.iperf3 import verdict
 from agent.iperf3.warnings import is_cut_short
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
-from agent.process.child import first_data, mapped
 from agent.process.identity import stop_orphan
+from agent.process.output import find_data, map_file
 from agent.protocol import Document, Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal, TaskRecord
@@ -99,7 +99,7 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
     except StateUnusable as error:
         log.error("what a test left is lost", error=str(error))
         return failed
-    with mapped(path) as output:
+    with map_file(path) as output:
         judged = verdict.judge_client(0, output, "")
     if not judged.span:
         return failed
@@ -126,8 +126,8 @@ def _newest_served(stdout: Path) -> Document | None:
     """The last document in the output, else the one that was taken out of it before."""
     if stdout.exists():
         # Before it is what was taken out.
-        start = first_data(stdout)
-        with mapped(stdout, start) as output:
+        start = find_data(stdout)
+        with map_file(stdout, start) as output:
             span = verdict.last_served(output).span
         if span:
             return Document(str(stdout), start + span[0], start + span[1])

@@ -18,7 +18,8 @@ from agent.iperf3.argv import server_argv
 from agent.iperf3.documents import Span
 from agent.logs.outage import Outage
 from agent.process.child import ChildProcess
-from agent.process.monitor import FLOODED, Ending, size_of, watch
+from agent.process.monitor import FLOODED, Ending, watch
+from agent.process.output import free_start, map_file, size_of
 from agent.process.ports import find_listener, is_listening
 from agent.protocol import (
     Claimed,
@@ -189,7 +190,7 @@ class _Server:
         """What the last words of a child that has ended mean."""
         code, stderr = self._child.close(), self._child.take_stderr()
         try:
-            with self._child.output(self._read_up_to) as output:
+            with map_file(self._child.stdout, self._read_up_to) as output:
                 return verdict.judge_server_exit(code, output, stderr)
         except OSError:
             return verdict.judge_server_exit(code, b"", stderr)
@@ -232,7 +233,7 @@ class _Server:
         if size == self._seen:
             return
         try:
-            with self._child.output(self._read_up_to) as output:
+            with map_file(self._child.stdout, self._read_up_to) as output:
                 # A large document takes a while.
                 served = self._context.state.run(verdict.last_served, output)
                 if served.span:
@@ -240,7 +241,7 @@ class _Server:
                     self._owed, self._figures = True, served.figures
             self._read_up_to += served.done
             self._seen = size
-            self._child.forget(self._read_up_to)
+            free_start(self._child.stdout, self._read_up_to)
         except OSError as error:
             self._cannot_be_kept(error)
 

@@ -12,9 +12,11 @@ from gevent import monkey
 from gevent.event import Event
 
 from agent.errors import ChildError
-from agent.process.child import STDERR_KEPT, ChildProcess, text_output
+from agent.process.child import STDERR_KEPT, ChildProcess
 from agent.process.identity import identify
 from agent.process.monitor import Ending, watch
+from agent.process.output import free_start, map_file
+from agent.process.spawn import capture_output
 from tests.support.harness import is_running, until
 
 Shell = Callable[[str], ChildProcess]
@@ -42,7 +44,7 @@ def fixture_shell(tmp_path: Path) -> Iterator[Shell]:
 
 def said(child: ChildProcess, start: int = 0) -> bytes:
     """What a child wrote to stdout."""
-    with child.output(start) as output:
+    with map_file(child.stdout, start) as output:
         return bytes(output)
 
 
@@ -165,7 +167,7 @@ def test_a_grandchild_that_holds_stdout_does_not_hold_up_the_end(shell: Shell) -
 def test_output_that_was_dealt_with_takes_no_room_and_the_rest_stays(shell: Shell) -> None:
     child = shell("head -c 1000000 /dev/zero; echo rest")
     assert child.ended.wait(10)
-    child.forget(1_000_000)
+    free_start(child.stdout, 1_000_000)
     found = os.stat(child.stdout)
     assert found.st_size == 1_000_005
     assert found.st_blocks * 512 < 100_000
@@ -175,7 +177,7 @@ def test_output_that_was_dealt_with_takes_no_room_and_the_rest_stays(shell: Shel
 def test_what_a_child_writes_after_its_output_was_forgotten_follows_on(shell: Shell) -> None:
     child = shell("echo one; kill -STOP $$; echo two")
     until(lambda: said(child) == b"one\n")
-    child.forget(4)
+    free_start(child.stdout, 4)
     os.kill(child.pid, signal.SIGCONT)
     assert child.ended.wait(10)
     assert said(child, 4) == b"two\n"
@@ -219,7 +221,7 @@ def test_a_child_that_wrote_too_much_and_ended_wrote_too_much(shell: Shell) -> N
 
 
 def test_a_short_commands_words_come_from_both_streams() -> None:
-    words = text_output(["/bin/sh", "-c", "echo out; echo err >&2"], 10)
+    words = capture_output(["/bin/sh", "-c", "echo out; echo err >&2"], 10)
     assert sorted(words.split()) == ["err", "out"]
 
 
@@ -228,7 +230,7 @@ def test_a_short_command_that_hangs_is_given_up_with_all_its_children(tmp_path: 
     line = f"sleep 60 & echo $$ $! > {pids}; wait"
     with gevent.Timeout(10, AssertionError("a grandchild holds the pipe")):
         with pytest.raises(ChildError, match="did not answer within 0.3 s"):
-            text_output(["/bin/sh", "-c", line], 0.3)
+            capture_output(["/bin/sh", "-c", line], 0.3)
     until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
 
 

@@ -30,7 +30,7 @@ def test_only_process_can_start_children() -> None:
         for module in PACKAGE.rglob("*.py")
         if WAYS_TO_START_CHILDREN.intersection(imported(module))
     }
-    assert users == {"process/child.py"}
+    assert users == {"process/spawn.py"}
 
 
 def layers() -> list[set[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.dev.store.records import ManagedTask
-from agent.process.child import text_output
+from agent.process.spawn import capture_output
 from tests.support.command import stand_in
 from tests.support.harness import Bench, free_port, iperf3_server
 
@@ -220,7 +220,7 @@ esac
     stand_in(path, 'exec iperf3 "$@"')
     task = client(bench, port)
     assert task.status == "succeeded", task.error
-    installed = text_output(["iperf3", "--version"], 10).split()[1]
+    installed = capture_output(["iperf3", "--version"], 10).split()[1]
     assert bench.result(task)["agent"]["iperf3_version"] == installed
     assert agent.wait_for("iperf3 found")["version"] == installed
 

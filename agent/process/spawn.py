@@ -1,0 +1,79 @@
+"""Starting a program: in a session of its own, without the agent's key, and to die with the agent.
+
+Only this module uses gevent.subprocess. `Popen()` yields after the fork, and a greenlet that is
+killed at that moment loses the child. So greenlets that start children are never killed: an event
+tells them to stop.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from gevent import subprocess
+
+from agent.error_classes import ErrorClass
+from agent.errors import ChildError
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+# All that a child gets of the agent's environment, which also holds the key.
+_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def spawn(argv: list[str], out: Any, err: Any) -> Any:
+    """Start a program; returns its Popen, raises OSError."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
+        stdout=out,
+        stderr=err,
+        env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        start_new_session=True,
+        preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
+    )
+
+
+def spawn_error(path: str, error: OSError) -> ChildError:
+    """Why the program at `path` could not be started, and what to do about it."""
+    if isinstance(error, FileNotFoundError | PermissionError) and error.filename == path:
+        words = f"{path} cannot be run ({error.strerror}): install iperf3, or set IPERF3_PATH to it"
+        return ChildError(ErrorClass.IPERF3_MISSING, words)
+    return ChildError(ErrorClass.OTHER, f"{path} could not be started: {error}")
+
+
+def capture_output(argv: list[str], timeout: float) -> str:
+    """What a short command prints; raises ChildError when it cannot be run or hangs."""
+    try:
+        command = spawn(argv, subprocess.PIPE, subprocess.STDOUT)
+        output: bytes = command.communicate(timeout=timeout)[0]
+    except OSError as error:
+        raise spawn_error(argv[0], error) from error
+    except subprocess.TimeoutExpired as error:
+        # Its children are killed too, as they would hold the pipe open.
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+        command.wait()
+        words = f"{argv[0]} did not answer within {timeout:g} s"
+        raise ChildError(ErrorClass.OTHER, words) from error
+    return output.decode(errors="replace")
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """What the child does before it becomes iperf3: ask the kernel to kill it with the agent.
+
+    The signal is KILL, as a stopped child, or one that ignores TERM, survives TERM. The changed
+    parent shows that the agent died between the fork and the request. The kernel watches the
+    thread that forked: gevent forks in the main thread only.
+    """
+    # Looked up before the fork: another thread may hold the loader's lock during it.
+    prctl = _LIBC.prctl
+
+    def ask() -> None:
+        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+            os._exit(127)
+
+    return ask
