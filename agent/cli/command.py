@@ -169,9 +169,9 @@ def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Eve
         return None
     # Only then: prometheus_client and the server cost some megabytes.
     from agent.status.server import StatusServer
-    from agent.status.snapshot import View
+    from agent.status.snapshot import AgentState
 
-    return StatusServer(View(agent.context, agent.registration), address).run
+    return StatusServer(AgentState(agent.context, agent.registration), address).run
 
 
 def _check(settings: Config, wrong: Mapping[str, str], as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""How late the event loop is: a timer that should ring every second, and when it does."""
+"""The lag of the event loop: how late a timer rings that is set for every second."""
 
 import time
 
@@ -6,19 +6,19 @@ from gevent.event import Event
 
 from agent.metrics import LATE_BOUNDS, Histogram
 
-EVERY = 1.0
+INTERVAL = 1.0
 
 
 class LoopLag:
-    """A histogram of the lags in seconds, filled while it is measured."""
+    """Measures the lag. `seconds` is the histogram of what was measured."""
 
     def __init__(self) -> None:
         self.seconds = Histogram(LATE_BOUNDS)
 
     def measure(self, stop: Event) -> None:
-        """Observe the lag once a second until `stop`."""
+        """Measure once a second until `stop`."""
         while True:
-            due = time.monotonic() + EVERY
-            if stop.wait(EVERY):
+            due = time.monotonic() + INTERVAL
+            if stop.wait(INTERVAL):
                 return
             self.seconds.observe(max(0.0, time.monotonic() - due))

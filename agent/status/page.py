@@ -1,4 +1,4 @@
-"""The page: one document, drawn anew for each request. With a script it draws itself anew."""
+"""The page: an HTML document made for each request. Its script, if allowed, refreshes it."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ _NAMES = {
 _template = Template(files("agent.status").joinpath("page.html").read_text(encoding="utf-8"))
 
 
-def page(snapshot: Snapshot) -> str:
+def render_page(snapshot: Snapshot) -> str:
     """The whole document."""
     name = escape(snapshot.name)
     now = datetime.now(UTC)
@@ -34,9 +34,9 @@ def page(snapshot: Snapshot) -> str:
 
 def _body(snapshot: Snapshot) -> Iterable[str]:
     yield from _header(snapshot)
-    yield from _section("Runs now", _running(snapshot))
-    yield from _section("Last results", _results(snapshot.results))
-    yield from _section("What went wrong lately", _troubles(snapshot))
+    yield from _section("Running now", _running(snapshot))
+    yield from _section("Recent results", _results(snapshot.results))
+    yield from _section("Recent problems", _problems(snapshot))
     yield from _section("Numbers", _numbers(snapshot))
 
 
@@ -52,7 +52,7 @@ def _header(snapshot: Snapshot) -> Iterable[str]:
     if snapshot.not_ready:
         state = f'<span class="state bad">Not ready:</span> {escape(snapshot.not_ready[0])}'
     elif snapshot.silent:
-        words = f"The last answered heartbeat was {heard or 0:.0f} s ago"
+        words = f"It last answered a heartbeat {heard or 0:.0f} s ago"
         state = f'<span class="state warn">The Manager is silent.</span> {words}'
     else:
         state = f'<span class="state good">Connected.</span> Last heartbeat {heard or 0:.0f} s ago'
@@ -72,7 +72,7 @@ def _running(snapshot: Snapshot) -> Iterable[str]:
     else:
         yield "<p>Nothing.</p>"
     if snapshot.waiting:
-        yield f'<p class="soft">{snapshot.waiting} more in hand, without a process now.</p>'
+        yield f'<p class="soft">{snapshot.waiting} more waiting to start or to retry.</p>'
 
 
 def _child(child: Running) -> Iterable[str]:
@@ -96,7 +96,7 @@ def _results(results: Sequence[Reported]) -> Iterable[str]:
         yield "<p>None yet.</p>"
         return
     yield '<div class="scroll"><table>'
-    yield '<caption class="soft">The newest first, times in UTC</caption><thead><tr>'
+    yield '<caption class="soft">Newest first, times in UTC</caption><thead><tr>'
     yield "".join(f'<th scope="col">{head}</th>' for head in ("Time", "Task", "Outcome"))
     yield "".join(f'<th scope="col" class="number">{head}</th>' for head in ("Throughput", "Lost"))
     yield '<th scope="col">Intervals</th>'
@@ -124,18 +124,16 @@ def _result(result: Reported) -> Iterable[str]:
     yield f'<td>{_spark(figures.rates if figures else [], "Throughput")}</td>'
 
 
-def _troubles(snapshot: Snapshot) -> Iterable[str]:
+def _problems(snapshot: Snapshot) -> Iterable[str]:
     found = [f'<span class="bad">{escape(reason)}</span>' for reason in snapshot.not_ready]
     if snapshot.outbox_messages and snapshot.outbox_oldest > 5:
-        waits = f"{snapshot.outbox_messages} messages wait for the Manager"
-        found.append(f"{waits}, the oldest for {duration(snapshot.outbox_oldest)}: they are kept.")
+        age = duration(snapshot.outbox_oldest)
+        waiting = f"{snapshot.outbox_messages} messages wait for the Manager, the oldest for {age}"
+        found.append(f"{waiting}. They are kept until it has them.")
     if snapshot.rejected:
-        found.append(
-            f"Results set aside: {snapshot.rejected}, see rejected/ in the state directory."
-        )
-    for result in snapshot.results:
-        if result.status == "failed":
-            found.append(_failure(result))
+        where = "in rejected/ in the state directory"
+        found.append(f"{snapshot.rejected} results were set aside: they are {where}.")
+    found += [_failure(result) for result in snapshot.results if result.status == "failed"]
     if not found:
         yield "<p>Nothing.</p>"
         return
@@ -143,20 +141,20 @@ def _troubles(snapshot: Snapshot) -> Iterable[str]:
 
 
 def _failure(result: Reported) -> str:
-    remedy = result.error_class.advice if result.error_class else ""
-    said = escape(result.message or result.error_class)
+    advice = result.error_class.advice if result.error_class else ""
+    message = escape(result.message or result.error_class)
     where = f"Task {result.task_id} at {result.at[11:19]}"
-    return f'{where}: {said} <span class="soft">{remedy}</span>'
+    return f'{where}: {message} <span class="soft">{advice}</span>'
 
 
 def _numbers(snapshot: Snapshot) -> Iterable[str]:
     numbers = {
         "Agent": snapshot.version,
         "iperf3": snapshot.iperf3_version or "missing",
-        "Up for": duration(snapshot.uptime),
+        "Uptime": duration(snapshot.uptime),
         "Memory": f"{snapshot.resident / 1024**2:.0f} MiB",
-        "CPU": f"{snapshot.cpu_seconds:.1f} s in all",
-        "Waiting messages": str(snapshot.outbox_messages),
+        "CPU": f"{snapshot.cpu_seconds:.1f} s in total",
+        "Messages waiting": str(snapshot.outbox_messages),
     }
     pairs = (
         f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in numbers.items()
@@ -165,7 +163,7 @@ def _numbers(snapshot: Snapshot) -> Iterable[str]:
 
 
 def _spark(rates: Sequence[float], label: str) -> str:
-    """A curve of rates from 0 to the highest, with its range in words for who cannot see it."""
+    """A curve of the rates, from 0 to the highest, with its range in words for screen readers."""
     if len(rates) < 2:
         return ""
     top = max(rates) or 1.0

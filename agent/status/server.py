@@ -1,7 +1,8 @@
-"""The status page's HTTP server: it answers GET, and changes nothing."""
+"""The HTTP server of the status page. It answers GET requests and changes nothing."""
 
 import ipaddress
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 import gevent
@@ -12,16 +13,16 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from agent.status.loop_lag import LoopLag
-from agent.status.page import page
-from agent.status.prometheus import CONTENT_TYPE, Exposition
-from agent.status.snapshot import View
+from agent.status.page import render_page
+from agent.status.prometheus import CONTENT_TYPE, MetricsExporter
+from agent.status.snapshot import AgentState
 
 STOP_SECONDS = 0.2
-# Connections at a time, and seconds for each: whoever opens more, and says nothing, must not take
-# the descriptors that tests need, nor keep others out for long.
+# Connections at a time, and seconds for each. Idle connections must not take the descriptors
+# that tests need, nor keep other clients out for long.
 CONNECTIONS = 50
 CONNECTION_SECONDS = 5.0
-# The page needs nothing from anywhere, and nobody else's page needs it.
+# The page loads nothing from elsewhere, and no other page may embed it.
 SECURITY = [
     (
         "Content-Security-Policy",
@@ -33,7 +34,6 @@ SECURITY = [
     ("Cache-Control", "no-store"),
 ]
 _JSON = "application/json"
-_PHRASES = {200: "OK", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed"}
 
 log = structlog.get_logger()
 
@@ -41,13 +41,13 @@ _Answer = tuple[int, str, bytes]
 
 
 class StatusServer:
-    """Shows one agent at a host and a port until it is stopped."""
+    """Serves the status page of one agent at a host and a port."""
 
-    def __init__(self, view: View, address: tuple[str, int]) -> None:
-        self._view = view
+    def __init__(self, agent: AgentState, address: tuple[str, int]) -> None:
+        self._agent = agent
         self._address = address
         self._lag = LoopLag()
-        self._exposition = Exposition(view, self._lag)
+        self._exporter = MetricsExporter(agent, self._lag)
         self._server = WSGIServer(
             address,
             self._serve,
@@ -59,15 +59,15 @@ class StatusServer:
         )
         self._routes: dict[str, Callable[[], _Answer]] = {
             "/": self._page,
-            # That it answers at all is what is asked.
+            # An agent that answers is alive.
             "/livez": lambda: (200, _JSON, b'{"ok":true}'),
             "/readyz": self._readyz,
             "/status": self._status,
-            "/metrics": lambda: (200, CONTENT_TYPE, self._exposition.text()),
+            "/metrics": lambda: (200, CONTENT_TYPE, self._exporter.export()),
         }
 
     def run(self, stop: Event) -> None:
-        """Serve until `stop`. An address that cannot be had is a warning, and no more."""
+        """Serve until `stop`. If the address cannot be used, only log a warning."""
         host, port = self._address
         try:
             self._server.start()
@@ -84,62 +84,65 @@ class StatusServer:
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         status, content_type, content = self._answer(environ)
-        phrase = _PHRASES.get(status, "Service Unavailable")
         length = ("Content-Length", str(len(content)))
         headers = [("Content-Type", content_type), length, *SECURITY]
         if status == 405:
             headers.append(("Allow", "GET, HEAD"))
-        start_response(f"{status} {phrase}", headers)
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else content]
 
     def _answer(self, environ: dict[str, Any]) -> _Answer:
-        if not self._is_host_of_ours(environ.get("HTTP_HOST", "")):
-            return 403, "text/plain", b"ask for this page as localhost or by an address\n"
+        if not self._accepts_host(environ.get("HTTP_HOST", "")):
+            return 403, "text/plain", b"open this page as localhost or by an IP address\n"
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return 405, "text/plain", b"nothing can be changed here\n"
+            return 405, "text/plain", b"this page is read-only\n"
         route = self._routes.get(environ["PATH_INFO"])
         if route is None:
-            return 404, "text/plain", b"there are /, /livez, /readyz, /status and /metrics\n"
+            return 404, "text/plain", b"try /, /livez, /readyz, /status or /metrics\n"
         return route()
 
-    def _is_host_of_ours(self, host: str) -> bool:
-        """On loopback, no name but localhost: another one is some web page's that points here."""
+    def _accepts_host(self, host: str) -> bool:
+        """Whether the Host header may come from this host's user.
+
+        A page on loopback is asked for as localhost or by a loopback address. Any other name
+        comes from a web page whose name was made to point here (DNS rebinding).
+        """
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
         if not _is_loopback(self._address[0]) or name in ("", "localhost"):
             return True
         return _is_loopback(name.strip("[]"))
 
     def _page(self) -> _Answer:
-        return 200, "text/html; charset=utf-8", page(self._view.snapshot()).encode()
+        return 200, "text/html; charset=utf-8", render_page(self._agent.take_snapshot()).encode()
 
     def _readyz(self) -> _Answer:
-        reasons = self._view.not_ready()
+        reasons = self._agent.not_ready()
         body = msgspec.json.encode({"ok": not reasons, "reasons": reasons})
         return 503 if reasons else 200, _JSON, body
 
     def _status(self) -> _Answer:
-        return 200, _JSON, msgspec.json.encode(self._view.snapshot())
+        return 200, _JSON, msgspec.json.encode(self._agent.take_snapshot())
 
 
 class _Handler(WSGIHandler):
-    """One connection, which gets no more than its time."""
+    """One connection, with a time limit."""
 
     def handle(self) -> None:
-        """Serve it."""
+        """Serve the connection until it ends or its time is up."""
         with gevent.Timeout(CONNECTION_SECONDS, False):
             WSGIHandler.handle(self)
 
 
 class _ErrorLog:
-    """Where pywsgi writes about bad requests, and the traceback of a bug of ours."""
+    """What pywsgi writes about bad requests, and the traceback if an answer fails."""
 
     def write(self, text: str) -> None:
-        """Log what is no blank."""
+        """Log the text, unless it is blank."""
         if text.strip():
             log.error("the status page", says=text.strip())
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no text is buffered."""
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,8 +1,9 @@
-"""The state of the agent at one moment, as `/status` has it in JSON and the page in words."""
+"""The agent's state at one moment: `/status` shows it as JSON, and the page in words."""
 
 import time
 from datetime import UTC, datetime
 
+import psutil
 from msgspec import Struct
 
 from agent import __version__
@@ -12,14 +13,14 @@ from agent.protocol import timestamp
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
 
-# After three heartbeats that were not answered the Manager calls the agent offline.
-HEARD_WITHIN = 15.0
-# A heartbeat that was not answered after so many seconds is worth a word.
-HEARTBEAT_TAKES = 1.0
+# After as many seconds without a heartbeat the Manager calls the agent offline.
+OFFLINE_AFTER = 15.0
+# A heartbeat that is not answered within this many seconds is overdue.
+ANSWER_TIME = 1.0
 
 
 class Running(Struct):
-    """A child that runs now. Rates are in bits per second, those of the latest intervals last."""
+    """A running child. Rates are in bits per second, that of the latest interval last."""
 
     task_id: int
     type: str
@@ -34,7 +35,7 @@ class Running(Struct):
 
 
 class Snapshot(Struct):
-    """All that the page shows. Times are in seconds, sizes in bytes."""
+    """All that the page shows. Durations are in seconds, sizes in bytes."""
 
     name: str
     version: str
@@ -57,21 +58,21 @@ class Snapshot(Struct):
     cpu_seconds: float
 
 
-class View:
-    """Looks into the rooms of one agent, and changes nothing in them."""
+class AgentState:
+    """The current state of one agent, for reading only."""
 
     def __init__(self, context: TaskContext, registration: Registration) -> None:
         self.context = context
         self.registration = registration
 
     def not_ready(self) -> list[str]:
-        """Why the agent could not run a test now, or not report it; empty when it could."""
+        """Why the agent could not run a test now, or not report it; empty if it could."""
         reasons = []
         heard_ago = self.heard_ago()
         if self.registration.life is None:
             reasons.append("not registered with the Manager yet")
-        elif heard_ago is None or heard_ago > HEARD_WITHIN:
-            reasons.append(f"no heartbeat was answered for {HEARD_WITHIN:g} s")
+        elif heard_ago is None or heard_ago > OFFLINE_AFTER:
+            reasons.append(f"no heartbeat was answered for {OFFLINE_AFTER:g} s")
         if self.context.state.trouble:
             reasons.append(f"the state directory cannot be written: {self.context.state.trouble}")
         if self.context.iperf3.features is None:
@@ -83,18 +84,10 @@ class View:
         heard_at = self.context.metrics.heard_at
         return None if heard_at is None else time.monotonic() - heard_at
 
-    def _is_silent(self) -> bool:
-        """Whether a heartbeat is overdue, which is no reason yet to call the agent not ready."""
-        heard_ago = self.heard_ago()
-        overdue = self.context.config.heartbeat_interval + HEARTBEAT_TAKES
-        return heard_ago is not None and heard_ago > overdue
-
-    def snapshot(self) -> Snapshot:
-        """Everything at this moment, the newest results first."""
-        # An agent without a status page is smaller without it.
-        import psutil
-
+    def take_snapshot(self) -> Snapshot:
+        """The whole state, with the newest results first."""
         context, metrics, life = self.context, self.context.metrics, self.registration.life
+        heard_ago, due = self.heard_ago(), context.config.heartbeat_interval + ANSWER_TIME
         entries = context.registry.entries()
         own = psutil.Process()
         cpu = own.cpu_times()
@@ -106,8 +99,8 @@ class View:
             manager_url=context.config.manager_url,
             address=self.registration.address,
             agent_id=life.agent_id if life else None,
-            heard_ago=self.heard_ago(),
-            silent=self._is_silent(),
+            heard_ago=heard_ago,
+            silent=heard_ago is not None and heard_ago > due,
             not_ready=self.not_ready(),
             running=[_running(entry) for entry in entries if entry.kind and entry.pid],
             waiting=sum(1 for entry in entries if not entry.pid),

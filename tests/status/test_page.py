@@ -66,7 +66,7 @@ def test_who_cannot_see_it_hears_the_same(shown: Shown, visitor: Chrome) -> None
     heads = [head.text for head in visitor.find_elements(By.CSS_SELECTOR, "th[scope=col]")]
     assert heads == ["Time", "Task", "Outcome", "Throughput", "Lost", "Intervals"]
     named = [s.accessible_name for s in visitor.find_elements(By.TAG_NAME, "section")]
-    assert named == ["Runs now", "Last results", "What went wrong lately", "Numbers"]
+    assert named == ["Running now", "Recent results", "Recent problems", "Numbers"]
     assert visitor.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
 
 
