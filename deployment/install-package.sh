@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the package NAME as root on Debian and Ubuntu; anywhere else prints the command that
-# does it and ends with exit code 1.
+# Installs the package NAME if run as root on Debian or Ubuntu. Otherwise prints the command to
+# install it, and exits with 1.
 # Usage: install-package.sh NAME
 set -eu
 name=$1
@@ -10,7 +10,7 @@ has() {
 }
 
 if [ "$(id -u)" -eq 0 ] && has apt-get; then
-    echo "$name is missing: installing it with apt-get" >&2
+    echo "$name is missing; installing it with apt-get" >&2
     export DEBIAN_FRONTEND=noninteractive
     apt-get update --quiet
     apt-get install --yes --quiet --no-install-recommends "$name"
@@ -28,7 +28,7 @@ elif has apk; then
 elif has brew; then
     remedy="brew install $name"
 else
-    echo "$name is missing: install it with this system's package manager, then try again" >&2
+    echo "$name is missing. Install it with your package manager, then try again." >&2
     exit 1
 fi
 printf '%s is missing. Install it with\n\n    %s\n\nthen try again.\n' "$name" "$remedy" >&2

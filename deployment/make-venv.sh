@@ -1,18 +1,18 @@
 #!/bin/sh
-# Makes the virtual environment DIR with the first Python from 3.11 on that works here.
+# Creates the virtual environment DIR with the first Python that works and is 3.11 or newer.
 # Usage: make-venv.sh DIR
 set -eu
 directory=$1
 
 for python in python3 python3.13 python3.12 python3.11 none; do
-    # A name that is found need not run: pyenv has one for each version that it ever installed.
+    # A command that exists may still fail: pyenv has one for each version it ever installed.
     if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
 done
 
 if [ "$python" = none ]; then
     cat >&2 <<'REMEDY'
-Python 3.11 or newer is needed, and none of python3, python3.13, python3.12 and python3.11 is that.
-Install it, then try again:
+Python 3.11 or newer is needed. None of python3, python3.13, python3.12 and python3.11 is that new.
+Install one, then try again:
 
     Debian 12, Ubuntu 24.04 and newer   apt-get install python3 python3-venv
     Fedora                              dnf install python3
@@ -22,7 +22,7 @@ REMEDY
     exit 1
 fi
 
-# Debian keeps ensurepip, without which venv makes nothing usable, in a package of its own.
+# venv needs ensurepip, which Debian has in a separate package.
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     "$(dirname "$0")/install-package.sh" "$python-venv"
 fi

@@ -1,7 +1,7 @@
 """Runs one test from agent1 to agent2 through a Manager's admin API, and prints its figures.
 
-docker-compose.yml starts it with MANAGER_URL and ADMIN_PASSWORD. Ends with 1 and a line that
-says why when the test did not succeed.
+docker-compose.yml runs it with MANAGER_URL and ADMIN_PASSWORD. If the test fails, it exits with 1
+and a line that says why.
 """
 
 import json
@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 
 SECONDS = 5
 PORT = 5201
-# For the Manager and the agents to come up, and for the test beyond its own time.
+# Seconds to wait for the Manager, for the agents, and for the test's end.
 PATIENCE = 60
 FINAL = ("succeeded", "failed", "canceled", "timed_out")
 
@@ -31,11 +31,11 @@ class Admin:
         self._headers["Authorization"] = f"Bearer {login['access_token']}"
 
     def get(self, path: str) -> Any:
-        """The answer to a GET, decoded; raises OSError when it is no success."""
+        """Send a GET and return the decoded answer; raises OSError without a success."""
         return self._call(urllib.request.Request(f"{self._url}/v1{path}", headers=self._headers))
 
     def post(self, path: str, body: Any = None) -> Any:
-        """The same with a POST."""
+        """Send a POST, otherwise like `get`."""
         data = json.dumps(body or {}).encode()
         request = urllib.request.Request(f"{self._url}/v1{path}", data, self._headers)
         return self._call(request)
@@ -46,7 +46,7 @@ class Admin:
 
 
 def eventually(what: str, look: Callable[[], Any]) -> Any:
-    """Look every half second until there is something, and return it; ends with 1 without."""
+    """Call `look` every half second until it returns something; exits with 1 after PATIENCE."""
     until = time.monotonic() + PATIENCE
     while not (found := look()):
         if time.monotonic() > until:
@@ -56,7 +56,7 @@ def eventually(what: str, look: Callable[[], Any]) -> Any:
 
 
 def login(url: str, password: str) -> Admin | None:
-    """The admin API, once a Manager answers; raises HTTPError when it refuses."""
+    """The admin API, or None if no Manager answers; raises HTTPError if it refuses the login."""
     try:
         return Admin(url, password)
     except HTTPError:
@@ -66,9 +66,9 @@ def login(url: str, password: str) -> Admin | None:
 
 
 def main() -> None:
-    """Wait for the Manager and the agents, run the test, print what came of it."""
+    """Wait for the Manager and the agents, run the test, and print its result."""
     url, password = os.environ["MANAGER_URL"], os.environ["ADMIN_PASSWORD"]
-    # Not every engine waits until it is healthy: podman before 4.6 does not.
+    # Some engines start this before the Manager is healthy, for example podman before 4.6.
     admin = eventually("the Manager", lambda: login(url, password))
 
     def online() -> dict[str, int]:
