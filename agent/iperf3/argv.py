@@ -123,9 +123,7 @@ def _bitrate(payload: ClientPayload) -> str | int | None:
     """The target bitrate of each stream, in bit/s; iperf3's own default for UDP is 1 Mbit/s."""
     if payload.burst is not None:
         if not payload.bitrate:
-            raise TaskError(
-                ErrorClass.BAD_PAYLOAD, "payload: burst needs a bitrate above 0 to pace"
-            )
+            raise TaskError(ErrorClass.BAD_PAYLOAD, "payload: burst needs a bitrate above 0")
         return f"{payload.bitrate}/{payload.burst}"
     return 0 if payload.udp and payload.bitrate is None else payload.bitrate
 

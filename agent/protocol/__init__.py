@@ -21,14 +21,9 @@ from agent.protocol.messages import (
     Task,
     timestamp,
 )
-from agent.protocol.payloads import (
-    ClientPayload,
-    ServerPayload,
-    client_payload,
-    server_payload,
-    unknown_keys,
-)
+from agent.protocol.payloads import ClientPayload, ServerPayload
 from agent.protocol.results import Document, Figures, Outcome, Report, read_report
+from agent.protocol.validation import client_payload, server_payload, unknown_keys
 
 __all__ = [
     "FINAL_STATUSES",

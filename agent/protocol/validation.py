@@ -1,0 +1,126 @@
+"""Decode the payload of a task, or say in plain words what is wrong with it."""
+
+import ipaddress
+import re
+from typing import TypeVar
+
+import msgspec
+from msgspec import inspect
+from msgspec.json import encode
+
+from agent.error_classes import ErrorClass
+from agent.errors import TaskError
+from agent.protocol.payloads import ClientPayload, ServerPayload
+
+# A thousand levels of nesting are a RecursionError, all other faults ValueErrors.
+_UNFIT = (ValueError, RecursionError)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+# Parts of msgspec's own messages.
+_NO_OBJECT = "Expected `object`, got "
+_MISSING = re.compile(r"missing required field `(\w+)`")
+_KEY = re.compile(r" - at `\$\.(\w+)`\Z")
+_MOST_SHOWN = 60
+_Payload = TypeVar("_Payload", ServerPayload, ClientPayload)
+
+
+def server_payload(raw: msgspec.Raw) -> ServerPayload:
+    """Decode the payload of an `iperf_server_start` task; raises TaskError(`bad_payload`)."""
+    payload = _decode(raw, ServerPayload)
+    _check_bind(payload.bind)
+    return payload
+
+
+def client_payload(raw: msgspec.Raw) -> ClientPayload:
+    """Decode the payload of an `iperf_client_run` task; raises TaskError(`bad_payload`)."""
+    payload = _decode(raw, ClientPayload)
+    _check_bind(payload.bind)
+    host = payload.server_ip
+    # iperf3 would read `name%device` as --bind-dev.
+    if not _is_address(host) and not _NAME.fullmatch(host):
+        raise _misfit(_must_be("server_ip", "a host name or an IP address", encode(host)))
+    if payload.reverse and payload.bidir:
+        raise _misfit("give reverse or bidir, not both")
+    if payload.tos is not None and payload.dscp is not None:
+        raise _misfit("give tos or dscp, not both")
+    return payload
+
+
+def unknown_keys(raw: msgspec.Raw, known: type[ServerPayload] | type[ClientPayload]) -> list[str]:
+    """The keys of a payload that the agent does not know, sorted."""
+    try:
+        keys = set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
+    except _UNFIT:  # decoding it as a payload fails as well, and says why
+        return []
+    return sorted(keys.difference(known.__struct_fields__))
+
+
+def _decode(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except _UNFIT as error:
+        raise _misfit(_fault(str(error), raw, kind)) from error
+
+
+def _misfit(words: str) -> TaskError:
+    return TaskError(ErrorClass.BAD_PAYLOAD, f"payload: {words}")
+
+
+def _fault(error: str, raw: msgspec.Raw, kind: type[_Payload]) -> str:
+    """What is wrong with a payload, given what msgspec says of it."""
+    if error.startswith(_NO_OBJECT):
+        return _must_be("it", "a JSON object", bytes(raw))
+    if missing := _MISSING.search(error):
+        return f"{missing[1]} is missing"
+    place = _KEY.search(error)
+    if place is None:
+        return f"not valid JSON: {error}"
+    key = place[1]
+    shape = inspect.type_info(kind)
+    assert isinstance(shape, inspect.StructType)
+    accepted = next(_accepted(field.type) for field in shape.fields if field.name == key)
+    try:
+        values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except _UNFIT:  # a second fault, somewhere else
+        return f"{key} must be {accepted}"
+    return _must_be(key, accepted, bytes(values[key]))
+
+
+def _must_be(key: str, accepted: str, value: bytes) -> str:
+    """The message about a value, which is in JSON; only the beginning of a long one is shown."""
+    shown = value.decode(errors="replace")
+    if len(shown) > _MOST_SHOWN:
+        shown = f"{shown[:_MOST_SHOWN]}..."
+    return f"{key} must be {accepted}, not {shown}"
+
+
+def _accepted(kind: inspect.Type) -> str:
+    """The values that a type accepts, in words."""
+    match kind:
+        case inspect.UnionType(types):
+            known = (_accepted(each) for each in types if not isinstance(each, inspect.NoneType))
+            return " or ".join(known)
+        case inspect.LiteralType(values):
+            return " or ".join(map(str, values))
+        case inspect.Metadata(extra_json_schema={"description": words}):
+            return str(words)
+        case inspect.IntType(ge=least, le=most):
+            return f"a whole number from {least} to {most}"
+        case inspect.FloatType(ge=least, le=most):
+            return f"a number from {least} to {most}"
+        case inspect.BoolType():
+            return "true or false"
+    raise AssertionError(f"no words for {kind}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_bind(bind: str | None) -> None:
+    """Take addresses only: iperf3 would look a name up, and `-B` also takes `host%device`."""
+    if bind is not None and not _is_address(bind):
+        raise _misfit(_must_be("bind", "an IP address", encode(bind)))
