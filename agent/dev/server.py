@@ -11,6 +11,7 @@ from gevent.pywsgi import WSGIServer
 
 from agent.dev.api.admin_calls import admin_api
 from agent.dev.api.agent_calls import SocketHandler, agent_api
+from agent.dev.api.exercise_calls import exercise_api
 from agent.dev.api.http import prepare, reply
 from agent.dev.errors import StateUnwritable
 from agent.dev.store.records import utc_now
@@ -89,9 +90,8 @@ def _application(store: Store, admin_password: str) -> Flask:
     app.config["ADMIN_PASSWORD"] = admin_password
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
     prepare(app)
-    app.register_blueprint(agent_api)
-    app.register_blueprint(admin_api)
-    app.register_blueprint(page)
+    for calls in (agent_api, admin_api, exercise_api, page):
+        app.register_blueprint(calls)
     app.add_url_rule("/healthz", view_func=_health)
     return app
 

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.dev.api.answers import exercise_results
 from agent.dev.errors import Conflict, NotFound, Refused
 from agent.dev.store.records import NewTest, Plan, TaskReport, utc_now
 from agent.dev.store.store import Store
+from tests.support.dev_client import Api
 
 
 def report(status: Any, result: Any = None) -> TaskReport:
@@ -180,14 +180,15 @@ def test_a_task_that_has_ended_cannot_be_canceled(store: Store) -> None:
         store.tasks.cancel(task.id)
 
 
-def test_results_carry_the_figures_of_the_client(store: Store) -> None:
+def test_results_carry_the_figures_of_the_client(api: Api, store: Store) -> None:
     new = add_loopback_test(store)
     sums = {
         "sum_sent": {"bits_per_second": 2e9, "retransmits": 3},
         "sum": {"jitter_ms": 0.5, "lost_percent": 1.5},
     }
     run(store, new, {"start": {}, "intervals": [], "end": sums})
-    assert msgspec.to_builtins(exercise_results(store, 1)) == {
+    api.login()
+    assert api.call("GET", "exercises/1/results").json() == {
         "exercise_id": 1,
         "tests": [
             {
@@ -213,8 +214,11 @@ def test_results_carry_the_figures_of_the_client(store: Store) -> None:
     "result",
     [None, {}, {"end": {}}, {"end": {"sum": 5}}, {"end": {"sum_sent": {"retransmits": 1e300}}}],
 )
-def test_a_result_that_is_no_iperf3_document_has_no_figures(store: Store, result: Any) -> None:
+def test_a_result_that_is_no_iperf3_document_has_no_figures(
+    api: Api, store: Store, result: Any
+) -> None:
     run(store, add_loopback_test(store), result)
-    answer = msgspec.to_builtins(exercise_results(store, 1))
+    api.login()
+    answer = api.call("GET", "exercises/1/results").json()
     assert set(answer["tests"][0]["metrics"].values()) == {None}
     assert answer["aggregate"] == {"bps_avg": None}

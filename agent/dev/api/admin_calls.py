@@ -1,61 +1,67 @@
-"""The calls that operators make."""
+"""The calls that operators make about agents and tasks, and what they send."""
 
 from hmac import compare_digest
+from typing import Annotated, Any
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
-from msgspec import UNSET
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from agent.dev.api.answers import exercise_answer, exercise_results
-from agent.dev.api.bodies import (
-    AgentChange,
-    AgentQuery,
-    Login,
-    NewAgent,
-    NewExercise,
-    NewTask,
-    TaskQuery,
-)
 from agent.dev.api.http import body, query, reply, store
 from agent.dev.errors import NotAuthorized
-from agent.dev.store.records import Plan
 
 ADMIN = "admin"
+Text = Annotated[str, Meta(min_length=1)]
 
 admin_api = Blueprint("admin", __name__, url_prefix="/v1")
 
 
 @admin_api.before_request
 def check_token() -> None:
-    """Let nobody without a login do anything but log in; raises NotAuthorized."""
+    """Let a caller without a token do nothing but log in; raises NotAuthorized."""
     given = request.headers.get("Authorization", "")
     token: str = current_app.config["ADMIN_TOKEN"]
-    expected = f"Bearer {token}"
-    if request.endpoint != "admin.login" and not _equal(given, expected):
+    if request.endpoint != "admin.login" and not _equal(given, f"Bearer {token}"):
         raise NotAuthorized("invalid_token", "log in at /v1/auth/login first")
+
+
+class _Login(Struct):
+    username: str
+    password: str
 
 
 @admin_api.post("/auth/login")
 def login() -> Response:
-    """A password for a token, which is good until the dev Manager ends."""
-    said = body(Login)
-    if said.username != ADMIN or not _equal(said.password, current_app.config["ADMIN_PASSWORD"]):
+    """A token for a password. It is valid until the dev Manager ends."""
+    given = body(_Login)
+    if given.username != ADMIN or not _equal(given.password, current_app.config["ADMIN_PASSWORD"]):
         raise NotAuthorized("invalid_credentials", "wrong user name or password")
     token: str = current_app.config["ADMIN_TOKEN"]
     return reply({"access_token": token, "token_type": "bearer"})
 
 
+class _NewAgent(Struct):
+    name: Text
+    registration_key: Text
+    operating_system: str | None = None
+
+
 @admin_api.post("/agents")
 def add_agent() -> Response:
     """Make an agent known."""
-    new = body(NewAgent)
+    new = body(_NewAgent)
     return reply(store().agents.add(new.name, new.registration_key, new.operating_system), 201)
+
+
+class _AgentQuery(Struct):
+    include_disabled: bool = False
+    status: str | None = None
 
 
 @admin_api.get("/agents")
 def list_agents() -> Response:
     """The agents, without the disabled ones unless they are asked for."""
-    wanted = query(AgentQuery)
+    wanted = query(_AgentQuery)
     return reply(store().agents.find(wanted.status, wanted.include_disabled))
 
 
@@ -65,83 +71,48 @@ def get_agent(agent_id: int) -> Response:
     return reply(store().agents.get(agent_id))
 
 
+class _AgentChange(Struct):
+    name: Text | UnsetType = UNSET
+    registration_key: Text | UnsetType = UNSET
+    operating_system: str | None | UnsetType = UNSET
+
+
 @admin_api.put("/agents/<int:agent_id>")
 def change_agent(agent_id: int) -> Response:
-    """Change an agent's name, key or operating system."""
-    changes = msgspec.structs.asdict(body(AgentChange))
-    given = {field: value for field, value in changes.items() if value is not UNSET}
-    return reply(store().agents.update(agent_id, given))
+    """Change an agent's name, key or operating system; what is left out stays."""
+    return reply(store().agents.update(agent_id, msgspec.to_builtins(body(_AgentChange))))
 
 
-@admin_api.post("/agents/<int:agent_id>/disable")
-def disable_agent(agent_id: int) -> tuple[str, int]:
-    """Turn an agent away from its next call on."""
-    store().agents.set_disabled(agent_id, True)
+@admin_api.post("/agents/<int:agent_id>/<any(disable, enable):order>")
+def set_disabled(agent_id: int, order: str) -> tuple[str, int]:
+    """Refuse an agent's calls from now on, or take them again."""
+    store().agents.set_disabled(agent_id, order == "disable")
     return "", 204
 
 
-@admin_api.post("/agents/<int:agent_id>/enable")
-def enable_agent(agent_id: int) -> tuple[str, int]:
-    """Let an agent in again."""
-    store().agents.set_disabled(agent_id, False)
-    return "", 204
-
-
-@admin_api.post("/exercises")
-def add_exercise() -> Response:
-    """Create an exercise without tests."""
-    new = body(NewExercise)
-    exercise = store().exercises.create(new.name, new.duration_seconds, new.notes)
-    return reply(exercise_answer(store(), exercise), 201)
-
-
-@admin_api.get("/exercises")
-def list_exercises() -> Response:
-    """All exercises with their tests and tasks."""
-    return reply([exercise_answer(store(), exercise) for exercise in store().exercises.all()])
-
-
-@admin_api.get("/exercises/<int:exercise_id>")
-def get_exercise(exercise_id: int) -> Response:
-    """One exercise with its tests and tasks."""
-    return reply(exercise_answer(store(), store().exercises.get(exercise_id)))
-
-
-@admin_api.post("/exercises/<int:exercise_id>/tests")
-def add_test(exercise_id: int) -> Response:
-    """Add a test to an exercise."""
-    return reply(store().exercises.add_test(exercise_id, body(Plan)), 201)
-
-
-@admin_api.post("/exercises/<int:exercise_id>/start")
-def start_exercise(exercise_id: int) -> Response:
-    """Make an exercise's queued tasks pending."""
-    return reply(exercise_answer(store(), store().exercises.start(exercise_id)))
-
-
-@admin_api.post("/exercises/<int:exercise_id>/stop")
-def stop_exercise(exercise_id: int) -> Response:
-    """End an exercise now."""
-    return reply(exercise_answer(store(), store().exercises.stop(exercise_id)))
-
-
-@admin_api.get("/exercises/<int:exercise_id>/results")
-def results(exercise_id: int) -> Response:
-    """The figures of an exercise."""
-    return reply(exercise_results(store(), exercise_id))
+class _TaskQuery(Struct):
+    agent_id: int | None = None
+    status: str | None = None
+    type: str | None = None
 
 
 @admin_api.get("/tasks")
 def list_tasks() -> Response:
     """The tasks, narrowed by agent, status or type."""
-    wanted = query(TaskQuery)
+    wanted = query(_TaskQuery)
     return reply(store().tasks.find(wanted.agent_id, wanted.status, wanted.type))
+
+
+class _NewTask(Struct):
+    agent_id: int
+    type: Text
+    payload: dict[str, Any] = {}
 
 
 @admin_api.post("/tasks")
 def add_task() -> Response:
-    """Add a pending task outside any exercise."""
-    new = body(NewTask)
+    """Add a pending task outside any exercise; only the dev Manager has this call."""
+    new = body(_NewTask)
     return reply(store().tasks.add(new.agent_id, new.type, new.payload), 201)
 
 

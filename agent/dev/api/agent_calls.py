@@ -1,4 +1,4 @@
-"""The calls that agents make."""
+"""The calls that agents make, and what they send."""
 
 import socket
 from typing import cast
@@ -6,15 +6,15 @@ from typing import cast
 from flask import Blueprint, Response, request
 from gevent import GreenletExit
 from gevent.pywsgi import WSGIHandler
+from msgspec import Struct
 from werkzeug.http import parse_dict_header
 
-from agent.dev.api.bodies import ClaimBody, HeartbeatBody, RegisterBody, StartedBody
 from agent.dev.api.http import body, reply, store
 from agent.dev.errors import Misfit, NotAuthorized, NotFound, Refused, VersionRefused
-from agent.dev.store.records import ManagedAgent, TaskReport
+from agent.dev.store.records import HeartbeatRow, ManagedAgent, TaskReport
 
 API_VERSION = "1"
-# A claim is held at most this long, whatever the agent prefers.
+# A claim waits at most this long, whatever the agent prefers.
 MAX_WAIT_SECONDS = 60
 _SOCKET = "agent.dev.socket"
 
@@ -22,7 +22,7 @@ agent_api = Blueprint("agent", __name__, url_prefix="/v1/agent")
 
 
 class SocketHandler(WSGIHandler):
-    """Hands the connection's socket to the application, which a held claim has to look at."""
+    """Gives the application the connection's socket, which a claim that waited has to look at."""
 
     def handle(self) -> None:
         """Serve a connection. pywsgi sends headers and body apart: Nagle would add 40 ms."""
@@ -30,7 +30,7 @@ class SocketHandler(WSGIHandler):
         super().handle()  # type: ignore[no-untyped-call]
 
     def handle_error(self, kind: type[BaseException], error: object, traceback: object) -> None:
-        """A 500 for a bug; to a request that the server's stop has cut short, no answer."""
+        """Answer 500 to a bug, and nothing to a request that the server's stop cuts short."""
         if issubclass(kind, GreenletExit):
             self.close_connection = True
         else:
@@ -43,19 +43,29 @@ class SocketHandler(WSGIHandler):
         return environ
 
 
+class _Registration(Struct):
+    ip_address: str
+    operating_system: str | None = None
+
+
 @agent_api.post("/register")
 def register() -> Response:
-    """An agent introduces itself; the answer carries its key, as the real Manager's does."""
-    agent = _caller()
-    said = body(RegisterBody)
+    """An agent introduces itself. The answer has its key in it, as the real Manager's has."""
+    agent = _caller(even_disabled=True)
+    said = body(_Registration)
     return reply(store().agents.register(agent.id, said.ip_address, said.operating_system))
+
+
+class _Heartbeat(Struct):
+    ip_address: str
+    running: list[HeartbeatRow]
 
 
 @agent_api.post("/heartbeat")
 def heartbeat() -> Response:
-    """An agent is alive and says what it runs."""
-    agent = _enabled_caller()
-    said = body(HeartbeatBody)
+    """An agent says that it is alive and what it runs; the answer may name tasks to cancel."""
+    agent = _caller()
+    said = body(_Heartbeat)
     store().agents.heartbeat(agent.id, said.ip_address, said.running)
     canceled = store().tasks.canceled(agent.id)
     return reply({"pull_tasks": True, **({"cancel": canceled} if canceled else {})})
@@ -64,37 +74,41 @@ def heartbeat() -> Response:
 @agent_api.post("/tasks/claim")
 def claim() -> Response:
     """Hand out the oldest pending task; with `Prefer: wait=N`, wait for one."""
-    agent = _enabled_caller()
-    body(ClaimBody)
+    agent = _caller()
+    body(dict)
     key = request.headers.get("Idempotency-Key")
     seconds = _preferred_wait()
     if seconds is None:
         return reply({"task": store().tasks.claim(agent.id, key)})
-    store().tasks.wait_for_task(agent.id, key, min(seconds, MAX_WAIT_SECONDS))
+    store().tasks.wait_for_task(agent.id, key, seconds)
     task = None if _hung_up() else store().tasks.claim(agent.id, key)
     return reply({"task": task}, headers={"Preference-Applied": "wait"})
+
+
+class _Started(Struct):
+    pid: int | None = None
 
 
 @agent_api.post("/tasks/<int:task_id>/started")
 def started(task_id: int) -> Response:
     """The agent runs the task."""
-    agent = _enabled_caller()
-    body(StartedBody)
+    agent = _caller()
+    body(_Started)
     return reply(store().tasks.start(agent.id, task_id))
 
 
 @agent_api.post("/tasks/<int:task_id>/result")
 def result(task_id: int) -> Response:
     """The agent reports the task."""
-    agent = _enabled_caller()
+    agent = _caller()
     report = body(TaskReport)
     if bytes(memoryview(report.result)[:1]) not in (b"{", b"n"):
         raise Misfit("Expected `object | null` - at `$.result`")
     return reply(store().tasks.report(agent.id, task_id, report))
 
 
-def _caller() -> ManagedAgent:
-    """The agent whose headers these are; raises Refused, NotAuthorized or NotFound."""
+def _caller(even_disabled: bool = False) -> ManagedAgent:
+    """The agent that the headers prove; raises Refused, NotAuthorized or NotFound."""
     version = request.headers.get("X-API-Version")
     if version is None:
         raise Refused("missing_api_version", "the X-API-Version header is missing")
@@ -104,12 +118,8 @@ def _caller() -> ManagedAgent:
     name, key = request.headers.get("X-AGENT-NAME"), request.headers.get("X-AGENT-KEY")
     if not name or not key:
         raise NotAuthorized("missing_agent_headers", "X-AGENT-NAME or X-AGENT-KEY is missing")
-    return store().agents.authenticate(name, key)
-
-
-def _enabled_caller() -> ManagedAgent:
-    agent = _caller()
-    if agent.disabled:
+    agent = store().agents.authenticate(name, key)
+    if agent.disabled and not even_disabled:
         raise NotFound("the agent is disabled")
     return agent
 
@@ -119,7 +129,7 @@ def _preferred_wait() -> int | None:
     wait = parse_dict_header(request.headers.get("Prefer", "")).get("wait")
     if not store().extensions or wait is None or not wait.isdecimal():
         return None
-    return int(wait)
+    return min(int(wait[:9]), MAX_WAIT_SECONDS)
 
 
 def _hung_up() -> bool:

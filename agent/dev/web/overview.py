@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent import quantities
-from agent.dev.api.answers import result_metrics
+from agent.dev.api.exercise_calls import result_metrics
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
 
