@@ -1,6 +1,5 @@
 """The command `python -m agent.dev`."""
 
-import ipaddress
 import re
 import signal
 from pathlib import Path
@@ -12,7 +11,7 @@ from gevent.event import Event
 from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
 from agent.dev.store.store import Store
-from agent.dev.web.access import DEFAULT_PASSWORD
+from agent.dev.web.access import DEFAULT_PASSWORD, is_loopback
 from agent.errors import ConfigError
 
 _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@]+)):(?P<port>[0-9]{1,5})")
@@ -26,10 +25,12 @@ class BadSetting(click.ClickException):
 
 @click.command(name="python -m agent.dev")
 @click.option("--listen", default="127.0.0.1:8000", show_default=True, metavar="HOST:PORT")
-@click.option("--agent", "agents", multiple=True, metavar="NAME:KEY", help="May be repeated.")
+@click.option(
+    "--agent", "agents", multiple=True, metavar="NAME:KEY", help="Add an agent; repeatable."
+)
 @click.option("--state", type=click.Path(path_type=Path), help="Keep everything in this file.")
-@click.option("--admin-password", help="Default: admin123, on loopback only.")
-@click.option("--no-extensions", is_flag=True, help="Play the Manager of today.")
+@click.option("--admin-password", help="Default: admin123, which is for loopback only.")
+@click.option("--no-extensions", is_flag=True, help="Do only what today's Manager does.")
 def main(
     listen: str,
     agents: tuple[str, ...],
@@ -37,10 +38,10 @@ def main(
     admin_password: str | None,
     no_extensions: bool,
 ) -> None:
-    """Run a Manager for development: in memory, on loopback, never for production."""
+    """Run a Manager for development, in memory and on loopback. Not for production."""
     host, port = _parse_listen(listen)
-    if admin_password is None and not _is_loopback(host):
-        raise BadSetting(f"--listen {listen} is open to others: give --admin-password too")
+    if not admin_password and not is_loopback(listen):
+        raise BadSetting(f"--listen {listen} is open to other hosts: give --admin-password too")
     try:
         store = Store(extensions=not no_extensions, state_file=state)
         for agent in agents:
@@ -55,7 +56,7 @@ def _serve(manager: DevManager, listen: str) -> None:
     try:
         manager.start()
     except OSError as error:
-        raise BadSetting(f"--listen {listen}: {error.strerror}: choose another") from error
+        raise BadSetting(f"--listen {listen}: {error.strerror}: choose another address") from error
     stop = Event()
     handlers = [gevent.signal_handler(sign, stop.set) for sign in (signal.SIGTERM, signal.SIGINT)]
     click.echo(f"dev Manager listening on {manager.url}")
@@ -70,22 +71,15 @@ def _serve(manager: DevManager, listen: str) -> None:
 def _parse_listen(listen: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(listen)
     if not match or int(match["port"]) > 65535:
-        raise BadSetting(f"--listen {listen}: must be HOST:PORT, such as 127.0.0.1:8000")
+        raise BadSetting(f"--listen {listen} must be HOST:PORT, such as 127.0.0.1:8000")
     return match["v6"] or match["host"], int(match["port"])
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _make_known(store: Store, agent: str) -> None:
-    """Add the agent, or give the one of that name, known from the state file, this key."""
+    """Add the agent, or give this key to an agent of that name in the state file."""
     name, _, key = agent.partition(":")
     if not name or not key:
-        raise BadSetting("--agent: must be NAME:KEY, both of at least one character")
+        raise BadSetting("--agent must be NAME:KEY, neither of them empty")
     known = store.agents.named(name)
     if known:
         store.agents.update(known.id, {"registration_key": key})

@@ -1,4 +1,4 @@
-"""The dev Manager's refusals: an HTTP status, a word for machines, a sentence for people."""
+"""The dev Manager's refusals: an HTTP status, a code for programs, a message for people."""
 
 from typing import Any, ClassVar
 
@@ -6,7 +6,7 @@ from agent.errors import AgentError
 
 
 class Refused(AgentError):
-    """A call is refused with 400. `details` become the body's `details`."""
+    """400, and the root of the others. `details` become the body's `details`."""
 
     status: ClassVar[int] = 400
 
@@ -16,10 +16,8 @@ class Refused(AgentError):
         self.details = details
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON, in the shape that the Manager gives it."""
-        return {
-            "detail": {"error": self.error, "message": str(self), "details": self.details},
-        }
+        """The answer's JSON, in the Manager's form."""
+        return {"detail": {"error": self.error, "message": str(self), "details": self.details}}
 
 
 class NotAuthorized(Refused):
@@ -37,7 +35,7 @@ class NotFound(Refused):
         super().__init__("not_found", message)
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON: unlike the other refusals, without `detail` around it."""
+        """The answer's JSON, which has no `detail` around it here."""
         return {"error": self.error, "message": str(self)}
 
 
@@ -57,7 +55,7 @@ class Misfit(Refused):
         self.field = field
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON: a list of faults, here always of one."""
+        """The answer's JSON: a list of faults, always of one here."""
         return {"detail": [{"loc": ["body"], "msg": str(self), "type": self.error}]}
 
 

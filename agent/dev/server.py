@@ -1,10 +1,10 @@
-"""The dev Manager's HTTP server, and the greenlet that does what the Manager does by itself."""
+"""The dev Manager's HTTP server, and its sweeper: what the Manager does by itself."""
 
 import logging
 import secrets
 
 import gevent
-from flask import Flask, Response
+from flask import Flask
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
@@ -20,7 +20,7 @@ from agent.dev.web.access import DEFAULT_PASSWORD
 from agent.dev.web.page import page
 
 SWEEP_SECONDS = 0.5
-# For an answer that is being written when the server stops; held claims are simply dropped.
+# For an answer that is being written when the server stops; a claim that waits gets none.
 STOP_GRACE_SECONDS = 0.2
 
 _log = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ class DevManager:
             (host, port),
             _application(store, admin_password),
             log=None,
-            # Without a pool the server would not know its connections, and stop none of them.
+            # Without a pool the server would not know its connections, and would close none.
             spawn=Pool(),
             handler_class=SocketHandler,
-            # Given, it spares a reverse look-up of the address.
+            # Spares a reverse look-up of the address.
             environ={"SERVER_NAME": host},
         )
 
@@ -59,12 +59,12 @@ class DevManager:
         return f"http://{host}:{self.port}"
 
     def start(self) -> None:
-        """Listen and serve; raises OSError when the address cannot be had."""
+        """Listen and serve; raises OSError when the address cannot be used."""
         self._server.start()
         self._sweeper.start()
 
     def wait(self, stop: Event) -> None:
-        """Wait until `stop` is set; raises what the sweeper died of, if it did."""
+        """Wait until `stop` is set; if the sweeper fails meanwhile, raise its exception."""
         gevent.wait([stop, self._sweeper], count=1)
         if self._sweeper.ready():
             self._sweeper.get()
@@ -92,9 +92,5 @@ def _application(store: Store, admin_password: str) -> Flask:
     prepare(app)
     for calls in (agent_api, admin_api, exercise_api, page):
         app.register_blueprint(calls)
-    app.add_url_rule("/healthz", view_func=_health)
+    app.add_url_rule("/healthz", "healthz", lambda: reply({"ok": True}))
     return app
-
-
-def _health() -> Response:
-    return reply({"ok": True})

@@ -29,20 +29,21 @@ def fixture_today() -> Iterator[tuple[Store, Api]]:
     manager.stop()
 
 
-def held_claim(api: Api) -> gevent.Greenlet:
+def held_claim(api: Api, seconds: str = str(HELD_SECONDS)) -> gevent.Greenlet:
     """A claim that is under way and has reached the Manager."""
     with Api(api.url) as other:
-        held: gevent.Greenlet = gevent.spawn(
-            other.agent, "tasks/claim", Prefer=f"wait={HELD_SECONDS}"
-        )
+        held: gevent.Greenlet = gevent.spawn(other.agent, "tasks/claim", Prefer=f"wait={seconds}")
         # Each answered call shows that the Manager has served its sockets once more.
         for _ in range(3):
             api.agent("heartbeat", HEARTBEAT)
     return held
 
 
-def test_a_held_claim_is_answered_as_soon_as_a_task_is_pending(api: Api, store: Store) -> None:
-    held = held_claim(api)
+@pytest.mark.parametrize("seconds", [str(HELD_SECONDS), "9" * 5000], ids=["short", "endless"])
+def test_a_held_claim_is_answered_as_soon_as_a_task_is_pending(
+    api: Api, store: Store, seconds: str
+) -> None:
+    held = held_claim(api, seconds)
     assert not held.ready()
     task = store.tasks.add(1, "kill_all", {})
     answer: requests.Response = held.get(timeout=HELD_SECONDS / 2)

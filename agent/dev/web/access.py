@@ -1,14 +1,14 @@
 """Who may read the page and post its forms.
 
-A browser cannot carry the API's token from page to page, and it carries what it has to other
-people's pages too. So:
+A browser cannot carry the API's token from page to page, and other people's pages can make it
+send what it does carry. So:
 
-- With a password of the owner's choice, which any address but loopback demands, the page asks
-  for it by HTTP Basic, user `admin`.
-- With the default password, which anybody knows, there is nothing to ask for. The page then
-  answers to the names of loopback alone: a foreign name that was made to point here is refused.
-- A form is taken only when the browser says that the page it was sent from is this one. All of
-  today's browsers say so, in `Origin`.
+- With a password of the owner's choice, which is required off loopback, the page asks for it by
+  HTTP Basic, user `admin`.
+- The default password is known to everybody, so asking for it would protect nothing. The page
+  then answers to loopback names alone: another name that was made to point here is refused.
+- A form is accepted only when the browser says in `Origin`, as all of today's do, that this page
+  sent it.
 """
 
 import ipaddress
@@ -29,19 +29,28 @@ def check_reader() -> None:
     password: str = current_app.config["ADMIN_PASSWORD"]
     if password != DEFAULT_PASSWORD:
         _check_password(password)
-    elif not _is_loopback_name(request.headers.get("Host", "")):
+    elif not is_loopback(request.headers.get("Host", "")):
         _refuse(
-            "Ask for this page by 127.0.0.1 or localhost, or give the dev Manager another"
+            "Open this page as 127.0.0.1 or localhost, or give the dev Manager another"
             " --admin-password: everybody knows the default one."
         )
 
 
 def check_writer() -> None:
-    """Answer 401 or 403 unless the form was sent from this very page."""
+    """Answer 401 or 403 unless the form was sent from this page."""
     check_reader()
     host = request.headers.get("Host", "")
     if request.headers.get("Origin") not in (f"http://{host}", f"https://{host}"):
         _refuse("This form was not sent from the dev Manager's own page. Programs use the API.")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether HOST or HOST:PORT is a name or an address of loopback."""
+    try:
+        host = urlsplit(f"//{address}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_password(password: str) -> None:
@@ -51,14 +60,6 @@ def _check_password(password: str) -> None:
         challenge = {"WWW-Authenticate": 'Basic realm="dev Manager", charset="UTF-8"'}
         text = f"The user is {ADMIN}, the password that of --admin-password.\n"
         abort(Response(text, 401, challenge, mimetype="text/plain"))
-
-
-def _is_loopback_name(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _refuse(words: str) -> NoReturn:
