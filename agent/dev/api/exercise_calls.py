@@ -16,19 +16,6 @@ exercise_api = Blueprint("exercises", __name__, url_prefix="/v1/exercises")
 exercise_api.before_request(check_token)
 
 
-# A larger number is made up, and has no place in an answer.
-_MOST_RETRANSMITS = 2**53
-
-
-class ResultMetrics(Struct):
-    """A test's figures: bits per second, packets, milliseconds, per cent; None if unknown."""
-
-    bps_avg: float | None = None
-    retransmits: int | None = None
-    jitter_ms: float | None = None
-    loss_pct: float | None = None
-
-
 class _NewExercise(Struct):
     name: Text
     duration_seconds: Seconds = 30
@@ -78,23 +65,19 @@ def get_results(exercise_id: int) -> Response:
     """The figures of an exercise's tests, and the mean of the known throughputs in bit/s."""
     exercise = store().exercises.get(exercise_id)
     tests = [_result(test) for test in store().exercises.tests(exercise.id)]
-    known = [bps for test in tests if (bps := test["metrics"].bps_avg) is not None]
+    known = [bps for test in tests if (bps := test["metrics"]["bps_avg"]) is not None]
     mean = fmean(known) if known else None
     return reply({"exercise_id": exercise_id, "tests": tests, "aggregate": {"bps_avg": mean}})
 
 
-def result_metrics(result: msgspec.Raw) -> ResultMetrics:
-    """The figures that the real Manager reads from a client's result."""
-    end = (read_summary(result) or Summary()).end
+def _result(test: Test) -> dict[str, Any]:
+    task = store().tasks.get(test.client_task_id)
+    end = (read_summary(task.result) or Summary()).end
     sent, datagrams = end.sum_sent or Sums(), end.sum or Sums()
     resent = sent.retransmits
     if resent is not None:
-        resent = int(resent) if abs(resent) < _MOST_RETRANSMITS else None
-    return ResultMetrics(sent.bits_per_second, resent, datagrams.jitter_ms, datagrams.lost_percent)
-
-
-def _result(test: Test) -> dict[str, Any]:
-    task = store().tasks.get(test.client_task_id)
+        # A larger number is made up, and has no place in an answer.
+        resent = int(resent) if abs(resent) < 2**53 else None
     return {
         "test_id": test.id,
         "server": store().agents.get(test.server_agent_id).name,
@@ -102,7 +85,12 @@ def _result(test: Test) -> dict[str, Any]:
         "udp": test.udp,
         "parallel": test.parallel,
         "status": task.status,
-        "metrics": result_metrics(task.result),
+        "metrics": {
+            "bps_avg": sent.bits_per_second,
+            "retransmits": resent,
+            "jitter_ms": datagrams.jitter_ms,
+            "loss_pct": datagrams.lost_percent,
+        },
     }
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent import quantities
-from agent.dev.api.exercise_calls import result_metrics
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
+from agent.iperf3.summary import Summary, Sums, read_summary
 
 # The newest tests, of which the page has a list.
 LISTED = 12
@@ -77,7 +77,8 @@ def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
     task = store.tasks.get(test.client_task_id)
     client, server = store.agents.get(test.client_agent_id), store.agents.get(test.server_agent_id)
     status, phase = _state(store, test, client)
-    found = result_metrics(task.result)
+    end = (read_summary(task.result) or Summary()).end
+    sent, datagrams = end.sum_sent or Sums(), end.sum or Sums()
     return TestRow(
         test=test,
         client=client.name,
@@ -87,8 +88,8 @@ def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
         status=status,
         phase=phase,
         progress=_progress(store, test, task, now) if task.status == "running" else None,
-        rate="" if found.bps_avg is None else quantities.rate(found.bps_avg),
-        lost="" if not found.loss_pct else f"{found.loss_pct:.3g} % lost",
+        rate="" if sent.bits_per_second is None else quantities.rate(sent.bits_per_second),
+        lost=f"{datagrams.lost_percent:.3g} % lost" if datagrams.lost_percent else "",
     )
 
 
