@@ -1,6 +1,6 @@
-"""`python agent.py ARGS` is the command `agent-run ARGS`, without an installed package."""
+"""`python agent.py ARGS` runs `agent-run ARGS` without installing the package."""
 
 import runpy
 
-# By name and not by import: tools that read the package's imports take this file for the package.
+# Not imported: tools that follow imports would take this file for the package of its name.
 runpy.run_module("agent", run_name="__main__", alter_sys=True)

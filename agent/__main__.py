@@ -1,14 +1,14 @@
-"""The command `agent-run`, also as `python -m agent`: patches before anything else is imported."""
+"""Starts the command `agent-run`, also as `python -m agent`: gevent patches first of all."""
 
 import signal
 
-# Python would print where Ctrl-C has met it: until the command is loaded it ends the process.
-_when_interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL)
+# Python would print a traceback for Ctrl-C. Until the command is loaded, let it end the process.
+_python_handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from gevent import events, monkey  # noqa: E402
 
-# It would look for plugins in all installed packages at each of its 25 steps: a twentieth of the
-# start, and a quarter where the packages for tests are installed as well (gevent 26.9).
+# gevent (26.9) would search all installed packages for plugins at each of its 25 patching steps,
+# which takes a twentieth of the start, and a quarter with the packages for tests installed.
 events.notify_and_call_entry_points = lambda event: None
 monkey.patch_all()
 
@@ -18,7 +18,7 @@ import sys  # noqa: E402
 
 from gevent.hub import Hub  # noqa: E402
 
-# malloc.h
+# From malloc.h.
 _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD = 128 * 1024
 
@@ -26,50 +26,51 @@ _MMAP_THRESHOLD = 128 * 1024
 def main() -> None:
     """Run the command and exit with its code."""
     if sys.platform == "win32":
-        sys.exit("agent-run: Windows is not supported; it runs on Linux, and on macOS for trying")
-    _fill_standard_descriptors()
-    _give_large_blocks_back()
-    # gevent would print a traceback when Ctrl-C comes while it waits.
+        sys.exit("agent-run: Windows is not supported: use Linux, or macOS to try it")
+    _open_standard_descriptors()
+    _return_large_blocks()
+    # gevent would print a traceback if Ctrl-C came while it waits.
     Hub.NOT_ERROR += (KeyboardInterrupt,)  # type: ignore[assignment]
     try:
         from agent.cli.command import run
 
-        # From here on there may be something to undo.
-        signal.signal(signal.SIGINT, _when_interrupted)
+        # From here on there is something to clean up.
+        signal.signal(signal.SIGINT, _python_handler)
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
-        # What a shell shows for a command that Ctrl-C ended.
+        # The code that a shell reports for a command ended by Ctrl-C.
         code = 128 + signal.SIGINT
-    _let_go_of_stdout()
+    _flush_stdout()
     sys.exit(code)
 
 
-def _give_large_blocks_back() -> None:
-    """Let glibc map blocks from 128 KiB on by themselves for good (mallopt(3), where there is one).
+def _open_standard_descriptors() -> None:
+    """Open those of 0, 1 and 2 that are closed: the log must not go into the next opened file."""
+    opened = 0
+    while opened <= 2:
+        opened = os.open(os.devnull, os.O_RDWR)
+    os.close(opened)
 
-    By itself it puts them on the heap once the first was freed. Python's table of interned strings
-    is renewed every few thousand tasks, and each time left a hole of a megabyte there.
+
+def _return_large_blocks() -> None:
+    """Make glibc return each freed block of 128 KiB or more to the system, now and later.
+
+    By default it raises that limit when such a block is freed. Each time Python then renewed its
+    table of interned strings, every few thousand tasks, a hole of a megabyte stayed in the heap.
+    Other C libraries have no mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
 
 
-def _let_go_of_stdout() -> None:
-    """Write what is left; when its reader has gone, Python would print a traceback at the end."""
+def _flush_stdout() -> None:
+    """Write what is buffered. If nobody reads it, keep Python from printing a traceback."""
     try:
         if sys.stdout:
             sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fill_standard_descriptors() -> None:
-    """Open what was closed of 0, 1 and 2, or the log would go into whichever file came next."""
-    opened = 0
-    while opened <= 2:
-        opened = os.open(os.devnull, os.O_RDWR)
-    os.close(opened)
 
 
 if __name__ == "__main__":

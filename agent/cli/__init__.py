@@ -1,1 +1,1 @@
-"""The command line: what a user types, and what it answers."""
+"""The command line: its options, and what each of its ways to run does."""

@@ -1,4 +1,4 @@
-"""`agent-run --check`: says line by line what is well and what is not, and changes nothing."""
+"""`agent-run --check`: prints line by line what is right and what is wrong, and changes nothing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,68 +19,68 @@ from agent.tasks.installed import InstalledIperf3
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the check. `fault` is "" when all is well, else "settings" or "manager"."""
+    """One line of the check. `fault` is "settings" or "manager", or empty if all is well."""
 
-    what: str
-    says: str
+    name: str
+    message: str
     fault: str = ""
 
 
-def check(config: Config, wrong: Mapping[str, str], as_json: bool) -> set[str]:
-    """Print a line for each finding, as a JSON object or in words; returns the faults.
+def print_findings(config: Config, faults: Mapping[str, str], as_json: bool) -> set[str]:
+    """Print a line for each finding, as JSON or in words; returns the kinds of fault found.
 
-    `wrong` are the faults of the settings themselves, by variable, as `config.survey` has them.
+    `faults` are those of the settings, by variable, as `check_settings` returns them.
     """
     silence_logging()
-    faults = set()
-    for finding in _findings(config, wrong):
-        if as_json:
-            line = msgspec.json.encode(
-                {
-                    "check": finding.what,
-                    "ok": not finding.fault,
-                    "message": finding.says,
-                    "fault": finding.fault or None,
-                }
-            ).decode()
-        else:
-            mark = (
-                click.style("not ok ", fg="red")
-                if finding.fault
-                else click.style("ok     ", fg="green")
-            )
-            line = f"{mark} {finding.what:16} {finding.says}"
+    kinds = set()
+    for finding in _findings(config, faults):
+        line = _as_json(finding) if as_json else _in_words(finding)
         click.echo(line, color=stdout_has_colors())
-        faults.add(finding.fault)
-    return faults - {""}
+        kinds.add(finding.fault)
+    return kinds - {""}
 
 
-def _findings(config: Config, wrong: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at what the agent needs, one thing after the other, where its settings are right."""
-    for fault in wrong.values():
+def _as_json(finding: Finding) -> str:
+    line = {
+        "check": finding.name,
+        "ok": not finding.fault,
+        "message": finding.message,
+        "fault": finding.fault or None,
+    }
+    return msgspec.json.encode(line).decode()
+
+
+def _in_words(finding: Finding) -> str:
+    mark, color = ("not ok ", "red") if finding.fault else ("ok     ", "green")
+    return f"{click.style(mark, fg=color)} {finding.name:16} {finding.message}"
+
+
+def _findings(config: Config, faults: Mapping[str, str]) -> Iterator[Finding]:
+    """Check one thing after the other, except for what depends on a wrong setting."""
+    for fault in faults.values():
         yield Finding("configuration", fault, "settings")
-    if not wrong:
+    if not faults:
         yield Finding("configuration", f"agent {config.agent_name}, key is set")
-    if not wrong.keys() & {"STATE_DIR", "AGENT_NAME"}:
+    if not faults.keys() & {"STATE_DIR", "AGENT_NAME"}:
         yield _state(config)
     if config.log_file:
-        yield Finding("log file", _to_be(config.log_file))
+        yield Finding("log file", _usable(config.log_file))
     yield _iperf3(config)
-    if not any(variable.startswith("MANAGER_") for variable in wrong):
+    if not any(variable.startswith("MANAGER_") for variable in faults):
         yield from _manager(config)
 
 
 def _state(config: Config) -> Finding:
-    """The state directory. An agent starts with it on a read-only disk, and tests nothing."""
+    """The state directory. With it on a read-only disk an agent starts, but runs no test."""
     path = config.state
     if files.is_writable_directory(path):
-        return Finding("state directory", _to_be(path))
-    advice = "mend that, or set STATE_DIR to a directory that this user can write"
+        return Finding("state directory", _usable(path))
+    advice = "make it writable, or set STATE_DIR to a directory that this user can write"
     return Finding("state directory", f"{path} is on a read-only disk: {advice}", "settings")
 
 
-def _to_be(path: Path) -> str:
-    return str(path) if files.nearest(path) == path else f"{path} can be made"
+def _usable(path: Path) -> str:
+    return str(path) if files.nearest(path) == path else f"{path} can be created"
 
 
 def _iperf3(config: Config) -> Finding:
@@ -95,10 +95,10 @@ def _manager(config: Config) -> Iterator[Finding]:
     url = config.manager_url
     try:
         address = config.advertise_address or host.local_address(url)
-        says = f"{address} is what the Manager is told"
+        message = f"the Manager is told {address}"
         if address.startswith("127.") or address == "::1":
-            says += "; for tests with other hosts set ADVERTISE_ADDRESS"
-        yield Finding("address", says)
+            message += "; for tests with other hosts set ADVERTISE_ADDRESS"
+        yield Finding("address", message)
         key = Key(config.agent_key, config.agent_key_file)
         ManagerClient(manager_access(config, key)).check_health()
     except OSError as error:

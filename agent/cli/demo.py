@@ -1,4 +1,4 @@
-"""`agent-run --dev`: a dev Manager in this process, and a first test through it on loopback."""
+"""`agent-run --dev`: a dev Manager in this process, and one test over loopback."""
 
 import errno
 import os
@@ -23,18 +23,18 @@ FIRST_PORT = 8000
 PORTS_TRIED = 100
 STATUS_ADDRESS = "127.0.0.1:9201"
 TEST_SECONDS = 5
-# Long enough for the server task, which becomes pending at the same moment, to listen.
+# Seconds by which the client starts later, so that its server already listens.
 CLIENT_DELAY = 0.2
-# The self-test's tasks may take this much longer than the test before it is called a failure.
+# The self-test fails if its tasks take this many seconds longer than the test itself.
 PATIENCE = 30.0
 BAR_STEP = 0.1
 
 
 class Demo:
-    """A running dev Manager that knows one agent."""
+    """A running dev Manager that has one agent registered."""
 
     def __init__(self, agent_name: str) -> None:
-        """Start it on the first free port from 8000 on; raises ConfigError without Flask."""
+        """Start it on the first free port from 8000 on. Raises ConfigError if Flask is missing."""
         try:
             from agent.dev.server import DevManager
             from agent.dev.store.store import Store
@@ -59,9 +59,9 @@ class Demo:
             raise ConfigError(f"--dev found no free port from {FIRST_PORT} to {last}")
 
     def self_test(self, stopping: Event) -> None:
-        """One TCP test through the ordinary tasks, with a progress bar and a summary.
+        """Run one TCP test as ordinary tasks, with a progress bar, and print a summary.
 
-        It is given up without a word once `stopping` is set. Raises SelfTestFailed.
+        Once `stopping` is set, return without a summary. Raises SelfTestFailed.
         """
         from agent.dev.store.records import Plan
 
@@ -85,14 +85,14 @@ class Demo:
         self.store.wait_for(lambda: b'"end"' in bytes(self._result(test.server_task.id)), 5)
         click.echo(_summary(self._result(client.id), self._result(test.server_task.id)))
         click.echo(
-            f"  The dev Manager is at {self.manager.url} (admin, admin123). Ctrl-C ends all.\n"
+            f"  The dev Manager is at {self.manager.url} (admin, admin123). Ctrl-C stops it.\n"
         )
 
     def _result(self, task_id: int) -> bytes:
         return bytes(self.store.tasks.get(task_id).result)
 
     def _show_progress(self, task_id: int, stopping: Event) -> None:
-        """Wait for the client task's end, or for `stopping`; on a terminal a bar shows the time."""
+        """Wait for the end of the client task or for `stopping`, with a bar on a terminal."""
         began = time.monotonic()
         label = f"Self-test: TCP over loopback, {TEST_SECONDS} s"
         steps = int(TEST_SECONDS / BAR_STEP)
@@ -109,7 +109,7 @@ class Demo:
 
 @contextmanager
 def demo_settings(given: Mapping[str, str]) -> Iterator[tuple[Demo, dict[str, str]]]:
-    """A demo, and the settings for an agent of its Manager, with a state directory for a while."""
+    """A demo, and the settings for its agent, whose state directory is removed afterwards."""
     demo = Demo(given.get("agent_name") or "agent1")
     try:
         if demo.manager.port != FIRST_PORT:
@@ -126,14 +126,14 @@ def demo_settings(given: Mapping[str, str]) -> Iterator[tuple[Demo, dict[str, st
 
 
 def _free_port() -> int:
-    """A TCP port that nobody listens on at this moment, of both families."""
+    """A TCP port that is free at the moment, for IPv4 and IPv6."""
     with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
 
 def _summary(client: bytes, server: bytes) -> str:
-    """The test's figures for a person, from the two results as the Manager has them."""
+    """The figures of the test in words, from the two results that the Manager has."""
     end, report = (read_summary(client) or Summary()).end, read_report(client)
     seen = (read_summary(server) or Summary()).end.sum_received
     sent, received = end.sum_sent or Sums(), end.sum_received or Sums()

@@ -106,7 +106,7 @@ def setting_options() -> list[click.Parameter]:
     ]
 
 
-def origins(ctx: click.Context) -> dict[str, str]:
+def find_origins(ctx: click.Context) -> dict[str, str]:
     """Where each setting was given, in words, by field name."""
     found = {}
     for setting in SETTINGS:

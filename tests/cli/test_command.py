@@ -79,8 +79,8 @@ def test_the_command_imports_nothing_that_only_some_runs_need(tmp_path: Path) ->
         (["extra"], "unexpected extra argument"),
         (["--max-tasks"], "requires an argument"),
         (["--manager-ur", "x"], "Did you mean"),
-        (["--dev", "--check"], "--dev and --check: give one of them"),
-        (["--agent-key", "x"], "goes into AGENT_KEY or a file that AGENT_KEY_FILE names"),
+        (["--dev", "--check"], "--dev and --check cannot be used together"),
+        (["--agent-key", "x"], "set the registration key with AGENT_KEY or AGENT_KEY_FILE"),
     ],
 )
 def test_what_click_refuses_is_78(

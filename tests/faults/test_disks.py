@@ -254,7 +254,7 @@ def test_a_first_start_without_a_place_to_write_ends_with_78(
         mount("-o", "remount,ro", disk.path)
         ended = run("--check", cwd=bench.directory, STATE_DIR=str(disk.state), AGENT_KEY="key-1")
         assert (ended.code, ended.errors) == (78, "")
-        assert f"{disk.state} is on a read-only disk: mend that" in ended.output
+        assert f"{disk.state} is on a read-only disk: make it writable" in ended.output
     agent = bench.agent(STATE_DIR=str(disk.state))
     error = agent.wait_for("agent ends", exit_code=78)["error"]
     assert f"STATE_DIR {disk.state} cannot be used: {trouble}" in error
