@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 COMPILE := "$(CURDIR)/$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 \
 	--custom-compile-command "make lock" pyproject.toml
 
-# $(1) is the directory that holds pyproject.toml and the two files, $(2) more options of uv.
+# $(1) is the directory of pyproject.toml and the two files, $(2) are more options for uv.
 compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
@@ -15,7 +15,7 @@ TARGETS := help run test $(PARTS:%=test-%) test-fast test-faults \
 	test-deployment test-image test-install coverage bench lint format lock docs clean iperf3 chromium
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
 	deployment/kubernetes/*/*/*.yaml))
-# podman takes the last three for a network of containers.
+# podman needs the last three for networks between containers.
 ENGINE := buildah podman crun debootstrap iproute2 iptables netavark aardvark-dns
 
 .DEFAULT_GOAL := help
@@ -25,7 +25,7 @@ ENGINE := buildah podman crun debootstrap iproute2 iptables netavark aardvark-dn
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run iperf3 ## Run the agent: with .env or MANAGER_URL against that Manager, else a demo
+run: $(VENV)/.run iperf3 ## Run the agent if .env exists or MANAGER_URL is set, else a demo
 	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
 	else exec $(BIN)/agent-run --dev --debug; fi
 
@@ -65,7 +65,7 @@ coverage: $(VENV)/.dev iperf3 chromium ## Run the tests and show which branches 
 bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and write docs/performance.md (forty minutes, on a quiet host)
 	$(BIN)/python -m benchmarks $(BENCH)
 
-lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt follow from pyproject.toml
+lint: $(VENV)/.dev ## Check style, types, layers, shell, YAML and the lock files
 	$(BIN)/black --check --quiet --diff .
 	$(BIN)/isort --check-only --diff --quiet .
 	$(BIN)/flake8
@@ -83,16 +83,16 @@ lint: $(VENV)/.dev ## Check style, types, layers, and that requirements*.txt fol
 	@cp pyproject.toml requirements.txt requirements-dev.txt $(VENV)/lock
 	@$(call compile,$(VENV)/lock)
 	@for file in requirements.txt requirements-dev.txt; do diff -u $$file $(VENV)/lock/$$file || \
-		{ echo "$$file does not follow from pyproject.toml: run make lock" >&2; exit 1; }; done
+		{ echo "$$file does not match pyproject.toml: run make lock" >&2; exit 1; }; done
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/isort --quiet .
 	$(BIN)/black --quiet .
 
-lock: $(VENV)/.dev ## Write requirements*.txt anew, with the newest versions that pyproject.toml admits
+lock: $(VENV)/.dev ## Update requirements*.txt to the newest versions that pyproject.toml allows
 	@$(call compile,.,--upgrade)
 
-docs: $(VENV)/.dev ## Write the table of answers into docs/protocol.md
+docs: $(VENV)/.dev ## Update the table of answers in docs/protocol.md
 	$(BIN)/python -m tests.support.answers
 
 clean: ## Remove the virtual environment, caches and reports
@@ -100,7 +100,7 @@ clean: ## Remove the virtual environment, caches and reports
 	rm -rf .import_linter_cache ./*.egg-info
 	find agent tests -name __pycache__ -prune -exec rm -rf {} +
 
-# The one that the agent will run: of the environment, else of .env.
+# Install iperf3 unless the agent finds one: IPERF3_PATH in the environment or in .env, else on PATH.
 iperf3:
 	@path=$${IPERF3_PATH:-$$($(BIN)/dotenv get IPERF3_PATH 2>/dev/null || echo iperf3)}; \
 		command -v "$$path" >/dev/null || deployment/install-package.sh iperf3
@@ -114,7 +114,7 @@ chromium:
 $(BIN)/python:
 	@deployment/make-venv.sh $(VENV)
 
-# What running needs, with Flask for the demo, in the locked versions.
+# The locked packages to run the agent, plus Flask for the demo.
 $(VENV)/.run: $(BIN)/python pyproject.toml requirements-dev.txt
 	$(BIN)/pip install --quiet --constraint requirements-dev.txt --editable '.[dev]'
 	@touch $@
