@@ -41,7 +41,7 @@ def marks(ended: Ended) -> dict[str, str]:
     return {line[8:24].strip(): line[:8].strip() for line in lines}
 
 
-def test_all_is_well_and_nothing_is_changed(bench: Bench) -> None:
+def test_a_check_that_finds_no_fault_exits_0_and_changes_nothing(bench: Bench) -> None:
     ended = check(bench.directory, bench.manager.url)
     assert (ended.code, ended.errors) == (0, "")
     what = ("configuration", "state directory", "iperf3", "address", "Manager")
@@ -52,20 +52,20 @@ def test_all_is_well_and_nothing_is_changed(bench: Bench) -> None:
     assert bench.store.agents.get(1).last_heartbeat is None
 
 
-def test_a_manager_that_is_away_is_69(tmp_path: Path) -> None:
+def test_a_manager_that_is_down_exits_69(tmp_path: Path) -> None:
     ended = check(tmp_path, NO_MANAGER)
     assert ended.code == 69
     assert [name for name, mark in marks(ended).items() if mark != "ok"] == ["Manager"]
     assert "Connection refused: check MANAGER_URL" in ended.output
 
 
-def test_a_manager_whose_name_nobody_knows_is_69(tmp_path: Path) -> None:
+def test_a_manager_whose_name_cannot_be_resolved_exits_69(tmp_path: Path) -> None:
     ended = check(tmp_path, "http://manager.invalid:8000")
     assert ended.code == 69
     assert "MANAGER_URL" in ended.output
 
 
-def test_a_server_that_is_no_manager_is_69(faulty: MakeManager, tmp_path: Path) -> None:
+def test_a_server_other_than_a_manager_exits_69(faulty: MakeManager, tmp_path: Path) -> None:
     stranger = faulty(lambda _: raw_reply(b"<html>It works!</html>", Content_Type="text/html"))
     ended = check(tmp_path, stranger.url)
     assert ended.code == 69
@@ -75,14 +75,14 @@ def test_a_server_that_is_no_manager_is_69(faulty: MakeManager, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("path", ["/no/such/iperf3", "/bin/true"])
-def test_without_iperf3_it_is_78_even_when_the_manager_is_away(tmp_path: Path, path: str) -> None:
+def test_a_missing_iperf3_exits_78_even_if_the_manager_is_down(tmp_path: Path, path: str) -> None:
     ended = check(tmp_path, NO_MANAGER, IPERF3_PATH=path)
     assert ended.code == 78
     assert marks(ended)["iperf3"] == "not ok"
     assert path in ended.output and "IPERF3_PATH" in ended.output
 
 
-def test_wrong_settings_are_78_and_the_rest_is_looked_at(bench: Bench) -> None:
+def test_wrong_settings_exit_78_and_the_rest_is_still_checked(bench: Bench) -> None:
     ended = check(bench.directory, bench.manager.url, MAX_TASKS="many", AGENT_KEY="é")
     assert (ended.code, ended.errors) == (78, "")
     assert [line for line in ended.output.splitlines() if line.startswith("not ok")] == [
@@ -104,7 +104,7 @@ def test_wrong_settings_are_78_and_the_rest_is_looked_at(bench: Bench) -> None:
         ("AGENT_NAME", "a b", {"state directory"}),
     ],
 )
-def test_what_a_wrong_setting_is_for_is_not_looked_at(
+def test_what_depends_on_a_wrong_setting_is_not_checked(
     bench: Bench, variable: str, value: str, unseen: set[str]
 ) -> None:
     ended = check(bench.directory, bench.manager.url, **{variable: value})
@@ -115,7 +115,7 @@ def test_what_a_wrong_setting_is_for_is_not_looked_at(
 
 
 @pytest.mark.parametrize("variable", ["STATE_DIR", "LOG_FILE"])
-def test_a_path_with_a_file_in_its_way_is_78(bench: Bench, variable: str) -> None:
+def test_a_path_below_a_file_exits_78(bench: Bench, variable: str) -> None:
     (bench.directory / "file").touch()
     in_the_way = str(bench.directory / "file" / "below")
     ended = check(bench.directory, bench.manager.url, **{variable: in_the_way})
@@ -124,7 +124,7 @@ def test_a_path_with_a_file_in_its_way_is_78(bench: Bench, variable: str) -> Non
     assert variable in ended.output and in_the_way in ended.output
 
 
-def test_a_log_file_that_can_be_made_is_well_and_is_not_made(bench: Bench) -> None:
+def test_a_log_file_that_can_be_created_is_ok_and_is_not_created(bench: Bench) -> None:
     path = bench.directory / "agent.log"
     ended = check(bench.directory, bench.manager.url, LOG_FILE=str(path))
     assert ended.code == 0
@@ -155,12 +155,12 @@ def on_a_terminal(directory: Path, **variables: str) -> set[bytes]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how a terminal ends is Linux's")
-def test_on_a_terminal_it_is_in_colour_unless_that_is_not_wanted(tmp_path: Path) -> None:
+def test_a_check_on_a_terminal_is_colored_unless_no_color_is_set(tmp_path: Path) -> None:
     assert on_a_terminal(tmp_path) == {b"\x1b[32mok", b"\x1b[31mnot ok"}
     assert on_a_terminal(tmp_path, NO_COLOR="1") == {b"ok", b"not ok"}
 
 
-def test_json_that_was_asked_for_is_one_object_a_line(tmp_path: Path) -> None:
+def test_a_check_in_json_prints_one_object_a_line(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("LOG_FORMAT=JSON\n")
     found = [json.loads(line) for line in check(tmp_path, NO_MANAGER).output.splitlines()]
     assert [(line["check"], line["ok"], line["fault"]) for line in found] == [
@@ -173,7 +173,7 @@ def test_json_that_was_asked_for_is_one_object_a_line(tmp_path: Path) -> None:
     assert "check MANAGER_URL" in found[-1]["message"]
 
 
-def test_a_wrong_setting_is_an_object_too(tmp_path: Path) -> None:
+def test_a_check_in_json_prints_an_object_for_a_wrong_setting(tmp_path: Path) -> None:
     ended = check(tmp_path, NO_MANAGER, LOG_FORMAT="json", MAX_TASKS="many", STATUS_ADDRESS="here")
     found = [json.loads(line) for line in ended.output.splitlines()]
     assert (ended.code, ended.errors) == (78, "")

@@ -24,7 +24,7 @@ VERSION_LINE = rf"agent-run, version {re.escape(__version__)}(\+g[0-9a-f]+)?\n"
 
 
 @pytest.mark.parametrize(("flag", "columns", "lines"), [("--help", 80, 50), ("-h", 100, 48)])
-def test_the_help_fits_a_screen_and_names_every_variable(
+def test_the_help_fits_one_screen_and_names_every_variable(
     tmp_path: Path, flag: str, columns: int, lines: int
 ) -> None:
     ended = run(flag, cwd=tmp_path, COLUMNS=str(columns))
@@ -43,7 +43,7 @@ def test_the_help_fits_a_screen_and_names_every_variable(
 
 
 @pytest.mark.parametrize("program", [MODULE, LAUNCHER])
-def test_python_runs_it_as_a_module_and_by_its_launcher(
+def test_python_runs_the_command_as_a_module_and_by_the_launcher(
     tmp_path: Path, program: tuple[str, ...]
 ) -> None:
     ended = run_program(sys.executable, *program, "--version", cwd=tmp_path)
@@ -51,7 +51,7 @@ def test_python_runs_it_as_a_module_and_by_its_launcher(
     assert re.fullmatch(VERSION_LINE, ended.output)
 
 
-def test_an_installed_agent_run_is_the_same(tmp_path: Path) -> None:
+def test_an_installed_agent_run_is_the_same_command(tmp_path: Path) -> None:
     installed = shutil.which("agent-run", path=str(Path(sys.executable).parent))
     if installed is None:
         pytest.skip("the package is not installed here")
@@ -83,7 +83,7 @@ def test_the_command_imports_nothing_that_only_some_runs_need(tmp_path: Path) ->
         (["--agent-key", "x"], "set the registration key with AGENT_KEY or AGENT_KEY_FILE"),
     ],
 )
-def test_what_click_refuses_is_78(
+def test_a_command_line_that_click_refuses_exits_78(
     capfd: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     assert command.run(arguments) == 78
@@ -93,13 +93,13 @@ def test_what_click_refuses_is_78(
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon", ""])
-def test_a_bad_idle_time_is_78(capfd: pytest.CaptureFixture[str], seconds: str) -> None:
+def test_an_invalid_idle_time_exits_78(capfd: pytest.CaptureFixture[str], seconds: str) -> None:
     assert command.run(["--exit-after-idle", seconds]) == 78
     words = f"'--exit-after-idle': {seconds!r}: must be a number of seconds from 0 to 86400"
     assert words in capfd.readouterr().err
 
 
-def test_a_wrong_setting_is_named_with_the_place_where_it_was_given(tmp_path: Path) -> None:
+def test_a_fault_says_where_the_wrong_setting_was_given(tmp_path: Path) -> None:
     (tmp_path / "my.env").write_text(
         "# mine\n\n\nexport LOG_FORMAT=xml\nMAX_TASKS=7\nMAX_PARALLEL=-1\nAGENT_KEY=canary\n"
     )
@@ -120,7 +120,7 @@ def test_a_wrong_setting_is_named_with_the_place_where_it_was_given(tmp_path: Pa
     ]
 
 
-def test_slips_in_the_env_file_are_named_and_do_not_stop_the_agent(tmp_path: Path) -> None:
+def test_mistakes_in_the_env_file_are_reported_and_do_not_stop_the_agent(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "\nMANAGR_URL=http://canary\nmax_task=3\nAGENT_KEY=canary\nRegion=west\n=\n"
         "EDITOR=vi\nLOG_LEVL=\n"
@@ -160,19 +160,19 @@ def test_a_shell_completes_options_and_words(
     assert "--dev" not in ended.output
 
 
-def test_a_shell_completes_paths_itself(tmp_path: Path) -> None:
+def test_a_shell_completes_paths(tmp_path: Path) -> None:
     words = {"COMP_WORDS": "agent-run --log-file ", "COMP_CWORD": "2"}
     ended = run(cwd=tmp_path, _AGENT_RUN_COMPLETE="bash_complete", **words)
     assert ended.output.split(",")[0] == "file"
 
 
 @pytest.mark.parametrize("argument", ["--help", "--check"])
-def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path, argument: str) -> None:
+def test_a_closed_pipe_on_stdout_causes_no_traceback(tmp_path: Path, argument: str) -> None:
     ended = unread(argument, cwd=tmp_path, AGENT_KEY="canary", STATE_DIR=str(tmp_path))
     assert (ended.code, ended.errors) == (1, "")
 
 
-def test_a_demo_that_nobody_reads_any_more_ends_in_peace(tmp_path: Path) -> None:
+def test_a_demo_whose_stdout_is_closed_stops_without_an_error(tmp_path: Path) -> None:
     log_file = tmp_path / "agent.log"
     ended = unread("--dev", cwd=tmp_path, LOG_FILE=str(log_file), TMPDIR=str(tmp_path))
     assert ended.code == 0
@@ -235,7 +235,7 @@ class Interrupted:
         (("-m", "agent.dev"), "flask", -signal.SIGINT),
     ],
 )
-def test_ctrl_c_while_a_module_is_loaded_ends_it_without_a_word(
+def test_ctrl_c_during_an_import_ends_the_process_silently(
     tmp_path: Path, program: tuple[str, ...], module: str, code: int
 ) -> None:
     slow = "import signal\nprint('loading', flush=True)\nsignal.pause()\n"
@@ -271,7 +271,7 @@ def test_an_early_ctrl_c_prints_no_traceback(
     assert "Traceback" not in output and "KeyboardInterrupt" not in output
 
 
-def test_ctrl_c_while_it_checks_is_130_without_a_traceback(
+def test_ctrl_c_during_a_check_exits_130_without_a_traceback(
     faulty: MakeManager, tmp_path: Path
 ) -> None:
     def hang(request: Request) -> bytes:
@@ -288,7 +288,7 @@ def test_ctrl_c_while_it_checks_is_130_without_a_traceback(
     assert "Traceback" not in output and "KeyboardInterrupt" not in output
 
 
-def test_a_closed_stdout_is_not_taken_for_the_next_file_that_is_opened(tmp_path: Path) -> None:
+def test_the_log_does_not_go_to_another_file_if_stdout_is_closed(tmp_path: Path) -> None:
     state = tmp_path / "state"
     line = f"exec {sys.executable} -m agent >&-"
     settings = {"AGENT_KEY": "canary", "MANAGER_URL": "http://127.0.0.1:1"}

@@ -42,7 +42,7 @@ def port_taken(port: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_the_demo_measures_loopback_says_so_and_leaves_nothing(bench: Bench) -> None:
+def test_the_demo_measures_loopback_prints_a_summary_and_cleans_up(bench: Bench) -> None:
     agent = bench.agent("--dev", "--exit-after-idle", "0.5", LOG_FORMAT="json")
     assert agent.exit_code() == 0, agent.lines
     assert [line.split(" ")[0] for line in texts(agent) if line.startswith("TCP over")] == ["TCP"]
@@ -59,7 +59,7 @@ def test_the_demo_measures_loopback_says_so_and_leaves_nothing(bench: Bench) -> 
     assert list(bench.directory.iterdir()) == []
 
 
-def test_the_next_free_port_is_taken_and_named(bench: Bench) -> None:
+def test_the_demo_uses_the_next_free_port_and_names_it(bench: Bench) -> None:
     with port_taken(FIRST_PORT):
         agent = bench.agent("--dev")
         url = str(agent.wait_for("agent starts")["manager_url"])
@@ -71,7 +71,7 @@ def test_the_next_free_port_is_taken_and_named(bench: Bench) -> None:
     assert f"Port {FIRST_PORT} is taken: the dev Manager uses {port}." in texts(agent)
 
 
-def test_ctrl_c_during_the_self_test_ends_with_0_and_leaves_nothing(bench: Bench) -> None:
+def test_ctrl_c_during_the_self_test_exits_0_and_cleans_up(bench: Bench) -> None:
     agent = bench.agent("--dev", LOG_FORMAT="json")
     agent.wait_for("client started")
     agent.signal(signal.SIGINT)
@@ -83,7 +83,7 @@ def test_ctrl_c_during_the_self_test_ends_with_0_and_leaves_nothing(bench: Bench
     assert messages[-1] == "agent stopped"
 
 
-def test_a_failing_self_test_is_1_and_names_the_reason(bench: Bench) -> None:
+def test_a_failed_self_test_exits_1_and_names_the_reason(bench: Bench) -> None:
     unlucky = stand_in(
         bench.directory / "unlucky", "echo 'iperf3: error - out of luck' >&2; exit 1"
     )
@@ -94,7 +94,7 @@ def test_a_failing_self_test_is_1_and_names_the_reason(bench: Bench) -> None:
     assert "exception" not in agent.wait_for("agent ends")
 
 
-def test_without_flask_it_is_78_with_the_command_that_installs_it(tmp_path: Path) -> None:
+def test_the_demo_without_flask_exits_78_and_shows_how_to_install_it(tmp_path: Path) -> None:
     missing = "raise ModuleNotFoundError(\"No module named 'flask'\", name='flask')\n"
     (tmp_path / "flask.py").write_text(missing)
     ended = run("--dev", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
@@ -104,7 +104,7 @@ def test_without_flask_it_is_78_with_the_command_that_installs_it(tmp_path: Path
     ]
 
 
-def test_a_wrong_setting_is_78_in_the_demo_too(tmp_path: Path) -> None:
+def test_a_wrong_setting_of_the_demo_exits_78(tmp_path: Path) -> None:
     ended = run("--dev", cwd=tmp_path, MAX_TASKS="many")
     assert ended.code == 78
     assert "MAX_TASKS is 'many'" in ended.errors and "AGENT_KEY" not in ended.errors

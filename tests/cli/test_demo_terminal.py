@@ -75,7 +75,7 @@ def fixture_terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal.close()
 
 
-def test_the_bar_moves_on_and_log_lines_stand_on_lines_of_their_own(terminal: Terminal) -> None:
+def test_the_bar_advances_and_log_lines_do_not_mix_with_it(terminal: Terminal) -> None:
     terminal.read_until(re.compile(r" 2\d%"))
     assert terminal.interrupt() == 0
     percents = [int(found) for found in BAR.findall(terminal.output)]

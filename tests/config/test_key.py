@@ -40,13 +40,13 @@ def key_of(*secrets: dict[str, str]) -> str:
     return a_key(*secrets)()
 
 
-def test_a_missing_key_is_a_fault_that_names_both_variables() -> None:
+def test_the_fault_of_a_missing_key_names_both_variables() -> None:
     for secrets in ({}, {"AGENT_KEY": "", "AGENT_KEY_FILE": ""}):
         assert "AGENT_KEY is not set" in fault(**secrets)
         assert "AGENT_KEY_FILE" in fault(**secrets)
 
 
-def test_the_examples_key_is_refused(tmp_path: Path) -> None:
+def test_the_key_of_the_example_is_refused(tmp_path: Path) -> None:
     placeholder = "your-registration-key-here"
     assert "AGENT_KEY is still the example value" in fault(AGENT_KEY=placeholder)
     path = key_file(tmp_path, placeholder)
@@ -54,14 +54,14 @@ def test_the_examples_key_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [f" {CANARY}", f"{CANARY}\n", f"{CANARY}é", f"{CANARY}\x7f", " "])
-def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+def test_a_key_that_does_not_fit_a_header_is_refused_and_not_shown(key: str) -> None:
     said = fault(AGENT_KEY=key)
     assert said.startswith("AGENT_KEY is empty or not plain text: must be ")
     assert CANARY not in said
 
 
 @pytest.mark.parametrize("content", [CANARY, f"{CANARY}\n", f"  {CANARY}\r\n"])
-def test_blanks_around_the_key_in_a_file_do_not_count(tmp_path: Path, content: str) -> None:
+def test_white_space_around_the_key_in_a_file_is_ignored(tmp_path: Path, content: str) -> None:
     assert key_of({"AGENT_KEY_FILE": str(key_file(tmp_path, content))}) == CANARY
 
 
@@ -103,7 +103,7 @@ def test_an_agent_whose_key_file_everybody_can_read_does_not_start(
 
 # systemd makes it 0400, and 0440 where an access control list lets the service's user read it.
 @pytest.mark.parametrize("mode", [0o400, 0o440])
-def test_a_credential_of_systemd_is_found(tmp_path: Path, mode: int) -> None:
+def test_a_systemd_credential_is_found(tmp_path: Path, mode: int) -> None:
     place = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert "AGENT_KEY is not set" in fault(**place)
     path = key_file(tmp_path, mode=mode)
@@ -112,7 +112,7 @@ def test_a_credential_of_systemd_is_found(tmp_path: Path, mode: int) -> None:
     assert key_of({**place, "AGENT_KEY": "other"}) == "other"
 
 
-def test_the_environments_key_goes_before_the_env_files(tmp_path: Path) -> None:
+def test_the_key_of_the_environment_overrides_that_of_the_env_file(tmp_path: Path) -> None:
     in_file = {"AGENT_KEY": "of-the-env-file"}
     assert key_of({"AGENT_KEY": "of-the-env"}, in_file) == "of-the-env"
     assert key_of({"AGENT_KEY_FILE": str(key_file(tmp_path))}, in_file) == CANARY
@@ -120,14 +120,14 @@ def test_the_environments_key_goes_before_the_env_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["agent-key", "missing"])
-def test_a_key_and_a_key_file_in_one_place_are_refused(tmp_path: Path, name: str) -> None:
+def test_a_key_and_a_key_file_from_one_source_are_refused(tmp_path: Path, name: str) -> None:
     key_file(tmp_path)
     both = {"AGENT_KEY": "other", "AGENT_KEY_FILE": str(tmp_path / name)}
     assert fault(**both) == "AGENT_KEY and AGENT_KEY_FILE are both set: set only one of them"
     assert key_of({"AGENT_KEY": "of-the-env"}, both) == "of-the-env"
 
 
-def test_an_empty_variable_leaves_the_key_to_the_env_file(tmp_path: Path) -> None:
+def test_with_an_empty_variable_the_key_of_the_env_file_counts(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"AGENT_KEY={CANARY}\n")
     ended = run("--check", cwd=tmp_path, AGENT_KEY="", MANAGER_URL=NO_MANAGER)
     assert ended.code == 69, ended
@@ -151,7 +151,7 @@ def test_a_key_file_that_changes_is_read_again(tmp_path: Path) -> None:
     assert key() == "fresh"
 
 
-def test_while_a_key_file_is_wrong_or_missing_the_last_good_key_stays(tmp_path: Path) -> None:
+def test_the_last_valid_key_is_kept_while_the_key_file_is_wrong_or_missing(tmp_path: Path) -> None:
     path = key_file(tmp_path)
     key = a_key({"AGENT_KEY_FILE": str(path)})
     replaced(path, "", 1000.0)

@@ -50,7 +50,7 @@ def test_a_fault_names_the_variable_the_value_and_what_is_accepted(
         ("u:canary@m", "[hidden]@m", "it must not name a user"),
     ],
 )
-def test_what_is_wrong_with_a_url_is_said_and_no_password_is(
+def test_a_fault_says_what_is_wrong_with_a_url_and_hides_its_password(
     text: str, shown: str, reason: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -59,7 +59,7 @@ def test_what_is_wrong_with_a_url_is_said_and_no_password_is(
     assert caught.value.faults == (f"MANAGER_URL is {shown!r}: must be {accepted} ({reason})",)
 
 
-def test_paths_that_cannot_be_written_are_named_with_all_else(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_written_are_reported_with_all_other_faults(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below = str(tmp_path / "file" / "below")
     wrong = {"state_dir": below, "log_file": below, "max_tasks": "many"}
@@ -74,13 +74,13 @@ def test_paths_that_cannot_be_written_are_named_with_all_else(tmp_path: Path) ->
     )
 
 
-def test_a_certificate_that_cannot_be_read_and_lacks_its_key_is_two_faults() -> None:
+def test_an_unreadable_certificate_without_its_key_is_two_faults() -> None:
     with pytest.raises(ConfigError) as caught:
         read_settings({"manager_cert_file": "/no/such/file"}, KEY)
     assert len(caught.value.faults) == 2
 
 
-def test_the_command_names_every_fault_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_the_command_prints_a_line_for_each_fault(tmp_path: Path) -> None:
     wrong = {variable: text for variable, text, _ in FAULTS}
     ended = run(cwd=tmp_path, **wrong)
     assert ended.code == 78
@@ -95,7 +95,7 @@ def test_the_command_names_every_fault_on_a_line_of_its_own(tmp_path: Path) -> N
     assert ended.output == ""
 
 
-def test_every_default_is_good_and_an_empty_value_means_the_default() -> None:
+def test_every_default_is_accepted_and_an_empty_value_means_the_default() -> None:
     empty = {setting.name: "" for setting in SETTINGS}
     checked = read_settings(empty, KEY)
     assert checked == read_settings({}, KEY)
@@ -124,7 +124,7 @@ def agent_name(*arguments: str, cwd: Path, **variables: str) -> str:
     return first.removesuffix(", key is set").rpartition(" ")[2]
 
 
-def test_a_flag_goes_before_the_environment_and_that_before_the_env_file(tmp_path: Path) -> None:
+def test_a_flag_overrides_the_environment_which_overrides_the_env_file(tmp_path: Path) -> None:
     (tmp_path / "other.env").write_text("AGENT_NAME=of-the-env-file\n")
     flag, file = ("--agent-name", "of-the-flag"), ("--env-file", "other.env")
     assert agent_name(*flag, *file, cwd=tmp_path, AGENT_NAME="of-the-env") == "of-the-flag"
@@ -133,7 +133,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_env_file(tmp_pat
     assert agent_name(cwd=tmp_path) == "agent1"
 
 
-def test_the_file_named_env_is_read_unless_another_is_given(tmp_path: Path) -> None:
+def test_the_file_dot_env_is_read_unless_another_is_given(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("AGENT_NAME=of-dot-env\nexport LOG_LEVEL=debug\n# a note\n")
     (tmp_path / "other.env").write_text("")
     assert agent_name(cwd=tmp_path) == "of-dot-env"
@@ -147,7 +147,7 @@ def test_an_env_file_is_taken_literally(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["missing.env", "."])
-def test_an_env_file_that_was_asked_for_must_be_readable(tmp_path: Path, path: str) -> None:
+def test_an_env_file_that_is_given_must_be_readable(tmp_path: Path, path: str) -> None:
     ended = run("--env-file", path, cwd=tmp_path, **KEY)
     assert ended.code == 78
     assert "--env-file" in ended.errors and path in ended.errors

@@ -83,17 +83,17 @@ BAD: list[tuple[Kind, list[str]]] = [
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), GOOD)
-def test_a_good_text_becomes_its_value(kind: Kind, text: str, value: Any) -> None:
+def test_an_accepted_text_becomes_its_value(kind: Kind, text: str, value: Any) -> None:
     assert kind.parse(text) == value
 
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in BAD for text in texts])
-def test_a_bad_text_is_refused(kind: Kind, text: str) -> None:
+def test_an_invalid_text_is_refused(kind: Kind, text: str) -> None:
     with pytest.raises(ValueError):
         kind.parse(text)
 
 
-def test_a_file_must_be_there_to_be_readable(tmp_path: Path) -> None:
+def test_a_readable_file_must_exist(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     with pytest.raises(ValueError):
         types.readable_file().parse(str(file))
@@ -101,7 +101,7 @@ def test_a_file_must_be_there_to_be_readable(tmp_path: Path) -> None:
     assert types.readable_file().parse(str(file)) == file
 
 
-def test_a_file_to_write_may_be_there_or_be_made_and_is_not_touched(tmp_path: Path) -> None:
+def test_a_writable_file_exists_or_can_be_created_and_is_not_touched(tmp_path: Path) -> None:
     kind = types.writable_file()
     (tmp_path / "link").symlink_to(tmp_path / "log")
     for good in ("log", "link"):
@@ -114,6 +114,6 @@ def test_a_file_to_write_may_be_there_or_be_made_and_is_not_touched(tmp_path: Pa
             kind.parse(str(bad))
 
 
-def test_bounds_are_said_in_full() -> None:
+def test_bounds_are_written_in_full() -> None:
     assert types.seconds(0.1, 10**9).accepted == "a number of seconds from 0.1 to 1000000000"
     assert types.whole(1, 100_000).accepted == "a whole number from 1 to 100000"

@@ -40,7 +40,7 @@ def assert_all_there(agent: AgentProcess, *files: Path) -> None:
     assert [line for file in files for line in lines(file)] == agent.lines
 
 
-def test_a_log_file_that_was_renamed_is_made_anew(manager: FaultyManager, tmp_path: Path) -> None:
+def test_a_new_log_file_is_opened_after_a_rename(manager: FaultyManager, tmp_path: Path) -> None:
     log_file = tmp_path / "agent.log"
     with lone_agent(manager.url, tmp_path, *CHATTY, LOG_FILE=str(log_file)) as agent:
         until(lambda: has_lines(log_file))
@@ -51,7 +51,7 @@ def test_a_log_file_that_was_renamed_is_made_anew(manager: FaultyManager, tmp_pa
         assert_all_there(agent, Path(f"{log_file}.1"), Path(f"{log_file}.2"), log_file)
 
 
-def test_a_log_file_that_another_one_took_the_place_of_is_left(
+def test_a_log_file_that_was_replaced_is_no_longer_written(
     manager: FaultyManager, tmp_path: Path
 ) -> None:
     """What logrotate's `create` does."""
@@ -64,7 +64,7 @@ def test_a_log_file_that_another_one_took_the_place_of_is_left(
         assert_all_there(agent, before, log_file)
 
 
-def test_a_log_file_that_was_emptied_goes_on_from_its_beginning(
+def test_a_log_file_that_was_emptied_is_written_from_its_beginning(
     manager: FaultyManager, tmp_path: Path
 ) -> None:
     """What `copytruncate` does."""
@@ -80,7 +80,7 @@ def test_a_log_file_that_was_emptied_goes_on_from_its_beginning(
         assert left == agent.lines[-len(left) :]
 
 
-def test_a_directory_that_went_away_stops_nothing_and_is_used_again(
+def test_a_log_file_whose_directory_was_removed_and_restored_is_written_again(
     manager: FaultyManager, tmp_path: Path
 ) -> None:
     log_file = tmp_path / "logs" / "agent.log"
@@ -114,7 +114,7 @@ file.write(b"whole\\n")
 """
 
 
-def test_a_line_that_a_full_disk_cut_short_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_a_line_cut_short_by_a_full_disk_does_not_merge_with_the_next(tmp_path: Path) -> None:
     log_file = tmp_path / "agent.log"
     subprocess.run([sys.executable, "-c", FULL, log_file], check=True, timeout=20)
     written = log_file.read_text().splitlines()

@@ -40,7 +40,7 @@ def fixture_said() -> Iterator[list[Any]]:
         yield lines
 
 
-def test_a_day_without_the_manager_is_told_in_a_few_lines(clock: Clock, said: list[Any]) -> None:
+def test_a_day_without_the_manager_takes_a_few_lines(clock: Clock, said: list[Any]) -> None:
     calls = Outage("it is back")
     for second in range(0, DAY, 5):
         clock.now = second
@@ -71,7 +71,9 @@ def test_a_day_without_the_manager_is_told_in_a_few_lines(clock: Clock, said: li
     }
 
 
-def test_every_other_call_failing_is_no_louder(clock: Clock, said: list[Any]) -> None:
+def test_an_outage_with_every_other_call_failing_takes_no_more_lines(
+    clock: Clock, said: list[Any]
+) -> None:
     calls = Outage("it is back")
     for second in range(0, DAY, 10):
         clock.now = second
@@ -83,7 +85,7 @@ def test_every_other_call_failing_is_no_louder(clock: Clock, said: list[Any]) ->
     assert said[-1]["failures"] > DAY / 10 * 0.9
 
 
-def test_after_a_minute_without_a_failure_the_next_is_a_new_one(
+def test_a_failure_after_a_minute_without_any_begins_a_new_outage(
     clock: Clock, said: list[Any]
 ) -> None:
     calls = Outage("it is back")
@@ -100,7 +102,7 @@ def test_after_a_minute_without_a_failure_the_next_is_a_new_one(
     assert (said[1]["failures"], said[1]["seconds"]) == (1, 1)
 
 
-def test_another_kind_of_failure_is_said_at_once_and_a_refused_key_is_an_error(
+def test_a_new_kind_of_failure_is_logged_at_once_and_a_refused_key_as_an_error(
     clock: Clock, said: list[Any]
 ) -> None:
     calls = Outage("it is back")
@@ -114,7 +116,7 @@ def test_another_kind_of_failure_is_said_at_once_and_a_refused_key_is_an_error(
     ]
 
 
-def test_calls_side_by_side_each_say_their_first_and_sum_together(
+def test_concurrent_calls_log_their_first_failures_and_share_the_sums(
     clock: Clock, said: list[Any]
 ) -> None:
     calls = Outage("all went")
@@ -141,7 +143,7 @@ def test_calls_side_by_side_each_say_their_first_and_sum_together(
     assert said[4]["failures"] == 123
 
 
-def test_calls_that_never_failed_say_nothing(said: list[Any]) -> None:
+def test_calls_that_never_failed_log_nothing(said: list[Any]) -> None:
     calls = Outage("it is back")
     calls.record_success()
     calls.record_success(7)

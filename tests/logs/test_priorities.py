@@ -55,7 +55,7 @@ def named(status: os.stat_result) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def test_the_journal_gets_each_lines_priority_and_the_log_file_does_not(tmp_path: Path) -> None:
+def test_lines_have_priorities_in_the_journal_but_not_in_the_log_file(tmp_path: Path) -> None:
     log_file = tmp_path / "log"
     lines = spoken("json", log_file, named)
     parts = [line.partition(">") for line in lines]
@@ -72,7 +72,7 @@ def test_each_line_of_a_traceback_has_the_priority(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", ["", "1:1", "nonsense"])
-def test_another_stdout_gets_no_priorities(tmp_path: Path, stream: str) -> None:
+def test_lines_to_another_stdout_have_no_priorities(tmp_path: Path, stream: str) -> None:
     lines = spoken("json", tmp_path / "log", lambda _: stream)
     assert [json.loads(line)["message"] for line in lines] == MESSAGES
     assert not re.search("^<", "\n".join(lines), re.MULTILINE)

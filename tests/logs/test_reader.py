@@ -78,7 +78,7 @@ def beats(manager: FaultyManager) -> int:
     return manager.calls().count("heartbeat")
 
 
-def test_a_reader_that_stopped_reading_stops_no_heartbeat(
+def test_heartbeats_continue_while_nobody_reads_the_log(
     faulty: MakeManager, tmp_path: Path
 ) -> None:
     manager = faulty(well)
@@ -90,7 +90,9 @@ def test_a_reader_that_stopped_reading_stops_no_heartbeat(
         assert agent.stop() == 0
 
 
-def test_a_reader_that_went_away_stops_nothing(faulty: MakeManager, tmp_path: Path) -> None:
+def test_heartbeats_continue_after_the_reader_of_the_log_has_gone(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
     manager = faulty(well)
     with piped(manager, tmp_path) as agent:
         manager.wait_for(lambda: beats(manager) >= 1)
@@ -116,7 +118,7 @@ writer.close(30)
 
 
 @pytest.mark.parametrize("more_lines", [0, 1])
-def test_lines_that_were_dropped_are_counted(more_lines: int) -> None:
+def test_dropped_lines_are_counted(more_lines: int) -> None:
     talker = subprocess.Popen(
         [sys.executable, "-c", TALKER],
         env=environment(),

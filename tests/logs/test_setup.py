@@ -52,7 +52,7 @@ def fixture_whole_run(tmp_path_factory: pytest.TempPathFactory) -> Log:
         bench.close()
 
 
-def test_no_line_of_a_whole_run_at_debug_level_has_the_key(whole_run: Log) -> None:
+def test_no_line_at_debug_level_contains_the_key(whole_run: Log) -> None:
     written = json.dumps(whole_run.lines) + whole_run.file
     assert "tasks/claim" in written
     assert CANARY not in written
@@ -78,7 +78,7 @@ def test_a_tasks_lines_carry_its_id_and_its_childs_pid(whole_run: Log) -> None:
     assert of_client["client started"]["pid"] == of_client["client ended"]["pid"] > 1
 
 
-def test_a_request_without_an_answer_has_the_status_that_the_metrics_give_it(bench: Bench) -> None:
+def test_a_request_without_an_answer_has_the_status_none_as_in_the_metrics(bench: Bench) -> None:
     agent = bench.agent("--debug", MANAGER_URL=NO_MANAGER)
     assert agent.wait_for("request")["status"] == "none"
 
@@ -101,13 +101,13 @@ def test_without_debug_no_request_is_logged(bench: Bench) -> None:
     assert not [line for line in agent.lines if line["level"] == "debug"]
 
 
-def test_a_key_that_gets_into_a_message_is_cut_out_of_it(bench: Bench) -> None:
+def test_a_key_in_a_message_is_replaced(bench: Bench) -> None:
     agent = with_canary(bench, IPERF3_PATH=f"/no/{CANARY}/iperf3")
     line = agent.wait_for("no usable iperf3: tests will fail until there is one")
     assert line["error"].startswith("/no/[hidden]/iperf3 cannot be run")
 
 
-def test_a_file_name_that_is_no_text_does_not_stop_the_log(bench: Bench) -> None:
+def test_a_file_name_that_is_not_utf_8_does_not_stop_the_log(bench: Bench) -> None:
     odd = str(bench.directory / "state-\udcff")
     agent = bench.agent(STATE_DIR=odd)
     assert agent.wait_for("agent starts")["state_dir"].endswith("state-\\udcff")
@@ -117,7 +117,7 @@ def test_a_file_name_that_is_no_text_does_not_stop_the_log(bench: Bench) -> None
         assert bench.ended(test).status == "succeeded", test.error
 
 
-def test_the_console_format_is_for_people_and_a_log_file_is_appended_to(bench: Bench) -> None:
+def test_the_console_format_is_for_people_and_is_appended_to_the_log_file(bench: Bench) -> None:
     log_file = bench.directory / "agent.log"
     log_file.write_text("before\n")
     settings = {"LOG_FORMAT": "console", "LOG_FILE": str(log_file), "MANAGER_URL": NO_MANAGER}
@@ -130,7 +130,7 @@ def test_the_console_format_is_for_people_and_a_log_file_is_appended_to(bench: B
     assert log_file.read_text().splitlines() == ["before", *agent.lines]
 
 
-def test_a_log_file_that_cannot_be_opened_is_78(bench: Bench) -> None:
+def test_a_log_file_that_cannot_be_opened_exits_78(bench: Bench) -> None:
     missing = bench.directory / "missing" / "agent.log"
     agent = bench.agent(LOG_FILE=str(missing))
     assert agent.exit_code() == 78
@@ -140,7 +140,7 @@ def test_a_log_file_that_cannot_be_opened_is_78(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://manager.example:8000", "HTTP://192.0.2.1"])
-def test_plain_http_to_another_host_is_warned_about_once_at_the_start(
+def test_plain_http_to_another_host_causes_one_warning_at_the_start(
     bench: Bench, faulty: MakeManager, url: str
 ) -> None:
     # The proxy is asked instead of that host, and answers for it.
@@ -154,7 +154,7 @@ def test_plain_http_to_another_host_is_warned_about_once_at_the_start(
 
 
 @pytest.mark.parametrize("url", ["http://[::1]:1", "https://manager.example:1"])
-def test_loopback_and_https_are_not_warned_about(bench: Bench, url: str) -> None:
+def test_loopback_and_https_cause_no_warning(bench: Bench, url: str) -> None:
     agent = bench.agent(
         MANAGER_URL=url,
         ADVERTISE_ADDRESS="127.0.0.1",

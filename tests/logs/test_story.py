@@ -29,7 +29,7 @@ def stopped(agent: AgentProcess) -> dict[str, Any]:
     return last
 
 
-def test_the_start_line_has_the_versions_and_the_settings_that_were_made(bench: Bench) -> None:
+def test_the_start_line_has_the_versions_and_the_changed_settings(bench: Bench) -> None:
     variables: dict[str, Any] = {
         "MAX_BITRATE": "10G",
         "ALLOWED_TARGETS": "10.0.0.0/8,fd00::/8",
@@ -53,7 +53,7 @@ def test_the_start_line_has_the_versions_and_the_settings_that_were_made(bench: 
     }
 
 
-def test_a_missing_iperf3_is_missing_in_the_start_line_and_an_error_in_the_next(
+def test_a_missing_iperf3_is_null_in_the_start_line_and_an_error_in_the_next(
     bench: Bench,
 ) -> None:
     agent = bench.agent(IPERF3_PATH="/no/iperf3")
@@ -62,7 +62,7 @@ def test_a_missing_iperf3_is_missing_in_the_start_line_and_an_error_in_the_next(
     assert agent.lines[1]["level"] == "error" and "/no/iperf3" in agent.lines[1]["error"]
 
 
-def test_each_task_has_its_story_and_no_line_about_it_is_without_its_id(bench: Bench) -> None:
+def test_the_log_tells_what_happens_to_each_task_and_each_line_has_its_id(bench: Bench) -> None:
     agent = bench.agent()
     port = free_port()
     target: dict[str, Any] = {"server_ip": "127.0.0.1", "max_retries": 0}
@@ -90,7 +90,7 @@ def test_each_task_has_its_story_and_no_line_about_it_is_without_its_id(bench: B
     assert {line["message"] for line in agent.lines if "task_id" not in line} == OF_NO_TASK
 
 
-def test_the_last_line_says_what_became_of_each_child(bench: Bench) -> None:
+def test_the_last_line_says_how_each_child_ended(bench: Bench) -> None:
     port, deaf_one = free_port(), stand_in(bench.directory / "deaf", DEAF)
     agent = bench.agent(STOP_GRACE="1")
     server = bench.ended(bench.task("iperf_server_start", port=port))
@@ -123,7 +123,7 @@ def test_the_last_line_says_what_became_of_each_child(bench: Bench) -> None:
     ]
 
 
-def test_a_child_that_ended_between_two_attempts_ended_by_itself(bench: Bench) -> None:
+def test_a_child_that_ended_before_a_retry_is_reported_as_ended_by_itself(bench: Bench) -> None:
     agent = bench.agent()
     patient: dict[str, Any] = {
         "server_ip": "127.0.0.1",
@@ -136,7 +136,7 @@ def test_a_child_that_ended_between_two_attempts_ended_by_itself(bench: Bench) -
     assert (child["task_id"], child["fate"]) == (client.id, "ended by itself")
 
 
-def test_an_agent_that_never_registered_says_so_once_and_in_the_end(tmp_path: Path) -> None:
+def test_an_agent_that_cannot_register_logs_it_once_and_at_its_end(tmp_path: Path) -> None:
     with lone_agent(NO_MANAGER, tmp_path, REGISTER_TIMEOUT="4") as agent:
         assert agent.exit_code() == 69
     assert [line["message"] for line in agent.lines] == [
@@ -146,7 +146,7 @@ def test_an_agent_that_never_registered_says_so_once_and_in_the_end(tmp_path: Pa
     ]
 
 
-def test_a_manager_that_is_away_is_told_of_once_by_each_who_needs_it(bench: Bench) -> None:
+def test_each_loop_logs_an_outage_of_the_manager_once(bench: Bench) -> None:
     agent = bench.agent(HEARTBEAT_INTERVAL="0.1")
     agent.wait_for("registered")
     bench.manager.stop()

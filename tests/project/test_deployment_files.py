@@ -91,7 +91,7 @@ def test_every_value_that_is_given_is_accepted(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("path", "words", "numbers"), SAID)
-def test_every_number_that_is_said_is_the_codes(
+def test_every_number_in_the_documents_is_that_of_the_code(
     path: Path, words: str, numbers: tuple[int, ...]
 ) -> None:
     text = " ".join(path.read_text().split())
@@ -100,7 +100,7 @@ def test_every_number_that_is_said_is_the_codes(
 
 
 @pytest.mark.parametrize("path", [DOCUMENT, OPERATIONS], ids=name)
-def test_every_exit_code_that_is_said_is_compared(path: Path) -> None:
+def test_every_exit_code_in_the_documents_is_compared(path: Path) -> None:
     text = " ".join(path.read_text().split())
     said = re.findall(r"(?i)\b(?:exit codes?|the codes|ends with) \d", text)
     compared = [
@@ -111,7 +111,7 @@ def test_every_exit_code_that_is_said_is_compared(path: Path) -> None:
     assert len(said) == len(compared)
 
 
-def test_the_oldest_python_is_the_packages() -> None:
+def test_the_oldest_python_is_that_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"].startswith(f">={'.'.join(map(str, OLDEST_PYTHON))},")
 
@@ -126,13 +126,13 @@ def test_every_version_that_is_named_is_this_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [DEPLOYMENT / "iperf-agent.service", IMAGE], ids=name)
-def test_the_status_page_is_where_the_demo_has_it(path: Path) -> None:
+def test_the_status_page_has_the_address_of_the_demo(path: Path) -> None:
     (address,) = re.findall(r"^[^#]*\bSTATUS_ADDRESS=([\w.:]+)", path.read_text(), re.MULTILINE)
     assert address == demo.STATUS_ADDRESS
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name)
-def test_the_status_page_has_the_paths_that_are_asked_for(path: Path) -> None:
+def test_every_path_that_is_probed_is_one_of_the_status_page(path: Path) -> None:
     served = re.findall(r'"(/\w+)":', inspect.getsource(server))
     assert "/livez" in served
     assert set(re.findall(r"/(?:livez?|ready\w*|health\w*|metrics)\b", path.read_text())) <= {
@@ -141,13 +141,13 @@ def test_the_status_page_has_the_paths_that_are_asked_for(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", UNITS, ids=name)
-def test_a_unit_stops_at_the_codes_that_a_restart_does_not_mend(path: Path) -> None:
+def test_a_unit_does_not_restart_after_codes_that_a_restart_cannot_fix(path: Path) -> None:
     codes = {int(code) for code in unit(path)["RestartPreventExitStatus"][0].split()}
     assert codes == {command.EXIT_REFUSED, command.EXIT_CONFIG}
 
 
 @pytest.mark.parametrize("path", UNITS, ids=name)
-def test_a_unit_gives_the_agent_the_time_that_it_takes(path: Path) -> None:
+def test_a_unit_gives_the_agent_enough_time(path: Path) -> None:
     service = unit(path)
     assert int(service["TimeoutStartSec"][0]) > default("REGISTER_TIMEOUT")
     assert int(service["TimeoutStopSec"][0]) > default("SHUTDOWN_TIMEOUT")
@@ -156,7 +156,7 @@ def test_a_unit_gives_the_agent_the_time_that_it_takes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", UNITS, ids=name)
-def test_a_unit_hands_the_key_over_by_the_name_that_the_agent_looks_for(path: Path) -> None:
+def test_a_unit_passes_the_key_by_the_name_that_the_agent_expects(path: Path) -> None:
     credential, _, key = unit(path)["LoadCredential"][0].partition(":")
     assert credential == CREDENTIAL
     # A key file that is not there is said before the start.
@@ -173,7 +173,7 @@ def test_cloud_init_writes_what_the_unit_reads() -> None:
     assert PLACEHOLDER_KEY in text
 
 
-def test_the_composed_agents_have_time_to_stop_and_keep_what_the_image_wants_kept() -> None:
+def test_agents_under_compose_have_time_to_stop_and_the_volumes_of_the_image() -> None:
     services = manifest(COMPOSE)["services"]
     agents = [found for found in services.values() if found["image"] == "iperf-agent"]
     assert len(agents) == 2
@@ -183,7 +183,7 @@ def test_the_composed_agents_have_time_to_stop_and_keep_what_the_image_wants_kep
         assert set(agent["environment"]) <= {*BY_VARIABLE, *SECRETS}
 
 
-def test_the_document_leads_to_files_that_are_there() -> None:
+def test_the_links_of_the_document_lead_to_files() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", DOCUMENT.read_text())
     assert [link for link in links if not (DOCUMENT.parent / link).exists()] == []
     linked = {(DOCUMENT.parent / link).resolve() for link in links}

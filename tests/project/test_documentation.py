@@ -61,14 +61,14 @@ def test_the_example_lists_every_setting_with_its_default() -> None:
     assert example() == {**secrets, **defaults}
 
 
-def test_the_example_as_it_is_lacks_a_key_and_nothing_else(tmp_path: Path) -> None:
+def test_the_example_lacks_only_a_key(tmp_path: Path) -> None:
     ended = run("--env-file", str(EXAMPLE), cwd=tmp_path, HOME=str(tmp_path))
     assert ended.code == 78
     (line,) = ended.errors.splitlines()
     assert "AGENT_KEY is still the example value" in line
 
 
-def test_the_readmes_exit_codes_are_the_commands() -> None:
+def test_the_readme_lists_the_exit_codes_of_the_command() -> None:
     codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")}
     assert [int(row[0]) for row in table("| code |")] == sorted(codes)
 

@@ -24,7 +24,7 @@ def imported(module: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_only_process_can_start_children() -> None:
+def test_only_one_module_can_start_children() -> None:
     users = {
         str(module.relative_to(PACKAGE))
         for module in PACKAGE.rglob("*.py")
@@ -69,7 +69,7 @@ def test_no_class_name_is_used_twice() -> None:
     assert sorted(names) == sorted(set(names))
 
 
-def test_every_path_in_the_documents_leads_to_a_file_and_every_test_to_a_function() -> None:
+def test_every_file_and_test_named_in_the_documents_exists() -> None:
     missing = []
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|sh))(?:::(\w+))?`", page.read_text())

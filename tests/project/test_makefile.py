@@ -33,7 +33,7 @@ def installs(clone: Path, **variables: str) -> bool:
     return bool(ended.output)
 
 
-def test_iperf3_is_installed_unless_the_environment_or_the_env_file_name_another(
+def test_iperf3_is_installed_unless_iperf3_path_names_another(
     clone: Path,
 ) -> None:
     own = clone / "my iperf3"

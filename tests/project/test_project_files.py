@@ -24,7 +24,7 @@ CHANGES = (ROOT / "CHANGELOG.md").read_text()
 KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-def test_nothing_else_stands_at_the_top() -> None:
+def test_the_top_directory_has_only_the_listed_names() -> None:
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("only git knows what belongs to the project")
@@ -34,7 +34,7 @@ def test_nothing_else_stands_at_the_top() -> None:
     assert {name for name in names if not name.startswith(".")} == TOP
 
 
-def test_the_newest_release_of_the_changelog_is_the_packages() -> None:
+def test_the_newest_release_in_the_changelog_is_the_version() -> None:
     headings = re.findall(r"^## (.+)$", CHANGES, re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     releases = [
@@ -46,7 +46,7 @@ def test_the_newest_release_of_the_changelog_is_the_packages() -> None:
     assert versions == sorted(versions, key=lambda each: [*map(int, each.split("."))], reverse=True)
 
 
-def test_the_changelog_sorts_changes_by_their_kinds() -> None:
+def test_the_changelog_groups_changes_by_kind() -> None:
     for release in CHANGES.split("\n## ")[1:]:
         kinds = re.findall(r"^### (.+)$", release, re.MULTILINE)
         assert kinds and set(kinds) <= KINDS
@@ -66,7 +66,7 @@ def test_the_licence_is_the_one_that_is_declared() -> None:
     assert (ROOT / "LICENSE").read_text().startswith("MIT License\n")
 
 
-def test_an_image_is_built_with_the_files_that_the_package_names() -> None:
+def test_an_image_has_the_files_that_the_package_names() -> None:
     """What the Dockerfile copies is what the engine may see, and pip finds what it looks for."""
     copied = {
         name
@@ -78,7 +78,7 @@ def test_an_image_is_built_with_the_files_that_the_package_names() -> None:
     assert copied >= {"pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]}
 
 
-def test_a_commit_is_checked_by_make_lint_and_by_no_second_list() -> None:
+def test_the_commit_hook_runs_make_lint_and_nothing_else() -> None:
     repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [repo["repo"] for repo in repos] == ["local"]
     assert [hook["entry"] for hook in repos[0]["hooks"]] == ["make lint"]

@@ -19,7 +19,7 @@ def lines(unit: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def test_one_agent_is_run_as_several_are() -> None:
+def test_the_unit_for_one_agent_matches_that_for_several() -> None:
     several = "\n".join(lines("iperf-agent@.service"))
     for its, the_only_ones in NAMES.items():
         assert its in several
@@ -28,7 +28,7 @@ def test_one_agent_is_run_as_several_are() -> None:
 
 
 @pytest.mark.parametrize("directory", ["State", "Logs"])
-def test_no_agents_directory_lies_in_anothers(directory: str) -> None:
+def test_no_directory_of_an_agent_is_inside_that_of_another(directory: str) -> None:
     # The parent's user would become the owner of all that is in it.
     (path,) = [line for line in lines("iperf-agent@.service") if f"{directory}Directory=" in line]
     assert "/" not in path

@@ -15,13 +15,13 @@ from tests.support.lone_agent import lone_agent
 from tests.support.status_page import Shown, ask
 
 
-def test_an_agent_that_works_is_alive_and_ready(shown: Shown) -> None:
+def test_a_working_agent_is_alive_and_ready(shown: Shown) -> None:
     assert ask(shown.url, "/livez").status == 200
     answer = ask(shown.url, "/readyz")
     assert (answer.status, answer.json()) == (200, {"ok": True, "reasons": []})
 
 
-def test_the_status_says_what_runs_and_what_was_measured(shown: Shown) -> None:
+def test_the_status_has_what_is_running_and_what_was_measured(shown: Shown) -> None:
     status = ask(shown.url, "/status").json()
     assert (status["name"], status["agent_id"], status["not_ready"]) == ("a1", 1, [])
     assert status["manager_url"] == shown.bench.manager.url
@@ -52,7 +52,7 @@ def keys(value: Any, place: str = "") -> Iterator[str]:
             yield from keys(item, place)
 
 
-def test_the_table_in_the_docs_is_what_the_status_has(shown: Shown) -> None:
+def test_the_documented_keys_are_those_of_the_status(shown: Shown) -> None:
     text = (ROOT / "docs/operations.md").read_text().partition("| key |")[2].partition("\n\n")[0]
     documented = re.findall(r"`([\w.]+)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.M)))
     assert len(documented) == len(set(documented))
@@ -61,7 +61,7 @@ def test_the_table_in_the_docs_is_what_the_status_has(shown: Shown) -> None:
     assert found == set(documented)
 
 
-def test_an_agent_that_waits_for_its_manager_is_alive_and_not_ready(tmp_path: Path) -> None:
+def test_an_unregistered_agent_is_alive_but_not_ready(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     address = f"127.0.0.1:{port}"
@@ -76,7 +76,7 @@ def test_an_agent_that_waits_for_its_manager_is_alive_and_not_ready(tmp_path: Pa
         assert agent.exit_code() == 0
 
 
-def test_a_missing_iperf3_and_a_silent_manager_are_named(bench: Bench) -> None:
+def test_a_missing_iperf3_and_a_silent_manager_are_reported(bench: Bench) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     bench.agent(STATUS_ADDRESS=f"127.0.0.1:{port}", IPERF3_PATH="/nowhere/iperf3").wait_for(
@@ -91,7 +91,7 @@ def test_a_missing_iperf3_and_a_silent_manager_are_named(bench: Bench) -> None:
     assert "no heartbeat was answered for 15 s" in ask(url, "/readyz").json()["reasons"]
 
 
-def test_a_manager_that_misses_a_heartbeat_is_called_silent_at_once(bench: Bench) -> None:
+def test_a_manager_that_does_not_answer_a_heartbeat_is_silent_at_once(bench: Bench) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     agent = bench.agent(STATUS_ADDRESS=f"127.0.0.1:{port}", HEARTBEAT_INTERVAL="0.5")
@@ -109,7 +109,7 @@ def answers(port: int) -> bool:
     return False
 
 
-def test_whoever_holds_many_connections_costs_no_test(bench: Bench) -> None:
+def test_many_idle_connections_do_not_prevent_a_test(bench: Bench) -> None:
     """Of 120 descriptors, those that say nothing get 50, and each for five seconds."""
     few = ("prlimit", "--nofile=120:120", *AGENT)
     agent = bench.agent(program=few, STATUS_ADDRESS=f"127.0.0.1:{(page := free_port())}")
@@ -126,7 +126,7 @@ def test_whoever_holds_many_connections_costs_no_test(bench: Bench) -> None:
     assert agent.exit_code() == 0
 
 
-def test_a_port_that_is_taken_is_a_warning_and_no_more(shown: Shown, tmp_path: Path) -> None:
+def test_a_port_in_use_is_only_a_warning(shown: Shown, tmp_path: Path) -> None:
     taken = shown.url.removeprefix("http://")
     manager = shown.bench.manager.url
     with lone_agent(
@@ -139,20 +139,20 @@ def test_a_port_that_is_taken_is_a_warning_and_no_more(shown: Shown, tmp_path: P
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:9201", "127.0.0.2:80"])
-def test_on_loopback_it_is_asked_for_by_its_usual_names(shown: Shown, host: str) -> None:
+def test_the_usual_names_of_loopback_are_accepted(shown: Shown, host: str) -> None:
     assert ask(shown.url, "/status", Host=host).status == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:9201", "10.0.0.1", "localhost.evil"]
 )
-def test_a_name_that_a_web_page_made_point_here_is_refused(shown: Shown, host: str) -> None:
+def test_another_name_that_points_here_is_refused(shown: Shown, host: str) -> None:
     answer = ask(shown.url, "/status", Host=host)
     assert answer.status == 403
     assert b"a1" not in answer.body
 
 
-def test_nothing_can_be_changed_and_no_other_page_may_read(shown: Shown) -> None:
+def test_the_page_is_read_only_and_hidden_from_other_pages(shown: Shown) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         answer = ask(shown.url, "/", method, Origin="http://evil.example")
         assert answer.status == 405

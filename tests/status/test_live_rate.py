@@ -7,7 +7,7 @@ from tests.support.newer_iperf3 import newer_iperf3
 from tests.support.status_page import ask
 
 
-def test_the_page_and_the_metrics_have_the_rate_while_the_test_runs(bench: Bench) -> None:
+def test_the_page_and_the_metrics_show_the_rate_of_a_running_test(bench: Bench) -> None:
     status, port = free_port(), free_port()
     url = f"http://127.0.0.1:{status}"
     agent = bench.agent(STATUS_ADDRESS=f"127.0.0.1:{status}", IPERF3_PATH=newer_iperf3("trixie"))

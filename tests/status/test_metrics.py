@@ -36,7 +36,7 @@ def value(family: Metric, **labels: str) -> float:
     return float(found)
 
 
-def test_the_table_in_the_docs_is_what_is_exported(shown: Shown) -> None:
+def test_the_documented_metrics_are_those_that_are_exported(shown: Shown) -> None:
     lines = LINE.findall((ROOT / "docs/metrics.md").read_text())
     documented = {
         name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels, _ in lines
@@ -58,7 +58,7 @@ def test_names_follow_the_conventions(shown: Shown) -> None:
         assert family.documentation
 
 
-def test_the_numbers_are_those_of_the_tests_that_ran(shown: Shown) -> None:
+def test_the_numbers_match_the_tests_that_ran(shown: Shown) -> None:
     found = exported(shown)
     client = "iperf_client_run"
     tasks = found["iperf_agent_tasks_total"]
@@ -98,7 +98,7 @@ def _expressions(node: Any) -> Iterator[str]:
             yield from _expressions(item)
 
 
-def test_the_dashboard_uses_metrics_that_are_there_and_all_of_them(shown: Shown) -> None:
+def test_the_dashboard_uses_all_metrics_and_no_others(shown: Shown) -> None:
     dashboard = json.loads((ROOT / "deployment/grafana/dashboard.json").read_text())
     used = {name for text in _expressions(dashboard) for name in NAME.findall(text)}
     known = exported(shown)

@@ -23,7 +23,7 @@ def text(driver: Chrome) -> str:
     return driver.find_element(By.TAG_NAME, "body").text
 
 
-def test_it_says_whether_the_agent_is_connected_and_what_it_does(
+def test_the_page_shows_the_connection_and_what_the_agent_does(
     shown: Shown, visitor: Chrome
 ) -> None:
     visitor.get(shown.url)
@@ -37,7 +37,7 @@ def test_it_says_whether_the_agent_is_connected_and_what_it_does(
     assert set(requests_made(visitor)) == {f"{shown.url}/"}
 
 
-def test_it_follows_a_test_while_it_runs(shown: Shown, visitor: Chrome) -> None:
+def test_the_page_follows_a_running_test(shown: Shown, visitor: Chrome) -> None:
     visitor.get(shown.url)
     task = shown.bench.task(
         "iperf_client_run", server_ip="127.0.0.1", port=shown.port, time=20, bitrate=10**7
@@ -58,7 +58,7 @@ def test_it_follows_a_test_while_it_runs(shown: Shown, visitor: Chrome) -> None:
     shown.bench.ended(shown.bench.task("iperf_server_start", port=shown.port))
 
 
-def test_who_cannot_see_it_hears_the_same(shown: Shown, visitor: Chrome) -> None:
+def test_a_screen_reader_gets_the_same_information(shown: Shown, visitor: Chrome) -> None:
     visitor.get(shown.url)
     curve = visitor.find_element(By.CSS_SELECTOR, "td svg")
     assert curve.aria_role in ("img", "image")
@@ -71,9 +71,7 @@ def test_who_cannot_see_it_hears_the_same(shown: Shown, visitor: Chrome) -> None
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_it_is_readable_at_the_width_of_a_telephone(
-    shown: Shown, driver: Chrome, dark: bool
-) -> None:
+def test_the_page_is_readable_on_a_phone(shown: Shown, driver: Chrome, dark: bool) -> None:
     with view(driver, width=360, dark=dark):
         driver.get(shown.url)
         assert overflow(driver) == 0
@@ -83,7 +81,7 @@ def test_it_is_readable_at_the_width_of_a_telephone(
         assert complaints(driver) == []
 
 
-def test_without_a_script_it_refreshes_by_itself(shown: Shown, driver: Chrome) -> None:
+def test_the_page_refreshes_without_scripts(shown: Shown, driver: Chrome) -> None:
     with view(driver, javascript=False):
         driver.get(shown.url)
         drawn = driver.find_element(By.ID, "fresh").text
@@ -98,7 +96,7 @@ def test_without_a_script_it_refreshes_by_itself(shown: Shown, driver: Chrome) -
         until(lambda: text() not in ("", drawn))
 
 
-def test_hostile_words_stay_words(shown: Shown) -> None:
+def test_hostile_text_is_escaped(shown: Shown) -> None:
     hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     shown.bench.ended(shown.bench.task("iperf_client_run", server_ip=hostile, port=1, time=1))
     page = ask(shown.url, "/").body.decode()
