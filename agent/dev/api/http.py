@@ -1,4 +1,4 @@
-"""What both halves of the API share: bodies in, answers and refusals out."""
+"""What all calls share: bodies in, answers and refusals out."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
@@ -30,12 +30,12 @@ def reply(
 
 
 def body(kind: type[_Body]) -> _Body:
-    """The request's JSON; raises Misfit when it does not fit, Refused when it is compressed."""
+    """The request's JSON as that type; raises Misfit, or Refused when it is compressed."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise Refused("bad_encoding", "this Manager takes no Content-Encoding")
+        raise Refused("bad_encoding", "this Manager accepts no Content-Encoding")
     content = request.get_data(cache=False)
     try:
-        # A Raw part is checked for its structure, not for its text.
+        # msgspec checks the structure of a Raw part but not its text.
         if not content.isascii():
             content.decode()
         return msgspec.json.decode(content, type=kind)
@@ -44,7 +44,7 @@ def body(kind: type[_Body]) -> _Body:
 
 
 def query(kind: type[_Body]) -> _Body:
-    """The request's query string; raises Misfit when it does not fit."""
+    """The request's query string as that type; raises Misfit."""
     try:
         return msgspec.convert(request.args.to_dict(), kind, strict=False)
     except msgspec.ValidationError as error:
@@ -52,7 +52,7 @@ def query(kind: type[_Body]) -> _Body:
 
 
 def prepare(app: Flask) -> None:
-    """Give an application the Manager's limit and the Manager's words for what goes wrong."""
+    """Give an application the Manager's size limit and the Manager's answers to errors."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.register_error_handler(Refused, _refuse)
     app.register_error_handler(404, _no_such_call)
@@ -64,8 +64,5 @@ def _refuse(error: Refused) -> Response:
 
 
 def _no_such_call(error: HTTPException) -> Response:
-    return reply({"detail": error.name}, error.code or 404, _allowed(error))
-
-
-def _allowed(error: HTTPException) -> dict[str, str]:
-    return {name: value for name, value in error.get_headers() if name == "Allow"}
+    allowed = {name: value for name, value in error.get_headers() if name == "Allow"}
+    return reply({"detail": error.name}, error.code or 404, allowed)

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from datetime import datetime, timedelta
 from hmac import compare_digest
+from threading import Condition
 from typing import Any
 
 from agent.dev.errors import Conflict, NotAuthorized, NotFound
-from agent.dev.store.changes import Changes
-from agent.dev.store.database import Database, find
+from agent.dev.store.database import Database, find, wake
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, utc_now
 
 # The Manager's own rule: three heartbeats of 5 s missed.
@@ -18,7 +18,7 @@ class Agents:
     """The agents by id. `wakeups` ends the wait of the claim that an agent makes."""
 
     def __init__(self, database: Database) -> None:
-        self.wakeups: defaultdict[int, Changes] = defaultdict(Changes)
+        self.wakeups: defaultdict[int, Condition] = defaultdict(Condition)
         self._database = database
         self._agents = database.state.agents
         self._running: dict[int, list[HeartbeatRow]] = {}
@@ -44,7 +44,7 @@ class Agents:
     def set_disabled(self, agent_id: int, disabled: bool) -> None:
         """Disable or enable an agent. A waiting claim of a disabled agent is refused at once."""
         self.get(agent_id).disabled = disabled
-        self.wakeups[agent_id].notify()
+        wake(self.wakeups[agent_id])
         self._database.commit()
 
     def get(self, agent_id: int) -> ManagedAgent:

@@ -2,13 +2,13 @@
 
 import os
 from pathlib import Path
+from threading import Condition
 from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from agent.dev.errors import NotFound, StateUnwritable
-from agent.dev.store.changes import Changes
 from agent.dev.store.records import Exercise, ManagedAgent, ManagedTask, Test
 from agent.errors import ConfigError
 
@@ -37,14 +37,14 @@ class Database:
     def __init__(self, path: Path | None) -> None:
         """Raises ConfigError when the file exists but cannot be used."""
         self.state = (path and _load(path)) or State("iperf-agent dev Manager 1")
-        self.changes = Changes()
+        self.changed = Condition()
         self._path = path
         self._dirty = True
 
     def touch(self) -> None:
         """Tell whoever waits that something changed; the next `save` writes it."""
         self._dirty = True
-        self.changes.notify()
+        wake(self.changed)
 
     def commit(self) -> None:
         """Tell whoever waits that something changed, and write it; raises StateUnwritable."""
@@ -61,6 +61,12 @@ class Database:
         if self._path and self._dirty:
             _write(self.state, self._path)
         self._dirty = False
+
+
+def wake(waiters: Condition) -> None:
+    """Have those who wait look again."""
+    with waiters:
+        waiters.notify_all()
 
 
 def find(records: dict[int, _Record], record_id: int, kind: str) -> _Record:

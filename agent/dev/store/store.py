@@ -34,7 +34,8 @@ class Store:
 
         It is called after every change, heartbeats included, and must not yield.
         """
-        return self._database.changes.wait_for(predicate, timeout)
+        with self._database.changed:
+            return self._database.changed.wait_for(predicate, timeout)
 
     def save(self) -> None:
         """Write the state file if there is one and it is out of date; raises StateUnwritable."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.dev.errors import NotFound, Refused
 from agent.dev.store.agents import Agents
-from agent.dev.store.database import Database, find
+from agent.dev.store.database import Database, find, wake
 from agent.dev.store.records import (
     CLIENT_RUN,
     SERVER_START,
@@ -83,9 +83,9 @@ class Tasks:
     def wait_for_task(self, agent_id: int, key: str | None, timeout: float) -> None:
         """Wait until a claim would get a task or a refusal, for at most `timeout` seconds."""
         agent = self._agents.get(agent_id)
-        self._agents.wakeups[agent_id].wait_for(
-            lambda: agent.disabled or self._next(agent_id, key), timeout
-        )
+        wakeup = self._agents.wakeups[agent_id]
+        with wakeup:
+            wakeup.wait_for(lambda: agent.disabled or self._next(agent_id, key), timeout)
 
     def claim(self, agent_id: int, key: str | None = None) -> ManagedTask | None:
         """Hand out the agent's oldest pending task, or None; saved when this returns.
@@ -135,7 +135,11 @@ class Tasks:
     def time_out(self, now: datetime) -> None:
         """Mark the client tasks that are overdue."""
         for task in self.find(status="running", task_type=CLIENT_RUN):
-            if _is_overdue(task, now):
+            seconds = task.payload.get("time")
+            if not isinstance(seconds, int | float):
+                seconds = DEFAULT_TEST_SECONDS
+            running = now - (task.started_at or now)
+            if running.total_seconds() > seconds + OVERDUE_SECONDS:
                 _finish(task, "timed_out")
                 self._database.touch()
 
@@ -150,7 +154,7 @@ class Tasks:
         """Make a queued task pending."""
         task.status = "pending"
         self._pending[task.agent_id].append(task.id)
-        self._agents.wakeups[task.agent_id].notify()
+        wake(self._agents.wakeups[task.agent_id])
 
     def withdraw(self, task: ManagedTask) -> None:
         """Cancel a task; heartbeats tell an agent that has it until the agent reports it."""
@@ -187,14 +191,6 @@ class Tasks:
 def _finish(task: ManagedTask, status: TaskStatus) -> None:
     task.status = status
     task.finished_at = utc_now()
-
-
-def _is_overdue(task: ManagedTask, now: datetime) -> bool:
-    seconds = task.payload.get("time")
-    if not isinstance(seconds, int | float):
-        seconds = DEFAULT_TEST_SECONDS
-    running = now - (task.started_at or now)
-    return running.total_seconds() > seconds + OVERDUE_SECONDS
 
 
 def _invalid_state(task: ManagedTask) -> Refused:

@@ -1,4 +1,4 @@
-"""The page's lists of agents and of tests, put together from the store's records."""
+"""What the page's lists say of agents and tests."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,22 +8,12 @@ from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
 from agent.iperf3.summary import Summary, Sums, read_summary
 
-# The newest tests, of which the page has a list.
-LISTED = 12
 PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
 
 
 @dataclass(frozen=True)
-class AgentRow:
-    """An agent's record, of which the key is never shown, and when the agent was heard of."""
-
-    agent: ManagedAgent
-    seen: str
-
-
-@dataclass(frozen=True)
 class Progress:
-    """How far a running test is, in seconds; `rate` is its newest throughput if that is known."""
+    """How far a running test is, in seconds, and its throughput now, empty when unknown."""
 
     seconds: int
     total: int
@@ -32,7 +22,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class TestRow:
-    """A test as the list shows it. `phase` says its `status` in words; `lost` is for UDP."""
+    """A test in the list. `phase` says its `status` in words; `lost` is for UDP."""
 
     test: Test
     client: str
@@ -46,24 +36,8 @@ class TestRow:
     lost: str
 
 
-def agent_rows(store: Store, now: datetime) -> list[AgentRow]:
-    """The agents that are not disabled."""
-    return [AgentRow(agent, _seen(agent, now)) for agent in store.agents.find()]
-
-
-def listed_tests(store: Store, now: datetime) -> list[TestRow]:
-    """The newest tests, the last one first."""
-    newest = store.exercises.tests()[-LISTED:]
-    return [listed_test(store, test, now) for test in reversed(newest)]
-
-
-def under_way(store: Store, test: Test) -> bool:
-    """Whether the test's exercise was started and goes on: its agents are not to be disturbed."""
-    exercise = store.exercises.get(test.exercise_id)
-    return exercise.started_at is not None and exercise.ended_at is None
-
-
-def _seen(agent: ManagedAgent, now: datetime) -> str:
+def seen(agent: ManagedAgent, now: datetime) -> str:
+    """Whether the agent is online, or else since when it is not."""
     if agent.last_heartbeat is None:
         return "never registered"
     if agent.status == "online":
@@ -72,7 +46,13 @@ def _seen(agent: ManagedAgent, now: datetime) -> str:
     return f"offline, last heard {quantities.duration(silent)} ago"
 
 
-def listed_test(store: Store, test: Test, now: datetime) -> TestRow:
+def under_way(store: Store, test: Test) -> bool:
+    """Whether the test's exercise has started and not ended: its agents must be left alone."""
+    exercise = store.exercises.get(test.exercise_id)
+    return exercise.started_at is not None and exercise.ended_at is None
+
+
+def test_row(store: Store, test: Test, now: datetime) -> TestRow:
     """One test as the list shows it."""
     task = store.tasks.get(test.client_task_id)
     client, server = store.agents.get(test.client_agent_id), store.agents.get(test.server_agent_id)
@@ -105,14 +85,14 @@ def _kind(test: Test, task: ManagedTask) -> str:
 
 
 def _state(store: Store, test: Test, client: ManagedAgent) -> tuple[str, str]:
-    """The test's status, which is the client task's in all but one case, and words for it."""
+    """The test's status, which is the client task's in all cases but one, and words for it."""
     task, server_task = store.tasks.get(test.client_task_id), store.tasks.get(test.server_task_id)
     ended = store.exercises.get(test.exercise_id).ended_at
     if task.status == "pending":
         absent = "" if client.status == "online" else f", which is {client.status}"
         return task.status, f"waiting for {client.name}{absent}"
     if (task.status, server_task.status) == ("succeeded", "failed"):
-        # Somebody else's server answered at that address and port.
+        # Another server answered at that address and port.
         return "failed", "client succeeded, server failed"
     if task.status == "failed" and task.finished_at and ended and ended < task.finished_at:
         return task.status, "stopped"
@@ -120,8 +100,8 @@ def _state(store: Store, test: Test, client: ManagedAgent) -> tuple[str, str]:
 
 
 def _progress(store: Store, test: Test, task: ManagedTask, now: datetime) -> Progress:
-    elapsed = (now - (task.started_at or now)).total_seconds()
+    elapsed = int((now - (task.started_at or now)).total_seconds())
     rows = [row for row in store.agents.running(task.agent_id) if row.task_id == task.id]
     rates = [row.bits_per_second for row in rows if row.bits_per_second is not None]
     rate = quantities.rate(rates[0]) if rates else ""
-    return Progress(max(0, min(test.time_seconds, int(elapsed))), test.time_seconds, rate)
+    return Progress(max(0, min(test.time_seconds, elapsed)), test.time_seconds, rate)

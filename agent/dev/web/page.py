@@ -16,9 +16,9 @@ from agent.dev.api.http import store
 from agent.dev.errors import NotFound, Refused
 from agent.dev.store.records import Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
-from agent.dev.web.detail import shown
+from agent.dev.web.detail import test_detail
 from agent.dev.web.form import CHOICES, NUMBERS, start_test, values_of
-from agent.dev.web.overview import agent_rows, listed_tests, under_way
+from agent.dev.web.overview import seen, test_row, under_way
 
 CALLS = """The dev Manager of the Iperf Orchestrator Agent. Not for production.
 
@@ -48,6 +48,9 @@ _HEADERS = {
     "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
+
+# The newest tests, which the page lists.
+LISTED = 12
 
 page = Blueprint("page", __name__)
 
@@ -101,9 +104,9 @@ def _document(
     goes_on = any(under_way(store(), each) for each in tests)
     text = render_template(
         "page.html",
-        agents=agent_rows(store(), now),
-        tests=listed_tests(store(), now),
-        shown=shown(store(), test, now) if test else None,
+        agents=store().agents.find(),
+        tests=[test_row(store(), each, now) for each in reversed(tests[-LISTED:])],
+        shown=test_detail(store(), test, now) if test else None,
         values=values,
         choices=CHOICES,
         numbers=NUMBERS,
@@ -115,6 +118,8 @@ def _document(
         reloads=not refusal and (goes_on or not store().agents.find("online")),
         style=STYLE,
         script=SCRIPT,
+        seen=seen,
         rate=quantities.rate,
+        quantity=quantities.quantity,
     )
     return make_response(text, refusal.status if refusal else 200, _HEADERS)
