@@ -10,7 +10,7 @@ from agent.dev.store.store import Store
 from tests.support.dev_client import DEADLINE_SECONDS, Api
 
 
-def test_the_page_and_the_health_need_no_login(api: Api) -> None:
+def test_the_page_and_the_health_check_need_no_login(api: Api) -> None:
     page = api.session.get(f"{api.url}/", timeout=DEADLINE_SECONDS)
     assert (page.status_code, "Not for production" in page.text) == (200, True)
     health = api.session.get(f"{api.url}/healthz", timeout=DEADLINE_SECONDS)
@@ -123,7 +123,7 @@ def test_a_record_that_does_not_exist_is_not_found(
         ("GET", "tasks?agent_id=one", None),
     ],
 )
-def test_what_does_not_fit_is_422(api: Api, method: str, path: str, body: Any) -> None:
+def test_an_invalid_body_or_query_is_422(api: Api, method: str, path: str, body: Any) -> None:
     api.login()
     assert api.call(method, path, body).status_code == 422
 

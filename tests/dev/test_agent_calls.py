@@ -13,7 +13,7 @@ from tests.support.dev_client import Api
 HEARTBEAT = {"ip_address": "127.0.0.1", "running": []}
 
 
-def test_register_answers_the_record_with_the_key(api: Api, store: Store) -> None:
+def test_register_returns_the_record_with_its_key(api: Api, store: Store) -> None:
     answer = api.agent("register", {"ip_address": "192.0.2.7", "operating_system": "Debian 13"})
     assert answer.status_code == 200
     record = answer.json()
@@ -34,7 +34,7 @@ def test_first_registered_stays_when_an_agent_registers_again(api: Api, store: S
     assert store.agents.get(1).operating_system == "Linux"
 
 
-def test_heartbeat_keeps_the_rows_and_answers_pull_tasks(api: Api, store: Store) -> None:
+def test_a_heartbeat_keeps_its_rows_and_is_answered_pull_tasks(api: Api, store: Store) -> None:
     row = {"type": "client", "port": 5201, "pid": 7, "task_id": 3, "unknown": [1]}
     answer = api.agent("heartbeat", {"ip_address": "127.0.0.2", "running": [row]})
     assert answer.json() == {"pull_tasks": True}
@@ -93,7 +93,7 @@ def test_a_pending_task_takes_no_result(api: Api, store: Store) -> None:
     assert answer.json()["detail"]["details"] == {"current_status": "pending"}
 
 
-def test_a_server_task_takes_further_results_that_leave_its_status(api: Api, store: Store) -> None:
+def test_further_results_of_a_server_task_do_not_change_its_status(api: Api, store: Store) -> None:
     task = store.tasks.add(1, "iperf_server_start", {"port": 5201})
     api.agent("tasks/claim")
     api.agent(f"tasks/{task.id}/result", {"status": "succeeded", "result": {"started": True}})
@@ -105,7 +105,7 @@ def test_a_server_task_takes_further_results_that_leave_its_status(api: Api, sto
 
 
 @pytest.mark.parametrize("call", ["tasks/1/started", "tasks/1/result", "tasks/99/result"])
-def test_a_task_of_another_agent_or_none_is_not_found(api: Api, store: Store, call: str) -> None:
+def test_another_agents_task_is_not_found(api: Api, store: Store, call: str) -> None:
     store.tasks.add(2, "kill_all", {})
     answer = api.agent(call, {"status": "succeeded"})
     assert answer.status_code == 400
@@ -145,7 +145,7 @@ def test_an_unknown_agent_is_not_found(api: Api) -> None:
         ("tasks/1/result", {"status": "failed"}),
     ],
 )
-def test_a_disabled_agent_is_turned_away_except_at_register(
+def test_a_disabled_agent_is_refused_except_at_register(
     api: Api, store: Store, call: str, body: Any
 ) -> None:
     store.agents.set_disabled(1, True)
@@ -173,7 +173,7 @@ def test_a_disabled_agent_is_turned_away_except_at_register(
         ("tasks/1/result", b'{"status": "failed", "result": {"a": ' + b"[" * 100_000),
     ],
 )
-def test_a_body_that_does_not_fit_is_422(api: Api, store: Store, call: str, data: bytes) -> None:
+def test_an_invalid_body_is_422(api: Api, store: Store, call: str, data: bytes) -> None:
     store.tasks.add(1, "kill_all", {})
     store.tasks.claim(1)
     answer = api.agent(call, data=data)
@@ -197,7 +197,7 @@ def test_a_body_over_the_front_end_limit_is_413_without_json(api: Api, store: St
     assert api.agent("tasks/claim").status_code == 200
 
 
-def test_a_result_of_nearly_the_limit_is_taken_whole(api: Api, store: Store) -> None:
+def test_a_result_just_below_the_limit_is_accepted_whole(api: Api, store: Store) -> None:
     task = store.tasks.add(1, "iperf_client_run", {})
     store.tasks.claim(1)
     filler = b"x" * (99 * 1024**2)
@@ -213,7 +213,7 @@ def test_an_unknown_path_is_a_404_that_is_not_the_managers_own(api: Api) -> None
     assert (answer.status_code, "POST" in answer.headers["Allow"]) == (405, True)
 
 
-def test_an_agent_disabled_in_mid_upload_is_turned_away(store: Store) -> None:
+def test_an_agent_disabled_during_an_upload_is_refused(store: Store) -> None:
     task = store.tasks.add(1, "kill_all", {})
     store.tasks.claim(1)
     store.agents.set_disabled(1, True)

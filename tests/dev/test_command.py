@@ -41,7 +41,7 @@ def fixture_start() -> Iterator[Start]:
 
 
 def run(*options: str) -> Result:
-    """The command, where it is expected to end by itself."""
+    """Run the command where it is expected to end by itself."""
     return CliRunner().invoke(main, options)
 
 
@@ -93,7 +93,7 @@ def test_a_known_agent_gets_the_key_of_the_command_line(start: Start, tmp_path: 
         assert api.agent("tasks/claim", X_AGENT_KEY="old").status_code == 401
 
 
-def test_it_can_play_the_manager_of_today(start: Start) -> None:
+def test_without_extensions_no_claim_waits(start: Start) -> None:
     _, url = start("--agent", "a1:key-1", "--no-extensions")
     with Api(url) as api:
         assert "Preference-Applied" not in api.agent("tasks/claim", Prefer="wait=60").headers
@@ -115,7 +115,7 @@ def test_it_listens_on_ipv6_too(start: Start) -> None:
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:8000", "example.org:8000"])
-def test_off_loopback_it_wants_a_password(listen: str) -> None:
+def test_off_loopback_it_requires_a_password(listen: str) -> None:
     for password in ([], ["--admin-password", ""]):
         result = run("--listen", listen, *password)
         assert result.exit_code == 78

@@ -1,4 +1,4 @@
-"""Exercises: what starts, ends, is reserved, times out, and which figures come out."""
+"""Exercises and tasks: their start and end, reserved ports, time-outs, and figures."""
 
 from datetime import timedelta
 from typing import Any
@@ -48,7 +48,7 @@ def test_a_test_becomes_two_queued_tasks(store: Store) -> None:
     assert store.tasks.claim(1) is None
 
 
-def test_time_seconds_goes_before_the_duration_of_the_exercise(store: Store) -> None:
+def test_time_seconds_overrides_the_duration_of_the_exercise(store: Store) -> None:
     assert add_loopback_test(store, time_seconds=3).client_task.payload["time"] == 3
 
 
@@ -78,7 +78,7 @@ def test_a_server_that_never_registered_has_no_address(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("exercise", "server", "client"), [(9, 1, 1), (1, 9, 1), (1, 1, 9)])
-def test_a_test_needs_records_that_exist(
+def test_a_test_needs_an_existing_exercise_and_agents(
     store: Store, exercise: int, server: int, client: int
 ) -> None:
     store.exercises.create("x")
@@ -102,7 +102,7 @@ def test_an_exercise_ends_with_a_kill_all_when_all_its_tasks_have_ended(store: S
     assert store.exercises.tasks(1) == [new.server_task, new.client_task]
 
 
-def test_an_exercise_with_a_task_under_way_or_none_at_all_does_not_end(store: Store) -> None:
+def test_an_exercise_with_an_open_task_or_without_tasks_does_not_end(store: Store) -> None:
     add_loopback_test(store)
     store.exercises.start(1)
     store.exercises.create("empty")
@@ -111,7 +111,7 @@ def test_an_exercise_with_a_task_under_way_or_none_at_all_does_not_end(store: St
     assert [exercise.ended_at for exercise in store.exercises.all()] == [None, None]
 
 
-def test_stop_cancels_what_is_unclaimed_and_kills_the_rest_each_time(store: Store) -> None:
+def test_each_stop_cancels_unclaimed_tasks_and_sends_kill_all(store: Store) -> None:
     exercise = store.exercises.create("two agents")
     new = store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
     store.exercises.start(exercise.id)
@@ -124,7 +124,7 @@ def test_stop_cancels_what_is_unclaimed_and_kills_the_rest_each_time(store: Stor
     assert store.tasks.report(1, new.server_task.id, report("failed")).status == "failed"
 
 
-def test_an_ended_exercise_takes_no_tests_and_no_start(store: Store) -> None:
+def test_an_ended_exercise_accepts_no_test_and_no_start(store: Store) -> None:
     store.exercises.create("over")
     store.exercises.stop(1)
     with pytest.raises(Conflict, match="exercise 1 has ended"):

@@ -1,4 +1,4 @@
-"""Long poll, claim replay and cancel, and the Manager of today that knows none of them."""
+"""Long poll, claim replay and cancel, and today's Manager, which knows none of them."""
 
 import socket
 import time
@@ -12,7 +12,7 @@ from agent.dev.server import DevManager
 from agent.dev.store.store import Store
 from tests.support.dev_client import Api
 
-# Long enough that a claim which is answered in half of it was woken, and did not run out.
+# A claim that is answered in half of this time was woken and did not time out.
 HELD_SECONDS = 20
 HEARTBEAT = {"ip_address": "127.0.0.1", "running": []}
 
@@ -30,7 +30,7 @@ def fixture_today() -> Iterator[tuple[Store, Api]]:
 
 
 def held_claim(api: Api, seconds: str = str(HELD_SECONDS)) -> gevent.Greenlet:
-    """A claim that is under way and has reached the Manager."""
+    """A claim that has reached the Manager and waits there."""
     with Api(api.url) as other:
         held: gevent.Greenlet = gevent.spawn(other.agent, "tasks/claim", Prefer=f"wait={seconds}")
         # Each answered call shows that the Manager has served its sockets once more.
@@ -51,7 +51,7 @@ def test_a_held_claim_is_answered_as_soon_as_a_task_is_pending(
     assert answer.headers["Preference-Applied"] == "wait"
 
 
-def test_a_held_claim_that_sees_no_task_is_answered_when_its_time_is_over(api: Api) -> None:
+def test_a_held_claim_without_a_task_is_answered_when_its_wait_is_over(api: Api) -> None:
     began = time.monotonic()
     answer = api.agent("tasks/claim", Prefer="respond-async, wait=1")
     assert time.monotonic() - began >= 1
@@ -60,7 +60,7 @@ def test_a_held_claim_that_sees_no_task_is_answered_when_its_time_is_over(api: A
 
 
 @pytest.mark.parametrize("prefer", ["wait=soon", "wait=-1", "wait", "respond-async"])
-def test_a_preference_that_is_no_wait_is_ignored(api: Api, prefer: str) -> None:
+def test_any_other_preference_is_ignored(api: Api, prefer: str) -> None:
     assert "Preference-Applied" not in api.agent("tasks/claim", Prefer=prefer).headers
 
 
@@ -110,7 +110,7 @@ def test_a_claim_with_the_same_key_gets_the_same_task_again(api: Api, store: Sto
     assert api.agent("tasks/claim", Idempotency_Key="l").json()["task"]["id"] == second.id
 
 
-def test_a_key_of_another_agent_obtains_nothing(api: Api, store: Store) -> None:
+def test_another_agents_key_replays_nothing(api: Api, store: Store) -> None:
     store.tasks.add(1, "kill_all", {})
     api.agent("tasks/claim", Idempotency_Key="k")
     answer = api.agent("tasks/claim", X_AGENT_NAME="a2", X_AGENT_KEY="key-2", Idempotency_Key="k")

@@ -1,4 +1,4 @@
-"""What the page reads of a result and draws of it: real documents of iperf3, and made-up ones."""
+"""What the page reads from a result and draws: real documents of iperf3, and made-up ones."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def one_way(*readings: Reading) -> list[Direction]:
 
 
 @pytest.mark.parametrize("path", CLIENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_iperf3_is_read(path: Path) -> None:
+def test_the_documents_of_every_iperf3_are_read(path: Path) -> None:
     start, end = find_documents(path.read_bytes())[-1]
     found = read_directions(msgspec.Raw(path.read_bytes()[start:end]))
     # iperf3 3.9 has no sums of the other direction.
@@ -54,7 +54,7 @@ def test_every_iperf3_is_read(path: Path) -> None:
     assert curve is not None and len(curve.lines) == len(found)
 
 
-def test_what_iperf3_omitted_or_left_unsaid_is_no_reading() -> None:
+def test_an_omitted_or_incomplete_interval_is_no_reading() -> None:
     intervals = [
         interval(0, 1, 9e9, omitted=True),
         interval(0, 1, 1e9),
@@ -72,7 +72,7 @@ def test_what_iperf3_omitted_or_left_unsaid_is_no_reading() -> None:
 
 
 @pytest.mark.parametrize("result", [None, [], "x", {"intervals": 1}, {"end": {"sum": []}}])
-def test_what_is_no_document_has_no_figures(result: Any) -> None:
+def test_a_result_without_a_document_has_no_figures(result: Any) -> None:
     assert directions(result) == []
     assert read_report(msgspec.json.encode(result)) == Report()
 
@@ -109,7 +109,7 @@ def test_a_curve_fills_its_frame_from_edge_to_edge() -> None:
 @pytest.mark.parametrize(
     "reading", [Reading(0, 1, 0), Reading(0, 1e-300, 1e-300), Reading(0, 1e6, 1e15)]
 )
-def test_a_reading_at_the_edge_of_numbers_can_be_drawn(reading: Reading) -> None:
+def test_an_extreme_reading_can_be_drawn(reading: Reading) -> None:
     curve = draw(one_way(reading))
     assert curve is not None
     for dot in curve.lines[0].dots:

@@ -30,7 +30,7 @@ FORM = {
     "server_port": "5201",
 }
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>&amp;{{7*7}}"""
-# Where a browser would load something from, or go to.
+# Attributes that name what a browser loads, or where it goes.
 LOADING = {"src", "href", "action", "formaction", "data", "poster", "srcset", "xlink:href"}
 
 
@@ -59,13 +59,13 @@ def post(
 
 
 def text(answer: requests.Response) -> str:
-    """What is to be read on the page, in one line."""
+    """The text of the page, in one line."""
     body = re.sub(r"<(style|script)>.*?</\1>", "", answer.text, flags=re.S)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 def make_test(store: Store, **options: Any) -> records.Test:
-    """A test from a2 to a1 that was started."""
+    """A started test from a2 to a1."""
     exercise = store.exercises.create("x", 10)
     test = store.exercises.add_test(exercise.id, Plan(1, 2, 5201, **options)).test
     store.exercises.start(exercise.id)
@@ -161,7 +161,7 @@ def test_the_form_is_filled_in_as_the_test_that_was_asked_for(
         ("server_agent_id", None, "Choose a server from the list."),
     ],
 )
-def test_a_form_that_does_not_fit_comes_back_with_words(
+def test_a_form_with_a_bad_value_is_shown_again_with_the_reason(
     manager: DevManager, store: Store, field: str, value: str | None, words: str
 ) -> None:
     form = {name: given for name, given in {**FORM, field: value}.items() if given is not None}
@@ -185,7 +185,7 @@ def test_a_form_that_does_not_fit_comes_back_with_words(
         ({"server_port": "5300"}, 409, "port 5300 of 'a1' is reserved by test 1."),
     ],
 )
-def test_a_conflict_is_shown_as_words_and_leaves_nothing_behind(
+def test_a_conflict_is_explained_and_leaves_nothing_behind(
     manager: DevManager, store: Store, changes: dict[str, str], status: int, words: str
 ) -> None:
     store.agents.set_disabled(store.agents.add("retired", "key-3").id, True)
@@ -211,7 +211,7 @@ def test_an_agent_that_takes_part_in_a_test_is_left_alone(
     assert post(manager, form={**FORM, "server_port": "5202"}).status_code == 303
 
 
-def test_a_test_that_is_not_there_is_said_to_be_so(manager: DevManager) -> None:
+def test_a_test_that_does_not_exist_is_reported(manager: DevManager) -> None:
     for asked in ("99", "x", "", "9" * 5000):
         answer = get(manager, f"/?test={asked}")
         assert answer.status_code == 404
@@ -231,13 +231,13 @@ def test_a_form_from_another_page_is_refused(
     assert len(store.exercises.all()) == 1 and store.exercises.get(1).ended_at is None
 
 
-def test_a_form_from_nowhere_is_refused(manager: DevManager, store: Store) -> None:
+def test_a_form_without_an_origin_is_refused(manager: DevManager, store: Store) -> None:
     answer = requests.post(manager.url, data=FORM, timeout=DEADLINE_SECONDS)
     assert (answer.status_code, store.exercises.all()) == (403, [])
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "[::1", "10.0.0.1"])
-def test_a_foreign_name_for_this_host_is_refused(manager: DevManager, host: str) -> None:
+def test_a_foreign_host_name_is_refused(manager: DevManager, host: str) -> None:
     answer = get(manager, headers={"Host": host})
     assert answer.status_code == 403
     assert "a1" not in answer.text
@@ -245,11 +245,11 @@ def test_a_foreign_name_for_this_host_is_refused(manager: DevManager, host: str)
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.2", "[::1]:8000"])
-def test_the_names_of_loopback_are_answered(manager: DevManager, host: str) -> None:
+def test_loopback_names_are_answered(manager: DevManager, host: str) -> None:
     assert get(manager, headers={"Host": host}).status_code == 200
 
 
-def test_with_a_password_the_page_asks_for_it(store: Store) -> None:
+def test_the_page_asks_for_a_chosen_password(store: Store) -> None:
     manager = DevManager(store, "127.0.0.1", 0, admin_password="pässword")
     manager.start()
     try:
@@ -269,7 +269,9 @@ def test_with_a_password_the_page_asks_for_it(store: Store) -> None:
         manager.stop()
 
 
-def test_what_agents_say_is_text_and_never_markup(manager: DevManager, store: Store) -> None:
+def test_what_agents_send_is_shown_as_text_and_never_as_markup(
+    manager: DevManager, store: Store
+) -> None:
     store.agents.update(2, {"name": HOSTILE})
     store.agents.register(2, HOSTILE, HOSTILE)
     test = make_test(store)
@@ -298,7 +300,7 @@ def test_a_running_test_has_a_progress_bar_and_its_rate(manager: DevManager, sto
     assert 'http-equiv="refresh"' in page.text
 
 
-def test_it_stands_still_once_there_is_nothing_to_wait_for(
+def test_it_stops_reloading_once_there_is_nothing_to_wait_for(
     manager: DevManager, store: Store
 ) -> None:
     assert 'http-equiv="refresh"' not in get(manager).text
@@ -318,7 +320,9 @@ def test_a_failure_says_what_to_do(manager: DevManager, store: Store) -> None:
     assert "Client on a2: no luck The agent's log has the whole story of the task" in shown
 
 
-def test_a_strangers_server_makes_no_success(manager: DevManager, store: Store) -> None:
+def test_a_client_that_reached_another_server_has_not_succeeded(
+    manager: DevManager, store: Store
+) -> None:
     test = make_test(store)
     report(store, test.server_task_id, None, "port in use")
     report(store, test.client_task_id, {"end": {"sum_sent": {"bits_per_second": 5e9}}})

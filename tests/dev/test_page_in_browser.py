@@ -39,20 +39,20 @@ def find(driver: Chrome, selector: str) -> WebElement:
 
 
 def press(driver: Chrome, *keys: str) -> None:
-    """Press keys, each of which goes to whatever has the focus by then."""
+    """Press keys one by one; each goes to what has the focus at that moment."""
     for key in keys:
         driver.switch_to.active_element.send_keys(key)
 
 
 def status(driver: Chrome) -> str:
-    """What a screen reader is told of the test. The page may be on its way out: then nothing."""
+    """What a screen reader is told about the test; nothing while the browser leaves the page."""
     return str(
         driver.execute_script("return document.querySelector('[role=status]')?.innerText ?? ''")
     )
 
 
 def all_ended(bench: Bench) -> bool:
-    """Whether no exercise goes on."""
+    """Whether every exercise has ended."""
     return all(exercise.ended_at for exercise in bench.store.exercises.all())
 
 
@@ -74,7 +74,7 @@ def fixture_finished(bench: Bench) -> Bench:
 
 @pytest.mark.slow
 def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pair: Bench) -> None:
-    """A second of its time is over when it is said to run, and the page asks once a second."""
+    # The test's clock has run for a second when the page says so, for it asks once a second.
     with view(driver):
         driver.get(pair.manager.url)
         until(lambda: "a1" in find(driver, "#agents").text)
@@ -125,7 +125,7 @@ def test_without_scripts_it_starts_a_test_and_shows_its_curve(driver: Chrome, pa
         find(driver, "form button").click()
         until(lambda: status(driver).startswith("succeeded"))
         assert find(driver, "path.curve").get_attribute("d")
-        assert find(driver, "footer noscript a").text == "Ask again"
+        assert find(driver, "footer noscript a").text == "Reload"
         assert complaints(driver) == []
     pair.wait(lambda: all_ended(pair))
 
@@ -146,7 +146,7 @@ def test_a_test_is_stopped(driver: Chrome, pair: Bench) -> None:
     pair.wait(lambda: all_ended(pair))
 
 
-def test_what_the_reader_does_outlives_each_refresh(driver: Chrome, finished: Bench) -> None:
+def test_a_refresh_keeps_what_the_reader_has_done(driver: Chrome, finished: Bench) -> None:
     with view(driver):
         driver.get(f"{finished.manager.url}/?test=1")
         find(driver, "#readings summary").click()
@@ -168,7 +168,7 @@ def test_what_the_reader_does_outlives_each_refresh(driver: Chrome, finished: Be
         assert find(driver, "[name=time_seconds]").get_attribute("value") == "77"
 
 
-def test_a_fault_of_the_form_is_told(driver: Chrome, finished: Bench) -> None:
+def test_a_refused_form_marks_its_field(driver: Chrome, finished: Bench) -> None:
     with view(driver):
         driver.get(finished.manager.url)
         driver.execute_script("document.querySelector('form').noValidate = true")
@@ -191,7 +191,7 @@ def test_it_can_be_read_in_both_schemes(driver: Chrome, finished: Bench, dark: b
 
 
 @pytest.mark.parametrize("width", [360, 700, 1600])
-def test_nothing_sticks_out_at_any_width(driver: Chrome, finished: Bench, width: int) -> None:
+def test_nothing_overflows_at_any_width(driver: Chrome, finished: Bench, width: int) -> None:
     with view(driver, width=width):
         driver.get(finished.manager.url)
         assert overflow(driver) == 0

@@ -1,4 +1,4 @@
-"""The state file: what it keeps, and what is said when it cannot."""
+"""The state file: what it keeps, and what happens when it cannot be read or written."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from tests.support.dev_client import DEADLINE_SECONDS, Api
 
 @pytest.fixture(name="path")
 def fixture_path(tmp_path: Path) -> Path:
-    """Where a state file may come to be."""
+    """A path for a state file, where there is none yet."""
     return tmp_path / "state.json"
 
 
-def test_everything_is_known_again_after_a_restart(path: Path) -> None:
+def test_a_restart_restores_everything(path: Path) -> None:
     store = Store(state_file=path)
     store.agents.add("a1", "key-1")
     store.agents.register(1, "127.0.0.1", "Linux")
@@ -45,7 +45,7 @@ def test_everything_is_known_again_after_a_restart(path: Path) -> None:
     assert again.tasks.claim(1, "m") is None
 
 
-def test_a_cancel_is_not_forgotten_by_a_restart(path: Path) -> None:
+def test_a_restart_keeps_a_cancel(path: Path) -> None:
     store = Store(state_file=path)
     store.agents.add("a1", "key-1")
     store.tasks.add(1, "kill_all", {})
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
         Store(state_file=path)
 
 
-def test_a_call_whose_change_cannot_be_written_is_told_so(path: Path) -> None:
+def test_a_call_whose_change_cannot_be_saved_is_answered_503(path: Path) -> None:
     store = Store(state_file=path)
     store.agents.add("a1", "key-1")
     store.tasks.add(1, "kill_all", {})
@@ -105,7 +105,7 @@ def test_a_call_whose_change_cannot_be_written_is_told_so(path: Path) -> None:
     assert Store(state_file=path).tasks.get(1).status == "accepted"
 
 
-def test_the_sweeper_says_that_it_cannot_write_and_tries_again(
+def test_the_sweeper_reports_a_failed_save_and_tries_again(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(state_file=path)
@@ -124,7 +124,7 @@ def test_the_sweeper_says_that_it_cannot_write_and_tries_again(
     manager.stop()
 
 
-def test_a_sweeper_that_dies_of_a_bug_is_not_silent() -> None:
+def test_a_bug_in_the_sweeper_ends_the_manager() -> None:
     class Broken(Store):
         """A store whose sweep has a bug."""
 

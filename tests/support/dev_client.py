@@ -26,7 +26,7 @@ class Api:
     def agent(
         self, call: str, body: Any = None, data: bytes | None = None, **headers: str | None
     ) -> requests.Response:
-        """One call of an agent; headers are given with `_` for `-`, None leaves one out."""
+        """One call of an agent. Headers have `_` for `-`; None leaves one out."""
         sent: dict[str, str | None] = {
             "X-AGENT-NAME": "a1",
             "X-AGENT-KEY": "key-1",

@@ -1,4 +1,4 @@
-"""Takes the pictures in docs/images of the two pages: `python -m tests.support.screenshots`.
+"""Take the pictures of both pages in docs/images: `python -m tests.support.screenshots`.
 
 Two real agents run real tests over loopback; it takes about a minute and needs Chromium.
 """
@@ -23,7 +23,7 @@ SHAPES = (("light", DESK, False), ("dark", DESK, True), ("phone", PHONE, False))
 
 
 def main() -> None:
-    """Run three tests, and a fourth; take a picture of each page in each scheme and width."""
+    """Run tests, and take a picture of each page in each scheme and width."""
     with TemporaryDirectory() as directory:
         bench = Bench(Store(), Path(directory))
         bench.manager.start()

@@ -1,4 +1,4 @@
-"""What the dev Manager remembers, as the structs that it also answers with."""
+"""What the dev Manager remembers. It answers with the same structs."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -55,7 +55,7 @@ class Exercise(Struct):
 
 
 class Test(Struct):
-    """One measurement between two agents: the two tasks that carry it out."""
+    """One measurement between two agents, and the two tasks that do it."""
 
     id: int
     exercise_id: int
@@ -86,7 +86,7 @@ class Plan(Struct):
 
 
 class ManagedTask(Struct):
-    """One order to one agent. `result` is the agent's JSON, kept as the bytes that came."""
+    """One order to one agent. `result` is the JSON that the agent sent, byte for byte."""
 
     id: int
     type: str
@@ -102,7 +102,7 @@ class ManagedTask(Struct):
 
 
 class NewTest(Struct):
-    """The answer to a test that was added."""
+    """A test that was just added, and its tasks."""
 
     test: Test
     server_task: ManagedTask
@@ -110,7 +110,7 @@ class NewTest(Struct):
 
 
 class HeartbeatRow(Struct):
-    """One running child in a heartbeat; what follows `pid` is our extension."""
+    """One running child in a heartbeat. All that follows `pid` is our extension."""
 
     type: Literal["server", "client"]
     port: int
@@ -122,7 +122,7 @@ class HeartbeatRow(Struct):
 
 
 class TaskReport(Struct):
-    """What an agent reports of a task. `result` is an object or null."""
+    """What an agent reports about a task. `result` is an object or null."""
 
     status: Literal["succeeded", "failed"]
     result: msgspec.Raw = NULL

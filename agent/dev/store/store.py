@@ -16,7 +16,7 @@ _Value = TypeVar("_Value")
 class Store:
     """The agents, the tasks and the exercises. No method yields to the hub but those that wait.
 
-    `extensions=False` plays the Manager of today: no long poll, no claim replay, no list of
+    `extensions=False` behaves like today's Manager: no long poll, no claim replay, no list of
     tasks to cancel. `state_file` keeps everything over a restart. It is written whole at each
     change: enough for a bench, too slow for a thousand large results.
     """

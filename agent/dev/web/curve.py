@@ -7,23 +7,23 @@ from msgspec import Struct
 from agent import quantities
 from agent.dev.web.figures import Direction, Reading, mean
 
-# In units of the drawing, which is 640 wide, 245 high, and scaled to the width of the page.
+# The drawing is 640 wide and 245 high, and is scaled to the width of the page.
 LEFT, RIGHT, TOP, BOTTOM = 62, 612, 44, 214
 # The shortest interval that iperf3 reports.
 _LEAST_SECONDS = 0.1
-# The fewest dots that would crowd.
-_MANY = 31
+# More would overlap, and none are drawn.
+_MOST_DOTS = 30
 
 
 class Tick(Struct, frozen=True):
-    """A line of the grid: where it is, and what it says."""
+    """A line of the grid: its place and its label."""
 
     at: float
     label: str
 
 
 class Dot(Struct, frozen=True):
-    """A reading: where it is, and what it says."""
+    """A reading: its place, and its figures in words."""
 
     x: float
     y: float
@@ -39,7 +39,7 @@ class Line(Struct, frozen=True):
 
 
 class Curve(Struct, frozen=True):
-    """A drawing. `unit` is that of the upright axis, `words` say what is to be seen."""
+    """A drawing. `unit` belongs to the vertical axis; `words` describe it all."""
 
     lines: list[Line]
     x_ticks: list[Tick]
@@ -68,7 +68,7 @@ def draw(directions: list[Direction]) -> Curve | None:
 
 
 class _Frame(Struct, frozen=True):
-    """What the axes span."""
+    """How far the axes reach, in seconds and bit/s."""
 
     seconds: float
     rate: float
@@ -81,7 +81,7 @@ class _Frame(Struct, frozen=True):
 
 
 def _line(readings: list[Reading], frame: _Frame) -> Line:
-    """A point in the middle of each reading, and level to the edges of the first and last."""
+    """A point in the middle of each reading; level before the first and after the last."""
     dots = [
         Dot(
             frame.x((reading.start + reading.end) / 2),
@@ -94,7 +94,7 @@ def _line(readings: list[Reading], frame: _Frame) -> Line:
     points = [f"{first} {dots[0].y}", *(f"{dot.x} {dot.y}" for dot in dots), f"{last} {dots[-1].y}"]
     path = "M" + " L".join(points)
     area = f"{path} L{last} {BOTTOM} L{first} {BOTTOM} Z"
-    return Line(path, area, dots if len(dots) < _MANY else [])
+    return Line(path, area, dots if len(dots) <= _MOST_DOTS else [])
 
 
 def _words(readings: list[Reading]) -> str:
@@ -108,9 +108,9 @@ def _words(readings: list[Reading]) -> str:
 
 
 def _ticks(limit: float, most: int, beyond: bool) -> list[float]:
-    """Round numbers from 0 to `limit` or, when they go `beyond`, to the first one not below it.
+    """Round numbers from 0 up to `limit` or, with `beyond`, to the first one that reaches it.
 
-    There are about `most` steps, of 1, 2 or 5 times a power of ten.
+    There are at most `most` steps, each of 1, 2 or 5 times a power of ten.
     """
     power = 10 ** math.floor(math.log10(limit / most))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * most >= limit)

@@ -11,14 +11,14 @@ from agent.iperf3.summary import (
     read_summary,
 )
 
-# Enough for a smooth curve, few enough for a page of moderate size after a test of a day.
+# Enough for a smooth curve, and few enough that a test of a day does not bloat the page.
 MOST_READINGS = 200
-# Beyond any network and any test: a reading over these is a fault of who wrote it.
+# Beyond any network and any test: a reading above these is wrong.
 _MOST_RATE, _MOST_SECONDS = 1e15, 1e6
 
 
 class Reading(Struct, frozen=True):
-    """The mean throughput, in bit/s, from `start` to `end` seconds after the test's begin."""
+    """The mean throughput, in bit/s, from `start` to `end` seconds after the test began."""
 
     start: float
     end: float
@@ -26,12 +26,12 @@ class Reading(Struct, frozen=True):
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """How long it lasts."""
         return self.end - self.start
 
 
 class Direction(Struct, frozen=True):
-    """One way that data went: both ends' sums, and the readings that the client took.
+    """One direction of a test: the sums of both ends, and the client's readings.
 
     `received` is None where iperf3 gives a single sum, which then has the receiver's losses.
     """
@@ -69,9 +69,7 @@ def mean(readings: list[Reading]) -> float:
 
 
 def _readings(sums: list[IntervalSum | None]) -> list[Reading]:
-    """At most MOST_READINGS, neighbours made one where there are more; omitted seconds are not
-    counted by iperf3 either.
-    """
+    """At most MOST_READINGS: of more, neighbours are merged. Omitted intervals are left out."""
     found = [_reading(each) for each in sums if each and not each.omitted]
     readings = [reading for reading in found if reading]
     group = -(-len(readings) // MOST_READINGS) or 1

@@ -37,7 +37,7 @@ class TestRow:
 
 
 def seen(agent: ManagedAgent, now: datetime) -> str:
-    """Whether the agent is online, or else since when it is not."""
+    """Whether the agent is online, and if not, how long ago it was heard."""
     if agent.last_heartbeat is None:
         return "never registered"
     if agent.status == "online":

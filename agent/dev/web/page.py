@@ -38,7 +38,7 @@ def _digest(text: str) -> str:
 _TEMPLATES = Path(__file__).parent / "templates"
 STYLE, SCRIPT = ((_TEMPLATES / name).read_text() for name in ("page.css", "page.js"))
 
-# Nothing is loaded from elsewhere, framed by others or kept: the browser sees to that.
+# The browser loads nothing from elsewhere, keeps nothing, and lets no other page frame this one.
 _HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src {_digest(STYLE)};"
     f" script-src {_digest(SCRIPT)}; img-src data:; connect-src 'self'; form-action 'self';"
@@ -49,7 +49,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-# The newest tests, which the page lists.
+# How many of the newest tests the page lists.
 LISTED = 12
 
 page = Blueprint("page", __name__)
@@ -83,7 +83,7 @@ def start() -> AnyResponse:
 
 @page.post("/tests/<int:test_id>/stop")
 def stop(test_id: int) -> AnyResponse:
-    """End a test, with the exercise that it belongs to."""
+    """Stop a test by ending its exercise."""
     check_writer()
     test = store().exercises.test(test_id)
     store().exercises.stop(test.exercise_id)

@@ -1,5 +1,5 @@
 "use strict";
-// Asks for this page again and puts in what has changed; the form is left as it is.
+// Loads this page again and replaces the parts that have changed. The form keeps its values.
 const live = () => document.querySelectorAll("[data-live], select");
 const shown = new Map([...live()].map((part) => [part.id, part.innerHTML]));
 
