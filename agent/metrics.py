@@ -1,7 +1,6 @@
-"""What is counted while the agent works: plain numbers, each written by the room that knows.
+"""What the agent counts while it works. Each package writes its own numbers; `status` shows them.
 
-Nothing here knows Prometheus or HTTP: `status` shows it, and an agent without a status page loads
-none of that.
+Nothing here needs Prometheus or HTTP, which an agent without a status page does not load.
 """
 
 import time
@@ -18,14 +17,14 @@ RESULTS_KEPT = 50
 # Upper bounds in seconds: a call to the Manager takes a millisecond on a LAN, and a result of
 # 100 MB over a slow link takes minutes.
 CALL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-# From a claim to its child: some milliseconds, or the delay that the payload asks for.
+# From a claim to the start of its child: some milliseconds, or the delay in the payload.
 WAIT_BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TASK_BOUNDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 86400)
 LATE_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
 
 
 class Histogram:
-    """How many values were at most each bound, and above them all; and their sum."""
+    """Counts of values up to each bound and above the last one, and the sum of all values."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -60,10 +59,10 @@ def _by(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:
 
 @dataclass
 class Metrics:
-    """The counts of one agent's life. Moments are on the monotonic clock, times in seconds.
+    """All counts since the agent's start; times are in seconds, moments on the monotonic clock.
 
-    `heard_at` is the moment of the last answered heartbeat, None before the first; `figures` is
-    what the last client test in each direction measured, by direction and protocol.
+    `heard_at` is the moment of the last answered heartbeat, None before the first. `figures` has
+    those of the last client test by direction and protocol.
     """
 
     born: float = field(default_factory=time.monotonic)
@@ -84,10 +83,10 @@ class Metrics:
         self.request_seconds[call].observe(seconds)
 
     def reported(self, task: Task, outcome: Outcome, seconds: float | None = None) -> None:
-        """Count an outcome that went into the outbox, and keep it among the last ones.
+        """Count an outcome that went into the outbox, and keep it among the latest.
 
-        That a server listens, or serves without a figure, is not worth a place. `seconds` is the
-        time from the claim, where this life of the agent has seen it.
+        An outcome of a server that neither is final nor has figures is not kept. `seconds` is the
+        time since the claim, None when this process did not make the claim.
         """
         task_type = task.type if task.type in TASK_TYPES else "other"
         error_class: ErrorClass | Literal[""] = outcome.report.error_class or ""

@@ -1,4 +1,4 @@
-"""What iperf3's own words for a failure mean."""
+"""What the error messages of iperf3 mean."""
 
 import re
 from typing import NamedTuple
@@ -7,15 +7,15 @@ from agent.error_classes import ErrorClass
 
 
 class _Meaning(NamedTuple):
-    """The class of errors that a pattern finds; a remark is added where iperf3's words mislead."""
+    """The error class of messages with a pattern; a remark explains a misleading message."""
 
     pattern: str
     error_class: ErrorClass
     remark: str = ""
 
 
-# iperf3 tells its errors apart by text alone: no code, and the exit code is 0 or 1. The texts
-# are those of 3.9 to 3.22 (tests/iperf3/data has them); the first that matches counts.
+# Only the text tells one error of iperf3 from another: the exit code is 0 or 1. These are the texts
+# of 3.9 to 3.22 (recorded in tests/iperf3/data); the first that matches counts.
 _CONNECT = "unable to connect to server"
 _BEFORE_3_10 = "unable to send control message"
 _MEANINGS = (
@@ -65,7 +65,7 @@ _NOISE = re.compile(r"\A(?:\S*iperf3\S*: )?(?:parameter )?(?:error - )?")
 
 
 def classify(words: str) -> tuple[ErrorClass, str]:
-    """The error class of iperf3's words, and the message to show for them."""
+    """The error class of an error message, and the message to show."""
     message = _NOISE.sub("", words)
     for known in _MEANINGS:
         if re.search(known.pattern, words):
@@ -74,7 +74,7 @@ def classify(words: str) -> tuple[ErrorClass, str]:
 
 
 def error_line(stderr: str) -> str:
-    """The line of stderr that names the error: not a warning, not the usage."""
+    """The line of stderr that has the error message: no warning and no usage."""
     lines = [line.strip() for line in stderr.splitlines()]
     told = [line for line in lines if line and not line.lower().startswith("warning")]
     return next((line for line in told if "error - " in line), told[0] if told else "")

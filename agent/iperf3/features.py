@@ -1,4 +1,4 @@
-"""What one installed iperf3 is and can do, read from its `--version` and `--help`."""
+"""What an installed iperf3 can do, read from its `--version` and `--help`."""
 
 import re
 
@@ -10,17 +10,17 @@ from agent.errors import TaskError
 # "iperf 3.12 (cJSON 1.7.15)", "iperf 3.19.1 ..."; a build from git says "iperf 3.9+".
 # iperf 2 says "iperf version 2.1.8 ...", which does not match.
 _VERSION = re.compile(r"\Aiperf (([0-9]+(?:\.[0-9]+)+)\S*)")
-# "  -b, --bitrate #[KMG][/#]  ...", "  --bidir  ...": a line's own option, not one that its
-# description mentions.
+# "  -b, --bitrate #[KMG][/#]  ...", "  --bidir  ...": the option at the start of a line, not one
+# in a description.
 _OPTION = re.compile(r"^\s+(?:-\w, )?(--[a-z0-9][a-z0-9-]*)", re.MULTILINE)
-# What every run is given, whatever its payload.
+# Options of every run, whatever its payload.
 _NEEDED = frozenset(
     "--server --client --port --json --parallel --time --interval --connect-timeout".split()
 )
 
 
 class Features(Struct, frozen=True):
-    """One installed iperf3: where it is, its version as it says it, its long option names."""
+    """One installed iperf3: its path, its version as printed, and its long option names."""
 
     path: str
     version: str
@@ -28,7 +28,7 @@ class Features(Struct, frozen=True):
 
     @property
     def release(self) -> tuple[int, ...]:
-        """The version as numbers that compare: (3, 9) < (3, 12) < (3, 19, 1)."""
+        """The version as numbers, so that (3, 9) < (3, 12) < (3, 19, 1)."""
         numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", self.version)
         return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
@@ -36,23 +36,18 @@ class Features(Struct, frozen=True):
 def parse_features(path: str, version_text: str, help_text: str) -> Features:
     """Read what `iperf3 --version` and `iperf3 --help` printed.
 
-    Raises TaskError(`iperf3_missing`) when the texts are not those of an iperf3 that has what
-    every run needs.
+    Raises TaskError(`iperf3_missing`) for another program, and for an iperf3 without the options
+    of every run.
     """
     match = _VERSION.match(version_text)
     if match is None or int(match[2].split(".")[0]) < 3:
         said = (version_text.splitlines() or ["nothing"])[0][:80]
-        raise TaskError(
-            ErrorClass.IPERF3_MISSING,
-            f"{path} is not iperf3: its --version says {said!r}; install iperf3 3.9 or newer,"
-            " or set IPERF3_PATH to where it is",
-        )
-    features = Features(path, match[1], frozenset(_OPTION.findall(help_text)))
-    missing = sorted(_NEEDED - features.options)
-    if missing:
-        raise TaskError(
-            ErrorClass.IPERF3_MISSING,
-            f"iperf3 {features.version} at {path} has no {', '.join(missing)}:"
-            " install iperf3 3.9 or newer",
-        )
-    return features
+        fault = f"{path} is not iperf3: its --version says {said!r}"
+    else:
+        features = Features(path, match[1], frozenset(_OPTION.findall(help_text)))
+        missing = sorted(_NEEDED - features.options)
+        if not missing:
+            return features
+        fault = f"iperf3 {features.version} at {path} has no {', '.join(missing)}"
+    advice = "install iperf3 3.9 or newer, or set IPERF3_PATH to where it is"
+    raise TaskError(ErrorClass.IPERF3_MISSING, f"{fault}; {advice}")

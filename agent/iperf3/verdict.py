@@ -48,12 +48,8 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     empty. The exit code alone says too little: iperf3 3.11 to 3.13 exit with 0 on errors, 3.19
     and later when interrupted. It is negative for a signal, as in subprocess.
     """
-    span, summary = _newest(stdout)
-    figures = None
-    if span and summary and summary.has_end:
-        with memoryview(stdout) as view:
-            figures = _figures(view[slice(*span)], summary)
-    if exit_code == 0 and summary is not None and not summary.error and summary.has_end:
+    span, summary, figures = _newest(stdout)
+    if exit_code == 0 and summary and summary.has_end and not summary.error:
         return Verdict(True, None, "", span, summary, figures)
     error_class, message = _why(exit_code, stderr, span, summary)
     return Verdict(False, error_class, message, span, summary, figures)
@@ -61,7 +57,8 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
 
 def judge_server_exit(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     """Judge a server that ended before it listened: it has failed, whatever its exit code."""
-    return Verdict(False, *_why(exit_code, stderr, *_newest(stdout)))
+    span, summary, _ = _newest(stdout)
+    return Verdict(False, *_why(exit_code, stderr, span, summary))
 
 
 def last_served(data: Buffer) -> Served:
@@ -74,18 +71,29 @@ def last_served(data: Buffer) -> Served:
     spans = find_documents(data)
     with memoryview(data) as view:
         for start, end in reversed(spans):
-            summary = read_summary(view[start:end])
-            if summary is not None and summary.has_end:
-                return Served((start, end), _figures(view[start:end], summary), end)
+            _, figures = _read(view[start:end])
+            if figures:
+                return Served((start, end), figures, end)
     return Served(None, None, spans[-1][0] if spans else 0)
 
 
-def _figures(document: Buffer, summary: Summary) -> Figures:
-    """The few numbers to show of a document that has an end; `summary` is its summary."""
+def _newest(stdout: Buffer) -> tuple[Span | None, Summary | None, Figures | None]:
+    spans = find_documents(stdout)
+    if not spans:
+        return None, None, None
+    with memoryview(stdout) as view:
+        return spans[-1], *_read(view[slice(*spans[-1])])
+
+
+def _read(document: memoryview) -> tuple[Summary | None, Figures | None]:
+    """The summary of a document, and its figures if it has an end."""
+    summary = read_summary(document)
+    if summary is None or not summary.has_end:
+        return summary, None
     sums = summary.end.sum or Sums()
     sent, received = summary.end.sum_sent or sums, summary.end.sum_received or sums
     asked = summary.start.test_start or Request()
-    return Figures(
+    return summary, Figures(
         direction="bidirectional" if asked.bidir else "reverse" if asked.reverse else "forward",
         sent=sent.bits_per_second,
         received=received.bits_per_second,
@@ -94,15 +102,6 @@ def _figures(document: Buffer, summary: Summary) -> Figures:
         lost_percent=sums.lost_percent,
         rates=read_rates(document),
     )
-
-
-def _newest(stdout: Buffer) -> tuple[Span | None, Summary | None]:
-    spans = find_documents(stdout)
-    if not spans:
-        return None, None
-    start, end = spans[-1]
-    with memoryview(stdout) as view:
-        return spans[-1], read_summary(view[start:end])
 
 
 def _why(
@@ -121,10 +120,7 @@ def _unexplained(code: int, span: Span | None, summary: Summary | None) -> tuple
     if span is None:
         return ErrorClass.BAD_OUTPUT, "iperf3 ended with exit code 0 but wrote no JSON document"
     if summary is None:
-        return (
-            ErrorClass.BAD_OUTPUT,
-            "iperf3 wrote a JSON document that does not have its usual shape",
-        )
+        return ErrorClass.BAD_OUTPUT, "iperf3 wrote a JSON document of an unusual shape"
     return ErrorClass.BAD_OUTPUT, "iperf3 wrote a document without an end: it has no result"
 
 

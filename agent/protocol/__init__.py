@@ -1,8 +1,8 @@
 """What the Manager and the agent say to each other, as types (see docs/protocol.md).
 
-Everything that comes from the Manager is checked here and nowhere else. A task's payload stays
-raw until it is decoded by `server_payload` or `client_payload`: a task whose payload does not
-fit is still a task, and fails with a message.
+All that the Manager sends is checked here and nowhere else. The payload of a task stays raw until
+`server_payload` or `client_payload` decodes it: a task with a bad payload is still a task, and
+fails with a message.
 """
 
 from agent.protocol.claims import Claimed, Life

@@ -1,4 +1,4 @@
-"""Whose task it is: the Manager's life that handed it out, and the claim that obtained it."""
+"""Whom a task belongs to: one life of a Manager, and the claim that obtained the task."""
 
 import msgspec
 from msgspec import Struct
@@ -7,10 +7,10 @@ from agent.protocol.messages import AgentRecord, Task
 
 
 class Life(Struct, frozen=True):
-    """One life of a Manager: one that was set up anew numbers its tasks from 1 again.
+    """One life of a Manager. A Manager that is set up anew numbers its tasks from 1 again.
 
-    `registered` is when it first registered this agent, to the second: a database may keep
-    fewer digits than the first answer had.
+    `registered` is when it first registered this agent, to the second, because a database may
+    keep fewer digits than the first answer had.
     """
 
     manager_url: str
@@ -19,13 +19,13 @@ class Life(Struct, frozen=True):
 
     @classmethod
     def of(cls, manager_url: str, record: AgentRecord) -> "Life":
-        """The life that answered a registration."""
+        """The life that answered a registration with this record."""
         registered = (record.first_registered or "").replace(" ", "T")
         return cls(manager_url, record.id, registered[:19])
 
 
 class Claimed(Struct, frozen=True):
-    """A claimed task. `key` is the Idempotency-Key of the claim, and so is no other task's."""
+    """A claimed task. `key` is the Idempotency-Key of its claim; no other task has it."""
 
     task: Task
     life: Life
@@ -33,6 +33,6 @@ class Claimed(Struct, frozen=True):
 
     @property
     def on_disk(self) -> "Claimed":
-        """What another life of the agent needs: not the payload, which may be large or hostile."""
+        """The same without the payload, which may be large, and which a restarted agent ignores."""
         bare = msgspec.structs.replace(self.task, payload=msgspec.Raw(b"{}"))
         return msgspec.structs.replace(self, task=bare)

@@ -1,4 +1,4 @@
-"""What the Manager and the agent send each other, but for the payloads of tasks."""
+"""What the Manager and the agent send each other, except payloads and results."""
 
 from datetime import datetime
 from typing import Literal
@@ -14,8 +14,8 @@ FINAL_STATUSES = frozenset({"succeeded", "failed", "canceled", "timed_out"})
 class Task(Struct, frozen=True):
     """One task as it was claimed. `payload` is the undecoded JSON of its parameters.
 
-    `status` is `accepted`, but for a claim that is replayed after its task has ended.
-    `unreadable` says why the payload is none: the task fails with that.
+    `status` is `accepted`, or a final one when the claim was replayed after the task had ended.
+    `unreadable` says why the payload cannot be read: the task fails with these words.
     """
 
     id: int
@@ -26,7 +26,7 @@ class Task(Struct, frozen=True):
 
 
 class AgentRecord(Struct):
-    """The answer to `register`, without the key that it also carries."""
+    """The answer to `register`, without the key that it contains as well."""
 
     id: int
     name: str = ""
@@ -34,7 +34,7 @@ class AgentRecord(Struct):
 
 
 class HeartbeatAnswer(Struct):
-    """The answer to `heartbeat`; `cancel` lists tasks whose children are to be stopped."""
+    """The answer to `heartbeat`; `cancel` lists the tasks that the agent has to stop."""
 
     pull_tasks: bool = True
     cancel: list[int] = []
@@ -47,7 +47,7 @@ class ClaimAnswer(Struct):
 
 
 class Acknowledged(Struct):
-    """The answer to `started` and `result`: the task, of which only the id is read."""
+    """The answer to `started` and `result`: the task. Only its id is read."""
 
     id: int
 
@@ -65,14 +65,14 @@ class RefusalDetails(Struct, frozen=True):
 
 
 class RefusalDetail(Struct, frozen=True):
-    """The inner part of the Manager's 400 and 401 answers."""
+    """The `detail` of a 400 or 401."""
 
     error: str = ""
     details: RefusalDetails | None = None
 
 
 class Refusal(Struct):
-    """The Manager's refusals: 404 says `error` at the top, 400 and 401 inside `detail`."""
+    """A refusal of the Manager: 404 has `error` at the top, 400 and 401 have it in `detail`."""
 
     error: str = ""
     detail: RefusalDetail = RefusalDetail()
@@ -81,7 +81,7 @@ class Refusal(Struct):
 class RunningRow(Struct, omit_defaults=True):
     """One row of the heartbeat's `running` list; `started_at` is UTC in ISO 8601.
 
-    `bits_per_second` lately and `retransmits` so far are known of a client that streams them.
+    Only a client that streams its intervals has a current rate and its `retransmits` so far.
     """
 
     type: Literal["server", "client"]

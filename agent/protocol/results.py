@@ -1,4 +1,4 @@
-"""What becomes of a task: its outcome, the figures and the document, and the report on how."""
+"""What became of a task: its outcome with the report, the document and the figures."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from agent.error_classes import ErrorClass
 
 
 class Report(Struct, omit_defaults=True):
-    """The `agent` key of a result: how it was measured, and what a reader should know."""
+    """The `agent` key of a result: how the test was run, and what a reader should know."""
 
     version: str = ""
     iperf3_version: str = ""
@@ -49,10 +49,10 @@ class Document(Struct, frozen=True):
 
 
 class Figures(Struct, frozen=True, omit_defaults=True):
-    """What a test measured, for whoever looks at the agent; the Manager gets the document.
+    """What a test measured, for the agent's own page; the Manager gets the document.
 
-    `sent`, `received` and `rates`, the sums of the intervals, are in bits per second. `direction`
-    is forward (the client sends), reverse, or bidirectional, where the client's sending counts.
+    `sent`, `received` and `rates` (of the intervals) are in bits per second. `direction` is
+    forward (the client sends), reverse, or bidirectional, with the figures of what the client sent.
     """
 
     direction: str = "forward"
@@ -65,10 +65,10 @@ class Figures(Struct, frozen=True, omit_defaults=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What is reported of a task: at most one of `document` and `answer` beside the report.
+    """What is reported of a task: the report and at most one of `document` and `answer`.
 
-    `stderr` is what an operator reads at the Manager; `answer` holds the agent's own keys of
-    the result (`started`, `killed`, ...). Only of a server are there more, until the `final` one.
+    `stderr` is what an operator reads at the Manager; `answer` has the agent's own keys of the
+    result (`started`, `killed`, ...). Only a server has several outcomes; the last is `final`.
     """
 
     status: Literal["succeeded", "failed"]

@@ -62,7 +62,7 @@ def server(**keys: Any) -> list[str]:
 
 
 def assert_safe(words: list[str]) -> None:
-    """Each word is an option that is ours to give, or the value behind one that takes it."""
+    """Check that each word is an option of the agent or the value of one."""
     rest = iter(words)
     for word in rest:
         if word in VALUED:
@@ -72,7 +72,7 @@ def assert_safe(words: list[str]) -> None:
             assert word in ALONE, word
 
 
-def test_a_plain_client_starts_as_people_know_it() -> None:
+def test_a_plain_client_has_the_usual_command_line() -> None:
     words = client(parallel=16, time=30)
     assert words[:9] == "-c 10.0.0.1 -p 5200 -P 16 -t 30 -J".split()
     assert words[9:] == "-i 1 --connect-timeout 5000".split()
@@ -85,7 +85,7 @@ def test_a_udp_client_without_a_bitrate_is_unlimited() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_client_streams_its_intervals_where_it_can_and_a_server_never(version: str) -> None:
+def test_only_a_client_streams_its_intervals_and_only_with_a_newer_iperf3(version: str) -> None:
     found = features(version)
     words = client_argv(found, ClientPayload(server_ip="h", port=1), "h")
     streams = found.release >= (3, 17)
@@ -93,7 +93,7 @@ def test_a_client_streams_its_intervals_where_it_can_and_a_server_never(version:
     assert server_argv(found, ServerPayload(port=1))[1:] == "-s -p 1 -J".split()
 
 
-def test_a_server_takes_no_u_even_for_udp() -> None:
+def test_a_server_never_gets_the_option_for_udp() -> None:
     assert server(udp=True) == "-s -p 5200 -J".split()
 
 
@@ -166,7 +166,7 @@ def test_a_burst_without_a_bitrate_is_a_bad_payload(keys: dict[str, Any]) -> Non
     assert raised.value.error_class == "bad_payload"
 
 
-def test_an_option_that_this_iperf3_lacks_is_named_with_its_key_and_a_remedy() -> None:
+def test_the_message_about_a_missing_option_names_the_key_and_a_remedy() -> None:
     words = (
         r"^iperf3 3\.9 at /usr/bin/iperf3 has no --bind-dev \(payload key bind_dev\):"
         " install a newer iperf3 or leave the key out$"

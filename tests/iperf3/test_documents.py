@@ -59,7 +59,7 @@ def test_broken_json_raises_nothing_and_spans_are_valid_and_in_order(pieces: lis
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(stray, documents), max_size=5), stray)
-def test_documents_among_stray_text_are_all_found(
+def test_all_documents_among_other_text_are_found(
     pairs: list[tuple[bytes, bytes]], last: bytes
 ) -> None:
     data = b"".join(before + document for before, document in pairs) + last
@@ -68,18 +68,18 @@ def test_documents_among_stray_text_are_all_found(
 
 @settings(deadline=None)
 @given(documents, documents, st.data())
-def test_a_document_that_is_still_being_written_is_left_out(
+def test_an_incomplete_document_is_skipped(
     first: bytes, second: bytes, data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(0, len(second) - 1))
     assert texts(first + b"\n" + second[:cut]) == [first]
 
 
-def test_a_document_after_one_that_was_cut_off_is_found() -> None:
+def test_a_document_after_a_truncated_one_is_found() -> None:
     assert texts(TCP[:900] + b"\n" + IDLE) == [IDLE]
 
 
-def test_objects_on_a_line_of_their_own_are_found() -> None:
+def test_objects_on_a_single_line_are_found() -> None:
     assert texts(b'{"a":{"b":1}}\nx\n{"c":[{}]} \r\n' + TCP) == [
         b'{"a":{"b":1}}',
         b'{"c":[{}]}',
@@ -88,28 +88,28 @@ def test_objects_on_a_line_of_their_own_are_found() -> None:
 
 
 @pytest.mark.parametrize("text", [b"{}", b"{\n}", b"{\n}\n", b"{ }"])
-def test_an_object_that_says_nothing_is_no_document(text: bytes) -> None:
-    """Nothing could be put before its first key."""
+def test_an_empty_object_is_not_a_document(text: bytes) -> None:
+    """The report of the agent goes before the first key, and there is none."""
     assert find_documents(text) == []
 
 
-def test_what_a_string_holds_is_no_boundary() -> None:
+def test_braces_inside_a_string_are_not_boundaries() -> None:
     document = b'{\n\t"title":\t"{\\"a\\":1} \\n}",\n\t"end":\t{\n\t}\n}'
     assert texts(WARNING + document) == [document]
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"caf\xc3"])
-def test_a_document_that_is_not_utf_8_is_left_out(text: bytes) -> None:
+def test_a_document_that_is_not_utf_8_is_skipped(text: bytes) -> None:
     assert texts(b'{\n\t"title":\t"' + text + b'"\n}\n' + IDLE) == [IDLE]
 
 
-def test_nesting_beyond_any_sense_is_left_out() -> None:
-    """Within the test's time-out: a search anew from each brace would take a minute."""
+def test_very_deep_nesting_is_skipped() -> None:
+    """A search from every brace would exceed the time limit of the test."""
     assert texts(b'{"a":' * 10**5 + b"1" + b"}" * 10**5) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_server_that_was_probed_has_each_test_and_its_noise_in_order(version: str) -> None:
+def test_the_documents_of_a_probed_server_are_in_order(version: str) -> None:
     data = run(version, "server-probed-two-tests").stdout
     summaries = [read_summary(text) for text in texts(data)]
     assert all(summaries)
@@ -118,7 +118,7 @@ def test_a_server_that_was_probed_has_each_test_and_its_noise_in_order(version: 
     assert streams == [1, 2]
 
 
-def test_a_file_is_read_through_a_map_that_can_be_closed_afterwards(tmp_path: pathlib.Path) -> None:
+def test_a_mapped_file_can_be_closed_after_reading(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "stdout"
     path.write_bytes(WARNING + TCP + b"\n" + IDLE + b"\n")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -132,7 +132,7 @@ def test_a_file_is_read_through_a_map_that_can_be_closed_afterwards(tmp_path: pa
 
 
 def values(document: bytes, key: str) -> bytes:
-    """The text of one of the outermost values of a pretty-printed document."""
+    """The text of one value at the top of a pretty-printed document."""
     start = document.index(b'\n\t"' + key.encode() + b'":\t') + len(key) + 6
     ends = [document.find(b',\n\t"', start), document.find(b"\n}", start)]
     return document[start : min(end for end in ends if end > 0)]
@@ -162,17 +162,17 @@ def test_without_streams_the_sums_of_each_interval_stay() -> None:
     assert after == before
 
 
-def test_without_intervals_none_is_left() -> None:
+def test_without_intervals_the_list_is_empty() -> None:
     before: dict[str, Any] = json.loads(TCP)
     assert json.loads(without_intervals(TCP)) == {**before, "intervals": []}
 
 
-def test_a_document_without_intervals_is_made_no_larger_than_it_needs() -> None:
+def test_a_document_that_has_no_intervals_stays_as_it_is() -> None:
     assert without_streams(b'{"end":{"sum":{}}}') == b'{"end":{"sum":{}}}'
 
 
 @pytest.mark.parametrize("text", [b"[]", b"{", b'{"intervals":[1]}', b'{"intervals":null}'])
-def test_what_cannot_lose_its_streams_is_bad_output(text: bytes) -> None:
+def test_a_document_of_another_shape_is_bad_output(text: bytes) -> None:
     with pytest.raises(TaskError, match="not a document of iperf3") as raised:
         without_streams(text)
     assert raised.value.error_class == "bad_output"

@@ -30,7 +30,7 @@ def test_the_version_and_the_options_of_a_real_iperf3_are_read(version: str) -> 
         ("iperf 3.17.x-dev2", "3.17.x-dev2", (3, 17)),
     ],
 )
-def test_the_version_is_kept_as_said_and_compares_as_numbers(
+def test_the_version_is_kept_as_printed_and_compared_as_numbers(
     text: str, version: str, release: tuple[int, ...]
 ) -> None:
     read = parse_features("/opt/iperf3", text, HELP)
@@ -41,22 +41,22 @@ def test_the_version_is_kept_as_said_and_compares_as_numbers(
     "text",
     ["", "iperf version 2.1.8 (12 August 2022) pthreads", "iperf 2.0", "GNU bash 5.2", "\0"],
 )
-def test_another_program_is_refused_with_what_to_do(text: str) -> None:
+def test_the_message_about_another_program_says_what_to_do(text: str) -> None:
     with pytest.raises(TaskError, match="/bin/x is not iperf3.*install iperf3") as raised:
         parse_features("/bin/x", text, HELP)
     assert raised.value.error_class == "iperf3_missing"
 
 
-def test_an_iperf3_without_what_every_run_needs_is_refused() -> None:
+def test_an_iperf3_without_a_needed_option_is_refused() -> None:
     old = HELP.replace("--connect-timeout", "--nothing-of-that-kind")
     with pytest.raises(
-        TaskError, match="3.1 at /bin/x has no --connect-timeout: install"
+        TaskError, match="3.1 at /bin/x has no --connect-timeout; install"
     ) as raised:
         parse_features("/bin/x", "iperf 3.1 (cJSON 1.5)", old)
     assert raised.value.error_class == "iperf3_missing"
 
 
-def test_an_option_that_a_description_mentions_is_not_taken_for_one_it_has() -> None:
+def test_an_option_in_a_description_does_not_count() -> None:
     without = HELP.replace("  --bind-dev <dev>          bind", "  --else <dev>          bind")
     assert "equivalent to `--bind-dev" in without
     assert "--bind-dev" not in parse_features("/bin/x", "iperf 3.12", without).options

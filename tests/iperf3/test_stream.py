@@ -47,7 +47,7 @@ def test_streams_of_two_versions_are_recorded() -> None:
 
 
 @pytest.mark.parametrize(("version", "case"), GOOD)
-def test_the_document_has_the_shape_that_j_gives(version: str, case: str) -> None:
+def test_the_composed_document_has_the_shape_of_j(version: str, case: str) -> None:
     document = json.loads(composed(stream(version, case)))
     usual = json.loads(run(version, case).stdout)
     assert list(document) == list(usual) == ["start", "intervals", "end"]
@@ -56,13 +56,15 @@ def test_the_document_has_the_shape_that_j_gives(version: str, case: str) -> Non
 
 
 @pytest.mark.parametrize(("version", "case"), GOOD)
-def test_a_reader_of_the_oldest_documents_finds_all_it_knows(version: str, case: str) -> None:
+def test_the_composed_document_has_all_keys_of_the_oldest_documents(
+    version: str, case: str
+) -> None:
     known = set(paths(json.loads(run("3.12", case).stdout)))
     assert known <= set(paths(json.loads(composed(stream(version, case)))))
 
 
 @pytest.mark.parametrize(("version", "case"), CASES)
-def test_every_value_is_what_iperf3_wrote_byte_for_byte(version: str, case: str) -> None:
+def test_every_value_is_kept_byte_for_byte(version: str, case: str) -> None:
     data = stream(version, case)
     document = msgspec.json.decode(composed(data), type=dict[str, msgspec.Raw])
     intervals = msgspec.json.decode(document["intervals"], type=list[msgspec.Raw])
@@ -74,7 +76,7 @@ def test_every_value_is_what_iperf3_wrote_byte_for_byte(version: str, case: str)
 
 
 @pytest.mark.parametrize(("version", "case"), CASES)
-def test_a_run_is_judged_as_with_j(version: str, case: str) -> None:
+def test_a_streamed_run_is_judged_as_one_with_j(version: str, case: str) -> None:
     usual, streamed = run(version, case), run(version, PREFIX + case)
     document = composed(streamed.stdout)
     assert find_documents(document) == [(0, len(document))]
@@ -89,7 +91,7 @@ def test_a_run_is_judged_as_with_j(version: str, case: str) -> None:
 
 @pytest.mark.parametrize("version", STREAMING)
 @pytest.mark.parametrize("case", WITHOUT_START)
-def test_a_test_that_never_began_has_all_the_keys_too(version: str, case: str) -> None:
+def test_a_test_that_never_began_has_all_keys_as_well(version: str, case: str) -> None:
     document, usual = json.loads(composed(stream(version, case))), json.loads(
         run(version, case).stdout
     )
@@ -98,8 +100,8 @@ def test_a_test_that_never_began_has_all_the_keys_too(version: str, case: str) -
     assert (document["intervals"], document["end"]) == ([], {})
 
 
-def test_a_killed_client_leaves_what_it_had_measured() -> None:
-    """`-J` leaves nothing then."""
+def test_a_killed_client_leaves_its_measurements() -> None:
+    """With `-J` it leaves nothing."""
     assert run("3.22", "client-kill").stdout == b""
     document = json.loads(composed(stream("3.22", "client-kill")))
     assert list(document) == ["start", "intervals", "end"]
@@ -114,7 +116,7 @@ def test_a_composed_document_can_be_made_smaller(shrink: Callable[[bytes], bytes
     assert json.loads(smaller)["end"] == json.loads(document)["end"]
 
 
-def test_what_newer_ones_say_besides_becomes_a_key_as_with_j() -> None:
+def test_an_unknown_event_becomes_a_key() -> None:
     said = b'{"event":"server_output_text","data":"a\\tb"}\n'
     end = PARALLEL.index(b'{"event":"end"')
     document = json.loads(composed(PARALLEL[:end] + said + PARALLEL[end:]))
@@ -129,9 +131,7 @@ def test_the_first_of_two_errors_counts() -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from(GOOD), st.data())
-def test_a_stream_that_was_cut_short_is_no_success(
-    pair: tuple[str, str], data: st.DataObject
-) -> None:
+def test_a_truncated_stream_is_not_a_success(pair: tuple[str, str], data: st.DataObject) -> None:
     whole = stream(*pair).rstrip()
     length = data.draw(st.integers(0, len(whole) - 1))
     cut = whole[:length]
@@ -161,7 +161,7 @@ stray = st.sampled_from(
 
 @settings(deadline=None)
 @given(streams, st.data())
-def test_lines_that_are_no_events_change_nothing(lines: bytes, data: st.DataObject) -> None:
+def test_lines_without_an_event_change_nothing(lines: bytes, data: st.DataObject) -> None:
     mixed = b"".join(line + data.draw(stray) for line in lines.splitlines(keepends=True))
     assert composed(mixed) == composed(lines)
     assert read_lines(mixed)[0] == read_lines(lines)[0]
@@ -180,8 +180,8 @@ def test_arbitrary_bytes_raise_nothing(data: bytes) -> None:
 
 @settings(deadline=None)
 @given(streams, st.lists(st.integers(1, 2000), min_size=1))
-def test_reading_in_pieces_finds_the_same_as_at_once(data: bytes, sizes: list[int]) -> None:
-    """As the file grows: what is not a whole line yet is read again."""
+def test_reading_piece_by_piece_finds_the_same_intervals(data: bytes, sizes: list[int]) -> None:
+    """While the file grows, an incomplete line is read again."""
     found, position, known = [], 0, 0
     while known < len(data):
         known = min(len(data), known + sizes[known % len(sizes)])
@@ -191,7 +191,7 @@ def test_reading_in_pieces_finds_the_same_as_at_once(data: bytes, sizes: list[in
     assert (found, position) == read_lines(data)
 
 
-def test_a_line_that_never_ends_is_passed_over() -> None:
+def test_an_endless_line_is_skipped() -> None:
     endless = b"x" * (LONGEST_LINE + 5)
     assert read_lines(endless[:LONGEST_LINE]) == ([], LONGEST_LINE)
     assert read_lines(endless[LONGEST_LINE:] + b"\n" + PARALLEL)[0]
@@ -213,7 +213,7 @@ def test_the_intervals_are_those_of_the_document(version: str, case: str) -> Non
         assert counted == [None] * len(counted)
 
 
-def test_a_rate_that_iperf3_could_not_tell_is_none() -> None:
-    """cJSON writes null for a number that is none."""
+def test_a_rate_of_null_is_none() -> None:
+    """cJSON writes null for what is not a number."""
     line = b'{"event":"interval","data":{"sum":{"bits_per_second":null,"retransmits":0}}}\n'
     assert read_lines(line)[0] == [IntervalSum(bits_per_second=None, retransmits=0)]

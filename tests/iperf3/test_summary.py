@@ -31,7 +31,7 @@ def test_the_figures_are_those_of_the_document(version: str) -> None:
         assert asked.num_streams == (4 if case == "tcp-parallel" else 1)
 
 
-def test_the_cause_and_not_the_end_is_read_where_a_document_has_two_errors() -> None:
+def test_the_first_of_two_errors_in_a_document_is_read() -> None:
     for case, cause in (("port-in-use", "Address already in use"), ("arguments-bind", "Cannot")):
         data = run("3.9", f"server-{case}").stdout
         assert data.count(b'"error"') == 2
@@ -51,11 +51,11 @@ def test_the_cause_and_not_the_end_is_read_where_a_document_has_two_errors() -> 
         (b'{"end":{"sum":{"retransmits":null,"packets":"7"}}}', True),
     ],
 )
-def test_odd_values_are_read_as_far_as_they_go(text: bytes, has_end: bool) -> None:
+def test_a_document_with_odd_values_is_still_read(text: bytes, has_end: bool) -> None:
     summary = read_summary(text)
     assert summary is not None and summary.has_end == has_end and summary.error == ""
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"end":[]}', b'{"error":{"a":1}}'])
-def test_what_is_not_a_document_of_iperf3_has_no_summary(text: bytes) -> None:
+def test_other_json_has_no_summary(text: bytes) -> None:
     assert read_summary(text) is None

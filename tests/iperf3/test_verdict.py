@@ -77,7 +77,7 @@ def test_a_client_is_judged_by_what_it_wrote(version: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_was_recorded_has_every_failure_of_the_table(version: str) -> None:
+def test_every_failure_of_the_table_was_recorded(version: str) -> None:
     assert FAILED.keys() | NOT_LISTENING.keys() <= runs(version).keys()
 
 
@@ -87,7 +87,7 @@ def test_some_failures_exit_with_code_0() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_interrupted_client_keeps_what_it_had_measured(version: str) -> None:
+def test_an_interrupted_client_keeps_its_measurements(version: str) -> None:
     found = run(version, "client-term")
     judged = judge_client(found.exit_code, found.stdout, found.stderr)
     assert judged.summary is not None and judged.summary.end.sum_sent is not None
@@ -112,7 +112,9 @@ def test_a_server_that_ended_with_code_0_before_it_listened_has_failed() -> None
 
 
 @pytest.mark.parametrize(("version", "case"), SERVED)
-def test_the_document_of_a_test_outlives_that_of_the_idle_server(version: str, case: str) -> None:
+def test_the_document_of_an_idle_server_does_not_replace_that_of_a_test(
+    version: str, case: str
+) -> None:
     data = run(version, case).stdout
     first, idle = find_documents(data)
     assert last_served(data).span == first
@@ -133,7 +135,7 @@ def test_a_server_that_was_idle_or_killed_has_served_nothing(version: str) -> No
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_server_stopped_in_mid_test_has_its_partial_document(version: str) -> None:
+def test_a_server_stopped_during_a_test_has_a_partial_document(version: str) -> None:
     assert last_served(run(version, "server-term").stdout).span is not None
 
 
@@ -143,7 +145,7 @@ def test_a_server_stopped_in_mid_test_has_its_partial_document(version: str) -> 
         (0, b"", "", "bad_output", "iperf3 ended with exit code 0 but wrote no JSON document"),
         (0, b"nonsense", "warning: x", "bad_output", "iperf3 ended with exit code 0 but"),
         (0, b'{"end":{}}', "", "bad_output", "iperf3 wrote a document without an end"),
-        (0, b'{"end":[]}', "", "bad_output", "iperf3 wrote a JSON document that does"),
+        (0, b'{"end":[]}', "", "bad_output", "iperf3 wrote a JSON document of an unusual shape"),
         (1, b'{"end":{"sum":{}}}', "", "other", "iperf3 ended with exit code 1 and did not"),
         (139, b"", "", "other", "iperf3 ended with exit code 139 and did not say why"),
         (-11, b"", "", "killed", "iperf3 was ended by SIGSEGV"),
@@ -159,7 +161,7 @@ def test_a_server_stopped_in_mid_test_has_its_partial_document(version: str) -> 
          "peer_lost", "unable to connect stream: Connection refused"),
     ],
 )  # fmt: skip
-def test_every_failure_has_a_class_and_words(
+def test_every_failure_has_a_class_and_a_message(
     code: int, stdout: bytes, stderr: str, error_class: str, message: str
 ) -> None:
     judged = judge_client(code, stdout, stderr)
@@ -167,5 +169,5 @@ def test_every_failure_has_a_class_and_words(
     assert judged.message.startswith(message)
 
 
-def test_only_what_passes_by_itself_is_tried_again() -> None:
+def test_only_a_refusal_or_a_busy_server_is_tried_again() -> None:
     assert RETRIABLE == {"refused", "busy"}

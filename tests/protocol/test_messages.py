@@ -7,7 +7,7 @@ from agent.dev.store.records import TaskStatus
 from agent.protocol import FINAL_STATUSES, timestamp
 
 
-def test_a_task_that_is_not_on_its_way_to_an_end_has_ended() -> None:
+def test_every_other_status_of_a_task_is_final() -> None:
     on_its_way = {"queued", "pending", "accepted", "running"}
     assert FINAL_STATUSES == set(get_args(TaskStatus)) - on_its_way
 

@@ -1,4 +1,4 @@
-"""Payloads as they arrive: what is taken, and in which words the rest is refused."""
+"""Payloads are accepted, or refused in plain words."""
 
 import json
 from collections.abc import Callable
@@ -24,24 +24,24 @@ LABEL = "a" * 63
 
 
 def raw(payload: Any) -> msgspec.Raw:
-    """A payload as the claim leaves it."""
+    """A payload as a claimed task has it."""
     return msgspec.Raw(json.dumps(payload).encode())
 
 
 def client(**keys: Any) -> ClientPayload:
-    """A client payload of these keys and the two that are needed."""
+    """A client payload with these keys and the two that are required."""
     return client_payload(raw({"server_ip": "10.0.0.1", "port": 5200, **keys}))
 
 
 def refusal(decode: Decode, text: bytes) -> str:
-    """The message about a payload that does not fit."""
+    """The message about a bad payload."""
     with pytest.raises(TaskError) as raised:
         decode(msgspec.Raw(text))
     assert raised.value.error_class == "bad_payload"
     return str(raised.value)
 
 
-def test_todays_managers_payloads_are_taken_as_they_are() -> None:
+def test_the_payloads_of_todays_manager_are_accepted() -> None:
     server = server_payload(raw({"port": 5200, "udp": False}))
     assert (server.port, server.udp, server.one_off) == (5200, False, False)
     asked = {"udp": False, "parallel": 16, "time": 30, "client_delay_seconds": 2}
@@ -64,7 +64,7 @@ def test_todays_managers_payloads_are_taken_as_they_are() -> None:
         f"{LABEL}.{LABEL}.example",
     ],
 )
-def test_a_host_that_can_be_one_is_taken(host: str) -> None:
+def test_a_possible_host_is_accepted(host: str) -> None:
     assert client(server_ip=host).server_ip == host
 
 
@@ -92,7 +92,7 @@ def test_a_host_that_can_be_one_is_taken(host: str) -> None:
         ".".join(["label"] * 60),
     ],
 )
-def test_a_host_that_can_be_none_is_refused_by_its_key(host: str) -> None:
+def test_an_impossible_host_is_refused(host: str) -> None:
     message = refusal(client_payload, bytes(raw({"server_ip": host, "port": 1})))
     assert message.startswith("payload: server_ip must be a host name or an IP address, not ")
 
@@ -132,20 +132,20 @@ def test_a_host_that_can_be_none_is_refused_by_its_key(host: str) -> None:
         ({"tos": 1, "dscp": 1}, "give tos or dscp, not both"),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_key_and_what_it_may_be(
+def test_the_message_about_a_wrong_value_has_the_key_and_what_is_accepted(
     keys: dict[str, Any], message: str
 ) -> None:
     given_keys = {"server_ip": "10.0.0.1", "port": 1, **keys}
     assert refusal(client_payload, bytes(raw(given_keys))) == f"payload: {message}"
 
 
-def test_a_servers_payload_is_refused_in_the_same_way() -> None:
+def test_the_message_about_the_payload_of_a_server_is_alike() -> None:
     given_keys = {"port": 1, "max_seconds": 0}
     message = "payload: max_seconds must be a number of seconds above 0, not 0"
     assert refusal(server_payload, bytes(raw(given_keys))) == message
 
 
-def test_of_a_long_value_only_the_beginning_is_shown() -> None:
+def test_only_the_beginning_of_a_long_value_is_shown() -> None:
     message = refusal(client_payload, bytes(raw({"server_ip": "x" * 5000, "port": 1})))
     assert len(message) < 150
     assert message.endswith("xxx...")
@@ -167,7 +167,7 @@ def test_of_a_long_value_only_the_beginning_is_shown() -> None:
         (b'{"server_ip": [1], "\xff": 1}', "server_ip must be a host name"),
     ],
 )
-def test_what_is_no_payload_at_all_is_refused_too(text: bytes, words: str) -> None:
+def test_other_json_and_broken_json_are_refused(text: bytes, words: str) -> None:
     assert words in refusal(client_payload, text)
 
 
@@ -178,7 +178,7 @@ def test_every_key_has_words_for_what_it_accepts() -> None:
             assert refusal(decode, bytes(raw(usual))).startswith(f"payload: {key} must be ")
 
 
-def test_unknown_keys_are_named_in_order_and_others_are_not() -> None:
+def test_only_unknown_keys_are_listed_in_order() -> None:
     payload = raw({"port": 1, "zeta": 1, "alpha": {"deep": [1]}, "server_ip": "a"})
     assert unknown_keys(payload, ClientPayload) == ["alpha", "zeta"]
     assert unknown_keys(payload, ServerPayload) == ["alpha", "server_ip", "zeta"]
@@ -204,7 +204,7 @@ payloads = st.dictionaries(known_keys | st.text(), json_values, max_size=6)
 
 @settings(deadline=None, max_examples=200)
 @given(payloads | json_values, st.sampled_from([client_payload, server_payload]))
-def test_any_json_is_a_payload_or_a_bad_payload(value: Any, decode: Decode) -> None:
+def test_any_json_is_accepted_or_a_bad_payload(value: Any, decode: Decode) -> None:
     check(decode, bytes(raw(value)))
 
 
@@ -212,7 +212,7 @@ def test_any_json_is_a_payload_or_a_bad_payload(value: Any, decode: Decode) -> N
 @given(
     st.fixed_dictionaries({"server_ip": st.just("a"), "port": st.just(1)}), known_keys, json_values
 )
-def test_any_one_value_is_taken_or_refused_by_its_key(
+def test_any_value_is_accepted_or_refused_with_its_key(
     usual: dict[str, Any], key: str, value: Any
 ) -> None:
     message = check(client_payload, bytes(raw({**usual, key: value})))
@@ -221,12 +221,12 @@ def test_any_one_value_is_taken_or_refused_by_its_key(
 
 @settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from([client_payload, server_payload]))
-def test_any_bytes_are_a_payload_or_a_bad_payload(text: bytes, decode: Decode) -> None:
+def test_any_bytes_are_accepted_or_a_bad_payload(text: bytes, decode: Decode) -> None:
     check(decode, text)
 
 
 def check(decode: Decode, text: bytes) -> str | None:
-    """Decode; the message of the one error that may come of it."""
+    """Decode it, and return the message of the only error that may be raised."""
     try:
         decode(msgspec.Raw(text))
     except TaskError as error:

@@ -54,7 +54,7 @@ def features(version: str) -> Features:
 
 
 def paths(value: Any, path: str = "") -> Iterator[str]:
-    """Where in a document there is what; the elements of a list count as one."""
+    """The paths of a document with the kinds of their values; a list counts as one element."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from paths(inner, f"{path}.{key}")
