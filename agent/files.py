@@ -1,6 +1,6 @@
-"""Files as such: whether one can be written, and files that are whole or absent.
+"""Whether files can be written, and writing files that are either whole or absent.
 
-Everything here blocks, an fsync for as long as the disk takes: where the hub must turn,
+Everything here blocks, an fsync for as long as the disk takes. Where the hub must keep turning,
 `StateDirectory.run` calls it in a native thread.
 """
 
@@ -11,27 +11,27 @@ from pathlib import Path
 
 
 def is_writable_file(path: Path) -> bool:
-    """Whether the file can be written, or made where there is none."""
-    # Through a link that leads to no file yet, one is made where it leads.
-    meant = Path(os.path.realpath(path))
-    if os.path.exists(meant):
-        return not meant.is_dir() and os.access(meant, os.W_OK)
-    return _takes_files(meant.parent)
+    """Whether the file can be written, or made if there is none."""
+    # Opening a link that leads to no file yet makes the file that it leads to.
+    target = Path(os.path.realpath(path))
+    if os.path.exists(target):
+        return not target.is_dir() and os.access(target, os.W_OK)
+    return _takes_files(target.parent)
 
 
 def is_writable_directory(path: Path) -> bool:
-    """Whether the directory takes files, or can be made with those above it."""
+    """Whether files can be made in the directory, or it can be made with its parents."""
     return _takes_files(nearest(path))
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether the file system of the directory, or of what is nearest to it, is read-only."""
+    """Whether the file system that has, or would have, the directory is read-only."""
     return bool(os.statvfs(nearest(path)).f_flag & os.ST_RDONLY)
 
 
 def nearest(path: Path) -> Path:
     """The path itself, or the nearest one above it that exists."""
-    # Path.exists() would raise where the way to it may not be walked.
+    # Path.exists() raises PermissionError when a directory above may not be searched.
     while not os.path.exists(path):
         path = path.parent
     return path
@@ -42,7 +42,7 @@ def _takes_files(path: Path) -> bool:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put a file in place so that a crash leaves the old one or the new one; raises OSError."""
+    """Write a file so that a crash leaves either the old or the new one; raises OSError."""
     fresh = path.with_name(path.name + ".new")
     try:
         with open(fresh, "wb") as file:
@@ -51,7 +51,7 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(fresh, path)
     except OSError:
-        # On a full disk it would hold the last of the room.
+        # On a full disk it would take the last free space.
         with suppress(OSError):
             fresh.unlink()
         raise
@@ -68,7 +68,7 @@ def sync(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file, if it is there and can be; what cannot goes with the agent's next start."""
+    """Remove a file if it is there; one that cannot be removed goes at the agent's next start."""
     with suppress(OSError):
         path.unlink()
 

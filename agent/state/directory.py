@@ -1,11 +1,11 @@
-"""The state directory: private, one agent's at a time, and written by native threads.
+"""The state directory: private, used by one agent at a time, written by native threads.
 
 format      the number of this layout
 lock        locked while an agent runs
 journal     the tasks that were claimed and are not settled
 children/   what running iperf3 children write
 outbox/     results that the Manager does not have
-rejected/   what it will never take, or what is damaged, and why
+rejected/   results that the Manager will never take, damaged files, and the reasons
 kept/       whole documents of which the Manager took a smaller form
 """
 
@@ -25,10 +25,9 @@ from agent.errors import ConfigError, StateLocked, StateUnusable
 from agent.files import write_whole
 
 FORMAT = "1"
-# Seconds between two looks at whether a directory in trouble can be written again.
+# Seconds between two attempts to write in a directory that could not be written.
 LOOK = 5.0
-# Of names, the log and the disk, only the disk may need several threads: a large document that is
-# being synced must not hold up the journal.
+# More than one, so that the fsync of a large document does not hold up the journal.
 THREADS = 4
 
 _Arguments = ParamSpec("_Arguments")
@@ -40,14 +39,14 @@ log = structlog.get_logger()
 class StateDirectory:
     """An opened and locked state directory.
 
-    `trouble` says why the last write failed, and is empty while all is well.
+    `trouble` says why a write failed, until `watch` finds that the directory can be written again.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
-        """Make the directory if need be, and lock it for the life of this process.
+        """Make the directory if need be, and lock it until this process ends.
 
-        `max_bytes` is how much it should hold. Raises StateLocked when another process has it,
-        ConfigError when it cannot be written or has a format that is not known.
+        `max_bytes` is how much it may hold. Raises StateLocked when another process uses it,
+        ConfigError when it cannot be written or has an unknown format.
         """
         self.path = path
         self.children = path / "children"
@@ -67,8 +66,8 @@ class StateDirectory:
         except BlockingIOError as error:
             advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
             raise StateLocked(f"another agent runs in {path}: {advice}") from error
-        _check_format(path)
         try:
+            _check_format(path)
             for below in (self.children, self.outbox, self.rejected, self.kept):
                 below.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -81,9 +80,9 @@ class StateDirectory:
         *args: _Arguments.args,
         **kwargs: _Arguments.kwargs,
     ) -> _Result:
-        """Let a native thread do the disk's work while the hub turns; raises StateUnusable."""
+        """Run the function in a native thread while the hub turns; StateUnusable for OSError."""
         self._runs += 1
-        # The pool would print the traceback of what is raised there.
+        # The pool would print the traceback of an error that is raised in it.
         found = self._threads.apply(wrap_errors(OSError, function), args, kwargs)
         if isinstance(found, OSError):
             if not self.trouble:
@@ -94,16 +93,16 @@ class StateDirectory:
         return result
 
     def watch(self, recovered: Callable[[], None], stop: Event) -> None:
-        """Until `stop`, see whether a directory in trouble is well again, and keep the quota.
+        """Until `stop`, try a directory again that could not be written, and enforce the quota.
 
-        `recovered` is called when it is, and may raise StateUnusable. Where nothing was done
-        since the last look there is nothing to see, and an idle agent need not wake up.
+        `recovered` is called when it can be written again, and may raise StateUnusable. The disk
+        is left alone while nothing was read or written since the last look.
         """
         seen = -1
         while not stop.wait(LOOK):
             if self._runs == seen and not self.trouble:
                 continue
-            # The look itself is one more.
+            # The look itself counts as well.
             seen = self._runs + 1
             try:
                 self.run(self._look)
@@ -115,7 +114,7 @@ class StateDirectory:
                 continue
 
     def _look(self) -> None:
-        """In trouble, try a write; remove the oldest kept documents while there is too much."""
+        """Try a write if one failed; remove the oldest kept documents while there are too many."""
         if self.trouble:
             write_whole(self.path / "writable", b"")
         files = sorted(self.kept.iterdir(), key=lambda file: file.stat().st_mtime)
@@ -129,7 +128,7 @@ class StateDirectory:
 
 
 def is_full(path: Path) -> bool:
-    """Whether the file system of `path` has no room left for this user."""
+    """Whether the file system of `path` has no space left for this user."""
     return os.statvfs(path).f_bavail == 0
 
 
@@ -138,7 +137,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _size(file: Path) -> int:
-    """What a file takes of the disk; one that is gone by now takes nothing."""
+    """The bytes that a file takes on the disk; 0 if it is gone by now."""
     try:
         return file.stat().st_blocks * 512
     except FileNotFoundError:
@@ -146,9 +145,9 @@ def _size(file: Path) -> int:
 
 
 def _open_lock(path: Path) -> int:
-    """A descriptor to lock; where nobody can write, one that is there can be locked all the same.
+    """A descriptor to lock.
 
-    It is only the second choice, as NFS locks for writers alone.
+    On a read-only file system it is open for reading only: NFS locks only what can be written.
     """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -160,12 +159,9 @@ def _open_lock(path: Path) -> int:
 
 def _check_format(path: Path) -> None:
     marker = path / "format"
-    try:
-        if not marker.exists():
-            write_whole(marker, f"{FORMAT}\n".encode())
-        found = marker.read_text(errors="replace").strip()
-    except OSError as error:
-        raise _cannot_be_used(path, error) from error
+    if not marker.exists():
+        write_whole(marker, f"{FORMAT}\n".encode())
+    found = marker.read_text(errors="replace").strip()
     if found != FORMAT:
         advice = "use the version that wrote it, or another STATE_DIR"
         words = f"STATE_DIR {path} has the format {found!r}, and this version knows {FORMAT!r}"

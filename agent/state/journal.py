@@ -1,14 +1,13 @@
 """The journal: which tasks were claimed and are not settled, for an agent that starts again.
 
-It is a file of lines, each with a checksum, and the newest line about a task stands. The key of
-the next claim stands in the line of the task that the last one obtained: a crash at any moment
-repeats a claim whose task is not in the journal, and no other.
+It is a file of lines, each with a checksum, and the newest line about a task counts. The line of
+a task also has the key of the next claim: after a crash at any moment, the agent repeats the claim
+whose task is not in the journal, and no other.
 """
 
 import os
 import uuid
 from collections import deque
-from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -22,7 +21,7 @@ from agent.protocol import Claimed, Report
 from agent.state.directory import StateDirectory
 from agent.state.records import frame, unframe
 
-# The file is written anew when it has this many lines more than there are tasks.
+# The file is rewritten when it has this many lines more than there are tasks.
 SPARE_LINES = 1000
 
 log = structlog.get_logger()
@@ -38,7 +37,7 @@ class ChildRecord(Struct, frozen=True):
 class TaskRecord(Struct):
     """A claimed task that is not settled.
 
-    `reported` says that the Manager has an outcome of it, which only a server outlives.
+    `reported` says that the Manager has an outcome of it; only a server goes on after that.
     """
 
     claimed: Claimed
@@ -52,62 +51,44 @@ class _JournalLine(Struct, omit_defaults=True):
     settled: str = ""
 
 
-@dataclass
-class _Content:
-    key: str
-    tasks: dict[str, TaskRecord]
-    settled: set[str]
-    lines: int
-    damaged: int
-
-
 class Journal:
-    """The journal of one state directory. `claim_key` is for the next claim.
+    """The journal of one state directory.
 
-    While the directory cannot be written the journal goes on in memory; each method that writes
-    then raises StateUnusable, and the next one that can writes it all.
+    `claim_key` is the Idempotency-Key of the next claim, and `settled_before` has the keys of the
+    tasks that the previous run settled, whose results are not sent again.
+
+    While the directory cannot be written the journal goes on in memory. Each method that writes
+    then raises StateUnusable, and the next one that succeeds writes everything.
     """
 
     def __init__(self, state: StateDirectory) -> None:
-        """Read what a former life left; damaged lines are set aside."""
+        """Read what the previous run left; a journal with damaged lines is kept in rejected/."""
         self._state = state
         self._path = state.path / "journal"
         self._file = -1
         self._lock = BoundedSemaphore()
-        there = self._path.exists()
-        content = _read(self._path.read_bytes() if there else b"")
-        # With a damaged line the key after a task may be lost: its own would obtain it again.
-        spent = content.key in content.tasks
-        self.claim_key = str(uuid.uuid4()) if spent or not content.key else content.key
-        self._tasks = content.tasks
-        # The keys of tasks that a former life settled: what it still has of them is not sent.
-        self.settled_before = content.settled
-        # What may still lie in the outbox: a file that is written anew must not forget it.
-        self._lately_settled: deque[str] = deque(maxlen=SPARE_LINES)
-        self._lines = content.lines
-        # Nothing is appended behind a line that may be torn.
+        self._lines = 0
+        # False while the file may end in a torn line, after which nothing may be appended.
         self._whole = False
-        # From its first moment on it has a line.
-        if content.damaged or (there and not content.lines):
-            aside = state.rejected / f"journal.{uuid.uuid4()}"
-            log.error("the journal has damaged lines", lines=content.damaged, set_aside=str(aside))
-            try:
-                os.link(self._path, aside)
-            except OSError as error:
-                log.error("the damaged journal cannot be set aside", error=str(error))
+        self._tasks: dict[str, TaskRecord] = {}
+        # The results of these may still be in the outbox, so that a rewritten file names them too.
+        self._lately_settled: deque[str] = deque(maxlen=SPARE_LINES)
+        self.settled_before: set[str] = set()
+        self.claim_key = ""
+        self._read()
 
     def unsettled(self) -> list[TaskRecord]:
         """The tasks that are not settled, in the order of their claims."""
         return list(self._tasks.values())
 
     def record_claim(self, claimed: Claimed) -> None:
-        """Note a task, and with it that the next claim has a new key."""
+        """Note a task, and with it the new key for the next claim."""
         self.claim_key = str(uuid.uuid4())
         self._tasks[claimed.key] = record = TaskRecord(claimed.on_disk)
         self._append(_JournalLine(key=self.claim_key, task=record))
 
     def renew_claim_key(self) -> None:
-        """Take a new key without a task: the old one obtained what is settled already."""
+        """Note a new key without a task: the claim with the old one brought nothing new."""
         self.claim_key = str(uuid.uuid4())
         self._append(_JournalLine(key=self.claim_key))
 
@@ -124,24 +105,55 @@ class Journal:
             self._append(_JournalLine(task=record))
 
     def mark_reported(self, claimed: Claimed) -> None:
-        """Note, and have on the disk, that the Manager has an outcome of a task that goes on."""
+        """Note on the disk that the Manager has an outcome of a task that goes on."""
         if (record := self._tasks.get(claimed.key)) and not record.reported:
             record.reported = True
             self._append(_JournalLine(task=record))
             self.sync()
 
     def mark_settled(self, claimed: Claimed) -> None:
-        """Note, and have on the disk, that there is nothing more to tell of a task."""
+        """Note on the disk that there is nothing more to report of a task."""
         if self._tasks.pop(claimed.key, None):
             self._lately_settled.append(claimed.key)
             self._append(_JournalLine(settled=claimed.key))
             self.sync()
 
     def mend(self) -> None:
-        """Write everything anew if something could not be written."""
+        """Rewrite the file if something could not be written."""
         with self._lock:
             if not self._whole:
                 self._rewrite()
+
+    def _read(self) -> None:
+        there = self._path.exists()
+        damaged = 0
+        for raw in self._path.read_bytes().splitlines() if there else ():
+            try:
+                line = msgspec.json.decode(unframe(raw), type=_JournalLine)
+            except (RecordDamaged, msgspec.MsgspecError):
+                damaged += 1
+                continue
+            self._lines += 1
+            self.claim_key = line.key or self.claim_key
+            if line.settled:
+                self.settled_before.add(line.settled)
+                self._tasks.pop(line.settled, None)
+            if line.task:
+                self._tasks[line.task.claimed.key] = line.task
+        # The line with the next key may be damaged: the key of a known task would bring that task.
+        if not self.claim_key or self.claim_key in self._tasks:
+            self.claim_key = str(uuid.uuid4())
+        # A journal that the agent wrote has at least one line.
+        if damaged or (there and not self._lines):
+            self._set_aside(damaged)
+
+    def _set_aside(self, damaged: int) -> None:
+        aside = self._state.rejected / f"journal.{uuid.uuid4()}"
+        log.error("the journal has damaged lines", lines=damaged, set_aside=str(aside))
+        try:
+            os.link(self._path, aside)
+        except OSError as error:
+            log.error("the damaged journal cannot be set aside", error=str(error))
 
     def _append(self, line: _JournalLine) -> None:
         data = frame(msgspec.json.encode(line))
@@ -157,13 +169,13 @@ class Journal:
                 raise
 
     def _rewrite(self) -> None:
-        """Put a new file in place of the old one, with what memory holds and nothing else."""
+        """Replace the file by one that has what is in memory and nothing else."""
         self._whole = False
         lines = [
             _JournalLine(key=self.claim_key),
             *(_JournalLine(task=task) for task in self._tasks.values()),
+            *(_JournalLine(settled=key) for key in self._lately_settled),
         ]
-        lines += [_JournalLine(settled=key) for key in self._lately_settled]
         data = b"".join(frame(msgspec.json.encode(line)) for line in lines)
         self._state.run(write_whole, self._path, data)
         fresh = self._state.run(os.open, self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -177,21 +189,3 @@ class Journal:
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _read(data: bytes) -> _Content:
-    content = _Content("", {}, set(), 0, 0)
-    for raw in data.splitlines():
-        try:
-            line = msgspec.json.decode(unframe(raw), type=_JournalLine)
-        except (RecordDamaged, msgspec.MsgspecError):
-            content.damaged += 1
-            continue
-        content.lines += 1
-        content.key = line.key or content.key
-        if line.settled:
-            content.settled.add(line.settled)
-            content.tasks.pop(line.settled, None)
-        if line.task:
-            content.tasks[line.task.claimed.key] = line.task
-    return content

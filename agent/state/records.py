@@ -1,4 +1,4 @@
-"""Lines with a checksum: what the state directory's files consist of."""
+"""Lines with a checksum, of which the files in the state directory consist."""
 
 import zlib
 
@@ -8,7 +8,7 @@ from agent.errors import RecordDamaged
 def frame(payload: bytes) -> bytes:
     """One line: the CRC-32 of the payload in eight hexadecimal digits, a blank, the payload.
 
-    The payload must have no line break, as the JSON that we write has none.
+    The payload must have no line break; the JSON that is written here has none.
     """
     return b"%08x %b\n" % (zlib.crc32(payload), payload)
 
