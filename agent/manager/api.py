@@ -23,7 +23,7 @@ STARTED_DEADLINE = 10.0
 RESULT_STALL = 30.0
 LONG_POLL_WAIT = 20
 
-# How the answer to a claim begins: the task's id, which has 64 bits, and its type.
+# How the answer to a claim begins: the task's id, of at most 64 bits, and its type.
 _TASK_HEAD = re.compile(
     rb'\s*{\s*"task"\s*:\s*{\s*"id"\s*:\s*(\d{1,19})\s*,\s*"type"\s*:\s*"([\w-]{1,64})"'
 )
@@ -33,18 +33,18 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True)
 class Claim:
-    """What a claim brought. `held` says that the Manager knows the long poll."""
+    """What a claim brought. `held` says that the Manager supports long polling."""
 
     task: protocol.Task | None
     held: bool
 
 
 class ManagerClient:
-    """The five calls of an agent, and the Manager's health.
+    """The five calls of an agent, and the check of the Manager's health.
 
     Each raises ManagerUnavailable, KeyRefused or AgentUnknown; the two about a task also raise
-    TaskRefused. `failures` counts the calls that the Manager did not answer usably: after one it
-    may be another Manager.
+    TaskRefused. `failures` counts the calls without a usable answer: after one, another Manager
+    may have taken the place of the first.
     """
 
     def __init__(self, access: Access, metrics: Metrics | None = None) -> None:
@@ -53,7 +53,7 @@ class ManagerClient:
         self.failures = 0
 
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
-        """Say hello; the answer also carries the key, which is not read."""
+        """Register the agent; the answer also has the key, which is not read."""
         body = {"ip_address": ip_address, "operating_system": operating_system}
         return self._post("register", body, protocol.AgentRecord, REGISTER_DEADLINE)
 
@@ -65,10 +65,10 @@ class ManagerClient:
         return self._post("heartbeat", body, protocol.HeartbeatAnswer, HEARTBEAT_DEADLINE)
 
     def claim(self, idempotency_key: str) -> Claim:
-        """Ask for the oldest pending task; a Manager that can holds the call for one.
+        """Ask for the oldest pending task; with long polling the call is held until there is one.
 
-        Of an answer that is too large, too deep or no text, the beginning has to do: a task that
-        was handed out and left alone would come again at each replay, and no other ever.
+        Of an answer that is too large, too deep or not UTF-8 only the beginning is read. If its
+        task were ignored, each replay would bring it again, and no other task would ever come.
         """
         prefer = {"Prefer": f"wait={LONG_POLL_WAIT}"}
         deadline = CLAIM_DEADLINE + LONG_POLL_WAIT
@@ -89,8 +89,8 @@ class ManagerClient:
         """Deliver a result; gives up after RESULT_STALL seconds without progress."""
         call = f"tasks/{task_id}/result"
         answer = self._send(call, body, RESULT_STALL, idempotency_key)
-        # The answer is the whole task, the result that was just sent included: of a large one
-        # the beginning has to do.
+        # The answer is the whole task with the result that was just sent. Of a large one, the
+        # beginning must be enough.
         if answer.whole:
             self._decode(call, answer, protocol.Acknowledged)
         elif not re.match(rb'\s*{\s*"id"\s*:\s*%d\b' % task_id, answer.content):
@@ -98,7 +98,7 @@ class ManagerClient:
             raise ManagerUnavailable(f"{call}: a large answer that is not the Manager's")
 
     def check_health(self) -> None:
-        """Ask whether a Manager is there, without naming or registering anybody."""
+        """Ask whether a Manager is there, without naming or registering an agent."""
         answer = self._transport.call("GET", "/healthz", b"", {}, REGISTER_DEADLINE)
         self._decode("/healthz", answer, protocol.Health)
 
@@ -144,7 +144,7 @@ class ManagerClient:
 
 
 def _unreadable_task(content: bytes, error: ManagerUnavailable) -> protocol.Task:
-    """The task that the answer begins with, without its payload; raises the error without one."""
+    """The task at the beginning of the answer, without its payload; raises the error for none."""
     head = _TASK_HEAD.match(content)
     if head is None:
         raise error

@@ -1,4 +1,4 @@
-"""Who the Manager is: registering, and making sure later that it is still the same."""
+"""Registering with the Manager, and making sure later that it is still the same one."""
 
 import time
 from collections.abc import Callable
@@ -15,11 +15,10 @@ from agent.manager.api import ManagerClient
 from agent.protocol import Life
 from agent.timing import Backoff, jittered
 
-# How old the last certainty may be when nothing has failed since, in seconds and about: agents that
-# were started together must not ask together. A proxy can put another Manager in the place of one
-# between two calls.
+# Re-register after about this many seconds, even if nothing has failed: a proxy can put another
+# Manager in the place of this one. Jitter keeps agents that started together apart.
 SURE_FOR = 60.0
-# A name server that is silent would take 10 s and more.
+# A name server that does not answer would take 10 s and more.
 LOOKUP_DEADLINE = 4.0
 
 log = structlog.get_logger()
@@ -29,8 +28,8 @@ class Registration:
     """The registration of one agent. `address` and `life` are known once it has registered.
 
     `replaced` is called when the Manager turns out to be another one, or to have been set up
-    anew, before anybody is told of the new life. One back-off serves the whole agent: were each
-    task's result to ask by itself, an agent with many would be back before all others.
+    anew, before `life` changes. One back-off serves the whole agent: if each task's result had its
+    own, an agent with many results would be back before all others.
     """
 
     def __init__(self, config: Config, client: ManagerClient, replaced: Callable[[], None]) -> None:
@@ -60,7 +59,7 @@ class Registration:
                 left = until - time.monotonic()
                 if left <= 0 or (error.retry_after or 0) >= left:
                     raise
-                # Whatever the back-off says, the last moment is one for an attempt.
+                # Whatever the back-off says, the last attempt is made when the time is over.
                 pause = min(error.again_in, left)
                 outage.record_failure("not registered yet", error, retry_in=round(pause, 1))
                 gevent.sleep(pause)
@@ -68,11 +67,12 @@ class Registration:
         outage.record_success()
 
     def confirm(self, within: float | None = None) -> Life:
-        """The Manager's life, asked for again when a call has failed since the last answer, or
-        when that is more than `within` seconds old, else about a minute.
+        """The Manager's life, from its last answer to a registration.
 
-        A Manager that was away may have come back without its tasks, and its task 7 is not the
-        one whose result waits here. Raises ManagerAway, KeyRefused and AgentUnknown.
+        It is asked for again if a call has failed since that answer, or if the answer is more
+        than `within` seconds old (by default about SURE_FOR). A Manager that was away may have
+        come back without its tasks, and its task 7 is then not the one whose result waits here.
+        Raises ManagerAway, KeyRefused and AgentUnknown.
         """
         with self._lock:
             limit = self._sure_for if within is None else within
@@ -86,7 +86,7 @@ class Registration:
             return self.life
 
     def retry_now(self) -> None:
-        """Let the next who wants to be sure ask at once."""
+        """Let the next caller of `confirm` ask at once."""
         self._ask_at = 0.0
 
     def _ask_when_due(self) -> Life:
@@ -112,7 +112,7 @@ class Registration:
             log.info("registered", agent_id=life.agent_id, address=self.address)
         elif self.life != life:
             log.error(
-                "the Manager was replaced: what is in hand was another's",
+                "the Manager was replaced: the tasks in hand belong to the previous one",
                 manager_url=life.manager_url,
                 agent_id=life.agent_id,
                 registered=life.registered,
@@ -122,7 +122,7 @@ class Registration:
 
     def _route_address(self) -> str:
         url = self._config.manager_url
-        silence = ManagerUnavailable(f"no route to {url}: its name is not resolved in time")
+        silence = ManagerUnavailable(f"no route to {url}: its name was not resolved in time")
         try:
             with gevent.Timeout(LOOKUP_DEADLINE, silence):
                 return host.local_address(url)

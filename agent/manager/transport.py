@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Answer:
-    """A 200 answer. `whole` is False when it went on beyond MAX_ANSWER_BYTES."""
+    """A 200 answer. `whole` is False when it has more than MAX_ANSWER_BYTES."""
 
     content: bytes
     headers: Mapping[str, str]
@@ -57,51 +57,40 @@ class Transport:
         headers: Mapping[str, str],
         deadline: float,
     ) -> Answer:
-        """The answer, which is a 200.
+        """Send a request and return its answer, which is a 200.
 
-        `deadline` is in seconds, for the whole call; a Body starts it anew with each piece that
-        the Manager takes. Raises the ManagerError that any other answer, or none, stands for.
+        `deadline` is in seconds, for the whole call; a Body restarts it with each piece that the
+        Manager takes. Raises the ManagerError that stands for any other answer, or for none.
         """
-        began = time.monotonic()
-        status = 0
+        began, status = time.monotonic(), 0
+        # The limit is around the whole call: requests' own timeout is for each read.
+        limit = _Limit(deadline)
+        if isinstance(data, Body):
+            data.progress = limit.restart
         try:
-            status, answer = self._within(deadline, method, path, data, headers)
+            status, answer = self._exchange(self._request(method, path, data, headers))
+        except gevent.Timeout as timeout:
+            if timeout is not limit.timeout:
+                raise
+            raise ManagerUnavailable(f"{path}: no answer within {deadline:g} s") from None
         except (requests.RequestException, HTTPError, OSError) as error:
             raise ManagerUnavailable(f"{path}: {_reason(error)}") from error
         finally:
+            limit.close()
             seconds = time.monotonic() - began
             self._metrics.called(path.rpartition("/")[2], status, seconds)
             milliseconds = round(seconds * 1000, 1)
             log.debug("request", path=path, status=status or "none", milliseconds=milliseconds)
         if status != 200:
-            # The answer may repeat the key, and that to a result is kept on the disk.
+            # The answer may repeat the key, and an answer to a result is kept on the disk.
             content = _without(headers.get(KEY_HEADER, ""), answer.content)
             raise refusal(path, status, content, answer.headers)
         return answer
 
-    def _within(
-        self,
-        deadline: float,
-        method: str,
-        path: str,
-        data: bytes | Body,
-        headers: Mapping[str, str],
-    ) -> tuple[int, Answer]:
-        """One request. The timer is around all of it: requests' own is for each read."""
-        limit = _Limit(deadline)
-        if isinstance(data, Body):
-            data.progress = limit.restart
+    def _exchange(self, request: requests.PreparedRequest) -> tuple[int, Answer]:
         session = self._take_session()
-        try:
-            request = self._request(method, path, data, headers)
-            with session.send(request, stream=True) as response:
-                content, whole = _read(response)
-        except gevent.Timeout as timeout:
-            if timeout is not limit.timeout:
-                raise
-            raise ManagerUnavailable(f"{path}: no answer within {deadline:g} s") from None
-        finally:
-            limit.close()
+        with session.send(request, stream=True) as response:
+            content, whole = _read(response)
         if whole:
             self._idle.append((session, time.monotonic()))
         return response.status_code, Answer(content, response.headers, whole)
@@ -109,7 +98,7 @@ class Transport:
     def _request(
         self, method: str, path: str, data: bytes | Body, headers: Mapping[str, str]
     ) -> requests.PreparedRequest:
-        """A request, made of one whose URL was taken apart before: that is a sixth of a call."""
+        """A copy of a request whose URL is already parsed: parsing would be a sixth of a call."""
         request = self._to_manager.copy()
         request.method = method
         assert request.url
@@ -125,7 +114,7 @@ class Transport:
 
     def _take_session(self) -> requests.Session:
         """A session whose connection was in use a moment ago, or one without a connection."""
-        # The oldest come first, and of several in use only the newest would be looked at.
+        # The oldest come first. Only the newest is used again, so that all must be looked at here.
         while self._idle and time.monotonic() - self._idle[0][1] >= MAX_IDLE_SECONDS:
             self._idle.pop(0)[0].close()
         return self._idle.pop()[0] if self._idle else self._new_session()
@@ -144,7 +133,7 @@ class Transport:
 
 
 class _Limit:
-    """A running gevent.Timeout that can begin anew; its own `start` would resume what was left."""
+    """A running gevent.Timeout that can restart; its own `start` would resume what was left."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -164,11 +153,11 @@ class _Session(requests.Session):
     """A session for which no answer is a redirect: one would carry the key to another host."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: not even looked at, as requests raises ValueError for what is no URL."""
+        """None; the header is not read, as requests raises ValueError for one that is no URL."""
 
 
 def _without(key: str, content: bytes) -> bytes:
-    """The content with the key made illegible, as it was sent and as JSON writes it."""
+    """The content with the key hidden, both as it was sent and as JSON writes it."""
     forms = {key, json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]} - {""}
     for form in forms:
         content = content.replace(form.encode(), b"[hidden]")
@@ -176,7 +165,7 @@ def _without(key: str, content: bytes) -> bytes:
 
 
 def _system_cas() -> str | bool:
-    """The CAs that this host trusts; those of certifi, by True, where it has none."""
+    """The CAs that this host trusts; True, which means those of certifi, if it has none."""
     return next(filter(os.path.exists, SYSTEM_CAS), True)
 
 

@@ -13,7 +13,7 @@ class Body:
     """`prefix`, then a part of a file, then `suffix`.
 
     `progress` is called before each piece. The pieces are small and the hub turns between them,
-    so that 100 MB hold up nobody.
+    so that 100 MB block nothing else.
     """
 
     def __init__(

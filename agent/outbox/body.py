@@ -71,7 +71,7 @@ def fitting(outcome: Outcome, form: Form, max_bytes: int) -> tuple[Body, Form]:
 
 
 def _content(document: Document) -> memoryview:
-    """The document, mapped and not read, for as long as somebody has a part of it."""
+    """The document, mapped and not read, for as long as a part of it is in use."""
     with open(document.path, "rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return memoryview(content)[document.start : document.end]

@@ -4,6 +4,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,10 +21,11 @@ from agent.registry import TaskRegistry
 from agent.state.ledger import Ledger
 from agent.state.spool import Parcel
 
-# A result of more bytes waits for the tests of this host to end, but not for longer than this.
+# A result of more bytes waits until no test runs on this host, for so many seconds at most.
 LARGE_RESULT = 1024**2
 LARGE_RESULT_WAITS = 60.0
-# A stranger's task of the same number must not get a result: seconds that a certainty is good for.
+# Seconds for which it is certain enough that the Manager is still the same one. Another Manager's
+# task of the same number must not get a result.
 RESULT_SURE_FOR = 5.0
 
 log = structlog.get_logger()
@@ -33,7 +35,7 @@ log = structlog.get_logger()
 class Message:
     """Either `started` (a pid) or an outcome in its parcel, and the form to send it in.
 
-    `lock` is held by whoever writes or removes the parcel; one that is `settled` has to go.
+    `lock` is held while the parcel is written or removed; one that is `settled` is not written.
     """
 
     claimed: Claimed
@@ -65,7 +67,7 @@ class Delivery:
         self._max_result_bytes = max_result_bytes
 
     def would_disturb(self, message: Message) -> bool:
-        """Whether this is a large upload and a test runs on this host, for a while at most."""
+        """Whether a large result should wait for a test that runs on this host, and still may."""
         document = message.parcel and message.parcel.outcome.document
         if not document or document.end - document.start <= LARGE_RESULT:
             return False
@@ -89,15 +91,17 @@ class Delivery:
         claimed, parcel = message.claimed, message.parcel
         life = self._registration.confirm(RESULT_SURE_FOR if parcel else None)
         if claimed.life != life:
-            log.error("a result of another Manager, or another life of it, is set aside")
-            self._set_aside(message, b"the task belongs to another Manager, or another life of it")
+            log.error("the task is another Manager's, or an earlier installation's: set aside")
+            self._set_aside(
+                message, b"the task belongs to another Manager, or to an earlier installation of it"
+            )
         elif parcel is None:
             self._client.send_started(claimed.task.id, message.pid, message.idempotency_key)
         else:
             self._send_result(message, parcel)
 
     def _send_result(self, message: Message, parcel: Parcel) -> None:
-        outcome = _as_it_is_now(parcel.outcome)
+        outcome = _without_lost_document(parcel.outcome)
         try:
             body, message.form = self._ledger.state.run(
                 fitting, outcome, message.form, self._max_result_bytes
@@ -108,7 +112,9 @@ class Delivery:
         log.info("result delivered", status=outcome.status, bytes=len(body))
         shortened = message.form is not Form.WHOLE
         if shortened:
-            self._try("a document has no second name", partial(self._spool.keep, parcel))
+            self._try(
+                "a whole document could not be linked into kept/", partial(self._spool.keep, parcel)
+            )
         self._settle(message, partial(self._spool.remove, but_document=shortened))
 
     def _settle_too_large(self, message: Message, error: ResultTooLarge) -> bool:
@@ -123,7 +129,7 @@ class Delivery:
         return False
 
     def _settle_refusal(self, message: Message, error: TaskRefused) -> None:
-        """A final answer: after a lost reply it may mean that the message did arrive."""
+        """Act on a final answer; after a lost reply it may say that the message did arrive."""
         task_id, parcel = message.claimed.task.id, message.parcel
         sent = parcel.outcome.status if parcel else "running"
         if error.current_status == "canceled":
@@ -141,9 +147,9 @@ class Delivery:
         self._settle(message, lambda parcel, _: self._spool.set_aside(parcel, answer))
 
     def _settle(self, message: Message, dispose: Callable[[Parcel, bool], None]) -> None:
-        """Nothing more is to be sent of the message: note that first, and then let go of it.
+        """Note that nothing more is to be sent of the message, and then dispose of its parcel.
 
-        A crash in between sends it once more, and the Manager says that it has it.
+        After a crash in between it is sent once more, and the Manager answers that it has it.
         """
         parcel = message.parcel
         if parcel is None:
@@ -152,9 +158,9 @@ class Delivery:
         note = journal.mark_settled if parcel.outcome.final else journal.mark_reported
         with message.lock:
             message.settled = True
-            # On a full disk the parcel may take the room that the journal needs, which has a
-            # second chance when that is free.
-            what = "the disk lacks that a result is settled"
+            # On a full disk the parcel may take the space that the journal needs; the journal is
+            # tried again once the parcel is gone.
+            what = "that a result is settled could not be written"
             noted = self._try(what, partial(note, message.claimed))
             self._try(what, partial(dispose, parcel, noted))
             if not noted:
@@ -169,19 +175,14 @@ class Delivery:
         return True
 
 
-def _as_it_is_now(outcome: Outcome) -> Outcome:
-    """The outcome, without its document when somebody took that from the state directory."""
-    document = outcome.document
-    if document is None or _size(document.path) >= document.end:
+def _without_lost_document(outcome: Outcome) -> Outcome:
+    """The outcome, without its document if somebody removed that from the state directory."""
+    if (document := outcome.document) is None:
         return outcome
+    with suppress(FileNotFoundError):
+        if os.stat(document.path).st_size >= document.end:
+            return outcome
     log.error("the document of a result is gone", file=document.path)
     warnings = [*outcome.report.warnings, "The document was lost on the agent's disk."]
     report = msgspec.structs.replace(outcome.report, warnings=warnings)
     return msgspec.structs.replace(outcome, report=report, document=None)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0

@@ -1,7 +1,7 @@
 """Messages about tasks, kept until the Manager has them.
 
-Those of one task go in order and one at a time, those of different tasks side by side. A result
-is on the disk before it is first sent, and keeps its Idempotency-Key over all its attempts.
+The messages of one task go one after the other, those of different tasks side by side. A result
+is on the disk before it is first sent, and keeps its Idempotency-Key for all attempts.
 """
 
 import time
@@ -21,18 +21,18 @@ from agent.protocol import Claimed, Outcome
 from agent.state.spool import Parcel, Spool
 from agent.timing import KEY_REFUSED_PAUSE, Backoff
 
-# Uploads at a time; more would only share the same line to the Manager.
+# Uploads at a time; more would only share the bandwidth to the Manager.
 SLOTS = 4
-# Seconds between two looks at whether a test still runs that a large result would disturb.
+# Seconds between two looks at whether a large result would still disturb a test.
 LARGE_RESULT_LOOK = 0.5
 
 log = structlog.get_logger()
 
 
 class Outbox:
-    """The one place that results go to, from `start` until `stop`.
+    """Takes all messages, and delivers them from `start` until `stop`.
 
-    `spawn` starts a greenlet whose unforeseen end stops the agent.
+    `spawn` starts a greenlet; the agent stops if that one crashes.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Outbox:
         self._slots = BoundedSemaphore(SLOTS)
         self._outage = Outage("results are delivered again")
         self._started = False
-        self._hurry = Event()
+        self._flushing = Event()
         self._stop = Event()
         self._empty = Event()
         self._empty.set()
@@ -60,19 +60,19 @@ class Outbox:
         return sum(len(queue) for queue in self._queues.values())
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Begin to deliver what waits and what is to come."""
         self._started = True
         for task_id in self._queues:
             self._spawn(self._deliver_all, task_id)
 
     def send_started(self, claimed: Claimed, pid: int) -> None:
-        """Say that the task's process runs. Of no use once its result waits, and then dropped."""
+        """Tell the Manager that the task's process runs; dropped if a result has to wait for it."""
         self._enqueue(Message(claimed, pid=pid))
 
     def put(self, claimed: Claimed, outcome: Outcome) -> None:
-        """Take an outcome over, with the file of its document, and return when it is on the disk.
+        """Take over an outcome and its document's file; return when it is on the disk.
 
-        When the disk does not take it, it waits in memory and the disk is tried again.
+        While the disk cannot be written the outcome waits in memory, until `save_all`.
         """
         message = Message(claimed)
         message.parcel = self._spool.new_parcel(claimed, outcome, message.idempotency_key)
@@ -83,13 +83,13 @@ class Outbox:
         self._enqueue(message)
 
     def restore(self, parcel: Parcel) -> None:
-        """Take over what a former life has left on the disk."""
+        """Take over a result that the previous run left on the disk."""
         message = Message(parcel.claimed, parcel=parcel)
         message.idempotency_key = parcel.idempotency_key
         self._enqueue(message)
 
     def save_all(self) -> None:
-        """Bring to the disk what waits in memory only; raises StateUnusable."""
+        """Write to the disk what waits in memory only; raises StateUnusable."""
         for message in self._messages():
             with message.lock:
                 if message.parcel and not message.settled:
@@ -101,7 +101,7 @@ class Outbox:
         return max((now - message.born for message in self._messages()), default=0.0)
 
     def size(self) -> int:
-        """How many bytes of documents wait."""
+        """How many bytes the waiting documents have."""
         outcomes = [message.parcel.outcome for message in self._messages() if message.parcel]
         return sum(o.document.end - o.document.start for o in outcomes if o.document)
 
@@ -112,10 +112,10 @@ class Outbox:
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until the Manager has everything; False if it has not.
 
-        What waits for its next attempt has it now. Ends early when nothing more will be sent.
+        Each message that waits for its next attempt is tried now. Returns early after `stop`.
         """
         self._registration.retry_now()
-        self._hurry.set()
+        self._flushing.set()
         gevent.wait([self._empty, self._stop], timeout, count=1)
         return bool(self._empty.is_set())
 
@@ -177,12 +177,12 @@ class Outbox:
                 return False
 
     def _pause(self, delay: float) -> bool:
-        """Wait for the next attempt; False when there will be none. A flush cuts one wait."""
-        hurried = self._hurry.is_set()
-        gevent.wait([self._stop] if hurried else [self._stop, self._hurry], delay, count=1)
+        """Wait for the next attempt; False when there will be none. A flush ends one wait."""
+        ends = [self._stop] if self._flushing.is_set() else [self._stop, self._flushing]
+        gevent.wait(ends, delay, count=1)
         return not self._stop.is_set()
 
     def _wait_for_quiet(self, message: Message) -> None:
         while self._delivery.would_disturb(message):
-            if gevent.wait([self._stop, self._hurry], LARGE_RESULT_LOOK, count=1):
+            if gevent.wait([self._stop, self._flushing], LARGE_RESULT_LOOK, count=1):
                 return

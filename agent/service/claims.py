@@ -93,7 +93,7 @@ class ClaimLoop:
         # The outage was over when the claim was made: a Manager that is well may hold it.
         self._outage.record_success(since=asked_at)
         if self._answer_lost and not held:
-            log.warning("a claim had no answer: a task that it obtained is lost")
+            log.warning("a claim had no answer: if it obtained a task, that task is lost")
         self._answer_lost = False
         self._backoff.reset()
 
@@ -120,7 +120,11 @@ class ClaimLoop:
         try:
             self._journal.record_claim(claimed)
         except StateUnusable as error:
-            log.error("the journal lacks a task", task_id=claimed.task.id, error=str(error))
+            log.error(
+                "a task could not be written to the journal",
+                task_id=claimed.task.id,
+                error=str(error),
+            )
         self._runner.accept(claimed)
         with suppress(StateUnusable):
             self._journal.sync()

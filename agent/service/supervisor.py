@@ -1,4 +1,4 @@
-"""Greenlets whose failure is noticed: one that crashed would leave the process alive and silent."""
+"""Greenlets whose failure is noticed: a crash would else leave the process alive and silent."""
 
 from collections.abc import Callable
 from typing import Any

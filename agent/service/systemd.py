@@ -1,6 +1,6 @@
-"""What the agent tells systemd, as sd_notify(3) has it: ready, what it does, and that it lives.
+"""What the agent tells systemd, as in sd_notify(3): that it is ready, what it does, that it lives.
 
-Nothing is told where there is no NOTIFY_SOCKET.
+Without NOTIFY_SOCKET nothing is sent.
 """
 
 import os
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 def notify(text: str) -> None:
-    """Send assignments, one a line, to systemd, if it listens."""
+    """Send assignments, one a line, to systemd if there is a NOTIFY_SOCKET."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -37,7 +37,7 @@ def notify(text: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """How long systemd waits for a sign of life before it restarts the agent; None: for ever."""
+    """Seconds without a sign of life after which systemd restarts the agent; None for never."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
@@ -47,8 +47,8 @@ def watchdog_seconds() -> float | None:
 def keep_informed(registry: TaskRegistry, metrics: Metrics, stop: Event) -> None:
     """Tell systemd of the first answered heartbeat, of what runs, and that the hub turns.
 
-    It is a greenlet like any other, and no thread: a hub that is blocked is not alive. A Manager
-    that is away does not matter here.
+    This is a greenlet and not a thread, so that an agent whose hub is blocked does not look alive.
+    A Manager that is away does not matter here.
     """
     if not os.environ.get("NOTIFY_SOCKET"):
         return
@@ -61,7 +61,7 @@ def keep_informed(registry: TaskRegistry, metrics: Metrics, stop: Event) -> None
             ready = True
             tell.append("READY=1")
         elif not ready:
-            # A Manager that goes away between the two is no reason to be started again either.
+            # A Manager that goes away after the registration is no reason for a restart either.
             tell.append(f"EXTEND_TIMEOUT_USEC={MORE_TIME}")
         running = _running(registry)
         if ready and running != said:

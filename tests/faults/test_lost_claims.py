@@ -22,7 +22,7 @@ LOSSES_OF_TODAY = 20
 SERVERS = 4
 # A task is known among the runs by how much it sends: so many bytes and its id.
 BYTES = 100_000
-LOST = "a claim had no answer: a task that it obtained is lost"
+LOST = "a claim had no answer: if it obtained a task, that task is lost"
 
 
 class Losses:

@@ -103,7 +103,7 @@ def test_a_result_of_another_life_goes_to_nobody_and_is_set_aside(
     assert times == 1
     assert post.files() == ["rejected/000000001.answer", "rejected/000000001.result"]
     answer = (post.state.rejected / "000000001.answer").read_text()
-    assert answer == "the task belongs to another Manager, or another life of it"
+    assert answer == "the task belongs to another Manager, or to an earlier installation of it"
     assert post.journal.unsettled() == Journal(post.state).unsettled() == []
 
 
@@ -196,7 +196,7 @@ def test_what_runs_for_a_manager_that_was_replaced_is_stopped_and_its_results_go
         pid = bench.result(server)["pid"]
         seen = manager.calls().count("result")
         replaced.append(True)
-        agent.wait_for("the Manager was replaced: what is in hand was another's")
+        agent.wait_for("the Manager was replaced: the tasks in hand belong to the previous one")
         agent.wait_for("server ended", why="the Manager was replaced")
         rejected = tmp_path / "state" / "rejected"
         until(lambda: list(rejected.glob("*.answer")))
