@@ -1,1 +1,1 @@
-"""The command as a user runs it: options, checks, the demo, exit codes."""
+"""Tests of the command as a user runs it: options, checks, the demo, exit codes."""

@@ -1,4 +1,4 @@
-"""`agent-run --check`: what it says, its exit codes, and that it changes nothing."""
+"""`agent-run --check`: what it prints, its exit codes, and that it changes nothing."""
 
 import json
 import os
@@ -21,7 +21,7 @@ CANARY = "canary-77aa"
 
 
 def check(directory: Path, url: str, **variables: str) -> Ended:
-    """Check an agent of this directory against the Manager at this URL."""
+    """Run a check in this directory, with the Manager at this URL."""
     settings = {
         "MANAGER_URL": url,
         "AGENT_NAME": "a1",
@@ -133,7 +133,7 @@ def test_a_log_file_that_can_be_created_is_ok_and_is_not_created(bench: Bench) -
 
 
 def on_a_terminal(directory: Path, **variables: str) -> set[bytes]:
-    """How the lines begin that a check prints on a terminal, up to what was looked at."""
+    """The beginnings of the lines that a check prints on a terminal, with colors."""
     ours, its = pty.openpty()
     settings = {"MANAGER_URL": NO_MANAGER, "AGENT_KEY": CANARY, "STATE_DIR": str(directory)}
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The command itself: help, version, ways to call it, and what it refuses."""
+"""The command itself: its help, its version, ways to call it, and what it refuses."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def test_an_installed_agent_run_is_the_same_command(tmp_path: Path) -> None:
     assert re.fullmatch(VERSION_LINE, ended.output)
 
 
-# What a status page, the demo and a check need, and an idle agent would carry for nothing.
+# Only a status page, the demo and a check need these; an idle agent is smaller without them.
 COSTLY = {"difflib", "flask", "gevent.pywsgi", "prometheus_client", "psutil", "agent.cli.check"}
 
 
@@ -182,14 +182,14 @@ def test_a_demo_whose_stdout_is_closed_stops_without_an_error(tmp_path: Path) ->
 
 
 def unread(argument: str, cwd: Path, **variables: str) -> Ended:
-    """Run the command with a stdout whose reader has gone."""
+    """Run the command with a stdout that nobody reads any more."""
     line = f"{{ {sys.executable} -m agent {argument}; echo $? >code; }} | true"
     ended = run_program("sh", "-c", line, cwd=cwd, **variables)
     return Ended(int((cwd / "code").read_text()), ended.output, ended.errors)
 
 
 class Interrupted:
-    """The command, to be interrupted before it handles signals itself."""
+    """The command, for interrupting it before it handles signals itself."""
 
     def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
         self._process = subprocess.Popen(
@@ -209,14 +209,14 @@ class Interrupted:
             return str(self._process.stdout.readline())
 
     def wait_for(self, words: str) -> None:
-        """Read on until a line ends with these words; fails the test when none does."""
+        """Read until a line ends with these words; fails the test if none does."""
         while line := self.line():
             if line.rstrip().endswith(words):
                 return
         raise AssertionError(f"it never said {words}")
 
     def interrupt(self) -> tuple[int | None, str]:
-        """Press Ctrl-C; its exit code and what else it printed."""
+        """Press Ctrl-C; returns the exit code and the rest of the output."""
         self._process.send_signal(signal.SIGINT)
         try:
             output, _ = self._process.communicate(timeout=PATIENCE)
@@ -243,11 +243,11 @@ def test_ctrl_c_during_an_import_ends_the_process_silently(
     command = Interrupted(*program, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert command.line() == "loading\n"
     ended, output = command.interrupt()
-    # click ends the line on which a terminal shows ^C.
+    # click prints a line break after the ^C of a terminal.
     assert (ended, output.strip()) == (code, "")
 
 
-# As they are loaded, from the first one to the last.
+# In the order in which they are loaded.
 @pytest.mark.parametrize(
     ("program", "module"),
     [
@@ -266,7 +266,7 @@ def test_an_early_ctrl_c_prints_no_traceback(
     command = Interrupted(*told, cwd=tmp_path, TMPDIR=str(tmp_path))
     command.wait_for(f" {module}")
     code, output = command.interrupt()
-    # It is dead at once, or unwound, or on a quick host already at work and told to stop.
+    # It is killed, or unwound, or, on a fast host, already working and stopped by the signal.
     assert code in (-signal.SIGINT, 128 + signal.SIGINT, 0)
     assert "Traceback" not in output and "KeyboardInterrupt" not in output
 

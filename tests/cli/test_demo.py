@@ -1,4 +1,4 @@
-"""`agent-run --dev`: the demo in its good and bad ends, as a process."""
+"""`agent-run --dev` as a process: the demo, and the ways in which it can fail."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ FIRST_PORT = 8000
 
 
 def texts(agent: AgentProcess) -> list[str]:
-    """What it printed besides its log."""
+    """The lines that it printed besides its log."""
     return [line for line in agent.lines if isinstance(line, str)]
 
 
@@ -30,7 +30,7 @@ def children(agent: AgentProcess) -> list[int]:
 
 @contextmanager
 def port_taken(port: int) -> Iterator[None]:
-    """Somebody listens on this port of loopback, be it this test or another program."""
+    """While this lasts, the port on loopback is in use, by this test or another program."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""The demo on a real terminal: a progress bar that log lines do not garble."""
+"""The demo on a real terminal: log lines and the progress bar do not mix."""
 
 import os
 import pty
@@ -39,13 +39,13 @@ class Terminal:
         os.close(theirs)
 
     def read_until(self, pattern: re.Pattern[str]) -> None:
-        """Read on until the output has this."""
+        """Read until the output matches the pattern."""
         with gevent.Timeout(PATIENCE, AssertionError(f"no {pattern} in {self.output}")):
             while not pattern.search(self.output):
                 self._read()
 
     def interrupt(self) -> int:
-        """Press Ctrl-C and read to the end; the exit code."""
+        """Press Ctrl-C and read to the end; returns the exit code."""
         self._process.send_signal(signal.SIGINT)
         with gevent.Timeout(PATIENCE, AssertionError(f"goes on: {self.output}")):
             while self._read():
@@ -53,7 +53,7 @@ class Terminal:
             return int(self._process.wait())
 
     def close(self) -> None:
-        """End it in any case."""
+        """Kill it if it still runs."""
         self._process.kill()
         self._process.wait()
         os.close(self._ours)

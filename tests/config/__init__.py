@@ -1,1 +1,1 @@
-"""The settings: what is accepted, where each comes from, and the registration key."""
+"""Tests of the settings: what is accepted, where each comes from, and the registration key."""

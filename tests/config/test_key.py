@@ -22,7 +22,7 @@ def key_file(directory: Path, content: bytes | str = CANARY, mode: int = 0o600) 
 
 
 def fault(**secrets: str) -> str:
-    """The one fault of the key's settings."""
+    """The one fault that these variables cause."""
     with pytest.raises(ConfigError) as caught:
         read_settings({}, secrets)
     (only,) = caught.value.faults
@@ -30,13 +30,13 @@ def fault(**secrets: str) -> str:
 
 
 def a_key(*secrets: dict[str, str]) -> Key:
-    """The key that an agent with these variables has."""
+    """The key of an agent with these variables."""
     config = read_settings({}, *secrets)
     return Key(config.agent_key, config.agent_key_file)
 
 
 def key_of(*secrets: dict[str, str]) -> str:
-    """The key that these places give."""
+    """The text of that key."""
     return a_key(*secrets)()
 
 
@@ -55,9 +55,9 @@ def test_the_key_of_the_example_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", [f" {CANARY}", f"{CANARY}\n", f"{CANARY}é", f"{CANARY}\x7f", " "])
 def test_a_key_that_does_not_fit_a_header_is_refused_and_not_shown(key: str) -> None:
-    said = fault(AGENT_KEY=key)
-    assert said.startswith("AGENT_KEY is empty or not plain text: must be ")
-    assert CANARY not in said
+    message = fault(AGENT_KEY=key)
+    assert message.startswith("AGENT_KEY is empty or not plain text: must be ")
+    assert CANARY not in message
 
 
 @pytest.mark.parametrize("content", [CANARY, f"{CANARY}\n", f"  {CANARY}\r\n"])
@@ -77,9 +77,9 @@ def test_a_key_file_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b" \n", CANARY.encode() + b"\nmore", b"\xff\xfe"])
 def test_a_key_file_without_a_key_is_refused_and_not_shown(tmp_path: Path, content: bytes) -> None:
     path = key_file(tmp_path, content)
-    said = fault(AGENT_KEY_FILE=str(path))
-    assert str(path) in said
-    assert CANARY not in said
+    message = fault(AGENT_KEY_FILE=str(path))
+    assert str(path) in message
+    assert CANARY not in message
 
 
 @pytest.mark.parametrize("name", ["missing", "."])
@@ -101,7 +101,7 @@ def test_an_agent_whose_key_file_everybody_can_read_does_not_start(
     )
 
 
-# systemd makes it 0400, and 0440 where an access control list lets the service's user read it.
+# systemd uses 0400, or 0440 with an access control list for the user of the service.
 @pytest.mark.parametrize("mode", [0o400, 0o440])
 def test_a_systemd_credential_is_found(tmp_path: Path, mode: int) -> None:
     place = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
@@ -135,7 +135,7 @@ def test_with_an_empty_variable_the_key_of_the_env_file_counts(tmp_path: Path) -
 
 
 def replaced(path: Path, content: str, modified: float, mode: int = 0o600) -> None:
-    """Another file in the place of a key file, as those who rotate keys do it."""
+    """Replace a key file by another, as programs that rotate keys do."""
     fresh = path.with_suffix(".new")
     fresh.write_text(content)
     fresh.chmod(mode)

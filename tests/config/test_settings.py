@@ -1,4 +1,4 @@
-"""The settings: their faults, where each comes from, and which source goes first."""
+"""The settings: their faults, their sources, and which source overrides which."""
 
 import os
 import sys
@@ -116,7 +116,7 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
 
 
 def agent_name(*arguments: str, cwd: Path, **variables: str) -> str:
-    """The name that the command takes from its sources."""
+    """The agent's name, as the command found it."""
     settings = {**KEY, "MANAGER_URL": NO_MANAGER, **variables}
     ended = run("--check", *arguments, cwd=cwd, **settings)
     first = ended.output.splitlines()[0]

@@ -1,4 +1,4 @@
-"""What each kind of value takes, what it makes of it, and what it refuses."""
+"""What each type of setting accepts, which value it becomes, and what is refused."""
 
 from ipaddress import ip_network
 from pathlib import Path

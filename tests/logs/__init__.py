@@ -1,1 +1,1 @@
-"""What the agent says in its log, and where that goes."""
+"""Tests of the log: its lines, and where they go."""

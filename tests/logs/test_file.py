@@ -1,4 +1,4 @@
-"""LOG_FILE: what logrotate does to it, and disks that do not take it."""
+"""LOG_FILE: how it survives logrotate and disks that cannot be written."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def fixture_manager(faulty: MakeManager) -> FaultyManager:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The file's lines, each of which must be whole."""
+    """The lines of the file; fails if one is not complete."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -34,7 +34,7 @@ def has_lines(path: Path) -> bool:
 
 
 def assert_all_there(agent: AgentProcess, *files: Path) -> None:
-    """End the agent: the files together have what its stdout has."""
+    """Stop the agent and check that the files together have the lines of its stdout."""
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0
     assert [line for file in files for line in lines(file)] == agent.lines
@@ -54,7 +54,7 @@ def test_a_new_log_file_is_opened_after_a_rename(manager: FaultyManager, tmp_pat
 def test_a_log_file_that_was_replaced_is_no_longer_written(
     manager: FaultyManager, tmp_path: Path
 ) -> None:
-    """What logrotate's `create` does."""
+    """logrotate's `create` does this."""
     log_file, before = tmp_path / "agent.log", tmp_path / "before"
     with lone_agent(manager.url, tmp_path, *CHATTY, LOG_FILE=str(log_file)) as agent:
         until(lambda: has_lines(log_file))
@@ -67,7 +67,7 @@ def test_a_log_file_that_was_replaced_is_no_longer_written(
 def test_a_log_file_that_was_emptied_is_written_from_its_beginning(
     manager: FaultyManager, tmp_path: Path
 ) -> None:
-    """What `copytruncate` does."""
+    """logrotate's `copytruncate` does this."""
     log_file = tmp_path / "agent.log"
     with lone_agent(manager.url, tmp_path, *CHATTY, LOG_FILE=str(log_file)) as agent:
         until(lambda: has_lines(log_file))
@@ -98,7 +98,7 @@ def test_a_log_file_whose_directory_was_removed_and_restored_is_written_again(
         assert left == agent.lines[-len(left) :]
 
 
-# Lines of a kilobyte into a file that may have 2500 bytes, then one more with room again.
+# Writes lines of 1000 bytes to a file limited to 2500, then a line without the limit.
 FULL = """
 import resource, signal, sys
 from pathlib import Path

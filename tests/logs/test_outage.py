@@ -1,4 +1,4 @@
-"""Failures that repeat: which of them are said, and what the sums say."""
+"""Repeated failures: which of them are logged, and what the sums contain."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,13 +17,13 @@ DAY = 24 * 3600
 
 
 class Clock:
-    """Stands for the module `time` there, so that a day passes at once."""
+    """Takes the place of the module `time`, so that a day passes at once."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def monotonic(self) -> float:
-        """The seconds that the test says."""
+        """The seconds that the test has set."""
         return self.now
 
 
@@ -34,36 +34,36 @@ def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture(name="said")
-def fixture_said() -> Iterator[list[Any]]:
+@pytest.fixture(name="lines")
+def fixture_lines() -> Iterator[list[Any]]:
     with capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         yield lines
 
 
-def test_a_day_without_the_manager_takes_a_few_lines(clock: Clock, said: list[Any]) -> None:
+def test_a_day_without_the_manager_takes_a_few_lines(clock: Clock, lines: list[Any]) -> None:
     calls = Outage("it is back")
     for second in range(0, DAY, 5):
         clock.now = second
         calls.record_failure("no call", AWAY, retry_in=5)
     clock.now = DAY
     calls.record_success()
-    assert said[0] == {
+    assert lines[0] == {
         "event": "no call",
         "log_level": "warning",
         "error": "connection refused",
         "retry_in": 5,
     }
-    assert said[1] == {
+    assert lines[1] == {
         "event": "no call",
         "log_level": "warning",
         "last": "connection refused",
         "failures": 13,
         "seconds": 60,
     }
-    moments = [line["seconds"] for line in said[1:]]
+    moments = [line["seconds"] for line in lines[1:]]
     gaps = [after - before for before, after in zip(moments, moments[1:], strict=False)]
     assert gaps[:3] == [120, 240, 480] and set(gaps[3:-1]) == {600}
-    assert said[-1] == {
+    assert lines[-1] == {
         "event": "it is back",
         "log_level": "info",
         "failures": DAY // 5,
@@ -72,7 +72,7 @@ def test_a_day_without_the_manager_takes_a_few_lines(clock: Clock, said: list[An
 
 
 def test_an_outage_with_every_other_call_failing_takes_no_more_lines(
-    clock: Clock, said: list[Any]
+    clock: Clock, lines: list[Any]
 ) -> None:
     calls = Outage("it is back")
     for second in range(0, DAY, 10):
@@ -80,44 +80,44 @@ def test_an_outage_with_every_other_call_failing_takes_no_more_lines(
         calls.record_failure("no call", AWAY)
         clock.now = second + 5
         calls.record_success()
-    assert len(said) < 300
-    assert [line["event"] for line in said] == ["no call", "it is back"] * (len(said) // 2)
-    assert said[-1]["failures"] > DAY / 10 * 0.9
+    assert len(lines) < 300
+    assert [line["event"] for line in lines] == ["no call", "it is back"] * (len(lines) // 2)
+    assert lines[-1]["failures"] > DAY / 10 * 0.9
 
 
 def test_a_failure_after_a_minute_without_any_begins_a_new_outage(
-    clock: Clock, said: list[Any]
+    clock: Clock, lines: list[Any]
 ) -> None:
     calls = Outage("it is back")
     for second in range(0, 3600, 5):
         clock.now = second
         calls.record_failure("no call", AWAY)
     calls.record_success()
-    said.clear()
+    lines.clear()
     clock.now += outage.FIRST_SUM
     calls.record_failure("no call", AWAY)
     clock.now += 1
     calls.record_success()
-    assert [line["event"] for line in said] == ["no call", "it is back"]
-    assert (said[1]["failures"], said[1]["seconds"]) == (1, 1)
+    assert [line["event"] for line in lines] == ["no call", "it is back"]
+    assert (lines[1]["failures"], lines[1]["seconds"]) == (1, 1)
 
 
 def test_a_new_kind_of_failure_is_logged_at_once_and_a_refused_key_as_an_error(
-    clock: Clock, said: list[Any]
+    clock: Clock, lines: list[Any]
 ) -> None:
     calls = Outage("it is back")
     calls.record_failure("no call", AWAY)
     calls.record_failure("the key is refused", REFUSED)
     calls.record_failure("no call", AWAY)
     calls.record_failure("the key is refused", REFUSED)
-    assert [(line["event"], line["log_level"]) for line in said] == [
+    assert [(line["event"], line["log_level"]) for line in lines] == [
         ("no call", "warning"),
         ("the key is refused", "error"),
     ]
 
 
 def test_concurrent_calls_log_their_first_failures_and_share_the_sums(
-    clock: Clock, said: list[Any]
+    clock: Clock, lines: list[Any]
 ) -> None:
     calls = Outage("all went")
     for second in range(61):
@@ -127,24 +127,24 @@ def test_concurrent_calls_log_their_first_failures_and_share_the_sums(
                 calls.record_failure("not sent", AWAY, of=task_id)
     with structlog.contextvars.bound_contextvars(task_id=1):
         calls.record_success(1)
-        assert len(said) == 3
+        assert len(lines) == 3
         calls.record_failure("not sent", AWAY, of=1)
         calls.record_success(1)
     with structlog.contextvars.bound_contextvars(task_id=2):
         calls.record_success(2)
-    assert [(line["event"], line.get("task_id")) for line in said] == [
+    assert [(line["event"], line.get("task_id")) for line in lines] == [
         ("not sent", 1),
         ("not sent", 2),
         ("not sent", None),
         ("not sent", 1),
         ("all went", None),
     ]
-    assert said[2]["failures"] == 121
-    assert said[4]["failures"] == 123
+    assert lines[2]["failures"] == 121
+    assert lines[4]["failures"] == 123
 
 
-def test_calls_that_never_failed_log_nothing(said: list[Any]) -> None:
+def test_calls_that_never_failed_log_nothing(lines: list[Any]) -> None:
     calls = Outage("it is back")
     calls.record_success()
     calls.record_success(7)
-    assert said == []
+    assert lines == []

@@ -1,4 +1,4 @@
-"""What the journal gets: each line with its priority before it, and only the journal."""
+"""Each line to the journal starts with its priority, and no other line does."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from gevent import subprocess
 
 from tests.support.harness import environment
 
-# A process that logs at each level and with a traceback.
+# Logs a line at each level, and one with a traceback.
 SPEAKER = """
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ if sys.platform != "linux":
 
 
 def spoken(style: str, log_file: Path, stream: Callable[[os.stat_result], str]) -> list[str]:
-    """The lines that arrive at the other end of a socket that is said to be the journal's."""
+    """The lines that such a process writes to a socket, named by `stream` as the journal's."""
     ours, its = socket.socketpair()
     with ours, its:
         subprocess.run(
@@ -51,7 +51,7 @@ def spoken(style: str, log_file: Path, stream: Callable[[os.stat_result], str]) 
 
 
 def named(status: os.stat_result) -> str:
-    """How systemd names a stream."""
+    """The name that systemd gives a stream."""
     return f"{status.st_dev}:{status.st_ino}"
 
 

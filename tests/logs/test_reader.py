@@ -1,4 +1,4 @@
-"""Readers of the log that stop reading, or go away: the agent works on."""
+"""Readers of the log that stop reading or go away do not stop the agent."""
 
 import array
 import fcntl
@@ -19,7 +19,7 @@ from tests.support.faulty_manager import FaultyManager, well
 from tests.support.harness import environment
 from tests.support.sockets import MakeManager
 
-# The smallest pipe that Linux makes, in bytes; it fills up 16 times as fast as a usual one.
+# Linux has no smaller pipe, in bytes. It fills 16 times as fast as the usual one.
 PIPE_BYTES = 4096
 
 if sys.platform != "linux":
@@ -50,20 +50,20 @@ class Piped:
         fcntl.fcntl(self.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def unread(self) -> int:
-        """How many bytes wait in the pipe."""
+        """The number of bytes in the pipe."""
         size = array.array("i", [0])
         fcntl.ioctl(self.stdout, termios.FIONREAD, size)
         return size[0]
 
     def stop(self) -> int:
-        """Ask it to end; its exit code."""
+        """Stop it; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return int(self.process.wait(timeout=10))
 
 
 @contextmanager
 def piped(manager: FaultyManager, directory: Path) -> Iterator[Piped]:
-    """Such an agent, which is ended in any case."""
+    """Such an agent, which is killed at the end."""
     agent = Piped(manager, directory)
     try:
         yield agent
@@ -74,7 +74,7 @@ def piped(manager: FaultyManager, directory: Path) -> Iterator[Piped]:
 
 
 def beats(manager: FaultyManager) -> int:
-    """How many heartbeats have arrived."""
+    """The number of heartbeats that have arrived."""
     return manager.calls().count("heartbeat")
 
 
@@ -103,7 +103,7 @@ def test_heartbeats_continue_after_the_reader_of_the_log_has_gone(
     assert '"agent stopped"' in (tmp_path / "agent.log").read_text()
 
 
-# Writes far more lines than may wait while nobody reads; then one more when told to; then ends.
+# Writes more lines than the queue takes while nobody reads, then as many more as it is told to.
 TALKER = """
 import sys
 from agent.logs.writer import LineWriter

@@ -1,4 +1,4 @@
-"""What the log's lines carry, where they go, and that the key is in none of them."""
+"""What log lines contain, where they go, and that none contains the key."""
 
 import json
 import re
@@ -34,7 +34,7 @@ class Log:
 
 @pytest.fixture(name="whole_run", scope="module")
 def fixture_whole_run(tmp_path_factory: pytest.TempPathFactory) -> Log:
-    """The log, at debug level, of a server, a client's test of a second, and a kill_all."""
+    """The log at debug level of a server, a client test of one second, and a kill_all."""
     bench = Bench(Store(), tmp_path_factory.mktemp("whole"))
     bench.manager.start()
     try:
@@ -108,8 +108,8 @@ def test_a_key_in_a_message_is_replaced(bench: Bench) -> None:
 
 
 def test_a_file_name_that_is_not_utf_8_does_not_stop_the_log(bench: Bench) -> None:
-    odd = str(bench.directory / "state-\udcff")
-    agent = bench.agent(STATE_DIR=odd)
+    not_utf_8 = str(bench.directory / "state-\udcff")
+    agent = bench.agent(STATE_DIR=not_utf_8)
     assert agent.wait_for("agent starts")["state_dir"].endswith("state-\\udcff")
     agent.wait_for("registered")
     with iperf3_server(port := free_port()):
@@ -143,14 +143,14 @@ def test_a_log_file_that_cannot_be_opened_exits_78(bench: Bench) -> None:
 def test_plain_http_to_another_host_causes_one_warning_at_the_start(
     bench: Bench, faulty: MakeManager, url: str
 ) -> None:
-    # The proxy is asked instead of that host, and answers for it.
+    # The proxy answers in place of that host.
     agent = bench.agent(MANAGER_URL=url, ADVERTISE_ADDRESS="127.0.0.1", HTTP_PROXY=faulty(well).url)
     agent.wait_for("registered")
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0
-    (said,) = [line for line in agent.lines if "plain http" in line["message"]]
-    assert said is agent.lines[0]
-    assert said["level"] == "warning" and "MANAGER_CA_FILE" in said["message"]
+    (warning,) = [line for line in agent.lines if "plain http" in line["message"]]
+    assert warning is agent.lines[0]
+    assert warning["level"] == "warning" and "MANAGER_CA_FILE" in warning["message"]
 
 
 @pytest.mark.parametrize("url", ["http://[::1]:1", "https://manager.example:1"])

@@ -1,4 +1,4 @@
-"""What the log tells of an agent's life: its beginning, each task, its children, its end."""
+"""What the log tells about an agent: its start, each task, its children, its end."""
 
 import signal
 from pathlib import Path
@@ -10,18 +10,18 @@ from tests.support.command import NO_MANAGER, stand_in
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
 from tests.support.lone_agent import lone_agent
 
-# What a line without a task may be about, in a life in which all goes well.
+# The messages of the lines without a task, if nothing goes wrong.
 OF_NO_TASK = {"agent starts", "registered", "agent stops", "agent stopped"}
 DEAF = 'trap "" TERM\nwhile :; do sleep 1; done'
 
 
 def story(agent: AgentProcess, task_id: int) -> list[str]:
-    """The messages of the lines with that task's id."""
+    """The messages of the lines with the id of the task."""
     return [line["message"] for line in agent.lines if line.get("task_id") == task_id]
 
 
 def stopped(agent: AgentProcess) -> dict[str, Any]:
-    """Stop it; its last line."""
+    """Stop it; returns its last line."""
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0
     last: dict[str, Any] = agent.lines[-1]
@@ -95,7 +95,7 @@ def test_the_last_line_says_how_each_child_ended(bench: Bench) -> None:
     agent = bench.agent(STOP_GRACE="1")
     server = bench.ended(bench.task("iperf_server_start", port=port))
     server_pid = agent.wait_for("server started")["pid"]
-    # Against a server that stays: with its own gone, the client would end by itself.
+    # This server keeps running: if it stopped, its client would end by itself.
     other_port = free_port()
     with (
         iperf3_server(other_port),

@@ -1,1 +1,1 @@
-"""The project as such: layers, documents, deployment files, the Makefile."""
+"""Tests of the project: layers, documents, deployment files, the Makefile."""

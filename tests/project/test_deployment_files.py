@@ -32,23 +32,23 @@ TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT, OPERATIONS] + [
     for path in sorted(DEPLOYMENT.rglob("*"))
     if path.suffix in (".service", ".yaml", ".yml", ".conf")
 ]
-# Words in capitals that are no setting of the agent's: programs', the kernel's, the trial's own.
+# Names in capitals that are not settings: those of other programs, the kernel and the trial.
 OTHERS = re.compile(
     r"(AF|CAP|SO|DEBIAN|PIP|PYTHON|XDG|HTTPS|NO)_\w+|STATE_DIRECTORY|ADMIN_PASSWORD"
 )
 
-NOT_MENDED = (command.EXIT_REFUSED, command.EXIT_CONFIG)
+NOT_FIXABLE = (command.EXIT_REFUSED, command.EXIT_CONFIG)
 PORT = int(demo.STATUS_ADDRESS.rpartition(":")[2])
 OLDEST_PYTHON = (3, 11)
-# What is said in words, each with the numbers of the code in the order of its groups.
+# Sentences of the documents, as patterns, with the numbers that their groups must have.
 SAID: list[tuple[Path, str, tuple[int, ...]]] = [
     (
         DOCUMENT,
         r"Exit codes (\d+) \(the Manager refused the key\) and (\d+) \(a setting is wrong\)",
-        NOT_MENDED,
+        NOT_FIXABLE,
     ),
-    (DOCUMENT, r"restarts the agent after exit codes (\d+) and (\d+), with growing", NOT_MENDED),
-    (DOCUMENT, r"an agent also after exit codes (\d+) and (\d+), at most every five", NOT_MENDED),
+    (DOCUMENT, r"restarts the agent after exit codes (\d+) and (\d+), with growing", NOT_FIXABLE),
+    (DOCUMENT, r"an agent also after exit codes (\d+) and (\d+), at most every five", NOT_FIXABLE),
     (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (command.EXIT_CONFIG,)),
     (DOCUMENT, r"is locked: exit code (\d+)", (command.EXIT_LOCKED,)),
     (DOCUMENT, r"an agent that is stopped by a reboot ends with (\d+)", (command.EXIT_OK,)),
@@ -67,7 +67,7 @@ SAID: list[tuple[Path, str, tuple[int, ...]]] = [
 
 
 def unit(path: Path) -> dict[str, list[str]]:
-    """The section [Service] of a unit, each key with all its values."""
+    """The section [Service] of a unit: each key with all its values."""
     found: dict[str, list[str]] = {}
     for line in path.read_text().partition("[Service]")[2].splitlines():
         key, separator, value = line.partition("=")
@@ -159,7 +159,7 @@ def test_a_unit_gives_the_agent_enough_time(path: Path) -> None:
 def test_a_unit_passes_the_key_by_the_name_that_the_agent_expects(path: Path) -> None:
     credential, _, key = unit(path)["LoadCredential"][0].partition(":")
     assert credential == CREDENTIAL
-    # A key file that is not there is said before the start.
+    # systemd reports a missing key file before it starts the agent.
     assert f"AssertPathExists={key}" in path.read_text()
 
 

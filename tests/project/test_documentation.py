@@ -1,4 +1,4 @@
-"""The settings, the exit codes, the log's lines and the links, where they are written down."""
+"""The documents: settings, exit codes and log lines match the code, and links lead somewhere."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ SECRETS = {"AGENT_KEY": "(none)", "AGENT_KEY_FILE": "(none)"}
 
 
 def table(first_heading: str) -> list[list[str]]:
-    """The cells of the README's table whose first column has this heading, without backquotes."""
+    """The rows of the README's table that starts with this heading, without backquotes."""
     lines = README.read_text().splitlines()
     rows = lines[next(i for i, line in enumerate(lines) if line.startswith(first_heading)) + 2 :]
     end = next((i for i, row in enumerate(rows) if not row.startswith("|")), len(rows))
@@ -29,7 +29,7 @@ def table(first_heading: str) -> list[list[str]]:
 
 
 def example() -> dict[str, str | None]:
-    """The variables of env.example, those that are commented out included."""
+    """The variables of env.example, including those in comments."""
     text = re.sub(r"^# (?=[A-Z0-9_]+=)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     names = re.findall(r"^([A-Z0-9_]+)=", text, flags=re.MULTILINE)
     assert len(names) == len(set(names)), "a variable stands there twice"
@@ -37,7 +37,7 @@ def example() -> dict[str, str | None]:
 
 
 def settings() -> dict[str, tuple[str, str]]:
-    """The flag and the default of each variable, as the command has them."""
+    """The flag and the default of each variable in the code."""
     flags = {p.envvar: p.opts[0] for p in command.command.params if p.envvar}
     return {each.variable: (flags[each.variable], each.default) for each in SETTINGS}
 
@@ -86,7 +86,7 @@ def test_every_line_of_the_log_that_is_explained_is_in_the_code(page: str, headi
     rows = (ROOT / page).read_text().partition(heading)[2].partition("\n\n")[0]
     cells = "\n".join(re.findall(r"^\| (.*?) \|", rows, re.MULTILINE))
     quoted = [line for cell in re.findall(r"`([^`]+)`", cells) for line in cell.split(" … ")]
-    # A variable, or a status, is filled in where the code has a place for it.
+    # The code may have a placeholder where the document has a variable or a status.
     lines = [re.sub(r"^[A-Z0-9_]+ ", "", line).removesuffix(" …") for line in quoted]
     assert len(lines) > 10
     assert [line for line in lines if not any(line in text for text in texts)] == []
@@ -99,7 +99,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def without_code(text: str) -> str:
-    """The text without blocks of code between fences, and without those that are indented."""
+    """The text without fenced and indented blocks of code."""
     return re.sub(r"^```.*?^```$|^    [^\n]*$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""What import-linter cannot hold: who starts children, and that documents and code agree."""
+"""What import-linter cannot check: who starts children, and that documents match the code."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import agent
 from tests.support.harness import ROOT
 
 PACKAGE = Path(agent.__file__).parent
-# Not held by import-linter, to which `gevent.subprocess` is all of gevent.
+# import-linter cannot tell `gevent.subprocess` from the rest of gevent.
 WAYS_TO_START_CHILDREN = {"subprocess", "gevent.subprocess"}
 
 
@@ -34,7 +34,7 @@ def test_only_one_module_can_start_children() -> None:
 
 
 def layers() -> list[set[str]]:
-    """The modules of each layer, from the top down, as import-linter is told."""
+    """The modules of each layer, from the top down, as pyproject.toml has them."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     found = settings["tool"]["importlinter"]["contracts"][0]["layers"]
     return [set(layer.split(" | ")) for layer in found]

@@ -1,4 +1,4 @@
-"""What `make` does before anything runs."""
+"""The targets of the Makefile that install what is missing."""
 
 import shutil
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not MAKE, reason="make is not installed here")
 
 @pytest.fixture(name="clone")
 def fixture_clone(tmp_path: Path) -> Path:
-    """A clone with a virtual environment, whose way to install a package only says so."""
+    """A clone with a virtual environment. It installs no package, but prints that it would."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     installer = tmp_path / "deployment" / "install-package.sh"
@@ -26,7 +26,7 @@ def fixture_clone(tmp_path: Path) -> Path:
 
 
 def installs(clone: Path, **variables: str) -> bool:
-    """Whether iperf3 is installed on a host that has none on its PATH."""
+    """Whether `make iperf3` installs iperf3 on a host with none on its PATH."""
     ended = run_program(MAKE, "iperf3", cwd=clone, PATH=str(clone), **variables)
     assert (ended.code, ended.errors) == (0, "")
     assert ended.output in ("", "installs iperf3\n")

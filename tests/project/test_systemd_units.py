@@ -1,10 +1,10 @@
-"""The two units, of which systemd can build neither from the other."""
+"""The two systemd units. systemd cannot derive one from the other, so a test compares them."""
 
 import pytest
 
 from tests.support.deployment_files import DEPLOYMENT
 
-# What is another's in the unit for several agents.
+# Where the unit for several agents differs from the unit for one.
 NAMES = {
     "Description=Iperf Orchestrator Agent %i": "Description=Iperf Orchestrator Agent",
     "Environment=AGENT_NAME=%i": "Environment=STATUS_ADDRESS=127.0.0.1:9201",
@@ -14,7 +14,7 @@ NAMES = {
 
 
 def lines(unit: str) -> list[str]:
-    """A unit without its comments."""
+    """The lines of a unit, without comments."""
     text = (DEPLOYMENT / unit).read_text()
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
@@ -29,6 +29,6 @@ def test_the_unit_for_one_agent_matches_that_for_several() -> None:
 
 @pytest.mark.parametrize("directory", ["State", "Logs"])
 def test_no_directory_of_an_agent_is_inside_that_of_another(directory: str) -> None:
-    # The parent's user would become the owner of all that is in it.
+    # systemd would give the inner directory to the user of the outer one.
     (path,) = [line for line in lines("iperf-agent@.service") if f"{directory}Directory=" in line]
     assert "/" not in path

@@ -1,4 +1,4 @@
-"""One agent with a status page, and some tests behind it, for the tests of this directory."""
+"""An agent with a status page that has run some tests, shared by the tests here."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.support.status_page import Shown, ask
 
 @pytest.fixture(name="shown", scope="package")
 def fixture_shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
-    """The agent after a TCP test, a UDP test and a failed one; its server still runs."""
+    """The agent after a TCP test, a UDP test and a failed test; its server still runs."""
     bench = Bench(Store(), tmp_path_factory.mktemp("status"))
     bench.manager.start()
     status, port = free_port(), free_port()
@@ -27,8 +27,8 @@ def fixture_shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         bench.ended(bench.task("iperf_client_run", port=port, udp=True, bitrate=10**7, **here))
         bench.ended(bench.task("iperf_client_run", port=1, **here))
         url = f"http://127.0.0.1:{status}"
-        # The Manager has a result a moment before the agent has its answer, and the server's
-        # view of a test may come after the client's.
+        # The Manager has a result a moment before the agent has the answer, and the server's
+        # result of a test may come after the client's.
         until(lambda: _settled(ask(url, "/status").json()))
         yield Shown(bench, agent, url, port)
     finally:
@@ -36,7 +36,7 @@ def fixture_shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 
 
 def _settled(status: dict[str, Any]) -> bool:
-    """Whether three tests are told by their clients, two by their server, and all delivered."""
+    """Whether three results of clients and two of their server are there and delivered."""
     told = Counter(result["type"] for result in status["results"])
     seen = (told["iperf_client_run"], told["iperf_server_start"], status["outbox_messages"])
     return seen == (3, 2, 0)

@@ -1,4 +1,4 @@
-"""Health, the state as JSON, and who may ask."""
+"""Health checks, the state as JSON, and who may read them."""
 
 import re
 import signal
@@ -42,7 +42,7 @@ def test_the_status_has_what_is_running_and_what_was_measured(shown: Shown) -> N
 
 
 def keys(value: Any, place: str = "") -> Iterator[str]:
-    """The names of all that the JSON has, those of rows below the name of their list."""
+    """All keys of the JSON; those of rows follow the name of their list and a dot."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield place + name
@@ -56,7 +56,7 @@ def test_the_documented_keys_are_those_of_the_status(shown: Shown) -> None:
     text = (ROOT / "docs/operations.md").read_text().partition("| key |")[2].partition("\n\n")[0]
     documented = re.findall(r"`([\w.]+)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.M)))
     assert len(documented) == len(set(documented))
-    # Left out of what the client has sent, as all tests here.
+    # It is left out if the client sent, as in all tests here.
     found = {*keys(ask(shown.url, "/status").json()), "results.figures.direction"}
     assert found == set(documented)
 
@@ -103,14 +103,14 @@ def test_a_manager_that_does_not_answer_a_heartbeat_is_silent_at_once(bench: Ben
 
 
 def answers(port: int) -> bool:
-    """Whether the status page there says that its agent is alive, within the patience of `ask`."""
+    """Whether the status page at the port answers that its agent is alive."""
     with suppress(TimeoutError):
         return ask(f"http://127.0.0.1:{port}", "/livez").status == 200
     return False
 
 
 def test_many_idle_connections_do_not_prevent_a_test(bench: Bench) -> None:
-    """Of 120 descriptors, those that say nothing get 50, and each for five seconds."""
+    """Of 120 descriptors, idle connections get 50 at most, each for five seconds."""
     few = ("prlimit", "--nofile=120:120", *AGENT)
     agent = bench.agent(program=few, STATUS_ADDRESS=f"127.0.0.1:{(page := free_port())}")
     agent.wait_for("status page")

@@ -1,4 +1,4 @@
-"""The rate of a running test on the page, where iperf3 says it while it runs."""
+"""The rate of a running test, which newer versions of iperf3 report while they run."""
 
 import re
 

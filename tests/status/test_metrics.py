@@ -1,4 +1,4 @@
-"""The metrics: what is documented is what is exported, and the dashboard uses nothing else."""
+"""The metrics: all are documented, and the dashboard uses exactly these."""
 
 import json
 import re
@@ -17,7 +17,7 @@ LINE = re.compile(r"\| `(\w+)` \| (\w+) \|(.*?)\| (.*) \|")
 
 
 def exported(shown: Shown) -> dict[str, Metric]:
-    """The metrics by their names as they are documented."""
+    """The metrics by their documented names."""
     text = ask(shown.url, "/metrics").body.decode()
     families = {}
     for family in text_string_to_metric_families(text):
@@ -27,7 +27,7 @@ def exported(shown: Shown) -> dict[str, Metric]:
 
 
 def value(family: Metric, **labels: str) -> float:
-    """The one sample with these labels."""
+    """The value of the one sample with these labels."""
     (found,) = [
         sample.value
         for sample in family.samples

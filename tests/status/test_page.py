@@ -1,4 +1,4 @@
-"""The page, in a real browser: what a person sees, at any width, in the dark, without a script."""
+"""The page in a real browser: at any width, in light and dark, with and without scripts."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ from tests.support.status_page import Shown, ask
 
 @pytest.fixture(name="visitor", scope="module")
 def fixture_visitor(driver: Chrome) -> Iterator[Chrome]:
-    """A browser at a desk."""
+    """A browser with the width of a desktop."""
     with view(driver):
         yield driver
 
 
 def text(driver: Chrome) -> str:
-    """All that the page says."""
+    """All text of the page."""
     return driver.find_element(By.TAG_NAME, "body").text
 
 
@@ -47,7 +47,7 @@ def test_the_page_follows_a_running_test(shown: Shown, visitor: Chrome) -> None:
     first = float(visitor.find_element(By.CSS_SELECTOR, bar).get_attribute("value") or 0)
 
     def later() -> bool:
-        # The page may replace the bar between the two steps.
+        # In one step, because the page may replace the bar between two.
         script = f'return parseFloat(document.querySelector("{bar}").value)'
         return float(visitor.execute_script(script)) > first
 
@@ -76,7 +76,7 @@ def test_the_page_is_readable_on_a_phone(shown: Shown, driver: Chrome, dark: boo
         driver.get(shown.url)
         assert overflow(driver) == 0
         for selector in ("p", "h1", "td", ".good", ".bad", ".soft", "a"):
-            # WCAG 2.2 asks for 4.5.
+            # WCAG 2.2 requires 4.5.
             assert contrast(driver, selector) >= 4.5, selector
         assert complaints(driver) == []
 
@@ -88,7 +88,7 @@ def test_the_page_refreshes_without_scripts(shown: Shown, driver: Chrome) -> Non
         assert drawn.startswith("as of ")
 
         def text() -> str:
-            # In one step: between two of them the page may be replaced. On its way it has none.
+            # In one step, because the page may be replaced between two. A loading page has no text.
             return str(
                 driver.execute_script("return document.getElementById('fresh')?.innerText ?? ''")
             )
