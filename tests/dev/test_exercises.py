@@ -111,6 +111,14 @@ def test_an_exercise_with_an_open_task_or_without_tasks_does_not_end(store: Stor
     assert [exercise.ended_at for exercise in store.exercises.all()] == [None, None]
 
 
+def test_an_exercise_that_never_started_does_not_end_by_itself(store: Store) -> None:
+    add_loopback_test(store)
+    for task in store.exercises.tasks(1):
+        store.tasks.cancel(task.id)
+    store.sweep(utc_now())
+    assert store.exercises.get(1).ended_at is None
+
+
 def test_each_stop_cancels_unclaimed_tasks_and_sends_kill_all(store: Store) -> None:
     exercise = store.exercises.create("two agents")
     new = store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
