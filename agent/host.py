@@ -6,13 +6,11 @@ import resource
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """The interface a test leaves by, with its MTU in bytes and speed in Mbit/s (0: unknown)."""
 
     interface: str = ""
@@ -62,7 +60,7 @@ def route_to(address: str) -> Route:
 
 
 def _interface_with(source: str) -> Route:
-    # Not at the top: an agent that has run no test yet is a megabyte smaller without it.
+    # Imported here: an agent that has run no test yet is a megabyte smaller without it.
     import psutil
 
     for name, addresses in psutil.net_if_addrs().items():

@@ -7,11 +7,10 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Literal
 
 from agent.error_classes import ErrorClass
-from agent.protocol import TASK_TYPES, Figures, Outcome, Task, timestamp
+from agent.protocol import TASK_TYPES, Figures, Outcome, Task, utc_now
 
 RESULTS_KEPT = 50
 # Upper bounds in seconds: a call to the Manager takes a millisecond on a LAN, and a result of
@@ -98,9 +97,8 @@ class Metrics:
             return
         words = outcome.stderr or outcome.report.ended
         figures = outcome.figures
-        now = timestamp(datetime.now(UTC))
         self.results.append(
-            Reported(now, task.id, task_type, outcome.status, error_class, words, figures)
+            Reported(utc_now(), task.id, task_type, outcome.status, error_class, words, figures)
         )
         if figures and task_type == "iperf_client_run":
             protocol = "tcp" if figures.jitter_ms is None else "udp"

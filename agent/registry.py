@@ -1,11 +1,10 @@
 """Who runs now: every task from its claim until its outcome is in the outbox.
 
-The registry is what the loops and the task greenlets share. Its methods never yield to the hub,
-so what one of them sees is whole.
+The loops and the task greenlets share the registry. Its methods never yield to the hub, so each
+of them sees it whole.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -18,15 +17,15 @@ from agent.protocol import Claimed, RunningRow, Task, timestamp
 
 Kind = Literal["server", "client"]
 KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "client"}
-# Enough for a curve; ten minutes at iperf3's own pace.
+# Enough for a curve: ten minutes of iperf3's own intervals.
 INTERVALS_KEPT = 600
 
 
 @dataclass(eq=False)
 class Stop:
-    """The order to end one task: an event to wait on, and why it was given.
+    """The order to end one task: an event to wait on, and the reason.
 
-    `force` is set when there is no more time for a child to end in peace.
+    `force` is set when the child must end at once.
     """
 
     ordered: Event = field(default_factory=Event)
@@ -35,13 +34,13 @@ class Stop:
     reason: str = ""
 
     def order(self, error_class: ErrorClass, reason: str) -> None:
-        """Give the order; the first reason stays."""
+        """Give the order; only the first one counts."""
         if not self.ordered.is_set():
             self.error_class, self.reason = error_class, reason
             self.ordered.set()
 
     def raise_if_ordered(self, when: str) -> None:
-        """Raise TaskError if the order was given; `when` are the words behind its reason."""
+        """Raise TaskError if the order was given; `when` is appended to its reason."""
         if self.ordered.is_set():
             raise TaskError(self.error_class, f"{self.reason}{when}")
 
@@ -50,14 +49,14 @@ class Stop:
 class Entry:
     """One claimed task.
 
-    `kind` is None for what runs no child; `port` is known once the payload was read. `pid` and
-    `started_at` are those of the child that runs at this moment, if any; `last_child` is the pid
-    and the fate of the one before. `accompanied` says that another test was measured on this host
-    at the same time. `planned_seconds` is how long a test is to take, None when only its end will
-    tell. `gone` is set when the task has left the registry.
+    `kind` is None for a task that runs no child; `port` is 0 until the payload was read. `pid`
+    and `started_at` are of the child that runs now, `last_child` is the pid and the fate of the
+    one before. `was_disturbed` says that another test ran on this host at the same time.
+    `planned_seconds` is None for a test of unknown length. `gone` is set when the task has left
+    the registry.
 
-    What a client that streams its intervals has said so far: `bits_per_second` lately, TCP
-    `retransmits` since the start, and in `intervals` the rates of the latest ones.
+    A client that streams its intervals has its latest rate in `bits_per_second`, all TCP
+    `retransmits` so far, and the rates of the latest intervals.
     """
 
     claimed: Claimed
@@ -66,7 +65,7 @@ class Entry:
     pid: int = 0
     last_child: tuple[int, str] | None = None
     started_at: datetime | None = None
-    accompanied: bool = False
+    was_disturbed: bool = False
     planned_seconds: float | None = None
     bits_per_second: float | None = None
     retransmits: int | None = None
@@ -80,23 +79,23 @@ class Entry:
         """The task itself."""
         return self.claimed.task
 
-    def note_start(self, pid: int) -> None:
+    def record_start(self, pid: int) -> None:
         """Note the child that was just started."""
         self.pid, self.started_at = pid, datetime.now(UTC)
         self.bits_per_second = self.retransmits = None
         self.intervals = []
 
-    def note_rates(self, rates: list[float], retransmits: int | None) -> None:
-        """Note the intervals since the last time: their rates, and their retransmits if known.
+    def record_rates(self, rates: list[float], retransmits: int | None) -> None:
+        """Note the rates of new intervals, and their retransmits if known.
 
-        A test that is paced sends in bursts: of short intervals, only the mean is of use.
+        A paced test sends in bursts, so only the mean of short intervals is of use.
         """
         self.bits_per_second = sum(rates) / len(rates)
         if retransmits is not None:
             self.retransmits = (self.retransmits or 0) + retransmits
         self.intervals = [*self.intervals, *rates][-INTERVALS_KEPT:]
 
-    def note_end(self, fate: str = "ended by itself") -> None:
+    def record_end(self, fate: str = "ended by itself") -> None:
         """Note that the child has ended, and how."""
         if self.pid:
             self.last_child = (self.pid, fate)
@@ -104,7 +103,7 @@ class Entry:
 
 
 class TaskRegistry:
-    """The tasks in hand, in the order of their claims. The only owner of that knowledge."""
+    """The current tasks, in the order of their claims."""
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
@@ -116,55 +115,50 @@ class TaskRegistry:
         return task_id in self._entries
 
     def entries(self) -> list[Entry]:
-        """All of them, in the order of their claims."""
+        """All of them."""
         return list(self._entries.values())
 
     def enter(self, claimed: Claimed) -> Entry:
-        """Take a claimed task in; a task of that id must not be in hand already."""
+        """Add a claimed task; no task of its id may be there already."""
         entry = Entry(claimed, KINDS.get(claimed.task.type))
         self._entries[claimed.task.id] = entry
         return entry
 
     def leave(self, entry: Entry) -> None:
-        """Let a task go, its outcome being in the outbox."""
+        """Remove a task whose outcome is in the outbox."""
         del self._entries[entry.task.id]
         entry.gone.set()
 
     def claimed_before(self, entry: Entry) -> list[Entry]:
-        """The tasks with a child, present or to come, claimed before `entry`."""
-        found = []
-        for other in self._entries.values():
-            if other is entry:
-                break
-            if other.kind:
-                found.append(other)
-        return found
+        """The tasks that have or will have a child, and were claimed before `entry`."""
+        entries = self.entries()
+        return [other for other in entries[: entries.index(entry)] if other.kind]
 
     def count_starts(self) -> int:
-        """How many start tasks are in hand."""
+        """How many of them start a server or a client."""
         return sum(1 for entry in self._entries.values() if entry.kind)
 
-    def other_running_clients(self, entry: Entry) -> list[Entry]:
-        """The other client tests that run at this moment."""
-        return [other for other in self.clients() if other.pid and other is not entry]
-
     def clients(self) -> list[Entry]:
-        """The client tasks in hand: those that run, and those that wait to."""
+        """The client tasks, those that still wait for their start included."""
         return [entry for entry in self._entries.values() if entry.kind == "client"]
 
+    def other_running_clients(self, entry: Entry) -> list[Entry]:
+        """The client tests other than `entry` that run now."""
+        return [other for other in self.clients() if other.pid and other is not entry]
+
     def is_measuring(self) -> bool:
-        """Whether a client test runs at this moment."""
+        """Whether a client test runs now."""
         return any(entry.pid for entry in self.clients())
 
     def server_on(self, port: int, besides: Entry) -> Entry | None:
-        """The server task of ours that was claimed before and holds, or will hold, the port."""
+        """The server task, claimed before `besides`, that has or will have the port."""
         for other in self.claimed_before(besides):
             if other.kind == "server" and other.port == port:
                 return other
         return None
 
     def cancel(self, task_id: int) -> bool:
-        """Stop one task because the Manager says that it was canceled; False if not in hand."""
+        """Stop a task that was canceled at the Manager; False if it is not in the registry."""
         entry = self._entries.get(task_id)
         if entry is None:
             return False
@@ -173,29 +167,27 @@ class TaskRegistry:
 
     def stop_all(self, error_class: ErrorClass, reason: str) -> list[Entry]:
         """Order every task to stop; returns them."""
-        entries = list(self._entries.values())
-        for entry in entries:
+        for entry in self._entries.values():
             entry.stop.order(error_class, reason)
-        return entries
+        return self.entries()
 
     def force_all(self) -> None:
-        """Give no child any more time."""
+        """Let every child end at once."""
         for entry in self._entries.values():
             entry.stop.force.set()
 
     def rows(self) -> list[RunningRow]:
         """The heartbeat's rows: one for each child that runs now."""
-        return list(self._rows())
-
-    def _rows(self) -> Iterator[RunningRow]:
-        for entry in self._entries.values():
-            if entry.kind and entry.pid and entry.started_at:
-                yield RunningRow(
-                    type=entry.kind,
-                    port=entry.port,
-                    pid=entry.pid,
-                    task_id=entry.task.id,
-                    started_at=timestamp(entry.started_at),
-                    bits_per_second=entry.bits_per_second,
-                    retransmits=entry.retransmits,
-                )
+        return [
+            RunningRow(
+                type=entry.kind,
+                port=entry.port,
+                pid=entry.pid,
+                task_id=entry.task.id,
+                started_at=timestamp(entry.started_at),
+                bits_per_second=entry.bits_per_second,
+                retransmits=entry.retransmits,
+            )
+            for entry in self._entries.values()
+            if entry.kind and entry.pid and entry.started_at
+        ]

@@ -59,9 +59,9 @@ def test_a_port_belongs_to_the_server_claimed_first(registry: TaskRegistry) -> N
 def test_company_is_a_client_whose_child_runs(registry: TaskRegistry) -> None:
     server, waiting, running, own = enter(registry, SERVER, CLIENT, CLIENT, CLIENT)
     for entry in (server, running, own):
-        entry.note_start(100 + entry.task.id)
+        entry.record_start(100 + entry.task.id)
     assert registry.other_running_clients(own) == [running]
-    running.note_end()
+    running.record_end()
     assert registry.other_running_clients(own) == []
     assert registry.other_running_clients(waiting) == [own]
 
@@ -69,8 +69,8 @@ def test_company_is_a_client_whose_child_runs(registry: TaskRegistry) -> None:
 def test_the_rows_are_the_children_that_run(registry: TaskRegistry) -> None:
     server, client, waiting, kill = enter(registry, SERVER, CLIENT, CLIENT, KILL)
     server.port, client.port, waiting.port = 5200, 5201, 5202
-    server.note_start(100)
-    client.note_start(101)
+    server.record_start(100)
+    client.record_start(101)
     kill.pid = 102
     rows = registry.rows()
     assert [(row.type, row.port, row.pid, row.task_id) for row in rows] == [
@@ -79,7 +79,7 @@ def test_the_rows_are_the_children_that_run(registry: TaskRegistry) -> None:
     ]
     assert datetime.fromisoformat(rows[0].started_at).tzinfo
     assert set(msgspec.to_builtins(rows[0])) == {"type", "port", "pid", "task_id", "started_at"}
-    server.note_end()
+    server.record_end()
     assert [row.pid for row in registry.rows()] == [101]
 
 

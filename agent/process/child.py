@@ -64,8 +64,7 @@ class ChildProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.exit_code is None:
-            self.stop(0, Event())
+        self.stop(0, Event())
         self.close()
 
     @property
@@ -82,8 +81,13 @@ class ChildProcess:
         return "killed" if self.exit_code == -signal.SIGKILL else "terminated"
 
     def stop(self, grace: float, force: Event) -> None:
-        """Send TERM, then KILL after `grace` seconds or once `force` is set; wait for the end."""
-        self._was_stopped = self.exit_code is None
+        """Send TERM, then KILL after `grace` seconds or once `force` is set; wait for the end.
+
+        A child that has ended is left alone.
+        """
+        if self.exit_code is not None:
+            return
+        self._was_stopped = True
         self._signal(signal.SIGTERM)
         # A stopped child gets TERM only when it continues.
         self._signal(signal.SIGCONT)

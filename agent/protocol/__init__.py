@@ -20,6 +20,7 @@ from agent.protocol.messages import (
     RunningRow,
     Task,
     timestamp,
+    utc_now,
 )
 from agent.protocol.payloads import ClientPayload, ServerPayload
 from agent.protocol.results import Document, Figures, Outcome, Report, read_report
@@ -51,4 +52,5 @@ __all__ = [
     "server_payload",
     "timestamp",
     "unknown_keys",
+    "utc_now",
 ]

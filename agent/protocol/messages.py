@@ -1,6 +1,6 @@
 """What the Manager and the agent send each other, except payloads and results."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -96,3 +96,8 @@ class RunningRow(Struct, omit_defaults=True):
 def timestamp(moment: datetime) -> str:
     """A UTC moment in ISO 8601 with milliseconds and `Z`."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_now() -> str:
+    """The present moment, as `timestamp` writes it."""
+    return timestamp(datetime.now(UTC))

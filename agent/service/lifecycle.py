@@ -62,13 +62,14 @@ class Agent:
         self._outbox = Outbox(
             delivery, self.registration, self._ledger.spool, self._supervisor.spawn
         )
-        journal, state = self._ledger.journal, self._ledger.state
-        self.context = TaskContext(config, self._registry, self._outbox, journal, state, metrics)
+        self.context = TaskContext(config, self._registry, self._outbox, self._ledger, metrics)
         runner = TaskRunner(self.context, self._supervisor.spawn)
         self._heartbeats = HeartbeatLoop(
             client, self.registration, self._registry, metrics, config.heartbeat_interval
         )
-        self._claims = ClaimLoop(client, self.registration, journal, runner, config.claim_interval)
+        self._claims = ClaimLoop(
+            client, self.registration, self._ledger.journal, runner, config.claim_interval
+        )
         self._stop_claims = Event()
         self._stop_rest = Event()
 

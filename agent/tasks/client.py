@@ -1,8 +1,8 @@
-"""An `iperf_client_run` task: one test, tried again while the server is not ready for it."""
+"""An `iperf_client_run` task: one test, repeated while its server is not ready."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -11,38 +11,26 @@ from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.files import discard
 from agent.host import route_to
-from agent.iperf3 import verdict
 from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
-from agent.iperf3.verdict import Verdict
+from agent.iperf3.verdict import RETRIABLE, Verdict, judge_client
 from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess
-from agent.process.monitor import FLOODED, Ending
-from agent.process.output import map_file
-from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, timestamp
+from agent.process.monitor import FLOODED, Ending, watch
+from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
 from agent.registry import Entry
-from agent.state.directory import StateDirectory, is_full
-from agent.tasks.client_output import Following, output_file, written_document
+from agent.state.directory import is_full
+from agent.tasks.client_output import StreamReader, judge_output, output_file
 from agent.tasks.context import TaskContext
 from agent.tasks.policy import check_core, checked_target, within_limits
 from agent.timing import jittered
 
 # The Manager's clock (time + 10 s) starts with `started`, so a refused attempt must not start it.
 STARTED_AFTER = 1.0
-# A test may take this much longer than its time. With the grace it stays inside those 10 s.
+# Seconds that a test may exceed its time by. With the grace after TERM that is within those 10 s.
 DEADLINE_GRACE = 5.0
 
 log = structlog.get_logger()
-
-
-@dataclass
-class _Attempt:
-    """One run of iperf3: how it came to its end, and the file that it left, if any."""
-
-    ending: Ending
-    exit_code: int
-    verdict: Verdict
-    written: Path
 
 
 def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
@@ -52,150 +40,160 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     entry.planned_seconds = None if payload.bytes else payload.time + payload.omit
     payload = within_limits(payload, context.config)
     check_core(payload.affinity)
-    target = checked_target(
-        payload.server_ip, payload.ip_version, context.config.allowed_targets, entry.stop.ordered
-    )
+    allowed = context.config.allowed_targets
+    target = checked_target(payload.server_ip, payload.ip_version, allowed, entry.stop.ordered)
     entry.stop.raise_if_ordered(" before the test began")
     features = context.iperf3.current()
-    argv = client_argv(features, payload, target)
-    report = context.report()
-    report.argv = argv
-    # A wait of no seconds would let others have their turn before the test starts.
+    report = context.new_report()
+    report.argv = client_argv(features, payload, target)
+    # Even a wait of no seconds would let other greenlets run before the test starts.
     if payload.client_delay_seconds:
         entry.stop.ordered.wait(payload.client_delay_seconds)
     entry.stop.raise_if_ordered(" before the test began")
-    delay = payload.retry_delay_seconds
-    for left in range(payload.max_retries, -1, -1):
-        report.attempts += 1
-        attempt = _attempt(context, entry, argv, payload, target, report)
-        error_class = attempt.verdict.error_class
-        if attempt.ending is not Ending.ENDED or error_class not in verdict.RETRIABLE or not left:
-            break
-        log.info("the server is not ready", why=attempt.verdict.message, tries_left=left)
-        if entry.stop.ordered.wait(jittered(delay)):
-            break
-        delay *= 2
-        discard(attempt.written)
-    yield _outcome(entry, payload, features, report, attempt)
+    test = _ClientTest(context, entry, payload, report, target)
+    yield test.outcome(test.last_attempt(), features)
 
 
-def _route(target: str) -> tuple[str, int, int]:
-    route = route_to(target)
-    return route.interface, route.mtu, route.speed_mbps
+@dataclass
+class _Attempt:
+    """One run of iperf3 that has ended; `output` is the file that it wrote."""
+
+    ending: Ending
+    exit_code: int
+    verdict: Verdict
+    output: Path
 
 
-def _attempt(
-    context: TaskContext,
-    entry: Entry,
-    argv: list[str],
-    payload: ClientPayload,
-    target: str,
-    report: Report,
-) -> _Attempt:
-    """Run iperf3 once, to its end or to whatever ends it."""
-    streams = JSON_STREAM in argv
-    stdout = output_file(context.state.children, entry.claimed, report.attempts, streams)
-    report.started_at, report.finished_at = timestamp(datetime.now(UTC)), ""
-    with ChildProcess(argv, stdout, stdout.with_suffix(".err")) as child:
-        # Once the test is under way, as it takes a millisecond, and more the first time.
-        report.interface, report.mtu, report.speed_mbps = _route(target)
-        context.note_child(entry, child, report)
-        following = Following(entry, child, context.config.max_output_bytes)
-        log.info("client started", pid=child.pid, argv=" ".join(argv))
-        ending = following.watch(STARTED_AFTER)
-        told = ending is Ending.TIME
-        if told:
-            context.outbox.send_started(entry.claimed, child.pid)
-            left = payload.time + payload.omit + DEADLINE_GRACE - STARTED_AFTER
-            _note_company(context, entry, measured=True)
-            ending = following.watch(left)
-        if ending is not Ending.ENDED:
-            grace = 0 if ending is Ending.OUTPUT else context.config.stop_grace
-            child.stop(grace, entry.stop.force)
-        entry.note_end(child.fate)
-        exit_code = child.close()
-        report.finished_at = timestamp(datetime.now(UTC))
-        judged, written = _judge(context.state, child, exit_code, ending)
-        context.metrics.child_exits["client", ending.name.lower()] += 1
-        log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
-        _note_company(context, entry, measured=judged.ok)
-        if judged.ok and not told:
-            context.outbox.send_started(entry.claimed, child.pid)
-        return _Attempt(ending, exit_code, judged, written)
+class _ClientTest:
+    """The test of one client task: its attempts, and what becomes of them."""
 
+    def __init__(
+        self,
+        context: TaskContext,
+        entry: Entry,
+        payload: ClientPayload,
+        report: Report,
+        target: str,
+    ) -> None:
+        self._context, self._entry, self._payload = context, entry, payload
+        self._report, self._target = report, target
+        self._max_seconds = payload.time + payload.omit + DEADLINE_GRACE
 
-def _judge(
-    state: StateDirectory, child: ChildProcess, exit_code: int, ending: Ending
-) -> tuple[Verdict, Path]:
-    """What became of a client that has ended, and the file that it is judged by."""
-    stderr = child.take_stderr()
-    if ending is Ending.OUTPUT:
-        # A flood is not looked through: that could hold up every greenlet for minutes.
-        return verdict.judge_client(exit_code, b"", stderr), child.stdout
-    try:
-        written = written_document(state, child.stdout)
-        # A large document takes a while, and one that the page cache has lost longer.
-        return state.run(_judge_file, written, exit_code, stderr), written
-    except StateUnusable as error:
-        return Verdict(False, ErrorClass.STATE_FULL, f"{error}: the document is lost"), child.stdout
+    def last_attempt(self) -> _Attempt:
+        """Attempt the test until its server is ready for it, or no try is left."""
+        delay = self._payload.retry_delay_seconds
+        for left in range(self._payload.max_retries, -1, -1):
+            attempt = self._attempt()
+            retriable = attempt.verdict.error_class in RETRIABLE
+            if attempt.ending is not Ending.ENDED or not retriable or not left:
+                break
+            log.info("the server is not ready", why=attempt.verdict.message, tries_left=left)
+            if self._entry.stop.ordered.wait(jittered(delay)):
+                break
+            delay *= 2
+            discard(attempt.output)
+        return attempt
 
-
-def _judge_file(written: Path, exit_code: int, stderr: str) -> Verdict:
-    with map_file(written) as output:
-        return verdict.judge_client(exit_code, output, stderr)
-
-
-def _note_company(context: TaskContext, entry: Entry, measured: bool) -> None:
-    """Tests that run side by side disturb each other; one that was only refused disturbs none."""
-    for other in context.registry.other_running_clients(entry):
-        entry.accompanied = True
-        other.accompanied |= measured
-
-
-def _outcome(
-    entry: Entry, payload: ClientPayload, features: Features, report: Report, attempt: _Attempt
-) -> Outcome:
-    """The outcome that the last attempt stands for; what the agent ended itself has failed."""
-    judged = attempt.verdict
-    report.error_class, message = _failure(entry, payload, attempt)
-    if report.error_class:
-        log.warning("task failed", error_class=report.error_class, error=message)
-    if entry.accompanied:
-        report.warnings.append("another test ran on this host at the same time")
-    if judged.summary:
-        report.warnings += warnings_about(judged.summary, features)
-        report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
-    document = None
-    if judged.span:
-        document = Document(str(attempt.written), *judged.span)
-    else:
-        discard(attempt.written)
-    return Outcome(
-        "failed" if report.error_class else "succeeded",
-        report,
-        exit_code=attempt.exit_code,
-        stderr=message,
-        document=document,
-        figures=judged.figures,
-    )
-
-
-def _failure(
-    entry: Entry, payload: ClientPayload, attempt: _Attempt
-) -> tuple[ErrorClass | None, str]:
-    """The error class and the words for an operator; None and no words after a success."""
-    if attempt.ending is Ending.TIME:
-        seconds = payload.time + payload.omit + DEADLINE_GRACE
-        return ErrorClass.TIMED_OUT, f"timed out after {seconds:g} s: iperf3 had not ended by then"
-    if attempt.ending is Ending.OUTPUT:
-        return ErrorClass.BAD_OUTPUT, FLOODED
-    if entry.stop.ordered.is_set() and not attempt.verdict.ok:
-        return entry.stop.error_class, entry.stop.reason
-    if attempt.ending is Ending.STOPPED:
-        return entry.stop.error_class, f"{entry.stop.reason}; the test was cut short"
-    if attempt.verdict.error_class is ErrorClass.BAD_OUTPUT and is_full(attempt.written.parent):
-        return (
-            ErrorClass.STATE_FULL,
-            f"the disk of {attempt.written.parent} is full: the document is lost",
+    def outcome(self, attempt: _Attempt, features: Features) -> Outcome:
+        """What to report of the test; `features` is of the iperf3 that ran it."""
+        judged, report = attempt.verdict, self._report
+        report.error_class, message = self._failure(attempt)
+        if report.error_class:
+            log.warning("task failed", error_class=report.error_class, error=message)
+        if self._entry.was_disturbed:
+            report.warnings.append("another test ran on this host at the same time")
+        if judged.summary:
+            report.warnings += warnings_about(judged.summary, features)
+            report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
+        document = Document(str(attempt.output), *judged.span) if judged.span else None
+        if document is None:
+            discard(attempt.output)
+        return Outcome(
+            "failed" if report.error_class else "succeeded",
+            report,
+            exit_code=attempt.exit_code,
+            stderr=message,
+            document=document,
+            figures=judged.figures,
         )
-    return attempt.verdict.error_class, attempt.verdict.message
+
+    def _attempt(self) -> _Attempt:
+        """Run iperf3 once, to its end or to whatever ends it."""
+        entry, report = self._entry, self._report
+        report.attempts += 1
+        report.started_at, report.finished_at = utc_now(), ""
+        streams = JSON_STREAM in report.argv
+        children = self._context.state.children
+        stdout = output_file(children, entry.claimed, report.attempts, streams)
+        with ChildProcess(report.argv, stdout, stdout.with_suffix(".err")) as child:
+            # Looked up after the start: it takes a millisecond, and more the first time.
+            report.interface, report.mtu, report.speed_mbps = route_to(self._target)
+            self._context.record_child(entry, child, report)
+            log.info("client started", pid=child.pid, argv=" ".join(report.argv))
+            ending, was_told = self._watch(child)
+            self._context.end_child(entry, child, ending)
+            exit_code = child.close()
+            report.finished_at = utc_now()
+            attempt = self._judge(child, exit_code, ending)
+            self._context.metrics.child_exits["client", ending.name.lower()] += 1
+            log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
+            self._mark_disturbed(measured=attempt.verdict.ok)
+            if attempt.verdict.ok and not was_told:
+                self._context.outbox.send_started(entry.claimed, child.pid)
+            return attempt
+
+    def _watch(self, child: ChildProcess) -> tuple[Ending, bool]:
+        """Wait for the child, and tell the Manager that it runs once it cannot have been refused.
+
+        Returns why the wait is over, and whether the Manager was told.
+        """
+        wait = partial(
+            watch,
+            child,
+            self._entry.stop.ordered,
+            max_output_bytes=self._context.config.max_output_bytes,
+            look=StreamReader(child.stdout, self._entry).read_new,
+        )
+        ending = wait(STARTED_AFTER)
+        if ending is not Ending.TIME:
+            return ending, False
+        self._context.outbox.send_started(self._entry.claimed, child.pid)
+        self._mark_disturbed(measured=True)
+        return wait(self._max_seconds - STARTED_AFTER), True
+
+    def _judge(self, child: ChildProcess, exit_code: int, ending: Ending) -> _Attempt:
+        """Judge a child that has ended."""
+        stderr, output = child.take_stderr(), child.stdout
+        if ending is Ending.OUTPUT:
+            # A flood is not read: that could hold up every greenlet for minutes.
+            judged = judge_client(exit_code, b"", stderr)
+        else:
+            try:
+                judged, output = judge_output(self._context.state, output, exit_code, stderr)
+            except StateUnusable as error:
+                judged = Verdict(False, ErrorClass.STATE_FULL, f"{error}: the document is lost")
+        return _Attempt(ending, exit_code, judged, output)
+
+    def _mark_disturbed(self, measured: bool) -> None:
+        """Tests at the same time disturb each other; one that was only refused disturbs none."""
+        for other in self._context.registry.other_running_clients(self._entry):
+            self._entry.was_disturbed = True
+            other.was_disturbed |= measured
+
+    def _failure(self, attempt: _Attempt) -> tuple[ErrorClass | None, str]:
+        """The error class and the message for an operator; None and "" after a success."""
+        stop, judged = self._entry.stop, attempt.verdict
+        if attempt.ending is Ending.TIME:
+            words = f"timed out after {self._max_seconds:g} s: iperf3 had not ended by then"
+            return ErrorClass.TIMED_OUT, words
+        if attempt.ending is Ending.OUTPUT:
+            return ErrorClass.BAD_OUTPUT, FLOODED
+        if stop.ordered.is_set() and not judged.ok:
+            return stop.error_class, stop.reason
+        if attempt.ending is Ending.STOPPED:
+            return stop.error_class, f"{stop.reason}; the test was cut short"
+        directory = attempt.output.parent
+        if judged.error_class is ErrorClass.BAD_OUTPUT and is_full(directory):
+            words = f"the disk of {directory} is full: the document is lost"
+            return ErrorClass.STATE_FULL, words
+        return judged.error_class, judged.message

@@ -1,18 +1,17 @@
-"""What a client writes: read along while it runs, and made a document when it has ended."""
+"""What a client writes: a document, or a stream that becomes one when the client has ended."""
 
 import os
 from pathlib import Path
 
 from agent.files import discard, sync
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
-from agent.process.child import ChildProcess
-from agent.process.monitor import Ending, watch
+from agent.iperf3.verdict import Verdict, judge_client
 from agent.process.output import map_file
 from agent.protocol import Claimed
 from agent.registry import Entry
 from agent.state.directory import StateDirectory
 
-# The name of a file that holds a stream, and no document, ends so.
+# The suffixes of a file with a stream and of one with a document.
 STREAM = ".stream"
 _DOCUMENT = ".json"
 
@@ -20,72 +19,79 @@ _DOCUMENT = ".json"
 def output_file(children: Path, claimed: Claimed, attempt: int, streams: bool) -> Path:
     """Where an attempt at a client task writes; `newest_output` finds it again.
 
-    The claim's key is in the name: another Manager's task of that number has another one.
+    The claim's key in the name keeps it apart from another Manager's task of the same number.
     """
     suffix = STREAM if streams else _DOCUMENT
     return children / f"{claimed.task.id}.{attempt}.{claimed.key}{suffix}"
 
 
 def newest_output(children: Path, claimed: Claimed) -> tuple[int, Path] | None:
-    """The number of the last attempt at a client task, and the file that it left."""
+    """The number of the last attempt at a client task and the file that it left, if any."""
     found = [
         (int(file.name.split(".")[1]), file)
         for file in children.glob(f"{claimed.task.id}.*.{claimed.key}.*")
         if file.suffix in (STREAM, _DOCUMENT)
     ]
-    # A stream that is still there is made a document anew: the one beside it may be half of one.
+    # Where a stream is still there, the document beside it may be incomplete.
     return max(found, key=lambda each: (each[0], each[1].suffix == STREAM), default=None)
 
 
-class Following:
-    """The watch over a client, whose stream it reads along."""
+class StreamReader:
+    """Reads the stream of a running client, for the rates in its entry."""
 
-    def __init__(self, entry: Entry, child: ChildProcess, max_output_bytes: int) -> None:
-        self._entry, self._child = entry, child
-        self._most = max_output_bytes
+    def __init__(self, stdout: Path, entry: Entry) -> None:
+        self._stdout = stdout
+        self._entry = entry
         self._read_up_to = 0
 
-    def watch(self, seconds: float) -> Ending:
-        """As agent.process.monitor.watch; what the stream says goes to the entry."""
-        look = self._read_on if self._child.stdout.suffix == STREAM else None
-        return watch(self._child, self._entry.stop.ordered, seconds, self._most, look)
+    def read_new(self) -> None:
+        """Note the intervals since the last call; nothing for a client that writes no stream.
 
-    def _read_on(self) -> None:
-        """A part of bounded size at a time, not to hold up the other greenlets.
-
-        What cannot be read now, as when no descriptor is free, is read at the next look.
+        It reads at most LONGEST_LINE bytes, so that other greenlets do not wait. After an error,
+        for instance when no descriptor is free, the next call tries again.
         """
+        if self._stdout.suffix != STREAM:
+            return
         try:
-            with map_file(self._child.stdout, self._read_up_to) as output:
+            with map_file(self._stdout, self._read_up_to) as output:
                 intervals, read = read_lines(bytes(output[:LONGEST_LINE]))
         except OSError:
             return
         self._read_up_to += read
         rates = [each.bits_per_second for each in intervals if each.bits_per_second is not None]
-        # What is omitted is not in iperf3's own total either.
+        # iperf3's own total has no omitted intervals either.
         resent = [each.retransmits for each in intervals if not each.omitted]
         counted = [count for count in resent if count is not None]
         if rates:
-            self._entry.note_rates(rates, sum(counted) if counted else None)
+            self._entry.record_rates(rates, sum(counted) if counted else None)
 
 
-def written_document(state: StateDirectory, stdout: Path) -> Path:
-    """The file in which a client that has ended left its document, or what there is of it.
+def judge_output(
+    state: StateDirectory, stdout: Path, exit_code: int, stderr: str
+) -> tuple[Verdict, Path]:
+    """Judge a client that has ended; returns the verdict, and the file that holds its document.
 
-    A stream is made a document and removed; raises StateUnusable when the disk has no room for
-    both.
+    A stream is turned into a document and removed. Raises StateUnusable when the disk has no
+    space for both, or cannot be read.
     """
-    if stdout.suffix != STREAM:
-        return stdout
     document = stdout.with_suffix(_DOCUMENT)
-    # A former life may have come so far.
-    if stdout.exists():
+    # The agent's previous run may have removed the stream already.
+    if stdout.suffix == STREAM and stdout.exists():
         state.run(_compose, stdout, document)
-    return document
+    # A large document takes a while, longer if the page cache has lost it.
+    return state.run(_judge, document, exit_code, stderr), document
+
+
+def _judge(document: Path, exit_code: int, stderr: str) -> Verdict:
+    with map_file(document) as content:
+        return judge_client(exit_code, content, stderr)
 
 
 def _compose(stream: Path, document: Path) -> None:
-    """The stream goes in any case: without a document it has been told that the test failed."""
+    """Write the document of a stream, and remove the stream even if that fails.
+
+    Without a document the test is reported as failed, and nobody needs the stream.
+    """
     try:
         with open(stream, "rb") as lines, open(document, "wb") as file:
             file.writelines(compose(lines))

@@ -1,4 +1,4 @@
-"""What the tasks of an agent share, and the outcomes that they have in common."""
+"""What the tasks of an agent share, and what each of them does with its child."""
 
 import time
 from contextlib import suppress
@@ -11,10 +11,12 @@ from agent.host import default_congestion, kernel
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.child import ChildProcess
+from agent.process.monitor import Ending
 from agent.protocol import Outcome, Report
 from agent.registry import Entry, TaskRegistry
 from agent.state.directory import StateDirectory
-from agent.state.journal import ChildRecord, Journal
+from agent.state.journal import ChildRecord
+from agent.state.ledger import Ledger
 from agent.tasks.installed import InstalledIperf3
 
 
@@ -25,25 +27,35 @@ class TaskContext:
     config: Config
     registry: TaskRegistry
     outbox: Outbox
-    journal: Journal
-    state: StateDirectory
+    ledger: Ledger
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         self.iperf3 = InstalledIperf3(self.config.iperf3_path)
 
-    def note_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
+    @property
+    def state(self) -> StateDirectory:
+        """The state directory."""
+        return self.ledger.state
+
+    def record_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
         """Enter a child that was just started into the registry and the journal.
 
         A write failure does not stop the test: if the agent dies, the child dies too.
         """
         if not entry.started_at:
             self.metrics.wait_seconds.observe(time.monotonic() - entry.entered)
-        entry.note_start(child.pid)
+        entry.record_start(child.pid)
         with suppress(StateUnusable):
-            self.journal.record_child(entry.claimed, ChildRecord(child.identity, report))
+            self.ledger.journal.record_child(entry.claimed, ChildRecord(child.identity, report))
 
-    def report(self) -> Report:
+    def end_child(self, entry: Entry, child: ChildProcess, ending: Ending) -> None:
+        """Stop a child that still runs, without a grace if it wrote too much; note its end."""
+        grace = 0 if ending is Ending.OUTPUT else self.config.stop_grace
+        child.stop(grace, entry.stop.force)
+        entry.record_end(child.fate)
+
+    def new_report(self) -> Report:
         """A report with what is known before anything has run."""
         return Report(
             version=__version__,
@@ -53,7 +65,7 @@ class TaskContext:
         )
 
 
-def failed(report: Report, error: TaskError, exit_code: int = 1) -> Outcome:
-    """The outcome of a task that could not run or went wrong without a document."""
+def failed(report: Report, error: TaskError) -> Outcome:
+    """The outcome of a task that failed without a document."""
     report.error_class = error.error_class
-    return Outcome("failed", report, exit_code=exit_code, stderr=str(error))
+    return Outcome("failed", report, exit_code=1, stderr=str(error))

@@ -1,4 +1,4 @@
-"""What this host's owner allows a test to ask for: targets, time, streams, rate."""
+"""The limits that the host's owner sets for a test: targets, time, streams, bitrate."""
 
 import ipaddress
 import os
@@ -22,12 +22,11 @@ _getaddrinfo = get_original("socket", "getaddrinfo")
 
 
 def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
-    """The payload as it may run; raises TaskError(`not_allowed`).
+    """Check time, streams and bitrate; returns the payload, with a bitrate if one is needed.
 
-    MAX_TEST_SECONDS is for all that a test sends, the seconds that it omits from its result
-    included. MAX_BITRATE is for the whole test: iperf3 takes a rate for each stream, and has as
-    many again for the way back with `bidir`. A test that sets no bitrate, or 0 for "unlimited",
-    gets its share of it.
+    MAX_TEST_SECONDS includes the omitted seconds. MAX_BITRATE is for the whole test, while iperf3
+    takes the bitrate of one stream; `bidir` doubles the streams. A test without a bitrate, or
+    with 0 for "unlimited", gets the largest one. Raises TaskError(`not_allowed`).
     """
     seconds = payload.time + payload.omit
     if seconds > config.max_test_seconds:
@@ -54,9 +53,9 @@ def _over(key: str, asked: int, variable: str, most: int) -> TaskError:
 
 
 def check_core(affinity: int | str | None) -> None:
-    """Raise TaskError(`arguments`) for a core that this host has not.
+    """Raise TaskError(`arguments`) for a core that this host does not have.
 
-    iperf3 3.18 and later end without a word then. Of a pair, the second is the server's.
+    iperf3 3.18 and later would end without a message. The second of a pair is the server's.
     """
     cores = os.cpu_count()
     if affinity is not None and cores and int(str(affinity).split(",")[0]) >= cores:
@@ -67,11 +66,10 @@ def check_core(affinity: int | str | None) -> None:
 def checked_target(
     host: str, ip_version: int | None, allowed: tuple[Network, ...] | None, stop: Event
 ) -> str:
-    """The host or address that iperf3 is to connect to; empty when `stop` came before it.
+    """The host or address for iperf3 to connect to; empty if `stop` is set first.
 
-    With ALLOWED_TARGETS a name is resolved once, and the address that was checked is returned,
-    so that it cannot become another one in between. Raises TaskError (`unknown_host`,
-    `not_allowed`).
+    With ALLOWED_TARGETS a name becomes the address that was checked: a second lookup by iperf3
+    could find another one. Raises TaskError (`unknown_host`, `not_allowed`).
     """
     if allowed is None:
         return host
@@ -94,8 +92,10 @@ def checked_target(
 
 
 def _addresses(host: str, family: int) -> list[str] | Exception:
-    """What a name stands for. gevent's own threads for names are left to the Manager's: a name
-    server that is silent holds one for 10 s and more.
+    """The addresses of a host.
+
+    Threads of its own look it up: a silent name server blocks one for 10 s or more, and gevent's
+    own threads must stay free for the Manager's name.
     """
     look_up = wrap_errors((OSError, UnicodeError), _getaddrinfo)
     found = _lookups().apply(look_up, (host, None, family, socket.SOCK_STREAM))
@@ -108,7 +108,7 @@ def _lookups() -> ThreadPool:
 
 
 def _with_zone(address: str, _: int, __: int = 0, scope: int = 0) -> str:
-    """A resolved address in words; without its zone a link-local one leads nowhere."""
+    """A resolved address as text, with its zone, which a link-local one needs."""
     return f"{address}%{socket.if_indextoname(scope)}" if scope else address
 
 

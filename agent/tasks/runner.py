@@ -1,4 +1,4 @@
-"""From a claimed task to its outcomes, whatever happens: one greenlet a task."""
+"""From a claimed task to its outcomes, whatever happens: one greenlet for each task."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,24 +11,25 @@ from agent.protocol import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPa
 from agent.registry import Entry
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext, failed
+from agent.tasks.kill_all import kill_all
 from agent.tasks.server import run_server
 
 log = structlog.get_logger()
 
 
 class TaskRunner:
-    """Runs tasks. `spawn` starts a greenlet whose unforeseen end stops the agent."""
+    """Runs tasks. `spawn` starts a greenlet; the agent stops if it ends with an exception."""
 
     def __init__(self, context: TaskContext, spawn: Callable[..., object]) -> None:
         self._context = context
         self._spawn = spawn
 
     def has(self, task_id: int) -> bool:
-        """Whether a task of that id is in hand."""
+        """Whether the agent has a task of that id now."""
         return task_id in self._context.registry
 
     def accept(self, claimed: Claimed) -> None:
-        """Take a task that is not in hand and return at once; its outcome goes to the outbox."""
+        """Start a task of an id that is free, and return at once; outcomes go to the outbox."""
         self._spawn(self._run, self._context.registry.enter(claimed))
 
     def _run(self, entry: Entry) -> None:
@@ -50,7 +51,7 @@ class TaskRunner:
             log.warning("task failed", error_class=error.error_class, error=str(error))
             self._put(entry, self._broken_off(error, listens))
         except OSError as error:
-            # No bug: a disk that fails, or a host without a descriptor to spare.
+            # Not a bug: a disk fails, or the host has no free descriptor.
             log.error("task broken off", error=str(error))
             words = f"broken off, as this agent's host had an error: {error}"
             self._put(entry, self._broken_off(TaskError(ErrorClass.STATE_FULL, words), listens))
@@ -61,56 +62,47 @@ class TaskRunner:
 
     def _broken_off(self, error: TaskError, listens: bool) -> Outcome:
         """The last outcome of a task that went wrong; a server that listened stays a success."""
-        report = self._context.report()
+        report = self._context.new_report()
         if not listens:
             return failed(report, error)
         report.ended = str(error)
         return Outcome("succeeded", report, answer={"started": True})
 
     def _put(self, entry: Entry, outcome: Outcome) -> None:
-        """Hand an outcome over, and count it."""
+        """Put an outcome into the outbox, and count it."""
         self._context.outbox.put(entry.claimed, outcome)
         self._context.metrics.reported(entry.task, outcome, time.monotonic() - entry.entered)
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
-        task_type = entry.task.type
-        if task_type == "kill_all":
-            return self._kill_all(entry)
-        if task_type not in TASK_TYPES:
+        """The outcomes of a task, as they come; raises TaskError for one that cannot run."""
+        if entry.task.type == "kill_all":
+            return kill_all(self._context, entry)
+        self._check(entry)
+        if entry.kind == "server":
+            _warn_of_unknown_keys(entry, ServerPayload)
+            return run_server(self._context, entry)
+        _warn_of_unknown_keys(entry, ClientPayload)
+        return run_client(self._context, entry)
+
+    def _check(self, entry: Entry) -> None:
+        """Raise TaskError for a start task that this agent cannot take now."""
+        if entry.kind is None:
             known = ", ".join(TASK_TYPES)
-            words = f"unknown task type {task_type!r}: this agent runs {known}"
+            words = f"unknown task type {entry.task.type!r}: this agent runs {known}"
             raise TaskError(ErrorClass.UNSUPPORTED, words)
         if entry.task.unreadable:
             raise TaskError(ErrorClass.BAD_PAYLOAD, entry.task.unreadable)
-        if self._context.state.trouble:
-            words = f"this agent's state directory {self._context.state.path} cannot be written"
+        state = self._context.state
+        if state.trouble:
+            words = f"this agent's state directory {state.path} cannot be written: {state.trouble}"
             advice = "mend that, and it takes tests again by itself"
-            raise TaskError(
-                ErrorClass.STATE_FULL, f"{words}: {self._context.state.trouble}; {advice}"
-            )
+            raise TaskError(ErrorClass.STATE_FULL, f"{words}; {advice}")
         most = self._context.config.max_tasks
         if self._context.registry.count_starts() > most:
-            raise TaskError(
-                ErrorClass.TOO_MANY, f"this agent runs {most} tasks already (MAX_TASKS)"
-            )
-        if task_type == "iperf_server_start":
-            _note_unknown_keys(entry, ServerPayload)
-            return run_server(self._context, entry)
-        _note_unknown_keys(entry, ClientPayload)
-        return run_client(self._context, entry)
-
-    def _kill_all(self, entry: Entry) -> Iterator[Outcome]:
-        """End every task claimed before; report when they are gone, outcomes and all."""
-        others = self._context.registry.claimed_before(entry)
-        for other in others:
-            other.stop.order(ErrorClass.KILLED, "stopped by kill_all")
-        for other in others:
-            other.gone.wait()
-        log.info("all killed", count=len(others))
-        answer: dict[str, bool | int] = {"killed": True, "count": len(others)}
-        yield Outcome("succeeded", self._context.report(), answer=answer)
+            words = f"this agent runs {most} tasks already (MAX_TASKS)"
+            raise TaskError(ErrorClass.TOO_MANY, words)
 
 
-def _note_unknown_keys(entry: Entry, kind: type[ServerPayload] | type[ClientPayload]) -> None:
+def _warn_of_unknown_keys(entry: Entry, kind: type[ServerPayload] | type[ClientPayload]) -> None:
     if unknown := unknown_keys(entry.task.payload, kind):
         log.warning("payload keys that this agent does not know are ignored", keys=unknown)

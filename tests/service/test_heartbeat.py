@@ -56,11 +56,11 @@ def test_a_heartbeat_has_a_row_for_each_child_that_runs(faulty: MakeManager) -> 
         loop.registry.enter(claimed(8, "kill_all"))
         waiting = loop.registry.enter(claimed(9, "iperf_server_start"))
         client.port, waiting.port = 5201, 5202
-        client.note_start(os.getpid())
+        client.record_start(os.getpid())
         seen = len(manager.requests)
         manager.wait_for(lambda: len(manager.requests) > seen + 1)
-        client.note_end()
-        waiting.note_start(4711)
+        client.record_end()
+        waiting.record_start(4711)
         seen = len(manager.requests)
         manager.wait_for(lambda: len(manager.requests) > seen + 1)
     bodies = [request.json() for request in manager.requests]

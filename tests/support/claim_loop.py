@@ -34,7 +34,7 @@ class Claiming:
         self.may_claim, self.stop = Event(), Event()
         self.may_claim.set()
         settings = read_settings({"state_dir": str(directory)}, {"AGENT_KEY": "key-1"})
-        context = TaskContext(settings, post.registry, post.outbox, post.journal, post.state)
+        context = TaskContext(settings, post.registry, post.outbox, post.ledger)
         runner = TaskRunner(context, post.supervisor.spawn)
         loop = ClaimLoop(post.client, post.registration, post.journal, runner, interval)
         self.greenlet = post.supervisor.spawn(loop.run, self.may_claim, self.stop)

@@ -34,10 +34,19 @@ class Post:
     client: ManagerClient
     supervisor: Supervisor
     registration: Registration
-    state: StateDirectory
-    journal: Journal
+    ledger: Ledger
     registry: TaskRegistry
     outbox: Outbox
+
+    @property
+    def state(self) -> StateDirectory:
+        """Its state directory."""
+        return self.ledger.state
+
+    @property
+    def journal(self) -> Journal:
+        """Its journal."""
+        return self.ledger.journal
 
     def put(self, task_id: int, outcome: Outcome) -> None:
         """An outcome of a task that this Manager, as it is now, handed out."""
@@ -72,13 +81,12 @@ def post_to(
     client, supervisor, registry = client_of(manager), Supervisor(), TaskRegistry()
     registration = Registration(settings, client, lambda: None)
     registration.confirm()
-    state = StateDirectory(directory, 1024**3)
-    ledger = Ledger(state)
+    ledger = Ledger(StateDirectory(directory, 1024**3))
     delivery = Delivery(client, registration, ledger, registry, max_result_bytes)
     outbox = Outbox(delivery, registration, ledger.spool, supervisor.spawn)
     if start:
         outbox.start()
-    return Post(manager, client, supervisor, registration, state, ledger.journal, registry, outbox)
+    return Post(manager, client, supervisor, registration, ledger, registry, outbox)
 
 
 def task_of(request: Request) -> int:

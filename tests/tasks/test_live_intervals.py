@@ -13,9 +13,9 @@ from gevent import subprocess
 from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from agent.process.child import ChildProcess
-from agent.process.monitor import FLOODED, Ending
+from agent.process.monitor import FLOODED, Ending, watch
 from agent.registry import INTERVALS_KEPT, TaskRegistry
-from agent.tasks.client_output import Following
+from agent.tasks.client_output import StreamReader
 from agent.tasks.recovery import INTERRUPTED
 from tests.support.harness import PATIENCE, Bench, free_port, iperf3_server, until
 from tests.support.newer_iperf3 import newer_iperf3
@@ -258,7 +258,8 @@ def test_each_interval_counts_once_and_what_is_omitted_for_no_total(tmp_path: Pa
     entry = TaskRegistry().enter(claimed(7))
     argv = ["sh", "-c", 'cat "$0"; sleep 1.2', str(said)]
     child = ChildProcess(argv, tmp_path / "7.1.stream", tmp_path / "7.1.err")
-    assert Following(entry, child, 1024**2).watch(PATIENCE) is Ending.ENDED
+    reader = StreamReader(child.stdout, entry)
+    assert watch(child, entry.stop.ordered, PATIENCE, 1024**2, reader.read_new) is Ending.ENDED
     assert (len(entry.intervals), entry.retransmits) == (2, 7)
     assert entry.bits_per_second == sum(entry.intervals) / 2
 
@@ -266,14 +267,14 @@ def test_each_interval_counts_once_and_what_is_omitted_for_no_total(tmp_path: Pa
 def test_an_entry_holds_the_latest_intervals_of_its_latest_child() -> None:
     registry = TaskRegistry()
     entry = registry.enter(claimed(7))
-    entry.note_start(1)
+    entry.record_start(1)
     for number in range(INTERVALS_KEPT):
-        entry.note_rates([number, number + 0.5], 1 if number % 2 else None)
+        entry.record_rates([number, number + 0.5], 1 if number % 2 else None)
     last = INTERVALS_KEPT - 1
     assert len(entry.intervals) == INTERVALS_KEPT
     assert entry.intervals[-3:] == [last - 0.5, last, last + 0.5]
     (row,) = registry.rows()
     assert (row.bits_per_second, row.retransmits) == (last + 0.25, INTERVALS_KEPT // 2)
-    entry.note_start(2)
+    entry.record_start(2)
     (row,) = registry.rows()
     assert (row.bits_per_second, row.retransmits, entry.intervals) == (None, None, [])

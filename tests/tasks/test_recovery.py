@@ -24,7 +24,7 @@ from agent.state.ledger import Ledger
 from agent.state.spool import Spool
 from agent.tasks.client_output import output_file
 from agent.tasks.recovery import recover
-from agent.tasks.server import served_file, server_output
+from agent.tasks.served import served_file, server_output
 from tests.support.faulty_manager import FaultyManager, well
 from tests.support.outbox import Post, claimed, post_to, task_of, with_document
 from tests.support.recorded_runs import run
@@ -93,8 +93,7 @@ def next_life(former: Post, grace: float = 1) -> Post:
         former.client,
         former.supervisor,
         former.registration,
-        former.state,
-        ledger.journal,
+        ledger,
         registry,
         outbox,
     )
@@ -324,7 +323,7 @@ def test_a_large_result_waits_while_a_client_test_runs(
     registry, outbox = former.registry, former.outbox
     outbox.start()
     running = registry.enter(claimed(1))
-    running.note_start(77)
+    running.record_start(77)
     former.put(7, with_document(former.state.children / "7.json", WHOLE.strip()))
     former.put(8, with_document(former.state.children / "8.json", b'{"end": {}}'))
     former.manager.wait_for(lambda: sent(former.manager, 8))
@@ -332,7 +331,7 @@ def test_a_large_result_waits_while_a_client_test_runs(
         former.client.send_heartbeat("10.0.0.1", [])
         gevent.sleep(0.1)
     assert not sent(former.manager, 7)
-    running.note_end()
+    running.record_end()
     former.manager.wait_for(lambda: sent(former.manager, 7), timeout=5)
 
 
@@ -343,7 +342,7 @@ def test_a_large_result_waits_no_longer_than_a_while(
     monkeypatch.setattr(outbox_room, "LARGE_RESULT_LOOK", 0.02)
     monkeypatch.setattr(delivery_room, "LARGE_RESULT_WAITS", 0.5)
     former.outbox.start()
-    former.registry.enter(claimed(1)).note_start(77)
+    former.registry.enter(claimed(1)).record_start(77)
     former.put(7, with_document(former.state.children / "7.json", WHOLE.strip()))
     assert former.outbox.oldest() < 0.5 and not sent(former.manager, 7)
     former.manager.wait_for(lambda: sent(former.manager, 7), timeout=5)
@@ -354,6 +353,6 @@ def test_a_large_result_does_not_wait_when_the_agent_ends(
 ) -> None:
     monkeypatch.setattr(delivery_room, "LARGE_RESULT", 1000)
     former.outbox.start()
-    former.registry.enter(claimed(1)).note_start(77)
+    former.registry.enter(claimed(1)).record_start(77)
     former.put(7, with_document(former.state.children / "7.json", WHOLE.strip()))
     assert former.outbox.flush(5)
