@@ -58,7 +58,7 @@ def _header(snapshot: Snapshot) -> Iterable[str]:
         state = f'<span class="state good">Connected.</span> Last heartbeat {heard or 0:.0f} s ago'
     yield f"<header><h1>Agent {escape(snapshot.name)}</h1>"
     yield f'<p role="status">{state}</p>'
-    where = f"Manager {snapshot.manager_url}, tested at {snapshot.address or 'no address yet'}"
+    where = f"Manager: {snapshot.manager_url}, test address: {snapshot.address or 'not known yet'}"
     yield f"<p>{escape(where)}</p>"
     yield "</header>"
 
@@ -77,7 +77,7 @@ def _running(snapshot: Snapshot) -> Iterable[str]:
 
 def _child(child: Running) -> Iterable[str]:
     what = f"{_NAMES.get(child.type, 'task')} on port {child.port}"
-    yield f"<strong>Task {child.task_id}</strong>, {what}, for {duration(child.seconds)}"
+    yield f"<strong>Task {child.task_id}</strong>, {what}, running for {duration(child.seconds)}"
     if child.bits_per_second is not None:
         yield f' <span class="rate">{rate(child.bits_per_second)}</span>'
         if child.retransmits:
@@ -144,7 +144,7 @@ def _failure(result: Reported) -> str:
     advice = result.error_class.advice if result.error_class else ""
     message = escape(result.message or result.error_class)
     where = f"Task {result.task_id} at {result.at[11:19]}"
-    return f'{where}: {message} <span class="soft">{advice}</span>'
+    return f'{where}: {message}<br><span class="soft">{advice}</span>'
 
 
 def _numbers(snapshot: Snapshot) -> Iterable[str]:
