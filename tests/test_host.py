@@ -1,4 +1,4 @@
-"""What the host says of itself."""
+"""Facts about the host."""
 
 import platform
 from pathlib import Path
@@ -22,7 +22,7 @@ from agent.host import Route
         ("http://", False),
     ],
 )
-def test_loopback_is_told_by_the_usual_name_and_the_addresses(url: str, loopback: bool) -> None:
+def test_loopback_is_recognized_by_name_and_by_address(url: str, loopback: bool) -> None:
     assert host.is_loopback(url) is loopback
 
 
@@ -47,7 +47,7 @@ def test_the_route_to_this_host_is_its_loopback_interface(address: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["localhost", "no-such-host.invalid", "", "fe80::1%nonesuch"])
-def test_the_route_to_what_is_no_address_is_left_open(target: str) -> None:
+def test_a_target_that_is_not_an_address_has_an_empty_route(target: str) -> None:
     assert host.route_to(target) == Route()
 
 

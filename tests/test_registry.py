@@ -1,4 +1,4 @@
-"""Who runs now: what the registry says of tasks as they come, run and go."""
+"""The registry of tasks, as they come, run and go."""
 
 from datetime import datetime
 
@@ -24,7 +24,7 @@ def enter(registry: TaskRegistry, *types: str) -> list[Entry]:
     return [registry.enter(claimed(number, kind)) for number, kind in enumerate(types, first)]
 
 
-def test_a_task_is_in_hand_from_its_claim_until_it_leaves(registry: TaskRegistry) -> None:
+def test_a_task_is_in_the_registry_from_its_claim_until_it_leaves(registry: TaskRegistry) -> None:
     (entry,) = enter(registry, CLIENT)
     assert 1 in registry and len(registry) == 1
     assert not entry.gone.is_set()
@@ -33,7 +33,7 @@ def test_a_task_is_in_hand_from_its_claim_until_it_leaves(registry: TaskRegistry
     assert entry.gone.is_set()
 
 
-def test_earlier_are_the_start_tasks_claimed_before_and_no_others(registry: TaskRegistry) -> None:
+def test_only_start_tasks_count_as_claimed_before(registry: TaskRegistry) -> None:
     first, _, second, _, kill, _ = enter(registry, SERVER, KILL, CLIENT, "odd", KILL, CLIENT)
     assert registry.claimed_before(kill) == [first, second]
     assert registry.claimed_before(first) == []
@@ -56,7 +56,7 @@ def test_a_port_belongs_to_the_server_claimed_first(registry: TaskRegistry) -> N
     assert registry.server_on(5200, second) is None, "a client's port is the other side's"
 
 
-def test_company_is_a_client_whose_child_runs(registry: TaskRegistry) -> None:
+def test_other_running_clients_are_those_with_a_child(registry: TaskRegistry) -> None:
     server, waiting, running, own = enter(registry, SERVER, CLIENT, CLIENT, CLIENT)
     for entry in (server, running, own):
         entry.record_start(100 + entry.task.id)
@@ -66,7 +66,7 @@ def test_company_is_a_client_whose_child_runs(registry: TaskRegistry) -> None:
     assert registry.other_running_clients(waiting) == [own]
 
 
-def test_the_rows_are_the_children_that_run(registry: TaskRegistry) -> None:
+def test_there_is_a_row_for_each_running_child(registry: TaskRegistry) -> None:
     server, client, waiting, kill = enter(registry, SERVER, CLIENT, CLIENT, KILL)
     server.port, client.port, waiting.port = 5200, 5201, 5202
     server.record_start(100)
@@ -83,7 +83,7 @@ def test_the_rows_are_the_children_that_run(registry: TaskRegistry) -> None:
     assert [row.pid for row in registry.rows()] == [101]
 
 
-def test_a_cancel_stops_the_one_task_that_it_names(registry: TaskRegistry) -> None:
+def test_a_cancellation_stops_only_the_task_that_it_names(registry: TaskRegistry) -> None:
     first, second = enter(registry, SERVER, CLIENT)
     assert registry.cancel(2)
     assert not registry.cancel(99)
@@ -99,7 +99,7 @@ def test_the_first_reason_to_stop_stays() -> None:
     assert (stop.error_class, stop.reason) == ("killed", "stopped by kill_all")
 
 
-def test_all_can_be_stopped_and_hurried(registry: TaskRegistry) -> None:
+def test_all_tasks_can_be_stopped_and_forced(registry: TaskRegistry) -> None:
     entries = enter(registry, SERVER, CLIENT, KILL)
     assert registry.stop_all(ErrorClass.INTERRUPTED, "the agent was stopped") == entries
     assert all(entry.stop.ordered.is_set() for entry in entries)

@@ -1,4 +1,4 @@
-"""Children as such: started, watched, stopped, and what they leave."""
+"""Children: started, watched, stopped, and what they leave."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ MUCH = 1 << 30
 
 @pytest.fixture(name="shell")
 def fixture_shell(tmp_path: Path) -> Iterator[Shell]:
-    """Starts children that run a line of shell; what is left of them is killed."""
+    """Starts children that run a line of shell, and kills those that still run."""
     children: list[ChildProcess] = []
 
     def start(line: str) -> ChildProcess:
@@ -59,7 +59,7 @@ def test_a_childs_output_and_exit_code_are_kept(shell: Shell) -> None:
     assert child.close() == 3
 
 
-def test_nothing_is_kept_of_a_child_that_was_closed(shell: Shell) -> None:
+def test_gevent_forgets_a_child_that_was_closed(shell: Shell) -> None:
     child = shell("exit 3")
     assert child.ended.wait(10)
     assert child.close() == 3
@@ -67,7 +67,7 @@ def test_nothing_is_kept_of_a_child_that_was_closed(shell: Shell) -> None:
         os.waitpid(child.pid, os.WNOHANG)
 
 
-def test_of_stderr_only_the_end_is_kept(shell: Shell) -> None:
+def test_only_the_end_of_stderr_is_kept(shell: Shell) -> None:
     child = shell(f"head -c {STDERR_KEPT} /dev/zero | tr '\\0' x >&2; echo last words >&2")
     assert child.ended.wait(10)
     text = child.take_stderr()
@@ -75,17 +75,17 @@ def test_of_stderr_only_the_end_is_kept(shell: Shell) -> None:
     assert text.endswith("last words")
 
 
-def test_a_child_leads_a_session_of_its_own(shell: Shell) -> None:
+def test_a_child_has_its_own_session(shell: Shell) -> None:
     child = shell("sleep 60")
     assert os.getsid(child.pid) == child.pid
 
 
-def test_a_child_can_be_told_from_a_later_process_of_its_pid(shell: Shell) -> None:
+def test_a_child_has_the_identity_of_its_process(shell: Shell) -> None:
     child = shell("sleep 60")
     assert child.identity == identify(child.pid) is not None
 
 
-def test_a_child_sees_no_variable_beyond_the_few_it_needs(
+def test_a_child_gets_only_the_variables_that_it_needs(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENT_KEY", "hush")
@@ -99,7 +99,7 @@ def test_a_child_sees_no_variable_beyond_the_few_it_needs(
 @pytest.mark.parametrize(
     "make", [lambda path: None, lambda path: path.write_text("not executable")]
 )
-def test_what_cannot_be_run_is_named_with_the_remedy_and_leaves_no_files(
+def test_a_program_that_cannot_run_is_named_with_the_remedy_and_leaves_no_files(
     make: Callable[[Path], object], tmp_path: Path
 ) -> None:
     make(program := tmp_path / "program")
@@ -109,13 +109,13 @@ def test_what_cannot_be_run_is_named_with_the_remedy_and_leaves_no_files(
     assert not (tmp_path / "out").exists() and not (tmp_path / "err").exists()
 
 
-def test_a_child_whose_output_has_no_place_is_not_started(tmp_path: Path) -> None:
+def test_a_child_whose_output_cannot_be_written_is_not_started(tmp_path: Path) -> None:
     with pytest.raises(ChildError, match=f"{tmp_path / 'no'} cannot be written") as raised:
         ChildProcess(["/bin/true"], tmp_path / "no" / "out", tmp_path / "no" / "err")
     assert raised.value.error_class == "state_full"
 
 
-def test_term_is_enough_for_a_child_that_heeds_it(shell: Shell) -> None:
+def test_a_child_ends_on_term(shell: Shell) -> None:
     child = shell("sleep 60")
     began = time.monotonic()
     child.stop(30, Event())
@@ -123,7 +123,7 @@ def test_term_is_enough_for_a_child_that_heeds_it(shell: Shell) -> None:
     assert child.close() == -signal.SIGTERM
 
 
-def test_a_deaf_child_is_killed_after_the_grace(shell: Shell) -> None:
+def test_a_child_that_ignores_term_is_killed_after_the_grace(shell: Shell) -> None:
     child = deaf(shell)
     began = time.monotonic()
     child.stop(0.3, Event())
@@ -131,7 +131,7 @@ def test_a_deaf_child_is_killed_after_the_grace(shell: Shell) -> None:
     assert child.close() == -signal.SIGKILL
 
 
-def test_a_deaf_child_is_killed_at_once_when_there_is_no_more_time(shell: Shell) -> None:
+def test_a_child_that_ignores_term_is_killed_at_once_when_forced(shell: Shell) -> None:
     child, force = deaf(shell), Event()
     stopping = gevent.spawn(child.stop, 60, force)
     gevent.sleep(0)
@@ -140,7 +140,7 @@ def test_a_deaf_child_is_killed_at_once_when_there_is_no_more_time(shell: Shell)
     assert child.close() == -signal.SIGKILL
 
 
-def test_a_child_that_stands_still_is_stopped_too(shell: Shell) -> None:
+def test_a_child_suspended_by_a_signal_ends_on_term(shell: Shell) -> None:
     child = shell("sleep 60")
     os.kill(child.pid, signal.SIGSTOP)
     until(lambda: "State:\tT" in Path(f"/proc/{child.pid}/status").read_text())
@@ -156,7 +156,7 @@ def test_stopping_a_child_that_has_ended_does_nothing(shell: Shell) -> None:
     child.stop(30, Event())
 
 
-def test_a_grandchild_that_holds_stdout_does_not_hold_up_the_end(shell: Shell) -> None:
+def test_a_grandchild_that_keeps_stdout_open_does_not_delay_the_end(shell: Shell) -> None:
     child = shell("sleep 60 & echo $!")
     assert child.ended.wait(10)
     grandchild = int(said(child))
@@ -164,7 +164,7 @@ def test_a_grandchild_that_holds_stdout_does_not_hold_up_the_end(shell: Shell) -
     os.kill(grandchild, signal.SIGKILL)
 
 
-def test_output_that_was_dealt_with_takes_no_room_and_the_rest_stays(shell: Shell) -> None:
+def test_freed_output_takes_no_space_and_the_rest_stays(shell: Shell) -> None:
     child = shell("head -c 1000000 /dev/zero; echo rest")
     assert child.ended.wait(10)
     free_start(child.stdout, 1_000_000)
@@ -174,7 +174,7 @@ def test_output_that_was_dealt_with_takes_no_room_and_the_rest_stays(shell: Shel
     assert said(child, 1_000_000) == b"rest\n"
 
 
-def test_what_a_child_writes_after_its_output_was_forgotten_follows_on(shell: Shell) -> None:
+def test_a_child_can_write_on_after_its_output_was_freed(shell: Shell) -> None:
     child = shell("echo one; kill -STOP $$; echo two")
     until(lambda: said(child) == b"one\n")
     free_start(child.stdout, 4)
@@ -194,10 +194,10 @@ def test_a_watch_ends_with_the_order_to_stop(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.2])
-def test_a_child_that_ended_while_the_agent_stood_still_has_ended(
+def test_a_child_that_ended_while_the_agent_was_held_up_has_ended(
     shell: Shell, seconds: float
 ) -> None:
-    """The time is over as well by the time anybody looks, which is no reason to call it so."""
+    """Its time is over as well when the agent looks, but that is not why the wait ended."""
     child = shell("sleep 0.1")
     gevent.spawn(monkey.get_original("time", "sleep"), seconds + 0.3)
     assert watch(child, Event(), seconds, MUCH) is Ending.ENDED
@@ -220,22 +220,22 @@ def test_a_child_that_wrote_too_much_and_ended_wrote_too_much(shell: Shell) -> N
     assert watch(shell("head -c 2000 /dev/zero"), Event(), 60, 1000) is Ending.OUTPUT
 
 
-def test_a_short_commands_words_come_from_both_streams() -> None:
+def test_the_output_of_a_command_includes_its_stderr() -> None:
     words = capture_output(["/bin/sh", "-c", "echo out; echo err >&2"], 10)
     assert sorted(words.split()) == ["err", "out"]
 
 
-def test_a_short_command_that_hangs_is_given_up_with_all_its_children(tmp_path: Path) -> None:
+def test_a_command_that_hangs_is_killed_with_all_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     line = f"sleep 60 & echo $$ $! > {pids}; wait"
-    with gevent.Timeout(10, AssertionError("a grandchild holds the pipe")):
+    with gevent.Timeout(10, AssertionError("a grandchild keeps the pipe open")):
         with pytest.raises(ChildError, match="did not answer within 0.3 s"):
             capture_output(["/bin/sh", "-c", line], 0.3)
     until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
 
 
 def deaf(shell: Shell) -> ChildProcess:
-    """A child that ignores TERM, and does so by now."""
+    """A child that ignores TERM already."""
     child = shell("trap '' TERM; echo deaf; while :; do sleep 0.05; done")
     until(lambda: said(child))
     return child

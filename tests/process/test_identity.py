@@ -1,4 +1,4 @@
-"""Children of a former life: stopped when they are provably ours, and nothing else is touched."""
+"""Orphans of a previous run: stopped if they are provably ours; nothing else is touched."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ Orphan = Callable[[str], ProcessIdentity]
 
 @pytest.fixture(name="orphan")
 def fixture_orphan(tmp_path: Path) -> Iterator[Orphan]:
-    """Starts a line of shell as no child of ours: its parent, like a former agent, is dead."""
+    """Starts a line of shell whose parent is dead, as a killed agent is."""
     pids: list[int] = []
 
     def start(line: str) -> ProcessIdentity:
@@ -52,7 +52,7 @@ def test_a_start_time_is_in_clock_ticks_since_the_boot(orphan: Orphan) -> None:
     assert abs(time.clock_gettime(time.CLOCK_BOOTTIME) - started) < 10
 
 
-def test_a_name_with_spaces_and_parentheses_hides_no_start_time(
+def test_the_start_time_is_found_behind_a_name_with_spaces_and_parentheses(
     orphan: Orphan, tmp_path: Path
 ) -> None:
     plain = orphan(": >$0; exec sleep 60")
@@ -63,14 +63,14 @@ def test_a_name_with_spaces_and_parentheses_hides_no_start_time(
     assert plain.start_time <= named.start_time < plain.start_time + 10 * os.sysconf("SC_CLK_TCK")
 
 
-def test_a_pid_that_nobody_has_is_nobody() -> None:
+def test_a_free_pid_has_no_identity() -> None:
     with subprocess.Popen(["/bin/true"]) as process:
-        former = identify(process.pid)
+        ended = identify(process.pid)
     assert identify(process.pid) is None
-    assert former and not stop_orphan(former, 60)
+    assert ended and not stop_orphan(ended, 60)
 
 
-def test_a_child_of_a_former_life_is_ended_by_term(orphan: Orphan, tmp_path: Path) -> None:
+def test_an_orphan_is_ended_by_term(orphan: Orphan, tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     child = orphan(f'trap ": >{heard}; exit" TERM; : >$0; while :; do sleep 0.05; done')
     assert stop_orphan(child, 60)
@@ -78,7 +78,7 @@ def test_a_child_of_a_former_life_is_ended_by_term(orphan: Orphan, tmp_path: Pat
     assert not is_running(child.pid)
 
 
-def test_a_deaf_one_is_killed_after_the_grace(orphan: Orphan) -> None:
+def test_an_orphan_that_ignores_term_is_killed_after_the_grace(orphan: Orphan) -> None:
     child = orphan('trap "" TERM; : >$0; while :; do sleep 0.05; done')
     began = time.monotonic()
     assert stop_orphan(child, 0.3)
@@ -86,7 +86,7 @@ def test_a_deaf_one_is_killed_after_the_grace(orphan: Orphan) -> None:
     assert not is_running(child.pid)
 
 
-def test_one_that_stands_still_is_ended_by_term(orphan: Orphan) -> None:
+def test_an_orphan_suspended_by_a_signal_is_ended_by_term(orphan: Orphan) -> None:
     child = orphan(": >$0; exec sleep 60")
     os.kill(child.pid, signal.SIGSTOP)
     until(lambda: state_of(child.pid) == "T")
@@ -96,33 +96,33 @@ def test_one_that_stands_still_is_ended_by_term(orphan: Orphan) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"start_time": 1}, {"boot_id": "of-another-boot"}])
-def test_a_process_with_the_pid_of_a_former_child_is_not_touched(
+def test_another_process_with_the_pid_of_an_orphan_is_not_touched(
     orphan: Orphan, tmp_path: Path, wrong: dict[str, object]
 ) -> None:
     heard = tmp_path / "heard"
     stranger = orphan(f'trap ": >{heard}" TERM CONT; : >$0; while :; do sleep 0.05; done')
     assert not stop_orphan(msgspec.structs.replace(stranger, **wrong), 0)
-    # A signal that was sent would have been heard before the end of two more rounds.
+    # A signal would have been heard within two more rounds of its loop.
     gevent.sleep(0.2)
     assert is_running(stranger.pid)
     assert not heard.exists()
 
 
-def test_a_zombie_is_gone_already() -> None:
-    # The child of a parent that does not look after it.
+def test_a_zombie_counts_as_ended() -> None:
+    # A child whose parent never waits for it.
     argv = ["/bin/sh", "-c", "sleep 0.1 & echo $!; exec sleep 60 >&-"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         try:
             zombie = int(parent.stdout.readline())
             until(lambda: state_of(zombie) == "Z")
-            former = identify(zombie)
-            assert former and not stop_orphan(former, 60)
+            ended = identify(zombie)
+            assert ended and not stop_orphan(ended, 60)
         finally:
             parent.kill()
 
 
-def test_other_greenlets_go_on_while_a_process_takes_its_time(orphan: Orphan) -> None:
+def test_other_greenlets_run_while_an_orphan_takes_its_time(orphan: Orphan) -> None:
     child = orphan('trap "" TERM; : >$0; while :; do sleep 0.05; done')
     stopping = gevent.spawn(stop_orphan, child, 60)
     with gevent.Timeout(10, AssertionError("the hub is blocked")):
@@ -137,7 +137,7 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_an_agent_with_many_descriptors_open_still_stops_its_former_child() -> None:
+def test_an_agent_with_many_open_descriptors_stops_an_orphan() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         identity = identify(child.pid)
         assert identity

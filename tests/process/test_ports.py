@@ -1,4 +1,4 @@
-"""The proof of listening, on real sockets of this process and of others."""
+"""The proof that a process listens, on real sockets of this process and of others."""
 
 import os
 import socket
@@ -13,13 +13,13 @@ from agent.process.ports import find_listener, is_listening
 from tests.support.harness import free_port, iperf3_server
 
 ME = os.getpid()
-# Netlink has 32 protocols, and the last ones are nobody's.
+# Netlink has 32 protocol numbers; the last ones are unused.
 NO_PROTOCOL = 31
 
 
 @pytest.fixture(name="way", params=["sock_diag", "without sock_diag"])
 def fixture_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel is asked as usual, or refuses, as one that was built without sock_diag does."""
+    """A kernel with sock_diag, and one that was built without it."""
     if request.param != "sock_diag":
         monkeypatch.setattr(ports, "_NETLINK_SOCK_DIAG", NO_PROTOCOL)
 
@@ -28,7 +28,9 @@ def fixture_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 )
-def test_a_listening_socket_is_its_owners_alone(family: socket.AddressFamily, address: str) -> None:
+def test_only_the_owner_of_a_listening_socket_is_listening(
+    family: socket.AddressFamily, address: str
+) -> None:
     with socket.socket(family) as listener:
         listener.bind((address, 0))
         port = listener.getsockname()[1]
@@ -56,9 +58,9 @@ def test_a_udp_socket_does_not_listen() -> None:
         assert not is_listening(ME, udp.getsockname()[1])
 
 
-def test_of_many_listeners_on_one_port_each_is_seen() -> None:
+def test_each_of_many_listeners_on_one_port_is_found() -> None:
     with iperf3_server(port := free_port()), ExitStack() as stack:
-        # More than one answer of the kernel's holds.
+        # More than fit into one answer of the kernel.
         for _ in range(1000):
             listener = stack.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -68,7 +70,7 @@ def test_of_many_listeners_on_one_port_each_is_seen() -> None:
         assert not is_listening(ME, port)
 
 
-def test_a_process_that_has_ended_holds_nothing() -> None:
+def test_a_process_that_has_ended_is_not_listening() -> None:
     with subprocess.Popen(["/bin/true"]) as ended:
         ended.wait()
     with socket.socket() as listener:
@@ -77,13 +79,13 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
         assert not is_listening(ended.pid or 0, listener.getsockname()[1])
 
 
-def test_the_holder_of_a_port_is_named() -> None:
+def test_the_listener_of_a_port_is_named() -> None:
     with iperf3_server(port := free_port()) as server:
         assert find_listener(port) == f"iperf3 (pid {server.pid})"
 
 
 @pytest.mark.parametrize("use", [socket.socket.close, lambda listener: None])
-def test_a_port_on_which_nobody_listens_has_no_holder(use: Callable[[socket.socket], None]) -> None:
+def test_a_free_port_has_no_listener(use: Callable[[socket.socket], None]) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]

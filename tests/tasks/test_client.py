@@ -1,4 +1,4 @@
-"""Client tasks end to end: when they run, when they are tried again, and what interrupts them."""
+"""Client tasks end to end: when they run, when they are retried, and what interrupts them."""
 
 import os
 import signal
@@ -11,13 +11,13 @@ from tests.support.harness import Bench, free_port, iperf3_server, is_running
 
 
 def client(bench: Bench, port: int, **payload: Any) -> ManagedTask:
-    """A client task over loopback; of a few bytes unless it says otherwise."""
+    """A client task over loopback; of a few bytes unless the payload says otherwise."""
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "time": 5, "bytes": 100_000}
     return bench.task("iperf_client_run", port=port, **{**given, **payload})
 
 
 def running(bench: Bench, port: int) -> tuple[ManagedTask, int]:
-    """A client task of a minute that runs, and the process id of its child."""
+    """A running client task of one minute, and the process id of its child."""
     task = client(bench, port, bytes=None, time=60, interval=0.1)
     bench.wait(lambda: task.status == "running")
     return task, int(bench.agents[0].wait_for("client started", task_id=task.id)["pid"])
@@ -28,7 +28,7 @@ def agent_of(bench: Bench, task: ManagedTask) -> Any:
     return bench.result(bench.ended(task))["agent"]
 
 
-def test_a_delayed_client_finds_the_server_that_was_asked_for_after_it(working: Bench) -> None:
+def test_a_delayed_client_finds_a_server_that_was_claimed_after_it(working: Bench) -> None:
     port = free_port()
     task = client(working, port, client_delay_seconds=0.5, max_retries=0)
     working.agents[0].wait_for("task claimed", task_id=task.id)
@@ -41,7 +41,7 @@ def test_a_delayed_client_finds_the_server_that_was_asked_for_after_it(working: 
     working.ended(working.task("kill_all"))
 
 
-def test_a_busy_server_that_becomes_free_makes_a_success(working: Bench) -> None:
+def test_a_retry_succeeds_once_a_busy_server_is_free(working: Bench) -> None:
     port = free_port()
     with iperf3_server(port):
         long, _ = running(working, port)
@@ -53,7 +53,7 @@ def test_a_busy_server_that_becomes_free_makes_a_success(working: Bench) -> None
     assert agent_of(working, task)["attempts"] >= 2
 
 
-def test_a_refused_test_waits_longer_from_try_to_try(working: Bench) -> None:
+def test_a_refused_test_waits_longer_before_each_retry(working: Bench) -> None:
     task = client(working, free_port(), max_retries=3, retry_delay_seconds=0.1)
     assert agent_of(working, task)["attempts"] == 4
     left = [
@@ -63,13 +63,11 @@ def test_a_refused_test_waits_longer_from_try_to_try(working: Bench) -> None:
     ]
     assert left == [3, 2, 1]
     assert task.finished_at and task.accepted_at
-    # 0.1 + 0.2 + 0.4 s, each a fifth shorter at most.
+    # 0.1 + 0.2 + 0.4 s, each up to a fifth shorter.
     assert (task.finished_at - task.accepted_at).total_seconds() >= 0.56
 
 
-def test_a_task_that_is_stopped_between_two_tries_was_killed_and_not_refused(
-    working: Bench,
-) -> None:
+def test_a_task_stopped_between_two_tries_is_killed_not_refused(working: Bench) -> None:
     task = client(working, free_port(), retry_delay_seconds=3600)
     working.agents[0].wait_for("the server is not ready", task_id=task.id)
     working.ended(working.task("kill_all"))
@@ -77,7 +75,7 @@ def test_a_task_that_is_stopped_between_two_tries_was_killed_and_not_refused(
     assert task.error == "stopped by kill_all"
 
 
-def test_a_kill_during_a_later_try_leaves_no_end_of_the_one_before(bench: Bench) -> None:
+def test_a_kill_during_a_retry_reports_nothing_of_the_try_before(bench: Bench) -> None:
     agent = bench.agent()
     task = client(bench, port := free_port(), bytes=None, time=60, max_retries=20)
     agent.wait_for("the server is not ready", task_id=task.id)
@@ -91,14 +89,14 @@ def test_a_kill_during_a_later_try_leaves_no_end_of_the_one_before(bench: Bench)
     assert "started_at" in report and "finished_at" not in report
 
 
-def test_an_unsuitable_address_family_is_not_tried_again(working: Bench) -> None:
+def test_a_wrong_address_family_is_not_retried(working: Bench) -> None:
     task = client(working, free_port(), ip_version=6, max_retries=5)
     report = agent_of(working, task)
     assert (report["error_class"], report["attempts"]) == ("unknown_host", 1)
     assert task.started_at is None
 
 
-def test_a_server_that_dies_in_mid_test_leaves_the_part_that_was_measured(working: Bench) -> None:
+def test_the_part_measured_before_the_server_died_is_reported(working: Bench) -> None:
     port = free_port()
     with iperf3_server(port) as server:
         task, _ = running(working, port)
@@ -107,7 +105,7 @@ def test_a_server_that_dies_in_mid_test_leaves_the_part_that_was_measured(workin
     assert working.result(task)["intervals"]
 
 
-def test_a_client_that_others_kill_has_failed_by_that_signal(working: Bench) -> None:
+def test_a_client_killed_by_another_process_fails_and_names_the_signal(working: Bench) -> None:
     port = free_port()
     with iperf3_server(port):
         task, pid = running(working, port)
@@ -148,8 +146,8 @@ def test_a_result_says_how_it_was_measured(working: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_stands_still_from_the_start_hangs_no_client(working: Bench) -> None:
-    """Promise 10: `time` and 5 s after its start the test is stopped."""
+def test_a_server_frozen_from_the_start_does_not_hang_the_client(working: Bench) -> None:
+    """Promise 10: the test is stopped `time` and 5 s after its start."""
     port = free_port()
     with iperf3_server(port) as server:
         os.kill(server.pid or 0, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What iperf3 itself says of each option that a payload asked for."""
+"""Each option of a payload, and what iperf3 reports of it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +21,7 @@ def fixture_port() -> Iterator[int]:
 
 
 def asked(document: Document, name: str) -> Any:
-    """One value of what iperf3 says that it was asked to test."""
+    """One value of the test that iperf3 reports."""
     return document["start"]["test_start"][name]
 
 
@@ -31,12 +31,12 @@ def stream(document: Document, name: str) -> Any:
 
 
 def words(document: Document) -> str:
-    """The command line, with a blank at either end."""
+    """The command line, with a space at either end."""
     return f" {' '.join(document['agent']['argv'])} "
 
 
 def timed(document: Document) -> bool:
-    """Whether it was a test of one second, after another that was left out, in quarters."""
+    """Whether it was a test of one second in quarters, after an omitted one."""
     times = asked(document, "duration"), asked(document, "omit")
     return times == (1, 1) and len(document["intervals"]) >= 6
 
@@ -74,7 +74,7 @@ CASES: list[tuple[dict[str, Any], Callable[[Document], object]]] = [
 
 
 @pytest.mark.parametrize(("payload", "holds"), CASES, ids=[str(payload) for payload, _ in CASES])
-def test_iperf3_tests_what_the_payload_asked_for(
+def test_iperf3_runs_the_test_that_the_payload_asks_for(
     working: Bench, port: int, payload: dict[str, Any], holds: Callable[[Document], object]
 ) -> None:
     task = working.task("iperf_client_run", **{**usual(port), **payload})
@@ -92,7 +92,7 @@ def test_iperf3_tests_what_the_payload_asked_for(
         ({"udp": True, "zerocopy": True, "length": 65536}, "arguments", "block size"),
     ],
 )
-def test_what_iperf3_refuses_is_told_in_its_own_words(
+def test_a_refusal_by_iperf3_is_reported_in_its_own_words(
     working: Bench, port: int, payload: dict[str, Any], error_class: str, words_of_iperf3: str
 ) -> None:
     task = working.task("iperf_client_run", **{**usual(port), **payload})
@@ -101,7 +101,7 @@ def test_what_iperf3_refuses_is_told_in_its_own_words(
     assert working.result(task)["agent"]["error_class"] == error_class
 
 
-def test_every_key_of_a_client_payload_is_tried_here() -> None:
+def test_every_key_of_a_client_payload_is_tested_here() -> None:
     tried = {key for payload, _ in CASES for key in payload} | set(usual(1))
     elsewhere = {"client_delay_seconds"}
     assert set(ClientPayload.__struct_fields__) == tried | elsewhere

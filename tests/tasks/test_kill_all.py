@@ -1,6 +1,6 @@
-"""`kill_all`: what it ends, when it says so, and what it leaves alone.
+"""`kill_all`: what it ends, when it reports that, and what it leaves alone.
 
-The stand-in's servers listen, do as they are told by TERM only after a while, or never.
+The stand-in for iperf3 starts a server that ignores TERM when the payload has `bind_dev` "deaf".
 """
 
 import sys
@@ -14,7 +14,7 @@ from agent.dev.store.store import Store
 from tests.support.command import stand_in
 from tests.support.harness import Bench, free_port, is_running, until
 
-# Listens on the port that follows -p, and of TERM takes no more than a note.
+# Listens on the port that follows -p. On TERM it only writes a file.
 DEAF_SERVER = """
 import signal, socket, sys
 signal.signal(signal.SIGTERM, lambda *_: open("heard." + sys.argv[1], "w").close())
@@ -34,7 +34,7 @@ GRACE = 0.7
 
 @pytest.fixture(name="odd", scope="module")
 def fixture_odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A bench whose agent takes a little while to end a deaf server, and may run three tasks."""
+    """A bench whose agent needs a moment to end a deaf server, and may run three tasks."""
     bench = Bench(Store(), tmp_path_factory.mktemp("odd"))
     bench.manager.start()
     try:
@@ -53,7 +53,7 @@ def server(bench: Bench, port: int, **payload: Any) -> ManagedTask:
 
 
 def waiting_client(bench: Bench) -> ManagedTask:
-    """A client task that waits for its delay to pass, for ever as tests go."""
+    """A client task that waits for a delay of an hour."""
     task = bench.task("iperf_client_run", server_ip="::1", port=1, client_delay_seconds=3600)
     bench.agents[0].wait_for("task claimed", task_id=task.id)
     return task
@@ -67,16 +67,16 @@ def killed(bench: Bench, kill: ManagedTask) -> int:
 
 
 def order(bench: Bench, *events: tuple[str, ManagedTask]) -> list[int]:
-    """Where in the agent's log the lines of some tasks are."""
+    """The places in the agent's log of these events of these tasks."""
     lines = bench.agents[0].lines
     return [lines.index(bench.agents[0].wait_for(words, task_id=t.id)) for words, t in events]
 
 
-def test_with_nothing_to_kill_it_is_done_at_once(odd: Bench) -> None:
+def test_kill_all_without_tasks_succeeds_at_once(odd: Bench) -> None:
     assert killed(odd, odd.task("kill_all")) == 0
 
 
-def test_it_is_reported_only_when_the_last_child_is_gone(odd: Bench) -> None:
+def test_kill_all_is_reported_only_when_the_last_child_is_gone(odd: Bench) -> None:
     deaf = server(odd, free_port(), bind_dev="deaf")
     waiting = waiting_client(odd)
     pid = odd.result(deaf)["pid"]
@@ -89,7 +89,7 @@ def test_it_is_reported_only_when_the_last_child_is_gone(odd: Bench) -> None:
     assert odd.result(deaf)["agent"]["ended"] == "stopped by kill_all"
 
 
-def test_what_is_claimed_after_it_is_left_alone(odd: Bench) -> None:
+def test_tasks_claimed_after_kill_all_are_left_alone(odd: Bench) -> None:
     deaf = server(odd, free_port(), bind_dev="deaf")
     kill = odd.task("kill_all")
     later = server(odd, free_port())
@@ -99,7 +99,7 @@ def test_what_is_claimed_after_it_is_left_alone(odd: Bench) -> None:
     assert killed(odd, odd.task("kill_all")) == 1
 
 
-def test_a_server_waits_for_the_port_that_is_being_vacated_and_the_next_one_does_not(
+def test_a_server_waits_for_a_port_that_is_being_vacated_and_the_next_one_does_not(
     odd: Bench,
 ) -> None:
     port = free_port()
@@ -118,7 +118,7 @@ def test_a_server_waits_for_the_port_that_is_being_vacated_and_the_next_one_does
     assert killed(odd, odd.task("kill_all")) == 1
 
 
-def test_a_server_waits_for_one_whose_time_is_over_as_well(odd: Bench) -> None:
+def test_a_server_waits_for_one_that_reached_its_time_limit(odd: Bench) -> None:
     port = free_port()
     first = server(odd, port, bind_dev="deaf", max_seconds=0.1)
     until((odd.directory / f"heard.{port}").exists)
@@ -129,7 +129,7 @@ def test_a_server_waits_for_one_whose_time_is_over_as_well(odd: Bench) -> None:
     assert killed(odd, odd.task("kill_all")) == 1
 
 
-def test_a_server_that_waits_for_a_port_can_be_stopped_too(odd: Bench) -> None:
+def test_a_server_waiting_for_a_port_can_be_stopped(odd: Bench) -> None:
     port = free_port()
     server(odd, port, bind_dev="deaf")
     first = odd.task("kill_all")
@@ -140,7 +140,7 @@ def test_a_server_that_waits_for_a_port_can_be_stopped_too(odd: Bench) -> None:
     assert killed(odd, second) == 2
 
 
-def test_a_full_agent_refuses_starts_and_still_kills_all(odd: Bench) -> None:
+def test_a_full_agent_refuses_start_tasks_and_still_runs_kill_all(odd: Bench) -> None:
     server(odd, free_port(), bind_dev="deaf")
     server(odd, free_port(), bind_dev="deaf")
     server(odd, free_port())
@@ -151,7 +151,7 @@ def test_a_full_agent_refuses_starts_and_still_kills_all(odd: Bench) -> None:
     assert killed(odd, kill) == 3
 
 
-def test_while_the_killed_are_not_gone_they_count(bench: Bench) -> None:
+def test_killed_tasks_count_until_they_are_gone(bench: Bench) -> None:
     path = stand_in(bench.directory / "iperf3", BEHAVIOUR)
     bench.agent(IPERF3_PATH=path, STOP_GRACE=str(GRACE), MAX_TASKS="1").wait_for("registered")
     server(bench, free_port(), bind_dev="deaf")

@@ -1,4 +1,4 @@
-"""A newer iperf3 says each interval when it is over; what is delivered stays what `-J` gives."""
+"""An iperf3 that streams its intervals: they are seen live, and the result is as that of `-J`."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.support.newer_iperf3 import newer_iperf3
 from tests.support.outbox import claimed
 from tests.support.recorded_runs import paths, run
 
-# Debian 13's, and the newest there is.
+# Debian 13's iperf3, and the newest one.
 SUITES = ("trixie", "sid")
 
 
@@ -42,7 +42,7 @@ def fixture_port() -> Iterator[int]:
 
 @pytest.fixture(name="live", scope="module")
 def fixture_live(tmp_path_factory: pytest.TempPathFactory, iperf3: str) -> Iterator[Bench]:
-    """A dev Manager with agent a1 at work, whose iperf3 can stream."""
+    """A dev Manager with agent a1 running, whose iperf3 can stream."""
     bench = Bench(Store(), tmp_path_factory.mktemp("live"))
     bench.manager.start()
     try:
@@ -60,7 +60,7 @@ def client(bench: Bench, port: int, **payload: Any) -> ManagedTask:
 
 
 def measuring(bench: Bench, task: ManagedTask) -> float:
-    """Wait until a heartbeat has said how fast a test is; that rate."""
+    """Wait until a heartbeat has the rate of a test; returns the rate."""
 
     def rate() -> float | None:
         rows = {row.task_id: row for row in bench.store.agents.running(1)}
@@ -71,11 +71,11 @@ def measuring(bench: Bench, task: ManagedTask) -> float:
 
 
 def left(bench: Bench) -> list[str]:
-    """The files of children."""
+    """The names of the files of children."""
     return os.listdir(bench.directory / "state-1" / "children")
 
 
-def test_the_heartbeats_say_how_fast_a_running_test_is(live: Bench, port: int) -> None:
+def test_heartbeats_carry_the_rate_of_a_running_test(live: Bench, port: int) -> None:
     task = client(live, port)
     assert 25e6 < measuring(live, task) < 100e6
     (row,) = live.store.agents.running(1)
@@ -84,7 +84,7 @@ def test_the_heartbeats_say_how_fast_a_running_test_is(live: Bench, port: int) -
     live.wait(lambda: not live.store.agents.running(1))
 
 
-def test_a_test_over_udp_has_a_rate_and_no_retransmits(live: Bench, port: int) -> None:
+def test_a_udp_test_has_a_rate_and_no_retransmits(live: Bench, port: int) -> None:
     task = client(live, port, udp=True)
     assert 25e6 < measuring(live, task) < 100e6
     assert [row.retransmits for row in live.store.agents.running(1)] == [None]
@@ -93,8 +93,10 @@ def test_a_test_over_udp_has_a_rate_and_no_retransmits(live: Bench, port: int) -
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_what_is_delivered_has_the_shape_that_j_gives(bench: Bench, port: int, suite: str) -> None:
-    """The same command line again with -J, and that of the oldest documents, for each kind."""
+def test_the_result_of_a_stream_has_the_shape_of_a_document(
+    bench: Bench, port: int, suite: str
+) -> None:
+    """Compared with the same command line with -J, and with a document of 3.12."""
     kinds: dict[str, dict[str, Any]] = {
         "tcp": {"time": 1},
         "tcp-bytes": {"bytes": 1_000_000},
@@ -117,7 +119,7 @@ def test_what_is_delivered_has_the_shape_that_j_gives(bench: Bench, port: int, s
     assert not left(bench)
 
 
-def test_a_stopped_test_keeps_its_intervals_and_has_failed(live: Bench, port: int) -> None:
+def test_a_stopped_test_fails_and_keeps_its_intervals(live: Bench, port: int) -> None:
     task = client(live, port)
     measuring(live, task)
     live.ended(live.task("kill_all"))
@@ -129,8 +131,8 @@ def test_a_stopped_test_keeps_its_intervals_and_has_failed(live: Bench, port: in
     assert not left(live)
 
 
-def test_a_killed_client_leaves_what_it_had_measured(live: Bench, port: int) -> None:
-    """`-J` leaves nothing then."""
+def test_the_intervals_of_a_killed_client_are_reported(live: Bench, port: int) -> None:
+    """With `-J` there would be none."""
     task = client(live, port)
     measuring(live, task)
     os.kill(live.agents[0].wait_for("client started", task_id=task.id)["pid"], signal.SIGKILL)
@@ -140,7 +142,7 @@ def test_a_killed_client_leaves_what_it_had_measured(live: Bench, port: int) -> 
     assert not left(live)
 
 
-def test_a_refused_test_is_tried_again_until_there_is_a_server(live: Bench) -> None:
+def test_a_refused_test_is_retried_until_a_server_listens(live: Bench) -> None:
     port = free_port()
     task = client(live, port, time=1, max_retries=20, retry_delay_seconds=0.1)
     line = live.agents[0].wait_for("the server is not ready", task_id=task.id)
@@ -160,7 +162,7 @@ def test_a_refused_test_is_tried_again_until_there_is_a_server(live: Bench) -> N
         ({"length": 1048576, "udp": True}, "arguments", "block size"),
     ],
 )
-def test_a_test_that_never_began_fails_with_the_usual_class_and_words(
+def test_a_test_that_never_began_fails_with_the_usual_class_and_message(
     live: Bench, payload: dict[str, Any], error_class: str, words: str
 ) -> None:
     port = free_port()
@@ -171,7 +173,7 @@ def test_a_test_that_never_began_fails_with_the_usual_class_and_words(
     assert not left(live)
 
 
-def test_a_busy_server_is_seen_as_one(live: Bench, port: int) -> None:
+def test_a_busy_server_is_recognized(live: Bench, port: int) -> None:
     long = client(live, port)
     measuring(live, long)
     task = live.ended(client(live, port, max_retries=1, retry_delay_seconds=0.05))
@@ -181,7 +183,7 @@ def test_a_busy_server_is_seen_as_one(live: Bench, port: int) -> None:
     live.agents[0].wait_for("client ended", task_id=long.id)
 
 
-def test_a_stream_beyond_all_measure_ends_the_test(bench: Bench, iperf3: str, port: int) -> None:
+def test_a_stream_that_grows_too_large_ends_the_test(bench: Bench, iperf3: str, port: int) -> None:
     bench.agent(IPERF3_PATH=iperf3, MAX_OUTPUT_BYTES="64K").wait_for("registered")
     task = bench.ended(client(bench, port, parallel=64, bitrate=1_000_000, interval=0.1))
     assert (task.error, task.status) == (FLOODED, "failed")
@@ -197,10 +199,10 @@ def in_the_stream(bench: Bench, event: str) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("event", ["interval", "end"])
-def test_a_killed_agent_has_what_its_client_wrote(
+def test_the_output_of_a_client_survives_its_killed_agent(
     bench: Bench, iperf3: str, port: int, event: str
 ) -> None:
-    """A stopped agent does not see the end of its client; a killed one takes it with it."""
+    """A suspended agent does not see its client end; a killed agent ends its client."""
     agent = bench.agent(IPERF3_PATH=iperf3, HEARTBEAT_INTERVAL="0.2")
     task = client(bench, port, time=3 if event == "end" else 60)
     measuring(bench, task)
@@ -221,10 +223,10 @@ def test_a_killed_agent_has_what_its_client_wrote(
     assert not left(bench)
 
 
-def test_a_disk_without_room_for_the_document_fails_the_test(
+def test_a_disk_without_space_for_the_document_fails_the_test(
     tmp_path: Path, bench: Bench, iperf3: str, port: int
 ) -> None:
-    """The second document of that size does not fit beside its stream."""
+    """There is space for the second stream, but not for its document as well."""
     if os.geteuid():
         pytest.skip("mounting a disk needs root")
     state = bench.directory / "state-1"
@@ -249,8 +251,8 @@ def test_a_disk_without_room_for_the_document_fails_the_test(
         subprocess.run(["umount", "--lazy", state], check=True)
 
 
-def test_each_interval_counts_once_and_what_is_omitted_for_no_total(tmp_path: Path) -> None:
-    """The child outlives its output, so that this is looked at twice."""
+def test_each_interval_counts_once_and_omitted_ones_add_no_retransmits(tmp_path: Path) -> None:
+    """The child runs on after its output, so that the output is read twice."""
     said = tmp_path / "said"
     said.write_bytes(
         run("3.22", "stream-tcp-omit").stdout.replace(b'"retransmits":0', b'"retransmits":7')
@@ -264,7 +266,7 @@ def test_each_interval_counts_once_and_what_is_omitted_for_no_total(tmp_path: Pa
     assert entry.bits_per_second == sum(entry.intervals) / 2
 
 
-def test_an_entry_holds_the_latest_intervals_of_its_latest_child() -> None:
+def test_an_entry_has_the_latest_intervals_of_its_latest_child() -> None:
     registry = TaskRegistry()
     entry = registry.enter(claimed(7))
     entry.record_start(1)

@@ -1,4 +1,4 @@
-"""Client tasks with real iperf3: what is measured, what fails and how it says so."""
+"""Client tasks with real iperf3: what is measured, and how failures are reported."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def fixture_port() -> Iterator[int]:
 
 
 def client(bench: Bench, port: int, **payload: Any) -> ManagedTask:
-    """A client task over loopback, ended; of a few bytes."""
+    """A client task of a few bytes over loopback, once it has ended."""
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "time": 2, "bytes": 100_000}
     return bench.ended(bench.task("iperf_client_run", port=port, **{**given, **payload}))
 
@@ -43,7 +43,7 @@ def client(bench: Bench, port: int, **payload: Any) -> ManagedTask:
         ({"bind": "127.0.0.1", "bind_dev": "lo", "server_ip": "localhost"}, ["-B", "127.0.0.1"]),
     ],
 )
-def test_every_option_is_one_of_the_test_that_iperf3_makes(
+def test_iperf3_applies_every_option(
     working: Bench, port: int, payload: dict[str, Any], words: list[str]
 ) -> None:
     task = client(working, port, **payload)
@@ -53,14 +53,14 @@ def test_every_option_is_one_of_the_test_that_iperf3_makes(
     assert result["end"]
 
 
-def test_the_source_port_is_the_one_that_was_asked_for(working: Bench, port: int) -> None:
+def test_the_client_uses_the_requested_source_port(working: Bench, port: int) -> None:
     own = free_port()
     task = client(working, port, cport=own)
     assert task.status == "succeeded", task.error
     assert working.result(task)["start"]["connected"][0]["local_port"] == own
 
 
-def test_a_refused_test_is_tried_again_and_then_fails_without_having_run(working: Bench) -> None:
+def test_a_refused_test_is_retried_and_then_fails_without_having_started(working: Bench) -> None:
     task = client(working, free_port(), max_retries=2, retry_delay_seconds=0.05)
     assert task.status == "failed"
     assert "Connection refused" in (task.error or "")
@@ -69,7 +69,7 @@ def test_a_refused_test_is_tried_again_and_then_fails_without_having_run(working
     assert task.started_at is None
 
 
-def test_a_server_that_comes_up_between_two_tries_makes_a_success(working: Bench) -> None:
+def test_a_retry_succeeds_once_the_server_is_up(working: Bench) -> None:
     port = free_port()
     given: dict[str, Any] = {
         "server_ip": "127.0.0.1",
@@ -84,7 +84,7 @@ def test_a_server_that_comes_up_between_two_tries_makes_a_success(working: Bench
     assert working.result(task)["agent"]["attempts"] >= 2
 
 
-def test_a_busy_server_is_tried_again(working: Bench, port: int) -> None:
+def test_a_busy_server_is_retried(working: Bench, port: int) -> None:
     long = working.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=60)
     working.wait(lambda: long.status == "running")
     busy = client(working, port, max_retries=1, retry_delay_seconds=0.05)
@@ -109,7 +109,7 @@ def test_a_busy_server_is_tried_again(working: Bench, port: int) -> None:
         ({"reverse": True, "bidir": True}, "bad_payload", "not both"),
     ],
 )
-def test_what_cannot_work_fails_at_once_and_says_why(
+def test_an_impossible_test_fails_at_once_and_says_why(
     working: Bench, port: int, payload: dict[str, Any], error_class: str, words: str
 ) -> None:
     task = client(working, port, **payload)
@@ -120,21 +120,21 @@ def test_what_cannot_work_fails_at_once_and_says_why(
     assert words in f"{task.error} {agent.get('argv')}"
 
 
-def test_an_unknown_task_type_fails_and_the_agent_goes_on(working: Bench, port: int) -> None:
+def test_an_unknown_task_type_fails_and_the_agent_continues(working: Bench, port: int) -> None:
     odd = working.ended(working.task("format_disk"))
     assert odd.status == "failed"
     assert "unknown task type 'format_disk'" in (odd.error or "")
     assert client(working, port).status == "succeeded"
 
 
-def test_a_key_that_nobody_knows_is_named_in_the_log(working: Bench, port: int) -> None:
+def test_an_unknown_payload_key_is_named_in_the_log(working: Bench, port: int) -> None:
     task = client(working, port, shiny=True)
     assert task.status == "succeeded"
     words = "payload keys that this agent does not know are ignored"
     assert working.agents[0].wait_for(words, task_id=task.id)["keys"] == ["shiny"]
 
 
-def test_kill_all_ends_a_running_client_and_one_that_waits(working: Bench, port: int) -> None:
+def test_kill_all_ends_a_running_client_and_a_waiting_one(working: Bench, port: int) -> None:
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 60}
     running = working.task("iperf_client_run", **given)
     working.wait(lambda: running.status == "running")
@@ -194,7 +194,7 @@ def test_a_hung_test_is_stopped_at_its_deadline(working: Bench) -> None:
     assert working.result(task)["agent"]["error_class"] == "timed_out"
 
 
-def test_a_missing_iperf3_fails_the_task_until_it_is_installed(bench: Bench, port: int) -> None:
+def test_tasks_fail_until_a_missing_iperf3_is_installed(bench: Bench, port: int) -> None:
     later = bench.directory / "iperf3"
     bench.agent(IPERF3_PATH=str(later)).wait_for("registered")
     task = client(bench, port)
@@ -205,8 +205,8 @@ def test_a_missing_iperf3_fails_the_task_until_it_is_installed(bench: Bench, por
     assert client(bench, port).status == "succeeded"
 
 
-def test_an_iperf3_that_takes_anothers_place_is_asked_what_it_is(bench: Bench, port: int) -> None:
-    """As in an upgrade: here the one before says that it is 3.99 and can stream."""
+def test_a_replaced_iperf3_is_asked_for_its_features(bench: Bench, port: int) -> None:
+    """As in an upgrade; the iperf3 before says that it is 3.99 and can stream."""
     path = bench.directory / "iperf3"
     path.write_text("""#!/bin/sh
 case "$1" in
@@ -225,7 +225,7 @@ esac
     assert agent.wait_for("iperf3 found")["version"] == installed
 
 
-def test_the_ceilings_of_the_host_hold(bench: Bench, port: int) -> None:
+def test_the_limits_of_the_host_hold(bench: Bench, port: int) -> None:
     settings: dict[str, Any] = {
         "MAX_TEST_SECONDS": "2",
         "MAX_PARALLEL": "2",

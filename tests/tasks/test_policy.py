@@ -1,4 +1,4 @@
-"""What the host's owner allows: targets, time, streams, rate, cores."""
+"""The limits of the host: targets, time, streams, bitrate, cores."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ def payload(**keys: Any) -> ClientPayload:
 
 
 def allowed(text: str) -> tuple[Network, ...]:
-    """ALLOWED_TARGETS as it is read."""
+    """The networks that this ALLOWED_TARGETS lists."""
     read: tuple[Network, ...] = networks().parse(text)
     return read
 
@@ -70,7 +70,7 @@ def refused(error: pytest.ExceptionInfo[TaskError]) -> tuple[str, str]:
         ),
     ],
 )
-def test_what_is_over_a_limit_is_refused_with_both_figures(
+def test_a_refusal_names_the_limit_and_the_value_over_it(
     settings: dict[str, str], keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TaskError) as raised:
@@ -92,7 +92,7 @@ def test_what_is_over_a_limit_is_refused_with_both_figures(
         ({"max_test_seconds": "60"}, {"time": 50, "omit": 10}, None),
     ],
 )
-def test_what_is_within_the_limits_runs_with_its_share_of_the_bitrate(
+def test_a_test_within_the_limits_gets_its_share_of_the_bitrate(
     settings: dict[str, str], keys: dict[str, Any], bitrate: int | None
 ) -> None:
     assert within_limits(payload(**keys), host(**settings)).bitrate == bitrate
@@ -108,7 +108,7 @@ def test_what_is_within_the_limits_runs_with_its_share_of_the_bitrate(
         ("::ffff:10.1.2.3", None, "10.0.0.0/8", "::ffff:10.1.2.3"),
         ("fe80::1%lo", None, "fe80::/10", "fe80::1%lo"),
         ("fe80::1%1", 6, "10.0.0.0/8,fe80::/10", "fe80::1%lo"),
-        # Other ways to write an address: what was checked is what is connected to.
+        # Unusual ways to write an address: iperf3 gets the address that was checked.
         ("2130706433", None, "127.0.0.0/8", "127.0.0.1"),
         ("127.1", None, "127.0.0.0/8", "127.0.0.1"),
     ],
@@ -119,7 +119,7 @@ def test_an_allowed_target_becomes_the_address_that_was_checked(
     assert checked_target(target, ip_version, allowed(targets), Event()) == address
 
 
-def test_where_any_target_is_allowed_a_name_stays_a_name() -> None:
+def test_a_name_stays_a_name_when_every_target_is_allowed() -> None:
     assert checked_target("no-such-host.invalid", None, None, Event()) == "no-such-host.invalid"
 
 
@@ -136,7 +136,7 @@ def test_where_any_target_is_allowed_a_name_stays_a_name() -> None:
         ("0x7f.1", "10.0.0.0/8"),
     ],
 )
-def test_any_other_target_is_refused(target: str, targets: str) -> None:
+def test_a_target_outside_the_allowed_networks_is_refused(target: str, targets: str) -> None:
     with pytest.raises(TaskError) as raised:
         checked_target(target, None, allowed(targets), Event())
     error_class, message = refused(raised)
@@ -147,7 +147,7 @@ def test_any_other_target_is_refused(target: str, targets: str) -> None:
 @pytest.mark.parametrize(
     ("target", "ip_version"), [("127.0.0.1", 6), ("::1", 4), ("fe80::1%no-such-device", None)]
 )
-def test_a_target_without_such_an_address_is_an_unknown_host(
+def test_a_target_without_an_address_of_that_family_is_an_unknown_host(
     target: str, ip_version: int | None
 ) -> None:
     with pytest.raises(TaskError) as raised:
@@ -158,7 +158,7 @@ def test_a_target_without_such_an_address_is_an_unknown_host(
 
 
 def resolved(*answers: list[str]) -> Callable[..., list[Any]]:
-    """A resolver that has these answers in turn, and fails the test when it is asked again."""
+    """A resolver that gives these answers in turn, and fails the test after the last."""
     left = list(answers)
 
     def getaddrinfo(host: str, port: None, family: int, kind: int) -> list[Any]:
@@ -180,14 +180,14 @@ def resolved(*answers: list[str]) -> Callable[..., list[Any]]:
         (["fe80::1", "fe80::2%lo"], "fe80::2%lo"),
     ],
 )
-def test_of_a_names_addresses_the_first_that_is_allowed_is_taken(
+def test_the_first_allowed_address_of_a_name_is_taken(
     monkeypatch: pytest.MonkeyPatch, answer: list[str], address: str
 ) -> None:
     monkeypatch.setattr(policy, "_getaddrinfo", resolved(answer))
     assert checked_target("host.example", None, allowed("10.0.0.0/8,fe80::2"), Event()) == address
 
 
-def test_a_name_is_resolved_once_and_a_later_answer_has_no_say(
+def test_a_name_is_resolved_once_and_a_later_answer_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(policy, "_getaddrinfo", resolved(["10.0.0.1"], ["192.0.2.1"]))
@@ -210,7 +210,7 @@ def test_a_core_of_this_host_may_be_used(affinity: int | str | None) -> None:
 
 
 @pytest.mark.parametrize("affinity", [CORES, str(CORES), f"{CORES},0"])
-def test_a_core_that_this_host_has_not_is_refused(affinity: int | str) -> None:
+def test_a_core_that_this_host_lacks_is_refused(affinity: int | str) -> None:
     with pytest.raises(TaskError) as raised:
         check_core(affinity)
     words = f"affinity {affinity}: this host has the cores 0 to {CORES - 1}"

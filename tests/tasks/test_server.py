@@ -1,4 +1,4 @@
-"""Server tasks end to end: what they hold, what disturbs them, and what ends them."""
+"""Server tasks end to end: their ports and files, and what ends them."""
 
 import os
 import signal
@@ -27,13 +27,13 @@ def pid_of(bench: Bench, task: ManagedTask) -> int:
 
 
 def client(bench: Bench, server_task: ManagedTask, **payload: Any) -> ManagedTask:
-    """A client task against a server task's port; of a few bytes unless it says otherwise."""
+    """A client task against a server task; of a few bytes unless the payload says otherwise."""
     given = {"server_ip": "127.0.0.1", "port": server_task.payload["port"], "time": 5}
     return bench.task("iperf_client_run", **{**given, "bytes": 100_000, **payload})
 
 
 def served(bench: Bench, server_task: ManagedTask) -> str:
-    """Run a short test and wait until the server's result is about it; returns its cookie."""
+    """Run a short test and wait until the server's result is of it; returns its cookie."""
     task = bench.ended(client(bench, server_task))
     assert task.status == "succeeded", task.error
     cookie: str = bench.result(task)["start"]["cookie"]
@@ -42,7 +42,7 @@ def served(bench: Bench, server_task: ManagedTask) -> str:
 
 
 def ended(bench: Bench, task: ManagedTask) -> str:
-    """Wait until the server's result says how it ended; returns that."""
+    """Wait until the server's result says how it ended; returns those words."""
     bench.wait(lambda: b'"ended"' in bytes(task.result))
     return str(bench.result(task)["agent"]["ended"])
 
@@ -86,14 +86,14 @@ def test_a_server_stays_on_the_core_of_its_payload(working: Bench) -> None:
 
 
 @pytest.mark.parametrize("task_type", ["iperf_server_start", "iperf_client_run"])
-def test_a_core_that_this_host_has_not_is_named(working: Bench, task_type: str) -> None:
+def test_a_core_that_this_host_lacks_is_named(working: Bench, task_type: str) -> None:
     payload: dict[str, Any] = {"port": free_port(), "server_ip": "::1", "affinity": 999}
     task = working.ended(working.task(task_type, **payload))
     assert working.result(task)["agent"]["error_class"] == "arguments"
     assert f"this host has the cores 0 to {(os.cpu_count() or 1) - 1}" in (task.error or "")
 
 
-def test_each_test_replaces_the_result_while_the_server_runs_on(working: Bench) -> None:
+def test_each_test_replaces_the_result_while_the_server_keeps_running(working: Bench) -> None:
     task = server(working)
     first, second = served(working, task), served(working, task)
     assert first != second
@@ -110,7 +110,7 @@ def test_a_canceled_server_keeps_its_last_document_at_the_manager(working: Bench
     assert working.result(task)["start"]["cookie"] == cookie
 
 
-def test_a_server_that_others_terminate_tells_it_in_the_words_of_iperf3(working: Bench) -> None:
+def test_a_server_terminated_by_another_process_reports_iperf3s_words(working: Bench) -> None:
     task = server(working)
     cookie = served(working, task)
     os.kill(pid_of(working, task), signal.SIGTERM)
@@ -128,25 +128,25 @@ def test_a_one_off_server_whose_client_went_away_has_not_served_its_test(working
     assert "the client has unexpectedly closed the connection" in ended(working, task)
 
 
-def test_probes_hide_no_test_and_fill_no_disk(working: Bench) -> None:
+def test_probes_neither_hide_a_test_nor_fill_the_disk(working: Bench) -> None:
     task = server(working)
     written = working.child_file(task, ".json")
     for _ in range(100):
         before = written.stat().st_size
         socket.create_connection(("127.0.0.1", task.payload["port"])).close()
         until(lambda before=before: written.stat().st_size > before)  # type: ignore[misc]
-    until(lambda: room_taken(written) < 0.6)
+    until(lambda: share_on_disk(written) < 0.6)
     served(working, task)
 
 
-def test_documents_that_were_taken_over_fill_no_disk(working: Bench) -> None:
+def test_reported_documents_do_not_fill_the_disk(working: Bench) -> None:
     task = server(working)
     written = working.child_file(task, ".json")
     assert working.ended(client(working, task, parallel=64)).status == "succeeded"
-    until(lambda: written.stat().st_size > 20_000 and room_taken(written) < 0.6)
+    until(lambda: written.stat().st_size > 20_000 and share_on_disk(written) < 0.6)
 
 
-def test_a_document_that_the_disk_does_not_take_costs_neither_agent_nor_server(
+def test_a_document_that_cannot_be_written_stops_neither_agent_nor_server(
     working: Bench,
 ) -> None:
     task = server(working)
@@ -159,7 +159,7 @@ def test_a_document_that_the_disk_does_not_take_costs_neither_agent_nor_server(
     working.wait(lambda: b'"end"' in bytes(task.result))
 
 
-def test_what_a_cleaner_removes_costs_no_server(working: Bench) -> None:
+def test_a_server_survives_the_removal_of_its_files(working: Bench) -> None:
     task = server(working)
     working.child_file(task, ".err").unlink()
     assert working.ended(client(working, task)).status == "succeeded"
@@ -189,7 +189,7 @@ def fixture_nothing_left(request: pytest.FixtureRequest) -> Any:
         assert working.ended(working.task("kill_all")).status == "succeeded"
 
 
-def room_taken(path: Path) -> float:
-    """The share of a file's size that the disk has blocks for."""
+def share_on_disk(path: Path) -> float:
+    """The share of a file's size that takes space on the disk."""
     found = path.stat()
     return found.st_blocks * 512 / found.st_size

@@ -1,4 +1,4 @@
-"""Server tasks with real iperf3: proof of listening, documents, and how a server ends."""
+"""Server tasks with real iperf3: when they succeed, what they report, and how they end."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def test_a_server_is_a_success_once_it_listens_and_each_test_replaces_its_result
     assert not is_running(first["pid"])
 
 
-def test_a_port_that_a_foreign_server_holds_is_named_with_its_holder(working: Bench) -> None:
+def test_a_port_in_use_by_another_process_fails_and_names_it(working: Bench) -> None:
     port = free_port()
     with iperf3_server(port) as holder:
         server = working.ended(working.task("iperf_server_start", port=port))
@@ -50,7 +50,7 @@ def test_a_port_that_a_foreign_server_holds_is_named_with_its_holder(working: Be
     assert working.result(server)["agent"]["error_class"] == "port_in_use"
 
 
-def test_a_port_of_another_server_of_the_agent_is_named_with_its_task(working: Bench) -> None:
+def test_a_port_in_use_by_another_task_fails_and_names_it(working: Bench) -> None:
     port = free_port()
     first = working.ended(working.task("iperf_server_start", port=port))
     second = working.ended(working.task("iperf_server_start", port=port))
@@ -59,7 +59,7 @@ def test_a_port_of_another_server_of_the_agent_is_named_with_its_task(working: B
     working.ended(working.task("kill_all"))
 
 
-def test_a_server_on_a_port_that_is_being_vacated_waits_for_it(working: Bench) -> None:
+def test_a_server_waits_for_a_port_that_is_being_vacated(working: Bench) -> None:
     port = free_port()
     first = working.ended(working.task("iperf_server_start", port=port))
     kill = working.task("kill_all")
@@ -70,8 +70,8 @@ def test_a_server_on_a_port_that_is_being_vacated_waits_for_it(working: Bench) -
     working.ended(working.task("kill_all"))
 
 
-def test_a_one_off_server_makes_room_for_the_next_one(working: Bench) -> None:
-    """The next one may come while the one before is on its way out."""
+def test_a_server_waits_for_a_one_off_server_that_is_about_to_end(working: Bench) -> None:
+    """The next one may be claimed while the one before is still ending."""
     port = free_port()
     for _ in range(5):
         server = working.ended(working.task("iperf_server_start", port=port, one_off=True))
@@ -108,7 +108,7 @@ def test_a_server_listens_as_its_payload_says(
     working.ended(working.task("kill_all"))
 
 
-def test_a_server_that_is_killed_by_others_says_so_and_stays_a_success(working: Bench) -> None:
+def test_a_server_killed_by_another_process_stays_a_success_and_says_so(working: Bench) -> None:
     server = working.ended(working.task("iperf_server_start", port=free_port()))
     os.kill(working.result(server)["pid"], signal.SIGKILL)
     working.wait(lambda: b'"ended"' in bytes(server.result))
@@ -126,13 +126,13 @@ def test_a_one_off_server_ends_after_its_one_test(working: Bench) -> None:
     assert working.result(server)["end"]["sum_received"]["bytes"] > 0
 
 
-def test_a_server_does_not_outlive_its_seconds(working: Bench) -> None:
+def test_a_server_ends_after_its_max_seconds(working: Bench) -> None:
     server = working.ended(working.task("iperf_server_start", port=free_port(), max_seconds=0.5))
     working.wait(lambda: b'"ended"' in bytes(server.result))
     assert working.result(server)["agent"]["ended"] == "stopped after its 0.5 s"
 
 
-def test_a_server_that_cannot_be_bound_fails_in_the_words_of_iperf3(working: Bench) -> None:
+def test_a_server_that_cannot_bind_fails_with_iperf3s_words(working: Bench) -> None:
     server = working.ended(working.task("iperf_server_start", port=free_port(), bind="192.0.2.1"))
     assert server.status == "failed"
     assert "Cannot assign requested address" in (server.error or "")
@@ -140,7 +140,7 @@ def test_a_server_that_cannot_be_bound_fails_in_the_words_of_iperf3(working: Ben
 
 
 def test_a_server_that_never_listens_fails_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
-    """A stand-in that ends at once with no word: the outcome says that there was none."""
+    """A stand-in for iperf3 that ends at once without a message."""
     mute = tmp_path / "mute"
     mute.write_text('#!/bin/sh\ncase "$1" in --version|--help) exec iperf3 "$1";; esac\nexit 1\n')
     mute.chmod(0o755)
