@@ -12,25 +12,16 @@ from gevent import events, monkey  # noqa: E402
 events.notify_and_call_entry_points = lambda event: None
 monkey.patch_all()
 
-import ctypes  # noqa: E402
-import os  # noqa: E402
 import sys  # noqa: E402
 
-from gevent.hub import Hub  # noqa: E402
-
-# From malloc.h.
-_M_MMAP_THRESHOLD = -3
-_MMAP_THRESHOLD = 128 * 1024
+from agent.cli import startup  # noqa: E402
 
 
 def main() -> None:
     """Run the command and exit with its code."""
     if sys.platform == "win32":
         sys.exit("agent-run: Windows is not supported: use Linux, or macOS to try it")
-    _open_standard_descriptors()
-    _return_large_blocks()
-    # gevent would print a traceback if Ctrl-C came while it waits.
-    Hub.NOT_ERROR += (KeyboardInterrupt,)  # type: ignore[assignment]
+    startup.prepare_process()
     try:
         from agent.cli.command import run
 
@@ -40,37 +31,8 @@ def main() -> None:
     except KeyboardInterrupt:
         # The code that a shell reports for a command ended by Ctrl-C.
         code = 128 + signal.SIGINT
-    _flush_stdout()
+    startup.flush_stdout()
     sys.exit(code)
-
-
-def _open_standard_descriptors() -> None:
-    """Open those of 0, 1 and 2 that are closed: the log must not go into the next opened file."""
-    opened = 0
-    while opened <= 2:
-        opened = os.open(os.devnull, os.O_RDWR)
-    os.close(opened)
-
-
-def _return_large_blocks() -> None:
-    """Make glibc return each freed block of 128 KiB or more to the system, now and later.
-
-    By default it raises that limit when such a block is freed. Each time Python then renewed its
-    table of interned strings, every few thousand tasks, a hole of a megabyte stayed in the heap.
-    Other C libraries have no mallopt(3).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
-
-
-def _flush_stdout() -> None:
-    """Write what is buffered. If nobody reads it, keep Python from printing a traceback."""
-    try:
-        if sys.stdout:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ def configure_logging(
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            _add_agent_name(agent_name),
+            partial(_add_agent_name, agent_name),
             structlog.processors.add_log_level,
             stamp,
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
-            _redact(secret),
+            partial(_redact, secret),
             _renderer(style),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -53,20 +54,13 @@ def stdout_has_colors() -> bool:
     return os.isatty(STDOUT) and not os.environ.get("NO_COLOR")
 
 
-def _add_agent_name(agent_name: str) -> Processor:
-    def process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event["agent_name"] = agent_name
-        return event
-
-    return process
+def _add_agent_name(agent_name: str, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {**event, "agent_name": agent_name}
 
 
-def _redact(secret: Callable[[], str]) -> Processor:
-    def process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        key = secret()
-        return {name: _without(key, value) for name, value in event.items()}
-
-    return process
+def _redact(secret: Callable[[], str], _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    key = secret()
+    return {name: _without(key, value) for name, value in event.items()}
 
 
 def _without(key: str, value: Any) -> Any:
