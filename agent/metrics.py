@@ -76,12 +76,12 @@ class Metrics:
     figures: dict[tuple[str, str], Figures] = field(default_factory=dict)
     results: deque[Reported] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
 
-    def called(self, call: str, status: int, seconds: float) -> None:
+    def count_call(self, call: str, status: int, seconds: float) -> None:
         """Count a call to the Manager; a status of 0 stands for no answer."""
         self.requests[call, status] += 1
         self.request_seconds[call].observe(seconds)
 
-    def reported(self, task: Task, outcome: Outcome, seconds: float | None = None) -> None:
+    def count_outcome(self, task: Task, outcome: Outcome, seconds: float | None = None) -> None:
         """Count an outcome that went into the outbox, and keep it among the latest.
 
         An outcome of a server that neither is final nor has figures is not kept. `seconds` is the

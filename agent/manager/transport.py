@@ -78,7 +78,7 @@ class Transport:
         finally:
             limit.close()
             seconds = time.monotonic() - began
-            self._metrics.called(path.rpartition("/")[2], status, seconds)
+            self._metrics.count_call(path.rpartition("/")[2], status, seconds)
             milliseconds = round(seconds * 1000, 1)
             log.debug("request", path=path, status=status or "none", milliseconds=milliseconds)
         if status != 200:

@@ -32,7 +32,7 @@ class Claimed(Struct, frozen=True):
     key: str
 
     @property
-    def on_disk(self) -> "Claimed":
+    def without_payload(self) -> "Claimed":
         """The same without the payload, which may be large, and which a restarted agent ignores."""
         bare = msgspec.structs.replace(self.task, payload=msgspec.Raw(b"{}"))
         return msgspec.structs.replace(self, task=bare)

@@ -84,7 +84,7 @@ class Journal:
     def record_claim(self, claimed: Claimed) -> None:
         """Note a task, and with it the new key for the next claim."""
         self.claim_key = str(uuid.uuid4())
-        self._tasks[claimed.key] = record = TaskRecord(claimed.on_disk)
+        self._tasks[claimed.key] = record = TaskRecord(claimed.without_payload)
         self._append(_JournalLine(key=self.claim_key, task=record))
 
     def renew_claim_key(self) -> None:

@@ -56,7 +56,7 @@ class Spool:
 
     def new_parcel(self, claimed: Claimed, outcome: Outcome, idempotency_key: str) -> Parcel:
         """A parcel that is not on the disk yet."""
-        return Parcel(next(self._numbers), claimed.on_disk, outcome, idempotency_key)
+        return Parcel(next(self._numbers), claimed.without_payload, outcome, idempotency_key)
 
     def load(self) -> list[Parcel]:
         """The parcels that the previous run left, the oldest first; damaged ones are set aside.

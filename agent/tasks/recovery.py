@@ -50,7 +50,7 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
             error=outcome.stderr or outcome.report.ended,
         )
         outbox.put(record.claimed, outcome)
-        metrics.reported(record.claimed.task, outcome)
+        metrics.count_outcome(record.claimed.task, outcome)
     if not ledger.state.trouble:
         _clear(ledger)
 

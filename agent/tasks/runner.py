@@ -71,7 +71,7 @@ class TaskRunner:
     def _put(self, entry: Entry, outcome: Outcome) -> None:
         """Put an outcome into the outbox, and count it."""
         self._context.outbox.put(entry.claimed, outcome)
-        self._context.metrics.reported(entry.task, outcome, time.monotonic() - entry.entered)
+        self._context.metrics.count_outcome(entry.task, outcome, time.monotonic() - entry.entered)
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         """The outcomes of a task, as they come; raises TaskError for one that cannot run."""
