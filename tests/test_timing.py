@@ -1,59 +1,70 @@
-"""When loops act: ticks keep their phase, back-off grows and is spread."""
+"""When to act: ticks keep their phase, a back-off grows, and both are spread at random."""
 
-import time
 from itertools import islice
 
 import gevent
+import pytest
 from gevent.event import Event
-from gevent.monkey import get_original
 
+from agent import timing
 from agent.errors import ManagerAway, ManagerUnavailable
 from agent.timing import Backoff, jittered, ticks
+from tests.support.clock import Clock
 
-INTERVAL = 0.3
+INTERVAL = 5.0
 UNAVAILABLE = ManagerUnavailable("no answer")
 
 
-def off_phase(moment: float, began: float) -> float:
-    """How far a moment is from the nearest tick, in seconds."""
-    return abs((moment - began + INTERVAL / 2) % INTERVAL - INTERVAL / 2)
+@pytest.fixture(name="clock")
+def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    return clock
 
 
-def test_the_first_tick_is_now_and_the_others_keep_a_random_phase() -> None:
-    waits = []
-    for _ in range(40):
-        began = time.monotonic()
-        first, _ = islice(ticks(0.06, Event()), 2)
-        assert first == 0
-        waits.append(time.monotonic() - began)
-    assert min(waits) < 0.02 < 0.04 < max(waits)
+def test_the_first_tick_is_now_and_the_second_after_a_random_part_of_the_interval(
+    clock: Clock,
+) -> None:
+    for count in range(100):
+        loop = ticks(INTERVAL, clock.event())
+        assert next(loop) == 0
+        assert len(clock.pauses) == count, "it comes without a wait"
+        assert next(loop) == pytest.approx(0)
+    assert 0 <= min(clock.pauses) < INTERVAL * 0.2
+    assert INTERVAL * 0.8 < max(clock.pauses) <= INTERVAL
+
+
+def test_all_later_ticks_keep_the_phase_of_the_second(clock: Clock) -> None:
+    moments: list[float] = []
+    for late in islice(ticks(INTERVAL, clock.event()), 6):
+        assert late == pytest.approx(0)
+        if moments:
+            clock.now += 0.8
+        moments.append(clock.now)
+    gaps = [later - earlier for earlier, later in zip(moments[1:], moments[2:], strict=False)]
+    assert gaps == pytest.approx([INTERVAL] * 4)
+
+
+def test_a_tick_that_is_missed_is_skipped_and_the_phase_stays(clock: Clock) -> None:
     moments = []
-    for _ in islice(ticks(INTERVAL, Event()), 5):
-        moments.append(time.monotonic())
-        gevent.sleep(0.05)
-    second = moments[1]
-    assert [round((moment - second) / INTERVAL) for moment in moments[1:]] == [0, 1, 2, 3]
-    assert all(off_phase(moment, second) < INTERVAL / 4 for moment in moments[1:])
-
-
-def test_a_tick_that_is_missed_is_skipped_and_the_phase_stays() -> None:
-    moments = []
-    for _ in islice(ticks(INTERVAL, Event()), 4):
-        moments.append(time.monotonic())
+    for _ in islice(ticks(INTERVAL, clock.event()), 4):
+        moments.append(clock.now)
         if len(moments) == 2:
-            gevent.sleep(INTERVAL * 2.5)
+            clock.now += INTERVAL * 2.5
     second = moments[1]
-    assert [round((moment - second) / INTERVAL) for moment in moments[1:]] == [0, 3, 4]
-    assert all(off_phase(moment, second) < INTERVAL / 4 for moment in moments[1:])
+    assert [(moment - second) / INTERVAL for moment in moments[1:]] == pytest.approx([0, 3, 4])
 
 
-def test_a_tick_says_how_late_it_came() -> None:
-    blocking = get_original("time", "sleep")
-    loop = ticks(INTERVAL, Event())
+def test_a_tick_says_how_late_it_came_and_the_next_is_on_time(clock: Clock) -> None:
+    stop = clock.event()
+    loop = ticks(INTERVAL, stop)
     next(loop)
     next(loop)
-    gevent.spawn_later(INTERVAL * 0.9, blocking, INTERVAL * 0.6)
-    assert INTERVAL * 0.3 < next(loop) < INTERVAL * 3
+    stop.late = 0.7
+    assert next(loop) == pytest.approx(0.7)
+    stop.late = 0
+    assert next(loop) == pytest.approx(0)
+    assert clock.pauses[-2:] == pytest.approx([INTERVAL, INTERVAL - 0.7])
 
 
 def test_ticks_end_at_once_when_they_are_told_to() -> None:

@@ -137,7 +137,7 @@ def set_aside(directory: Path) -> set[int]:
     for path in (directory / "state" / "rejected").glob("*.result"):
         answer = path.with_suffix(".answer")
         if answer.exists():
-            assert "another life" in answer.read_text()
+            assert "earlier installation" in answer.read_text()
             parcel = msgspec.json.decode(unframe(path.read_bytes()), type=Parcel)
             found.add(parcel.claimed.task.id)
     return found

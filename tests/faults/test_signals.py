@@ -1,8 +1,7 @@
 """Fault 8: signals at every moment of an agent's life; each prints the exit code and the seconds.
 
 Promised are 2 s for an idle agent and SHUTDOWN_TIMEOUT for a busy one; three times that is
-asserted. The simpler cases are in `tests/service/test_signals.py` and
-`tests/service/test_drain.py`.
+asserted. What an agent does until then is in `tests/service/test_drain.py`.
 """
 
 import signal
@@ -17,9 +16,10 @@ import gevent
 import pytest
 
 from tests.support.command import NO_MANAGER, stand_in
+from tests.support.deaf_child import with_a_deaf_child
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server, is_running, until
-from tests.support.lone_agent import lone_agent
+from tests.support.lone_agent import lone_agent, passed_on
 from tests.support.sockets import MakeManager, silent
 
 pytestmark = pytest.mark.timeout(120)
@@ -90,13 +90,13 @@ def send(agent: AgentProcess, number: signal.Signals) -> None:
         agent.signal(number)
 
 
-def ends(agent: AgentProcess, what: str, most: float) -> int:
+def ends(agent: AgentProcess, what: str, most: float, least: float = 0) -> int:
     """Wait for the end; prints the exit code and how long it took from now."""
     began = time.monotonic()
     code = agent.exit_code(timeout=60)
     took = time.monotonic() - began
     print(f"{what}: exit code {code} after {took:.2f} s")
-    assert took < 3 * most
+    assert least <= took < 3 * most
     return code
 
 
@@ -329,3 +329,59 @@ def test_usr1_ends_an_agent_without_a_client_test(
         until(lambda: not any(is_running(pid) for pid in scene.children()), timeout=3)
         if moment is sending:
             agent.wait_for("agent stopped", undelivered=0)
+
+
+def test_an_idle_agent_ends_within_two_seconds_though_the_manager_holds_its_claim(
+    bench: Bench,
+) -> None:
+    agent = bench.agent()
+    bench.wait(lambda: bench.store.agents.get(1).last_heartbeat)
+    agent.wait_for("registered")
+    agent.signal(signal.SIGINT)
+    assert ends(agent, "INT while the dev Manager holds the claim", IDLE) == 0
+    agent.wait_for("agent stops", why="SIGINT", running=0)
+    agent.wait_for("agent stopped", undelivered=0, running=0)
+
+
+def test_a_second_signal_kills_a_child_that_is_deaf_to_the_first(bench: Bench) -> None:
+    agent, _, pid = with_a_deaf_child(bench, STOP_GRACE="60", SHUTDOWN_TIMEOUT="60")
+    agent.signal(signal.SIGTERM)
+    agent.wait_for("agent stops", running=1)
+    agent.signal(signal.SIGTERM)
+    assert ends(agent, "two signals with a deaf child", 1) == 0
+    assert not is_running(pid)
+
+
+def test_a_deaf_child_is_killed_in_time_for_its_result_to_be_delivered(
+    bench: Bench, faulty: MakeManager
+) -> None:
+    def take_results_slowly(request: Request) -> bytes:
+        gevent.sleep(0.1 if request.call == "result" else 0)
+        return passed_on(request, bench.manager.url)
+
+    url = faulty(take_results_slowly).url
+    times = {"STOP_GRACE": "60", "SHUTDOWN_TIMEOUT": "2"}
+    agent, client, pid = with_a_deaf_child(bench, MANAGER_URL=url, **times)
+    agent.signal(signal.SIGTERM)
+    assert ends(agent, "TERM with a deaf child", 2) == 0
+    assert not is_running(pid)
+    assert client.status == "failed"
+    assert client.error == "the agent was stopped (SIGTERM)"
+
+
+def test_results_are_awaited_no_longer_than_the_shutdown_may_take(
+    faulty: MakeManager, tmp_path: Path
+) -> None:
+    task = {"id": 1, "type": "kill_all", "payload": {}}
+
+    def answer(request: Request) -> bytes:
+        if request.call == "claim" and manager.calls().count("claim") == 1:
+            return reply({"task": task})
+        return b"" if request.call == "result" else well(request)
+
+    manager = faulty(answer)
+    with lone_agent(manager.url, tmp_path, SHUTDOWN_TIMEOUT="1") as agent:
+        agent.wait_for("not delivered yet")
+        agent.signal(signal.SIGTERM)
+        assert ends(agent, "TERM with a result that nobody takes", 1, least=0.9) == 0
+        agent.wait_for("agent stopped", undelivered=1)

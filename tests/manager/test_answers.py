@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -139,19 +138,6 @@ def test_started_is_sent_again_until_the_manager_has_it(
     assert len(started) == 2
     assert len({request.headers["idempotency-key"] for request in started}) == 1
     assert "result" not in manager.calls()
-
-
-def test_registration_waits_for_as_long_as_it_is_told(faulty: MakeManager, tmp_path: Path) -> None:
-    times: list[float] = []
-
-    def answer(request: Request) -> bytes:
-        times.append(time.monotonic())
-        return well(request) if len(times) > 1 else raw_reply(PAGE, 429, Retry_After="2")
-
-    manager = faulty(answer)
-    with lone_agent(manager.url, tmp_path) as agent:
-        agent.wait_for("registered")
-    assert times[1] - times[0] >= 2
 
 
 def test_a_registration_that_is_told_to_come_back_too_late_ends_the_agent_with_69(

@@ -1,6 +1,5 @@
 """The Manager's life: its task 7 is not the task 7 of the one that was there before it."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from agent.protocol import Life, Outcome, Report
 from agent.protocol.messages import AgentRecord
 from agent.state.journal import Journal
 from agent.state.spool import Spool
+from tests.support.clock import Clock
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.harness import Bench, free_port, is_running, until
 from tests.support.lone_agent import lone_agent, passed_on
@@ -133,22 +133,31 @@ def test_a_result_goes_to_nobody_else_though_no_call_has_failed(
 def test_a_certainty_lasts_a_while_and_not_for_ever(
     faulty: MakeManager, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Clock()
+    monkeypatch.setattr("agent.manager.registration.time", clock)
     post = post_to(faulty(well), directory)
     asked = post.client.register
     times: list[float] = []
 
     def counted(address: str, system: str) -> AgentRecord:
-        times.append(time.monotonic())
+        times.append(clock.now)
         return asked(address, system)
 
+    def confirmed_after(seconds: float, within: float | None = None) -> int:
+        clock.now += seconds
+        post.registration.confirm(within)
+        return len(times)
+
     monkeypatch.setattr(post.client, "register", counted)
-    for _ in range(3):
-        post.registration.confirm()
-    assert not times
-    until(lambda: post.registration.confirm(within=0.2) and times)
-    post.registration.confirm(within=0.2)
-    post.registration.confirm(within=0)
-    assert len(times) == 2
+    assert [confirmed_after(seconds) for seconds in (0, 1, 46)] == [
+        0,
+        0,
+        0,
+    ], "47 s are not too long"
+    assert confirmed_after(26) == 1, "73 s are"
+    assert [confirmed_after(4, within=5), confirmed_after(1, within=5)] == [1, 1]
+    assert [confirmed_after(1, within=5), confirmed_after(0, within=5)] == [2, 2]
+    assert confirmed_after(0.1, within=0) == 3
 
 
 def test_a_result_for_another_address_is_set_aside_by_the_next_life_of_the_agent(

@@ -1,6 +1,5 @@
 """The outbox: every message reaches the Manager once, in its task's order, whatever happens."""
 
-import time
 from pathlib import Path
 
 import gevent
@@ -10,13 +9,23 @@ from gevent.event import Event
 from agent.error_classes import ErrorClass
 from agent.errors import AgentUnknown
 from agent.protocol import Outcome, Report
+from tests.support.clock import Clock
 from tests.support.faulty_manager import Request, raw_reply, reply, well
-from tests.support.outbox import Post, post_to, task_of
+from tests.support.harness import until
+from tests.support.outbox import post_to, task_of
 from tests.support.sockets import MakeManager
 
 SUCCEEDED = Outcome("succeeded", Report(version="1"), answer={"killed": True, "count": 2})
 FAILED = Outcome("failed", Report(error_class=ErrorClass.REFUSED), exit_code=1, stderr="refused")
 UNAVAILABLE = raw_reply(b"<html>", 503)
+
+
+@pytest.fixture(name="clock")
+def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the outbox; neither its pauses nor `flush` take real time."""
+    clock = Clock()
+    monkeypatch.setattr("agent.outbox.queue.gevent", clock)
+    return clock
 
 
 def test_an_outcome_without_a_document_is_sent_as_it_is(
@@ -136,18 +145,27 @@ def test_different_messages_have_different_idempotency_keys(
 
 
 def test_the_manager_is_left_alone_for_as_long_as_it_says(
-    faulty: MakeManager, directory: Path
+    faulty: MakeManager, directory: Path, clock: Clock
 ) -> None:
-    times = []
-
-    def answer(request: Request) -> bytes:
-        times.append(time.monotonic())
-        return well(request) if len(times) > 1 else raw_reply(b"", 503, Retry_After="1")
-
-    post = post_to(faulty(answer), directory)
+    answers = [raw_reply(b"", 503, Retry_After="17")]
+    post = post_to(faulty(lambda request: answers.pop() if answers else well(request)), directory)
     post.put(7, SUCCEEDED)
-    assert post.outbox.flush(10)
-    assert 1 <= times[1] - times[0] < 3
+    until(lambda: not len(post.outbox))
+    assert post.manager.calls() == ["result"] * 2
+    assert clock.pauses == [17]
+
+
+def test_attempts_come_at_the_pace_of_a_back_off(
+    faulty: MakeManager, directory: Path, clock: Clock
+) -> None:
+    answers = [UNAVAILABLE] * 9
+    post = post_to(faulty(lambda request: answers.pop() if answers else well(request)), directory)
+    post.put(7, SUCCEEDED)
+    until(lambda: not len(post.outbox))
+    assert post.manager.calls() == ["result"] * 10
+    bounds = (1, 2, 4, 8, 16, 30)
+    assert all(pause <= bound for pause, bound in zip(clock.pauses[:6], bounds, strict=True))
+    assert clock.pauses[6:] == [30] * 3
 
 
 def test_started_gives_way_to_a_result_once_it_could_not_be_delivered(
@@ -180,41 +198,35 @@ def test_a_flush_that_runs_out_of_time_says_so_and_the_message_stays(
     post.outbox.stop()
 
 
-def heartbeats(post: Post, count: int, interval: float) -> None:
-    """Let time pass at the Manager: so many heartbeats."""
-    for _ in range(count):
-        gevent.sleep(interval)
-        post.client.send_heartbeat("10.0.0.1", [])
-
-
-def test_after_stop_nothing_more_is_sent(faulty: MakeManager, directory: Path) -> None:
-    post = post_to(
-        faulty(lambda request: well(request) if request.call == "heartbeat" else UNAVAILABLE),
-        directory,
-    )
-    post.put(7, SUCCEEDED)
-    post.manager.wait_for(lambda: post.manager.calls() == ["result"])
-    post.outbox.stop()
-    heartbeats(post, 11, 0.1)
-    assert post.manager.calls() == ["result"] + ["heartbeat"] * 11
-    assert len(post.outbox) == 1
-
-
-def test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing(
-    faulty: MakeManager,
-    directory: Path,
+def test_after_stop_nothing_more_is_sent(
+    faulty: MakeManager, directory: Path, clock: Clock
 ) -> None:
-    refusal = reply({"detail": {"error": "invalid_agent_key"}}, 401)
-    post = post_to(
-        faulty(lambda request: well(request) if request.call == "heartbeat" else refusal), directory
-    )
+    def answer(request: Request) -> bytes:
+        if request.call == "result":
+            post.outbox.stop()
+            return UNAVAILABLE
+        return well(request)
+
+    post = post_to(faulty(answer), directory)
     post.put(7, SUCCEEDED)
     post.manager.wait_for(lambda: post.manager.calls() == ["result"])
-    heartbeats(post, 11, 0.1)
+    for _ in range(11):
+        post.client.send_heartbeat("10.0.0.1", [])
     assert post.manager.calls() == ["result"] + ["heartbeat"] * 11
+    assert clock.pauses == []
     assert len(post.outbox) == 1
+
+
+def test_a_refused_key_is_tried_again_every_30_s_and_stops_nothing(
+    faulty: MakeManager, directory: Path, clock: Clock
+) -> None:
+    answers = [reply({"detail": {"error": "invalid_agent_key"}}, 401)] * 3
+    post = post_to(faulty(lambda request: answers.pop() if answers else well(request)), directory)
+    post.put(7, SUCCEEDED)
+    until(lambda: not len(post.outbox))
+    assert post.manager.calls() == ["result"] * 4
+    assert clock.pauses == [30] * 3
     assert post.supervisor.failure is None
-    post.outbox.stop()
 
 
 def test_an_agent_that_the_manager_does_not_know_sends_nothing_more(

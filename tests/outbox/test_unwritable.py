@@ -11,6 +11,7 @@ from agent.protocol import Outcome, Report
 from agent.state.journal import Journal
 from agent.state.spool import Spool
 from tests.support.claim_loop import ClaimAnswers, claimed, claiming
+from tests.support.clock import Clock
 from tests.support.faulty_manager import reply, well
 from tests.support.outbox import Post, post_to, with_document
 from tests.support.sockets import MakeManager
@@ -90,8 +91,9 @@ def test_a_task_that_has_ended_is_not_run_again_though_the_journal_cannot_be_wri
     faulty: MakeManager,
 ) -> None:
     replayed = {"id": 7, "type": "kill_all", "payload": {}, "status": "succeeded"}
-    manager = faulty(ClaimAnswers(reply({"task": replayed}), claimed(8)))
-    with claiming(manager) as loop:
+    clock = Clock()
+    manager = faulty(ClaimAnswers(clock, reply({"task": replayed}), claimed(8)))
+    with claiming(manager, clock) as loop:
         obstacle = no_journal(loop.post)
         manager.wait_for(lambda: "result" in manager.calls())
         obstacle.rmdir()

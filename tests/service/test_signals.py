@@ -4,20 +4,8 @@ import signal
 
 import pytest
 
-from agent.dev.store.records import ManagedTask
-from tests.support.command import stand_in
+from tests.support.deaf_child import with_a_deaf_child
 from tests.support.harness import AgentProcess, Bench, is_running, until
-
-DEAF = "trap '' TERM; exec sleep 60"
-
-
-def with_a_deaf_child(bench: Bench) -> tuple[AgentProcess, int]:
-    """An agent whose only child ignores TERM, and that would wait for it very long; its pid."""
-    deaf = stand_in(bench.directory / "deaf-iperf3", DEAF)
-    agent = bench.agent(IPERF3_PATH=deaf, STOP_GRACE="300", SHUTDOWN_TIMEOUT="300")
-    task: ManagedTask = bench.task("iperf_client_run", server_ip="127.0.0.1", port=5201, time=60)
-    bench.wait(lambda: task.status == "running")
-    return agent, int(agent.wait_for("client started")["pid"])
 
 
 def both_at_once(agent: AgentProcess) -> None:
@@ -29,7 +17,7 @@ def both_at_once(agent: AgentProcess) -> None:
 
 
 def test_the_second_signal_kills_the_children_and_the_agent_ends_with_0(bench: Bench) -> None:
-    agent, child = with_a_deaf_child(bench)
+    agent, _, child = with_a_deaf_child(bench, STOP_GRACE="300", SHUTDOWN_TIMEOUT="300")
     agent.signal(signal.SIGTERM)
     agent.wait_for("agent stops", why="SIGTERM")
     agent.signal(signal.SIGTERM)
@@ -38,7 +26,7 @@ def test_the_second_signal_kills_the_children_and_the_agent_ends_with_0(bench: B
 
 
 def test_the_third_signal_ends_the_agent_at_once(bench: Bench) -> None:
-    agent, child = with_a_deaf_child(bench)
+    agent, _, child = with_a_deaf_child(bench, STOP_GRACE="300", SHUTDOWN_TIMEOUT="300")
     agent.signal(signal.SIGTERM)
     agent.wait_for("agent stops")
     both_at_once(agent)
