@@ -59,18 +59,12 @@ class Request(Struct, frozen=True):
     bidir: int | None = None
 
 
-class Peer(Struct, frozen=True):
-    """The client whose connection a server accepted."""
-
-    host: str | None = None
-
-
 class Start(Struct, frozen=True):
     """The start of a test; `accepted_connection` is in a server's document only."""
 
     version: str | None = None
     test_start: Request | None = None
-    accepted_connection: Peer | None = None
+    accepted_connection: dict[str, Raw] | None = None
 
 
 class Summary(Struct, frozen=True):

@@ -25,32 +25,3 @@ from agent.protocol.messages import (
 from agent.protocol.payloads import ClientPayload, ServerPayload
 from agent.protocol.results import Document, Figures, Outcome, Report, read_report
 from agent.protocol.validation import client_payload, server_payload, unknown_keys
-
-__all__ = [
-    "FINAL_STATUSES",
-    "TASK_TYPES",
-    "Acknowledged",
-    "AgentRecord",
-    "ClaimAnswer",
-    "Claimed",
-    "ClientPayload",
-    "Document",
-    "Figures",
-    "Health",
-    "HeartbeatAnswer",
-    "Life",
-    "Outcome",
-    "Refusal",
-    "RefusalDetail",
-    "RefusalDetails",
-    "Report",
-    "RunningRow",
-    "ServerPayload",
-    "Task",
-    "client_payload",
-    "read_report",
-    "server_payload",
-    "timestamp",
-    "unknown_keys",
-    "utc_now",
-]

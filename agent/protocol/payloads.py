@@ -4,44 +4,29 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+
+def _text(pattern: str, words: str) -> Meta:
+    return Meta(pattern=rf"^{pattern}\Z", max_length=253, description=words)
+
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 # A first filter: `agent.protocol.validation` checks what a pattern cannot. No leading dash.
-_HOST = r"^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*\Z"
-Host = Annotated[
-    str, Meta(pattern=_HOST, max_length=253, description="a host name or an IP address")
-]
-Address = Annotated[str, Meta(pattern=_HOST, max_length=253, description="an IP address")]
-# IFNAMSIZ of the kernel is 16, and a NUL ends the name.
+_HOST = "[A-Za-z0-9_:][A-Za-z0-9_.:%-]*"
+Host = Annotated[str, _text(_HOST, "a host name or an IP address")]
+Address = Annotated[str, _text(_HOST, "an IP address")]
+# The kernel takes 15 characters at most for these two.
 Device = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}\Z",
-        description="the name of a network interface",
-    ),
+    str, _text("[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", "the name of a network interface")
 ]
-# TCP_CA_NAME_MAX of the kernel is 16, and a NUL ends the name.
 Algorithm = Annotated[
-    str,
-    Meta(
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,14}\Z",
-        description="the name of a congestion control such as cubic",
-    ),
+    str, _text("[a-z0-9][a-z0-9_-]{0,14}", "the name of a congestion control such as cubic")
 ]
 DscpName = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,9}\Z",
-        description="the name of a DSCP class such as af11",
-    ),
+    str, _text("[A-Za-z][A-Za-z0-9-]{0,9}", "the name of a DSCP class such as af11")
 ]
 Core = Annotated[int, Meta(ge=0, le=999, description="a core number from 0 to 999")]
-CorePair = Annotated[
-    str,
-    Meta(
-        pattern=r"^[0-9]{1,3}(,[0-9]{1,3})?\Z",
-        description='two of them, for the client and the server, such as "0,1"',
-    ),
-]
+_TWO_CORES = 'two of them, for the client and the server, such as "0,1"'
+CorePair = Annotated[str, _text("[0-9]{1,3}(,[0-9]{1,3})?", _TWO_CORES)]
 IpVersion = Literal[4, 6]
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
 

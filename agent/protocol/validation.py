@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -75,9 +75,7 @@ def _fault(error: str, raw: msgspec.Raw, kind: type[_Payload]) -> str:
     if place is None:
         return f"not valid JSON: {error}"
     key = place[1]
-    shape = inspect.type_info(kind)
-    assert isinstance(shape, inspect.StructType)
-    accepted = next(_accepted(field.type) for field in shape.fields if field.name == key)
+    accepted = _accepted(inspect.type_info(get_type_hints(kind, include_extras=True)[key]))
     try:
         values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except _UNFIT:  # a second fault, somewhere else
