@@ -62,7 +62,8 @@ AGAIN_WHEN_TOLD = Action(
     "The same as *retry*, but not before the time in `Retry-After`, which is a number of "
     "seconds or a date. More than 300 s count as 300 s. A malformed value is ignored.",
     {
-        "register": "manager/test_answers.py::test_registration_waits_for_as_long_as_it_is_told",
+        "register": "manager/test_registration.py::"
+        "test_registration_waits_for_as_long_as_it_is_told",
         "claim": "service/test_claims.py::"
         "test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says",
         "started": "outbox/test_queue.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
@@ -84,13 +85,13 @@ IN_30_SECONDS = Action(
     "file then.",
     {
         "heartbeat": "service/test_heartbeat.py::"
-        "test_a_refused_key_silences_the_heartbeats_and_does_not_end_them",
+        "test_a_refused_key_silences_the_heartbeats_for_30_s_and_does_not_end_them",
         "claim": "service/test_claims.py::"
         "test_a_refused_key_pauses_the_claims_and_does_not_end_them",
         "started": "outbox/test_queue.py::"
-        "test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing",
+        "test_a_refused_key_is_tried_again_every_30_s_and_stops_nothing",
         "result": "outbox/test_queue.py::"
-        "test_a_refused_key_is_not_tried_again_for_a_while_and_stops_nothing",
+        "test_a_refused_key_is_tried_again_every_30_s_and_stops_nothing",
     },
 )
 EXIT_77 = Action(
