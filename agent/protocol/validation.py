@@ -47,11 +47,7 @@ def client_payload(raw: msgspec.Raw) -> ClientPayload:
 
 def unknown_keys(raw: msgspec.Raw, known: type[ServerPayload] | type[ClientPayload]) -> list[str]:
     """The keys of a payload that the agent does not know, sorted."""
-    try:
-        keys = set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
-    except _UNFIT:  # decoding it as a payload fails as well, and says why
-        return []
-    return sorted(keys.difference(known.__struct_fields__))
+    return sorted(_values(raw).keys() - known.__struct_fields__)
 
 
 def _decode(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
@@ -68,7 +64,7 @@ def _misfit(words: str) -> TaskError:
 def _fault(error: str, raw: msgspec.Raw, kind: type[_Payload]) -> str:
     """What is wrong with a payload, given what msgspec says of it."""
     if error.startswith(_NO_OBJECT):
-        return _must_be("it", "a JSON object", bytes(raw))
+        return _must_be("it", "a JSON object", raw)
     if missing := _MISSING.search(error):
         return f"{missing[1]} is missing"
     place = _KEY.search(error)
@@ -76,19 +72,24 @@ def _fault(error: str, raw: msgspec.Raw, kind: type[_Payload]) -> str:
         return f"not valid JSON: {error}"
     key = place[1]
     accepted = _accepted(inspect.type_info(get_type_hints(kind, include_extras=True)[key]))
+    return _must_be(key, accepted, _values(raw).get(key))
+
+
+def _values(raw: msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """The values of a payload by key; none when it is not an object."""
     try:
-        values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except _UNFIT:  # a second fault, somewhere else
-        return f"{key} must be {accepted}"
-    return _must_be(key, accepted, bytes(values[key]))
+        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except _UNFIT:
+        return {}
 
 
-def _must_be(key: str, accepted: str, value: bytes) -> str:
-    """The message about a value, which is in JSON; only the beginning of a long one is shown."""
-    shown = value.decode(errors="replace")
-    if len(shown) > _MOST_SHOWN:
-        shown = f"{shown[:_MOST_SHOWN]}..."
-    return f"{key} must be {accepted}, not {shown}"
+def _must_be(key: str, accepted: str, value: msgspec.Raw | bytes | None) -> str:
+    """The message about a value, in JSON; only the beginning of a long one is shown."""
+    words = f"{key} must be {accepted}"
+    if value is None:
+        return words
+    shown = bytes(value).decode(errors="replace")
+    return f"{words}, not {shown[:_MOST_SHOWN]}{'...' if len(shown) > _MOST_SHOWN else ''}"
 
 
 def _accepted(kind: inspect.Type) -> str:
