@@ -127,6 +127,15 @@ def test_a_key_and_a_key_file_from_one_source_are_refused(tmp_path: Path, name: 
     assert key_of({"AGENT_KEY": "of-the-env"}, both) == "of-the-env"
 
 
+def test_the_command_takes_the_key_of_the_environment_before_that_of_the_env_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".env").write_text("AGENT_KEY=your-registration-key-here\n")
+    ended = run("--check", cwd=tmp_path, AGENT_KEY=CANARY, MANAGER_URL=NO_MANAGER)
+    assert ended.code == 69, ended
+    assert run("--check", cwd=tmp_path, MANAGER_URL=NO_MANAGER).code == 78
+
+
 def test_with_an_empty_variable_the_key_of_the_env_file_counts(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"AGENT_KEY={CANARY}\n")
     ended = run("--check", cwd=tmp_path, AGENT_KEY="", MANAGER_URL=NO_MANAGER)
