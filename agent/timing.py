@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from gevent.event import Event
 
-from agent.errors import ManagerAway, ManagerUnavailable
+from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable
 
 BACKOFF_FIRST = 1.0
 BACKOFF_CAP = 30.0
-# When the key is refused after the agent has registered, the agent asks again this often.
+# A refused key, once the agent has registered, is tried again this often.
 KEY_REFUSED_PAUSE = 30.0
 
 
@@ -45,12 +45,14 @@ class Backoff:
     def __init__(self) -> None:
         self._delays = _delays()
 
-    def next(self, error: ManagerUnavailable) -> float:
-        """Seconds until the next attempt after this failure, or more if the Manager asked for more.
+    def next(self, error: ManagerUnavailable | KeyRefused) -> float:
+        """Seconds until the next attempt after this failure: at least what the Manager asked for.
 
-        While the agent cannot register, all callers wait for its next attempt to register, and
-        this back-off is not advanced.
+        A refused key has its own pause. While the agent cannot register, all callers wait for its
+        next attempt to register. Neither advances this back-off.
         """
+        if isinstance(error, KeyRefused):
+            return KEY_REFUSED_PAUSE
         if isinstance(error, ManagerAway):
             return error.again_in
         return max(next(self._delays), error.retry_after or 0)

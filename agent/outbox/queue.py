@@ -19,7 +19,7 @@ from agent.manager.registration import Registration
 from agent.outbox.delivery import Delivery, Message
 from agent.protocol import Claimed, Outcome
 from agent.state.spool import Parcel, Spool
-from agent.timing import KEY_REFUSED_PAUSE, Backoff
+from agent.timing import Backoff
 
 # Uploads at a time; more would only share the bandwidth to the Manager.
 SLOTS = 4
@@ -84,9 +84,8 @@ class Outbox:
 
     def restore(self, parcel: Parcel) -> None:
         """Take over a result that the previous run left on the disk."""
-        message = Message(parcel.claimed, parcel=parcel)
-        message.idempotency_key = parcel.idempotency_key
-        self._enqueue(message)
+        key = parcel.idempotency_key
+        self._enqueue(Message(parcel.claimed, parcel=parcel, idempotency_key=key))
 
     def save_all(self) -> None:
         """Write to the disk what waits in memory only; raises StateUnusable."""
@@ -104,10 +103,6 @@ class Outbox:
         """How many bytes the waiting documents have."""
         outcomes = [message.parcel.outcome for message in self._messages() if message.parcel]
         return sum(o.document.end - o.document.start for o in outcomes if o.document)
-
-    def rejected(self) -> int:
-        """How many results were set aside for good."""
-        return self._spool.rejected
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until the Manager has everything; False if it has not.
@@ -164,13 +159,11 @@ class Outbox:
             except AgentUnknown:
                 self.stop()
                 raise
-            except KeyRefused as error:
-                delay = KEY_REFUSED_PAUSE
-                self._outage.record_failure("the Manager refuses the key", error, task_id)
-            except ManagerUnavailable as error:
+            except (KeyRefused, ManagerUnavailable) as error:
                 delay = backoff.next(error)
-                retry_in = round(delay, 1)
-                self._outage.record_failure("not delivered yet", error, task_id, retry_in=retry_in)
+                refused = isinstance(error, KeyRefused)
+                what = "the Manager refuses the key" if refused else "not delivered yet"
+                self._outage.record_failure(what, error, task_id, retry_in=round(delay, 1))
             if message.pid and len(queue) > 1:
                 return True
             if not self._pause(delay):

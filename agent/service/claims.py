@@ -14,7 +14,7 @@ from agent.manager.registration import Registration
 from agent.protocol import FINAL_STATUSES, Claimed, Life
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner
-from agent.timing import KEY_REFUSED_PAUSE, Backoff, jittered
+from agent.timing import Backoff, jittered
 
 # After this many seconds without a task, claims come at a third of the rate.
 QUIET_AFTER = 60.0
@@ -66,13 +66,11 @@ class ClaimLoop:
         asked_at = time.monotonic()
         try:
             life, claim = self._ask()
-        except KeyRefused as error:
-            self._outage.record_failure("the Manager refuses the key", error)
-            return KEY_REFUSED_PAUSE
-        except ManagerUnavailable as error:
+        except (KeyRefused, ManagerUnavailable) as error:
             pause = self._backoff.next(error)
-            self._outage.record_failure("no claim", error, retry_in=round(pause, 1))
-            self._answer_lost |= not isinstance(error, ManagerAway)
+            what = "the Manager refuses the key" if isinstance(error, KeyRefused) else "no claim"
+            self._outage.record_failure(what, error, retry_in=round(pause, 1))
+            self._answer_lost |= not isinstance(error, (KeyRefused, ManagerAway))
             return pause
         self._note_answer(asked_at, claim.held)
         if claim.task is None:

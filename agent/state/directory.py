@@ -118,7 +118,7 @@ class StateDirectory:
         if self.trouble:
             write_whole(self.path / "writable", b"")
         files = sorted(self.kept.iterdir(), key=lambda file: file.stat().st_mtime)
-        used = sum(_size(file) for below in self.path.iterdir() for file in _files(below))
+        used = sum(_size(file) for file in self.path.rglob("*") if file.is_file())
         while used > self._max_bytes and files:
             used -= _size(files[0])
             files.pop(0).unlink()
@@ -130,10 +130,6 @@ class StateDirectory:
 def is_full(path: Path) -> bool:
     """Whether the file system of `path` has no space left for this user."""
     return os.statvfs(path).f_bavail == 0
-
-
-def _files(path: Path) -> list[Path]:
-    return list(path.iterdir()) if path.is_dir() else [path]
 
 
 def _size(file: Path) -> int:

@@ -105,7 +105,8 @@ class MetricsExporter(Collector):
         yield _gauge("outbox_messages", "Messages that the Manager does not have", len(outbox))
         yield _gauge("outbox_oldest_age_seconds", "Age of the oldest of them", outbox.oldest())
         yield _gauge("outbox_bytes", "Size of their documents", outbox.size())
-        yield _gauge("rejected_results", "Results set aside in rejected/", outbox.rejected())
+        rejected = self._context.ledger.spool.rejected
+        yield _gauge("rejected_results", "Results set aside in rejected/", rejected)
 
     def _collect_figures(self) -> Iterator[Metric]:
         """What the last client tests measured; no samples before the first one."""

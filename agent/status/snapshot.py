@@ -107,7 +107,7 @@ class AgentState:
             results=list(reversed(metrics.results)),
             outbox_messages=len(context.outbox),
             outbox_oldest=context.outbox.oldest(),
-            rejected=context.outbox.rejected(),
+            rejected=context.ledger.spool.rejected,
             state_trouble=context.state.trouble,
             resident=own.memory_info().rss,
             cpu_seconds=cpu.user + cpu.system,
