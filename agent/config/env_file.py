@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from dotenv.parser import Binding, parse_stream
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 # How similar an unknown name must be to a setting's to be taken for it: MANAGR_URL is at 0.95.
 SIMILAR = 0.8
@@ -34,6 +36,9 @@ def read(path: str, known: Iterable[str]) -> EnvFile:
     """
     found = EnvFile(path)
     with open(path, encoding="utf-8") as file:
+        # Imported here to keep an agent without an env file small.
+        from dotenv.parser import parse_stream
+
         for binding in parse_stream(file):
             line = _line(binding)
             if binding.error:
@@ -46,7 +51,6 @@ def read(path: str, known: Iterable[str]) -> EnvFile:
 
 
 def _misspelt(found: EnvFile, names: list[str]) -> Iterator[str]:
-    # Imported here to keep an agent without an env file small.
     from difflib import get_close_matches
 
     for variable in found.values:
@@ -55,7 +59,7 @@ def _misspelt(found: EnvFile, names: list[str]) -> Iterator[str]:
                 yield f"{found.place(variable)}: {variable} is ignored: did you mean {meant}?"
 
 
-def _line(binding: Binding) -> int:
+def _line(binding: "Binding") -> int:
     """The line of the binding itself: the parser counts the empty lines before it as its own."""
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")

@@ -61,7 +61,10 @@ def test_an_installed_agent_run_is_the_same_command(tmp_path: Path) -> None:
 
 
 # Only a status page, the demo and a check need these; an idle agent is smaller without them.
-COSTLY = {"difflib", "flask", "gevent.pywsgi", "prometheus_client", "psutil", "agent.cli.check"}
+COSTLY = {
+    *("agent.cli.check", "agent.status", "difflib", "dotenv", "flask", "gevent.pywsgi"),
+    *("prometheus_client", "psutil"),
+}
 
 
 def test_the_command_imports_nothing_that_only_some_runs_need(tmp_path: Path) -> None:
