@@ -119,11 +119,7 @@ class TaskRefused(ManagerError):
     """
 
     def __init__(
-        self,
-        message: str,
-        status: int,
-        current_status: str | None = None,
-        answer: bytes = b"",
+        self, message: str, status: int, current_status: str | None = None, answer: bytes = b""
     ) -> None:
         super().__init__(message)
         self.status = status

@@ -6,6 +6,7 @@ import resource
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -89,17 +90,14 @@ def kernel() -> str:
 def operating_system() -> str:
     """The distribution in words where it says so, else the kernel."""
     if sys.platform == "linux":
-        try:
+        with suppress(OSError, KeyError):
             return platform.freedesktop_os_release()["PRETTY_NAME"]
-        except (OSError, KeyError):
-            pass
     return kernel()
 
 
 def default_congestion() -> str:
     """The kernel's default TCP congestion control, empty where it cannot be read."""
     try:
-        with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as file:
-            return file.read().strip()
+        return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     except OSError:
         return ""

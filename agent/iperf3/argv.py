@@ -107,8 +107,7 @@ def _bitrate(payload: ClientPayload) -> str | int | None:
     """The bitrate of each stream in bit/s; 0 instead of iperf3's default for UDP of 1 Mbit/s."""
     if payload.burst is not None:
         if not payload.bitrate:
-            words = "payload: burst needs a bitrate above 0"
-            raise TaskError(ErrorClass.BAD_PAYLOAD, words)
+            raise TaskError(ErrorClass.BAD_PAYLOAD, "payload: burst needs a bitrate above 0")
         return f"{payload.bitrate}/{payload.burst}"
     return 0 if payload.udp and payload.bitrate is None else payload.bitrate
 
@@ -119,16 +118,10 @@ def _argv(features: Features, options: list[_Option]) -> list[str]:
         if option.value is None or option.value is False:
             continue
         if option.name not in features.options:
-            raise _unsupported(features, option)
+            lack = f"iperf3 {features.version} at {features.path} has no {option.name}"
+            advice = f"(payload key {option.key}): install a newer iperf3 or leave the key out"
+            raise TaskError(ErrorClass.UNSUPPORTED, f"{lack} {advice}")
         words.append(option.short or option.name)
         if option.value is not True:
             words.append(str(option.value))
     return words
-
-
-def _unsupported(features: Features, option: _Option) -> TaskError:
-    return TaskError(
-        ErrorClass.UNSUPPORTED,
-        f"iperf3 {features.version} at {features.path} has no {option.name} (payload key"
-        f" {option.key}): install a newer iperf3 or leave the key out",
-    )

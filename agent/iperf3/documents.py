@@ -82,26 +82,18 @@ def _decode(text: Buffer | Raw, kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.json.decode(text, type=kind)
     except (ValueError, RecursionError) as error:
-        words = f"not a document of iperf3: {error}"
-        raise TaskError(ErrorClass.BAD_OUTPUT, words) from error
+        raise TaskError(ErrorClass.BAD_OUTPUT, f"not a document of iperf3: {error}") from error
 
 
 def _is_object(view: memoryview) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         msgspec.json.decode(view, type=_Object)
-        _check_utf8(view)
+        # msgspec does not check the strings that it skips, and a peer may put any bytes into
+        # `--title` or `--extra-data`.
+        for start in range(0, len(view), _TEXT_CHUNK):
+            decoder.decode(view[start : start + _TEXT_CHUNK])
+        decoder.decode(b"", final=True)
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _check_utf8(view: memoryview) -> None:
-    """Raise UnicodeDecodeError for text that is not UTF-8.
-
-    msgspec does not check the strings that it skips, and a peer may put any bytes into `--title`
-    or `--extra-data`.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(view), _TEXT_CHUNK):
-        decoder.decode(view[start : start + _TEXT_CHUNK])
-    decoder.decode(b"", final=True)

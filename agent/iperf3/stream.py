@@ -15,6 +15,7 @@ from agent.iperf3.summary import Interval, IntervalSum, decode
 
 # A line for 256 streams has less than 200 kB.
 LONGEST_LINE = 1024**2
+_OPENING = b'{"start":%b,"intervals":['
 # When no test began, `-J` has a start without a connection, and the stream has no start.
 _NO_START = b'{"connected":[]}'
 
@@ -48,7 +49,7 @@ def compose(stream: BinaryIO) -> Iterator[bytes]:
     A stream that was cut short gets an empty `end`, like that of a failed test. A stream without
     an event yields nothing.
     """
-    start = b""
+    start = _NO_START
     rest: dict[str, bytes] = {}
     opened = False
     while text := stream.readline(LONGEST_LINE):
@@ -56,22 +57,18 @@ def compose(stream: BinaryIO) -> Iterator[bytes]:
         if line is None:
             continue
         if line.event == "interval":
-            yield b"," if opened else _opening(start)
+            yield b"," if opened else _OPENING % start
             yield line.data
             opened = True
         elif line.event == "start":
             start = line.data
         else:
             rest.setdefault(line.event, line.data)
-    if not (opened or start or rest):
-        return
     if not opened:
-        yield _opening(start)
+        if start is _NO_START and not rest:
+            return
+        yield _OPENING % start
     yield b"]"
     for key, value in {"end": b"{}", **rest}.items():
         yield b",%b:%b" % (msgspec.json.encode(key), value)
     yield b"}"
-
-
-def _opening(start: bytes) -> bytes:
-    return b'{"start":%b,"intervals":[' % (start or _NO_START)

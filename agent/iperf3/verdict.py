@@ -108,13 +108,11 @@ def _why(
     code: int, stderr: str, span: Span | None, summary: Summary | None
 ) -> tuple[ErrorClass, str]:
     """The error class and the message of a run that failed."""
-    words = (summary.error if summary else "") or error_line(stderr)
-    return classify(words) if words else _unexplained(code, span, summary)
-
-
-def _unexplained(code: int, span: Span | None, summary: Summary | None) -> tuple[ErrorClass, str]:
+    if words := (summary.error if summary else "") or error_line(stderr):
+        return classify(words)
     if code < 0:
-        return ErrorClass.KILLED, f"iperf3 was ended by {_signal_name(-code)}"
+        names = {known.value: known.name for known in signal.Signals}
+        return ErrorClass.KILLED, f"iperf3 was ended by {names.get(-code, f'signal {-code}')}"
     if code > 0:
         return ErrorClass.OTHER, f"iperf3 ended with exit code {code} and did not say why"
     if span is None:
@@ -122,7 +120,3 @@ def _unexplained(code: int, span: Span | None, summary: Summary | None) -> tuple
     if summary is None:
         return ErrorClass.BAD_OUTPUT, "iperf3 wrote a JSON document of an unusual shape"
     return ErrorClass.BAD_OUTPUT, "iperf3 wrote a document without an end: it has no result"
-
-
-def _signal_name(number: int) -> str:
-    return next((known.name for known in signal.Signals if known == number), f"signal {number}")

@@ -25,15 +25,12 @@ _Payload = TypeVar("_Payload", ServerPayload, ClientPayload)
 
 def server_payload(raw: msgspec.Raw) -> ServerPayload:
     """Decode the payload of an `iperf_server_start` task; raises TaskError(`bad_payload`)."""
-    payload = _decode(raw, ServerPayload)
-    _check_bind(payload.bind)
-    return payload
+    return _decode(raw, ServerPayload)
 
 
 def client_payload(raw: msgspec.Raw) -> ClientPayload:
     """Decode the payload of an `iperf_client_run` task; raises TaskError(`bad_payload`)."""
     payload = _decode(raw, ClientPayload)
-    _check_bind(payload.bind)
     host = payload.server_ip
     # iperf3 would read `name%device` as --bind-dev.
     if not _is_address(host) and not _NAME.fullmatch(host):
@@ -52,9 +49,13 @@ def unknown_keys(raw: msgspec.Raw, known: type[ServerPayload] | type[ClientPaylo
 
 def _decode(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
     try:
-        return msgspec.json.decode(raw, type=kind)
+        payload = msgspec.json.decode(raw, type=kind)
     except _UNFIT as error:
         raise _misfit(_fault(str(error), raw, kind)) from error
+    # iperf3 would look a name up, and `-B` also takes `host%device`.
+    if payload.bind is not None and not _is_address(payload.bind):
+        raise _misfit(_must_be("bind", "an IP address", encode(payload.bind)))
+    return payload
 
 
 def _misfit(words: str) -> TaskError:
@@ -117,9 +118,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _check_bind(bind: str | None) -> None:
-    """Take addresses only: iperf3 would look a name up, and `-B` also takes `host%device`."""
-    if bind is not None and not _is_address(bind):
-        raise _misfit(_must_be("bind", "an IP address", encode(bind)))
