@@ -1,21 +1,21 @@
-"""Every error the agent raises on purpose, in one tree.
+"""Every error that the agent raises on purpose.
 
     AgentError
     ├── ConfigError             a setting is wrong; the process ends with exit code 78
     ├── StateLocked             another agent uses the state directory; exit code 73
     ├── StateUnusable           the state directory cannot be written at the moment
-    ├── RecordDamaged           a line or a file in it is not what was written
+    ├── RecordDamaged           a line or a file in it is not as it was written
     ├── SelfTestFailed          the test that `--dev` begins with has failed; exit code 1
-    ├── Crashed                 a greenlet met a bug, which the log has; exit code 1
-    ├── TaskError               one task cannot be run, or ran and failed; its result says so
+    ├── Crashed                 a bug ended a greenlet; the log has it; exit code 1
+    ├── TaskError               one task cannot run, or has failed; its result says so
     │   └── ChildError          iperf3 itself could not be started
     └── ManagerError
         ├── ManagerUnavailable  no usable answer; try again later
-        │   └── ManagerAway     nobody answers a registration; all wait for the same moment
+        │   └── ManagerAway     the agent cannot register; all calls wait for its next try
         ├── ManagerRefused      final for the agent
         │   ├── KeyRefused      the key or the API version; exit code 77 at registration
         │   └── AgentUnknown    the agent is unknown or disabled; exit code 67
-        └── TaskRefused         final for that call about that task
+        └── TaskRefused         final for one call about one task
             └── ResultTooLarge  the Manager would take a smaller result
 
 Each kind is caught where it is handled. Anything else is a bug and stops the agent.
@@ -25,14 +25,14 @@ from agent.error_classes import ErrorClass
 
 
 class AgentError(Exception):
-    """The root of everything the agent raises on purpose."""
+    """The root of the tree."""
 
 
 class ConfigError(AgentError):
     """The configuration is wrong.
 
-    `faults` has one sentence for each wrong setting: the variable, what was given (never a
-    key's value), and what is accepted.
+    `faults` has a sentence for each wrong setting: the variable, the value (never a key's), and
+    what is accepted.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -49,7 +49,7 @@ class StateUnusable(AgentError):
 
 
 class RecordDamaged(AgentError):
-    """A record in the state directory is torn, or its checksum does not fit."""
+    """A record in the state directory is incomplete, or its checksum is wrong."""
 
 
 class SelfTestFailed(AgentError):
@@ -57,14 +57,14 @@ class SelfTestFailed(AgentError):
 
 
 class Crashed(AgentError):
-    """A greenlet died of something unforeseen; its traceback has been logged."""
+    """A bug ended a greenlet; its traceback has been logged."""
 
 
 class TaskError(AgentError):
-    """One task cannot be run, or ran and failed.
+    """One task cannot run, or has failed.
 
-    `error_class` is the machine-readable word that the result carries; the message is what an
-    operator reads at the Manager, so it says what to do.
+    The result carries `error_class` for programs, and the message for the operator, so the
+    message says what to do.
     """
 
     def __init__(self, error_class: ErrorClass, message: str) -> None:
@@ -83,7 +83,7 @@ class ManagerError(AgentError):
 class ManagerUnavailable(ManagerError):
     """No usable answer: refused, reset, too slow, 5xx, 429, or not the Manager's JSON.
 
-    `retry_after` is how many seconds the Manager asked to be left alone, or None.
+    `retry_after` is the number of seconds that the Manager asked the agent to wait, if it did.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -92,7 +92,7 @@ class ManagerUnavailable(ManagerError):
 
 
 class ManagerAway(ManagerUnavailable):
-    """The agent cannot register, and all else waits for that; it asks again in `again_in` s."""
+    """The agent cannot register; it tries again in `again_in` seconds, and all calls wait."""
 
     def __init__(self, message: str, again_in: float, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
@@ -100,7 +100,7 @@ class ManagerAway(ManagerUnavailable):
 
 
 class ManagerRefused(ManagerError):
-    """The Manager does not want this agent; asking again changes nothing."""
+    """The Manager refuses this agent; trying again is of no use."""
 
 
 class KeyRefused(ManagerRefused):
@@ -114,8 +114,8 @@ class AgentUnknown(ManagerRefused):
 class TaskRefused(ManagerError):
     """The call about this task is refused for good.
 
-    `status` is the HTTP status, `current_status` the task's status at the Manager when the
-    answer names it ("canceled", "succeeded", ...), else None. `answer` is its body.
+    `status` is the HTTP status, `current_status` the task's status at the Manager ("canceled",
+    "succeeded", ...) if the answer names it, `answer` the answer's body.
     """
 
     def __init__(
@@ -128,4 +128,4 @@ class TaskRefused(ManagerError):
 
 
 class ResultTooLarge(TaskRefused):
-    """413: the body is over the size that the Manager, or a proxy before it, takes."""
+    """413: the body is too large for the Manager, or for a proxy before it."""

@@ -59,14 +59,6 @@ class ChildProcess:
             self.close()
             self.identity = None
 
-    def __enter__(self) -> "ChildProcess":
-        """For a block that the child must not outlive, whatever is raised in it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop(0, Event())
-        self.close()
-
     @property
     def exit_code(self) -> int | None:
         """The exit code, negative for the signal that ended it; None while it runs."""
@@ -96,7 +88,8 @@ class ChildProcess:
         self.ended.wait()
 
     def close(self) -> int:
-        """Free what a child that has ended still holds; returns its exit code."""
+        """Kill a child that still runs, and free what it holds; returns its exit code."""
+        self.stop(0, Event())
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -60,19 +60,12 @@ def stop_orphan(identity: ProcessIdentity, grace: float) -> bool:
     pidfd = open_pidfd(identity.pid)
     if pidfd < 0:
         return False
+    assert sys.platform == "linux"
     try:
         # Compared after opening: if the pid changes hands in between, the descriptor belongs to a
         # process that is gone, and a signal through it reaches nobody.
         if identify(identity.pid) != identity or _wait_for_end(pidfd, 0):
             return False
-        return _stop(pidfd, grace)
-    finally:
-        os.close(pidfd)
-
-
-def _stop(pidfd: int, grace: float) -> bool:
-    assert sys.platform == "linux"
-    try:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         # A stopped process gets TERM only when it continues.
         signal.pidfd_send_signal(pidfd, signal.SIGCONT)
@@ -84,6 +77,8 @@ def _stop(pidfd: int, grace: float) -> bool:
         return True
     except PermissionError:
         return False
+    finally:
+        os.close(pidfd)
     return True
 
 

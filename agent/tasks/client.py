@@ -1,6 +1,7 @@
 """An `iperf_client_run` task: one test, repeated while its server is not ready."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,7 +126,7 @@ class _ClientTest:
         streams = JSON_STREAM in report.argv
         children = self._context.state.children
         stdout = output_file(children, entry.claimed, report.attempts, streams)
-        with ChildProcess(report.argv, stdout, stdout.with_suffix(".err")) as child:
+        with closing(ChildProcess(report.argv, stdout, stdout.with_suffix(".err"))) as child:
             # Looked up after the start: it takes a millisecond, and more the first time.
             report.interface, report.mtu, report.speed_mbps = route_to(self._target)
             self._context.record_child(entry, child, report)

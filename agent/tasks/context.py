@@ -1,4 +1,4 @@
-"""What the tasks of an agent share, and what each of them does with its child."""
+"""What the tasks of an agent share."""
 
 import time
 from contextlib import suppress
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from agent import __version__
 from agent.config.settings import Config
-from agent.errors import StateUnusable, TaskError
+from agent.errors import StateUnusable
 from agent.host import default_congestion, kernel
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.child import ChildProcess
 from agent.process.monitor import Ending
-from agent.protocol import Outcome, Report
+from agent.protocol import Report
 from agent.registry import Entry, TaskRegistry
 from agent.state.directory import StateDirectory
 from agent.state.journal import ChildRecord
@@ -63,9 +63,3 @@ class TaskContext:
             kernel=kernel(),
             congestion=default_congestion(),
         )
-
-
-def failed(report: Report, error: TaskError) -> Outcome:
-    """The outcome of a task that failed without a document."""
-    report.error_class = error.error_class
-    return Outcome("failed", report, exit_code=1, stderr=str(error))

@@ -47,9 +47,8 @@ def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
 
 
 def _over(key: str, asked: int, variable: str, most: int) -> TaskError:
-    return TaskError(
-        ErrorClass.NOT_ALLOWED, f"{key} {asked} is over this agent's {variable} of {most}"
-    )
+    words = f"{key} {asked} is over this agent's {variable} of {most}"
+    return TaskError(ErrorClass.NOT_ALLOWED, words)
 
 
 def check_core(affinity: int | str | None) -> None:

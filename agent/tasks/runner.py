@@ -10,7 +10,7 @@ from agent.errors import TaskError
 from agent.protocol import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.registry import Entry
 from agent.tasks.client import run_client
-from agent.tasks.context import TaskContext, failed
+from agent.tasks.context import TaskContext
 from agent.tasks.kill_all import kill_all
 from agent.tasks.server import run_server
 
@@ -63,10 +63,11 @@ class TaskRunner:
     def _broken_off(self, error: TaskError, listens: bool) -> Outcome:
         """The last outcome of a task that went wrong; a server that listened stays a success."""
         report = self._context.new_report()
-        if not listens:
-            return failed(report, error)
-        report.ended = str(error)
-        return Outcome("succeeded", report, answer={"started": True})
+        if listens:
+            report.ended = str(error)
+            return Outcome("succeeded", report, answer={"started": True})
+        report.error_class = error.error_class
+        return Outcome("failed", report, exit_code=1, stderr=str(error))
 
     def _put(self, entry: Entry, outcome: Outcome) -> None:
         """Put an outcome into the outbox, and count it."""
@@ -78,11 +79,11 @@ class TaskRunner:
         if entry.task.type == "kill_all":
             return kill_all(self._context, entry)
         self._check(entry)
-        if entry.kind == "server":
-            _warn_of_unknown_keys(entry, ServerPayload)
-            return run_server(self._context, entry)
-        _warn_of_unknown_keys(entry, ClientPayload)
-        return run_client(self._context, entry)
+        is_server = entry.kind == "server"
+        known = ServerPayload if is_server else ClientPayload
+        if unknown := unknown_keys(entry.task.payload, known):
+            log.warning("payload keys that this agent does not know are ignored", keys=unknown)
+        return (run_server if is_server else run_client)(self._context, entry)
 
     def _check(self, entry: Entry) -> None:
         """Raise TaskError for a start task that this agent cannot take now."""
@@ -95,14 +96,9 @@ class TaskRunner:
         state = self._context.state
         if state.trouble:
             words = f"this agent's state directory {state.path} cannot be written: {state.trouble}"
-            advice = "mend that, and it takes tests again by itself"
-            raise TaskError(ErrorClass.STATE_FULL, f"{words}; {advice}")
+            words += "; mend that, and it takes tests again by itself"
+            raise TaskError(ErrorClass.STATE_FULL, words)
         most = self._context.config.max_tasks
         if self._context.registry.count_starts() > most:
             words = f"this agent runs {most} tasks already (MAX_TASKS)"
             raise TaskError(ErrorClass.TOO_MANY, words)
-
-
-def _warn_of_unknown_keys(entry: Entry, kind: type[ServerPayload] | type[ClientPayload]) -> None:
-    if unknown := unknown_keys(entry.task.payload, kind):
-        log.warning("payload keys that this agent does not know are ignored", keys=unknown)

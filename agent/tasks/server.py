@@ -163,7 +163,6 @@ class _RunningServer:
         return f"iperf3 ended by itself: {self._judge().message}"
 
     def _judge(self) -> Verdict:
-        """What the last words of a child that has ended mean."""
         code, stderr = self._child.close(), self._child.take_stderr()
         try:
             with map_file(self._child.stdout, self._served.read_up_to) as output:
@@ -173,18 +172,16 @@ class _RunningServer:
 
     def _early_end(self) -> TaskError:
         """Why the child ended before it listened."""
-        judged = self._judge()
+        judged, port = self._judge(), self._payload.port
         assert judged.error_class
         message = judged.message
         if judged.error_class is ErrorClass.PORT_IN_USE:
-            message = f"port {self._payload.port} is in use by {self._holder()}: {message}"
+            if other := self._context.registry.server_on(port, self._entry):
+                holder = f"this agent's own task {other.task.id}"
+            else:
+                holder = self._context.state.run(find_listener, port) or "another process"
+            message = f"port {port} is in use by {holder}: {message}"
         return TaskError(judged.error_class, message)
-
-    def _holder(self) -> str:
-        """Who has the port that the child wanted."""
-        if other := self._context.registry.server_on(self._payload.port, self._entry):
-            return f"this agent's own task {other.task.id}"
-        return self._context.state.run(find_listener, self._payload.port) or "another process"
 
     def _outcome(self, document: Document | None = None, figures: Figures | None = None) -> Outcome:
         """A success with the document of a test; without one it says that the server listens."""
