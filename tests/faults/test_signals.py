@@ -189,7 +189,7 @@ def test_one_term_ends_it_well_at_any_moment(
 
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_more_signals_only_hurry_it(
+def test_more_signals_only_end_it_sooner(
     scene: Scene, moment: Callable[[Scene, AgentProcess], None], count: int
 ) -> None:
     most = set_up(scene, moment)

@@ -94,13 +94,13 @@ def test_each_answer_to_each_call_does_what_the_table_says(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_manager_with_a_good_certificate_is_believed(call: str) -> None:
+def test_a_manager_with_a_good_certificate_is_trusted(call: str) -> None:
     with tls() as scene:
         ASK[call](ManagerClient(scene.access))
     assert len(scene.heard) == 1
 
 
-def test_every_action_is_shown_by_a_test_of_what_acts() -> None:
+def test_every_action_in_the_table_names_an_existing_test() -> None:
     tests = Path(__file__).parent.parent
     for row in ANSWERS.values():
         for call, action in zip(CALLS, row, strict=True):
@@ -140,7 +140,7 @@ def test_started_is_sent_again_until_the_manager_has_it(
     assert "result" not in manager.calls()
 
 
-def test_a_registration_that_is_told_to_come_back_too_late_ends_the_agent_with_69(
+def test_a_retry_after_beyond_the_register_timeout_ends_the_agent_with_69(
     faulty: MakeManager, tmp_path: Path
 ) -> None:
     manager = faulty(lambda _: raw_reply(PAGE, 503, Retry_After="300"))
@@ -149,9 +149,7 @@ def test_a_registration_that_is_told_to_come_back_too_late_ends_the_agent_with_6
     assert manager.calls() == ["register"]
 
 
-def test_a_heartbeat_comes_at_its_time_whatever_it_is_told(
-    faulty: MakeManager, tmp_path: Path
-) -> None:
+def test_heartbeats_ignore_retry_after(faulty: MakeManager, tmp_path: Path) -> None:
     manager = faulty(
         lambda request: (
             raw_reply(PAGE, 429, Retry_After="300")
@@ -163,7 +161,7 @@ def test_a_heartbeat_comes_at_its_time_whatever_it_is_told(
         manager.wait_for(lambda: manager.calls().count("heartbeat") == 4)
 
 
-def test_a_later_registration_that_refuses_the_key_ends_nothing(
+def test_a_key_that_a_later_registration_refuses_does_not_end_the_agent(
     faulty: MakeManager, tmp_path: Path
 ) -> None:
     def answer(request: Request) -> bytes:

@@ -62,7 +62,7 @@ def test_each_call_is_a_post_with_its_body_and_the_agents_headers(faulty: MakeMa
     ]
 
 
-def test_the_key_is_the_one_of_the_moment(faulty: MakeManager) -> None:
+def test_each_call_uses_the_current_key(faulty: MakeManager) -> None:
     manager = faulty(well)
     keys = iter(["old", "new"])
     client = ManagerClient(Access(manager.url, "a1", lambda: next(keys)))
@@ -72,7 +72,7 @@ def test_the_key_is_the_one_of_the_moment(faulty: MakeManager) -> None:
 
 
 @pytest.mark.parametrize("key", ["old-key", 'a"quote\\and more'])
-def test_no_answer_that_is_kept_has_the_key_that_was_sent(faulty: MakeManager, key: str) -> None:
+def test_the_key_is_removed_from_answers_that_are_kept(faulty: MakeManager, key: str) -> None:
     """As it is or as JSON writes it, and also when the key's file has another one by now."""
     keys = [key]
 
@@ -87,7 +87,7 @@ def test_no_answer_that_is_kept_has_the_key_that_was_sent(faulty: MakeManager, k
     assert key not in raised.value.answer.decode()
 
 
-def test_the_health_check_names_nobody(faulty: MakeManager) -> None:
+def test_the_health_check_sends_neither_name_nor_key(faulty: MakeManager) -> None:
     manager = faulty(well)
     client_of(manager).check_health()
     (request,) = manager.requests
@@ -105,7 +105,7 @@ def test_a_redirect_is_never_followed(faulty: MakeManager, status: int) -> None:
 
 
 @pytest.mark.parametrize("target", [b"http://[bad", b"\xff\xfe", b"http://host:99999999/", b"//"])
-def test_a_redirect_to_nowhere_is_no_more_than_a_wrong_answer(
+def test_a_redirect_without_a_valid_url_is_an_unusable_answer(
     faulty: MakeManager, target: bytes
 ) -> None:
     head = b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\nLocation: " + target
@@ -114,7 +114,7 @@ def test_a_redirect_to_nowhere_is_no_more_than_a_wrong_answer(
         client_of(manager).send_heartbeat("10.0.0.1", [])
 
 
-def test_a_claim_too_large_to_be_one_is_not_read_to_its_end(faulty: MakeManager) -> None:
+def test_a_claim_with_a_huge_answer_is_not_read_to_its_end(faulty: MakeManager) -> None:
     endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b" " * (2 * MIB)
 
     def send_and_wait(request: Request) -> bytes:
@@ -126,7 +126,7 @@ def test_a_claim_too_large_to_be_one_is_not_read_to_its_end(faulty: MakeManager)
         client_of(manager).claim("key")
 
 
-def test_a_result_is_accepted_by_a_manager_that_echoes_all_of_it(faulty: MakeManager) -> None:
+def test_a_result_is_accepted_if_a_large_answer_begins_with_its_task(faulty: MakeManager) -> None:
     manager = faulty(lambda request: raw_reply(b'{"id": 7, "result": %b}' % request.body))
     client = client_of(manager)
     body = Body(b'"' + b"x" * (2 * MIB) + b'"')

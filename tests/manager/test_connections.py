@@ -101,7 +101,7 @@ def test_a_connection_is_used_again_within_two_seconds_and_not_later(
     assert ports[1] != ports[2]
 
 
-def test_a_connection_that_lies_idle_beside_one_in_use_is_closed(faulty: MakeManager) -> None:
+def test_a_connection_that_is_idle_beside_one_in_use_is_closed(faulty: MakeManager) -> None:
     sockets: list[Any] = []
 
     def both_at_once(request: Request) -> bytes:
@@ -118,7 +118,7 @@ def test_a_connection_that_lies_idle_beside_one_in_use_is_closed(faulty: MakeMan
             sleep(0.1)
 
 
-def test_a_connection_that_the_manager_closed_meanwhile_costs_no_call(
+def test_no_call_fails_because_the_manager_closed_an_idle_connection(
     faulty: MakeManager,
 ) -> None:
     def answer_and_close(request: Request) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.error_classes import ErrorClass
-from agent.outbox import delivery as delivery_room
+from agent.outbox import delivery as delivery_module
 from agent.protocol import Life, Outcome, Report
 from agent.protocol.messages import AgentRecord
 from agent.state.journal import Journal
@@ -111,7 +111,7 @@ def test_a_result_goes_to_nobody_else_though_no_call_has_failed(
     faulty: MakeManager, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy was pointed at another Manager, which knows the agent as well."""
-    monkeypatch.setattr(delivery_room, "RESULT_SURE_FOR", 0)
+    monkeypatch.setattr(delivery_module, "RESULT_SURE_FOR", 0)
     who = [record(1)]
 
     def answer(request: Request) -> bytes:
@@ -130,7 +130,7 @@ def test_a_result_goes_to_nobody_else_though_no_call_has_failed(
     assert post.files() == ["rejected/000000002.answer", "rejected/000000002.result"]
 
 
-def test_a_certainty_lasts_a_while_and_not_for_ever(
+def test_the_registration_is_confirmed_again_after_a_while(
     faulty: MakeManager, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -160,7 +160,7 @@ def test_a_certainty_lasts_a_while_and_not_for_ever(
     assert confirmed_after(0.1, within=0) == 3
 
 
-def test_a_result_for_another_address_is_set_aside_by_the_next_life_of_the_agent(
+def test_a_result_for_another_address_is_set_aside_by_the_next_run_of_the_agent(
     faulty: MakeManager, directory: Path
 ) -> None:
     post = post_to(faulty(well), directory, start=False)

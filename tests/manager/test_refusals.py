@@ -92,6 +92,6 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 @given(st.text(st.sampled_from("0123456789 ,:-+/GMTSunMonJanFebe"), max_size=40))
-def test_no_retry_after_is_ever_an_error(value: str) -> None:
+def test_no_retry_after_header_raises_an_error(value: str) -> None:
     seconds = retry_after(value)
     assert seconds is None or 0 <= seconds <= 300

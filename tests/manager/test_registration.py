@@ -25,9 +25,7 @@ def test_an_agent_that_reaches_no_manager_in_time_ends_with_69(tmp_path: Path) -
     assert "Connection refused" in said
 
 
-def test_an_agent_that_cannot_register_is_told_what_to_run(
-    faulty: MakeManager, tmp_path: Path
-) -> None:
+def test_an_agent_that_cannot_register_logs_what_to_do(faulty: MakeManager, tmp_path: Path) -> None:
     manager = faulty(lambda _: raw_reply(PAGE, 503))
     with lone_agent(manager.url, tmp_path, REGISTER_TIMEOUT="1") as agent:
         assert agent.exit_code() == 69
@@ -52,7 +50,7 @@ def registration(manager: FaultyManager, seconds: float) -> Registration:
 
 
 @pytest.mark.parametrize("seconds", [3, 20, 100])
-def test_all_of_the_time_is_used_whatever_the_back_off_draws(
+def test_the_last_attempt_to_register_is_made_when_the_time_is_over(
     faulty: MakeManager, clock: Clock, seconds: float
 ) -> None:
     times: list[float] = []
@@ -76,7 +74,7 @@ def test_registration_waits_for_as_long_as_it_is_told(faulty: MakeManager, clock
     assert clock.pauses == [17]
 
 
-def test_registering_is_tried_again_until_it_is_done(faulty: MakeManager, tmp_path: Path) -> None:
+def test_registration_is_retried_until_it_succeeds(faulty: MakeManager, tmp_path: Path) -> None:
     answers = [raw_reply(PAGE, 503), raw_reply(PAGE, 404)]
     manager = faulty(lambda request: answers.pop() if answers else well(request))
     with lone_agent(manager.url, tmp_path, "--exit-after-idle", "0") as agent:
@@ -144,7 +142,7 @@ def test_a_signal_ends_an_agent_whose_manager_is_silent(
     assert all(isinstance(line, dict) for line in agent.lines), "a traceback is no JSON"
 
 
-def test_a_key_that_is_refused_later_leaves_the_tests_alone(
+def test_a_key_that_is_refused_later_does_not_stop_running_tests(
     faulty: MakeManager, tmp_path: Path
 ) -> None:
     port = free_port()

@@ -47,7 +47,7 @@ def test_a_document_that_was_cut_short_is_not_sent_as_if_it_were_whole(
 
 
 @pytest.mark.parametrize("source", ["file", "memory"])
-def test_an_upload_has_its_deadline_from_its_last_progress(tmp_path: Path, source: str) -> None:
+def test_progress_restarts_the_deadline_of_an_upload(tmp_path: Path, source: str) -> None:
     size, deadline = 12 * MIB, 1.0
 
     def read_slowly(connection: socket) -> None:
@@ -86,7 +86,7 @@ def test_an_upload_that_stalls_is_given_up() -> None:
     assert not late.is_set()
 
 
-def test_a_413_given_before_the_body_was_read_is_heard() -> None:
+def test_a_413_sent_before_the_body_was_read_is_understood() -> None:
     def refuse_and_close(connection: socket) -> None:
         with connection:
             connection.recv(1000)

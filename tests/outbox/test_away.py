@@ -38,7 +38,7 @@ def registers(manager: FaultyManager) -> int:
     return manager.calls().count("register")
 
 
-def test_nobody_asks_again_before_it_is_time(clock: Clock, post: Post) -> None:
+def test_no_caller_registers_before_the_wait_is_over(clock: Clock, post: Post) -> None:
     post.manager.answer = lambda _: ASKED_TO_WAIT
     for passed in range(3):
         with pytest.raises(ManagerAway) as caught:
@@ -48,9 +48,7 @@ def test_nobody_asks_again_before_it_is_time(clock: Clock, post: Post) -> None:
     assert registers(post.manager) == 1
 
 
-def test_when_it_is_time_it_is_asked_and_then_the_waiting_begins_anew(
-    clock: Clock, post: Post
-) -> None:
+def test_each_failed_registration_starts_a_new_wait(clock: Clock, post: Post) -> None:
     answers = [b"", b""]
     post.manager.answer = lambda request: answers.pop() if answers else well(request)
     for asked in (1, 2):
@@ -64,7 +62,7 @@ def test_when_it_is_time_it_is_asked_and_then_the_waiting_begins_anew(
     assert registers(post.manager) == 3
 
 
-def test_many_results_do_not_ask_more_often_than_one(clock: Clock, post: Post) -> None:
+def test_many_results_do_not_register_more_often_than_one(clock: Clock, post: Post) -> None:
     moments: list[float] = []
 
     def away(request: Request) -> bytes:
@@ -79,7 +77,7 @@ def test_many_results_do_not_ask_more_often_than_one(clock: Clock, post: Post) -
     assert moments[4:] == [moments[4]] * (1 + RESULTS), "all go as soon as the Manager is back"
 
 
-def test_a_flush_asks_at_once(post: Post) -> None:
+def test_a_flush_registers_at_once(post: Post) -> None:
     post.manager.answer = lambda _: ASKED_TO_WAIT
     post.put(1, Outcome("failed", Report()))
     until(lambda: post.client.failures == 2)

@@ -1,4 +1,4 @@
-"""What the outbox makes of the Manager's final answers, and of results that are too large."""
+"""Final answers to a result, and results that are too large."""
 
 import errno
 import json
@@ -85,7 +85,7 @@ def test_a_result_too_large_for_the_manager_is_sent_without_the_streams(
 def test_a_whole_document_is_kept_before_it_is_noted_that_the_smaller_one_arrived(
     faulty: MakeManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is killed in between has lost nothing."""
+    """An agent that is killed in between loses nothing."""
     post = post_to(faulty(takes_up_to(len(DOCUMENT))), directory)
     there: list[list[str]] = []
     settled = post.journal.mark_settled
@@ -103,10 +103,10 @@ def test_a_whole_document_is_kept_before_it_is_noted_that_the_smaller_one_arrive
     assert post.files() == ["kept/000000001.document"]
 
 
-def test_a_whole_document_is_kept_though_the_disk_has_no_room_for_a_second_name(
+def test_a_whole_document_is_kept_although_the_disk_has_no_space_for_a_second_name(
     faulty: MakeManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name is moved all the same: that takes no room."""
+    """The document is moved instead, which takes no space."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -146,7 +146,7 @@ def test_a_result_over_the_byte_budget_is_made_smaller_before_it_is_sent(
     assert request.json()["result"]["end"] == MEASURED["end"]
 
 
-def test_a_document_of_another_shape_is_made_smaller_all_the_same(
+def test_a_document_of_an_unexpected_shape_is_made_smaller_too(
     faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:
     strange = json.dumps({"intervals": ["x" * 5000], "end": {"sum": 1}}).encode()
@@ -158,7 +158,7 @@ def test_a_document_of_another_shape_is_made_smaller_all_the_same(
     assert (result["intervals"], result["end"]) == ([], {"sum": 1})
 
 
-def test_a_result_that_no_size_satisfies_is_set_aside(
+def test_a_result_that_is_too_large_in_every_form_is_set_aside(
     faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:
     post = post_to(faulty(takes_up_to(10)), directory)

@@ -1,4 +1,4 @@
-"""The outbox: every message reaches the Manager once, in its task's order, whatever happens."""
+"""The outbox: every message reaches the Manager once, in the order of its task."""
 
 from pathlib import Path
 
@@ -168,7 +168,7 @@ def test_attempts_come_at_the_pace_of_a_back_off(
     assert clock.pauses[6:] == [30] * 3
 
 
-def test_started_gives_way_to_a_result_once_it_could_not_be_delivered(
+def test_started_is_dropped_when_a_result_waits_behind_it(
     faulty: MakeManager, directory: Path
 ) -> None:
     post = post_to(

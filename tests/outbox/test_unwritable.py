@@ -1,4 +1,4 @@
-"""What goes on while the disk takes nothing."""
+"""Results and claims while the disk cannot be written."""
 
 from pathlib import Path
 
@@ -21,20 +21,20 @@ PLAIN = Outcome("failed", Report(error_class=ErrorClass.REFUSED), exit_code=1, s
 
 
 def no_record(post: Post, number: int) -> Path:
-    """What keeps one record from being written until it is removed."""
+    """A directory in the place of one record's new file: the record cannot be written."""
     path = post.state.outbox / f"{number:09d}.result.new"
     path.mkdir()
     return path
 
 
 def no_journal(post: Post) -> Path:
-    """What keeps the journal from being written anew until it is removed."""
+    """A directory in the place of the journal's new file: the journal cannot be rewritten."""
     path = post.state.path / "journal.new"
     path.mkdir()
     return path
 
 
-def test_a_result_that_the_disk_does_not_take_is_delivered_all_the_same(
+def test_a_result_that_cannot_be_written_is_delivered_from_memory(
     faulty: MakeManager, directory: Path
 ) -> None:
     post = post_to(faulty(well), directory)
@@ -52,7 +52,7 @@ def test_a_result_that_the_disk_does_not_take_is_delivered_all_the_same(
     assert post.files() == [] and not list(post.state.children.iterdir())
 
 
-def test_what_waits_in_memory_is_brought_to_the_disk_when_that_can_be_written_again(
+def test_results_in_memory_are_written_once_the_disk_works_again(
     faulty: MakeManager, directory: Path
 ) -> None:
     post = post_to(faulty(well), directory, start=False)
@@ -68,7 +68,7 @@ def test_what_waits_in_memory_is_brought_to_the_disk_when_that_can_be_written_ag
     assert post.files() == []
 
 
-def test_a_delivered_result_gives_its_room_back_though_the_journal_cannot_be_written(
+def test_a_delivered_result_frees_its_space_although_the_journal_cannot_be_written(
     faulty: MakeManager, directory: Path
 ) -> None:
     post = post_to(faulty(well), directory, start=False)
@@ -87,7 +87,7 @@ def test_a_delivered_result_gives_its_room_back_though_the_journal_cannot_be_wri
     assert post.journal.unsettled() == Journal(post.state).unsettled() == []
 
 
-def test_a_task_that_has_ended_is_not_run_again_though_the_journal_cannot_be_written(
+def test_a_task_that_has_ended_is_not_run_again_although_the_journal_cannot_be_written(
     faulty: MakeManager,
 ) -> None:
     replayed = {"id": 7, "type": "kill_all", "payload": {}, "status": "succeeded"}

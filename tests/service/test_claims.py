@@ -85,7 +85,9 @@ def test_a_slow_manager_that_does_not_hold_claims_is_polled(
     assert min(answers.gaps()[:8]) >= 1.5 + 0.8
 
 
-def test_a_claims_key_stays_until_it_has_obtained_a_task(faulty: MakeManager, clock: Clock) -> None:
+def test_the_claim_key_stays_the_same_until_it_has_obtained_a_task(
+    faulty: MakeManager, clock: Clock
+) -> None:
     manager = faulty(ClaimAnswers(clock, NOTHING, b"", claimed(1), claimed(2)))
     with claiming(manager, clock):
         manager.wait_for(lambda: len(claims(manager)) >= 6)
@@ -130,7 +132,7 @@ def test_claims_that_fail_come_at_the_pace_of_a_back_off_until_one_is_answered(
     assert gaps[10] <= 1
 
 
-def test_an_outage_ends_when_the_claim_was_made_that_the_manager_then_held(
+def test_an_outage_ends_when_the_first_held_claim_is_sent_and_not_when_it_is_answered(
     faulty: MakeManager, clock: Clock
 ) -> None:
     held = 20.0
@@ -144,7 +146,7 @@ def test_an_outage_ends_when_the_claim_was_made_that_the_manager_then_held(
     assert over["seconds"] == round(made_at - failed_at, 1)
 
 
-def test_claims_pause_while_they_may_not_be_made_and_go_on_afterwards(
+def test_claims_pause_while_the_manager_wants_none_and_resume_afterwards(
     faulty: MakeManager, clock: Clock
 ) -> None:
     manager, other = faulty(well), client_of(faulty(well))
@@ -160,7 +162,7 @@ def test_claims_pause_while_they_may_not_be_made_and_go_on_afterwards(
         manager.wait_for(lambda: len(manager.requests) > seen + 3)
 
 
-def test_a_loop_that_is_stopped_while_it_pauses_makes_no_claim_any_more(
+def test_a_loop_that_is_stopped_during_a_pause_makes_no_more_claims(
     faulty: MakeManager, clock: Clock
 ) -> None:
     manager = faulty(well)

@@ -85,7 +85,7 @@ def test_a_heartbeat_has_a_row_for_each_child_that_runs(faulty: MakeManager) -> 
     assert bodies[-1]["running"][0]["started_at"].endswith("Z")
 
 
-def test_a_slow_manager_gets_the_ticks_it_can_take_and_no_others(
+def test_heartbeats_that_a_slow_manager_delays_are_skipped(
     faulty: MakeManager, clock: Clock
 ) -> None:
     times: list[float] = []

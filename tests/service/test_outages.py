@@ -1,4 +1,4 @@
-"""A Manager that goes away, loses answers or cancels tasks, and an agent that lives with it."""
+"""A Manager that goes away, loses answers or cancels tasks."""
 
 import json
 from pathlib import Path

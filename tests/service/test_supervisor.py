@@ -22,7 +22,7 @@ def test_a_greenlet_that_ends_well_is_no_failure() -> None:
     assert not supervisor.failed.is_set()
 
 
-def test_an_error_on_purpose_is_the_failure_as_it_is() -> None:
+def test_an_expected_error_is_kept_as_the_failure() -> None:
     supervisor = Supervisor()
     error = AgentUnknown("404")
     supervisor.spawn(fail, error)
@@ -30,7 +30,7 @@ def test_an_error_on_purpose_is_the_failure_as_it_is() -> None:
     assert supervisor.failure is error
 
 
-def test_the_first_failure_is_the_one_that_is_kept() -> None:
+def test_only_the_first_failure_is_kept() -> None:
     supervisor = Supervisor()
     first = AgentUnknown("first")
     gevent.joinall([supervisor.spawn(fail, first), supervisor.spawn(fail, AgentUnknown("second"))])

@@ -1,4 +1,4 @@
-"""What systemd hears of the agent, on a socket like its own."""
+"""What the agent sends to systemd, on a socket like systemd's own."""
 
 import os
 import signal
@@ -32,13 +32,13 @@ class Listener:
                 self.said += self._socket.recv(4096).decode().splitlines()
 
     def close(self) -> None:
-        """Hear nothing more."""
+        """Close the socket."""
         self._socket.close()
 
 
 @contextmanager
 def listening(path: Path) -> Iterator[Listener]:
-    """A listener for a block."""
+    """A listening socket for the block."""
     listener = Listener(path)
     try:
         yield listener
@@ -76,7 +76,7 @@ def test_a_manager_that_is_away_is_no_reason_to_be_restarted(bench: Bench) -> No
             systemds.wait_for("WATCHDOG=1", timeout=0.6 * 3)
 
 
-def test_an_agent_that_stands_still_gives_no_sign_of_life(bench: Bench) -> None:
+def test_a_stopped_agent_sends_no_watchdog_message(bench: Bench) -> None:
     path = bench.directory / "notify"
     with listening(path) as systemds:
         agent = bench.agent(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="600000")
@@ -100,7 +100,7 @@ def test_it_is_not_ready_before_a_heartbeat_was_answered(tmp_path: Path) -> None
                 systemds.wait_for("READY=1", timeout=1.5)
 
 
-def test_a_manager_that_goes_away_before_the_first_heartbeat_gets_more_time(
+def test_systemd_is_asked_for_more_time_until_the_first_heartbeat_is_answered(
     faulty: MakeManager, tmp_path: Path
 ) -> None:
     def answer(request: Request) -> bytes:
@@ -114,7 +114,7 @@ def test_a_manager_that_goes_away_before_the_first_heartbeat_gets_more_time(
             assert "READY=1" not in systemds.said
 
 
-def test_a_socket_that_is_gone_stops_nothing(bench: Bench) -> None:
+def test_a_missing_socket_does_not_stop_the_agent(bench: Bench) -> None:
     agent = bench.agent(NOTIFY_SOCKET=str(bench.directory / "nowhere"), WATCHDOG_USEC="600000")
     agent.wait_for("systemd does not listen")
     agent.wait_for("registered")
@@ -133,7 +133,7 @@ def test_a_socket_that_is_gone_stops_nothing(bench: Bench) -> None:
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
     ],
 )
-def test_the_watchdogs_time_is_read_as_systemd_gives_it(
+def test_the_watchdog_interval_is_read_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], seconds: float | None
 ) -> None:
     for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):

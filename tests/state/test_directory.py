@@ -1,4 +1,4 @@
-"""The state directory: private, one agent's at a time, of one format, and under its quota."""
+"""The state directory: its permissions, lock, format, recovery and quota."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from gevent.event import Event
 from structlog.testing import capture_logs
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.state import directory as room
+from agent.state import directory as module
 from agent.state.directory import StateDirectory
 from tests.support.harness import Bench, until
 
@@ -26,8 +26,8 @@ def mode(path: Path) -> int:
 
 @contextmanager
 def watched(state: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Look after the directory every 10 ms; gives what was wrong each time it was well again."""
-    monkeypatch.setattr(room, "LOOK", 0.01)
+    """Watch the directory every 10 ms; gives the trouble that each recovery ended."""
+    monkeypatch.setattr(module, "LOOK", 0.01)
     recovered: list[str] = []
     stop = Event()
     greenlet = gevent.spawn(state.watch, lambda: recovered.append(state.trouble), stop)
@@ -119,7 +119,7 @@ def test_an_agent_with_a_format_that_it_does_not_know_ends_with_78(bench: Bench)
     assert agent.exit_code() == 78
 
 
-def test_disk_work_is_done_in_another_thread_and_its_fault_is_the_directorys(
+def test_disk_work_is_done_in_another_thread_and_its_error_is_the_directorys(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     state = StateDirectory(tmp_path, 1024**3)
@@ -182,7 +182,7 @@ def test_the_directory_is_looked_at_again_when_something_was_done(
         until(lambda: not kept.exists())
 
 
-def test_what_may_not_be_dropped_is_trouble_once_it_is_over_the_quota(
+def test_files_that_may_not_be_removed_are_trouble_when_they_exceed_the_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = StateDirectory(tmp_path, 20_000)

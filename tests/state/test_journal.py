@@ -1,4 +1,4 @@
-"""The journal: what one life of the agent notes is what the next one reads, or it says so."""
+"""The journal: the next run reads what this one noted, and damage is found."""
 
 import random
 from pathlib import Path
@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from agent.errors import StateUnusable
 from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Life, Report, Task
-from agent.state import journal as room
+from agent.state import journal as module
 from agent.state.directory import StateDirectory
 from agent.state.journal import ChildRecord, Journal
 
@@ -20,7 +20,7 @@ CHILD = ChildRecord(ProcessIdentity(77, 1234, "boot"), Report(attempts=1))
 
 @pytest.fixture(name="state")
 def fixture_state(directory: Path) -> StateDirectory:
-    """A state directory of its own; each `Journal` of it plays another life of the agent."""
+    """A state directory; each `Journal` of it stands for another run of the agent."""
     return StateDirectory(directory, 1024**3)
 
 
@@ -38,13 +38,13 @@ def ids(journal: Journal) -> list[int]:
 
 
 def in_the_way(state: StateDirectory) -> Path:
-    """What keeps the journal from being written anew until it is removed."""
+    """A directory in the place of the journal's new file: the journal cannot be rewritten."""
     path = state.path / "journal.new"
     path.mkdir()
     return path
 
 
-def test_what_was_noted_is_known_in_the_next_life(state: StateDirectory) -> None:
+def test_what_was_noted_is_known_in_the_next_run(state: StateDirectory) -> None:
     first = Journal(state)
     client, server, done = (claim(first, task_id) for task_id in (7, 8, 9))
     first.record_child(client, CHILD)
@@ -93,10 +93,10 @@ def test_a_settled_task_and_an_unknown_one_have_no_child_and_no_report(
     assert journal.unsettled() == Journal(state).unsettled() == []
 
 
-def test_it_is_written_anew_when_it_grows(
+def test_a_growing_journal_is_rewritten(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "SPARE_LINES", 10)
+    monkeypatch.setattr(module, "SPARE_LINES", 10)
     journal = Journal(state)
     stays = claim(journal, 1)
     most = 0
@@ -109,11 +109,11 @@ def test_it_is_written_anew_when_it_grows(
     assert later.claim_key == journal.claim_key
 
 
-def test_what_was_settled_a_moment_ago_is_not_forgotten_when_it_is_written_anew(
+def test_a_rewritten_journal_still_names_what_was_settled_lately(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its result may still lie in the outbox, and must not be sent once more."""
-    monkeypatch.setattr(room, "SPARE_LINES", 3)
+    """Its result may still be in the outbox, and must not be sent again."""
+    monkeypatch.setattr(module, "SPARE_LINES", 3)
     journal = Journal(state)
     for task_id in range(1, 20):
         claimed = claim(journal, task_id)
@@ -173,7 +173,7 @@ def test_a_torn_journal_has_the_lines_before_the_tear_and_goes_on(state: StateDi
             claim(after, 9)
         with capture_logs() as logs:
             assert ids(Journal(state)) == [*range(1, whole), 9]
-        assert not logs, "the next life finds nothing damaged"
+        assert not logs, "the next run finds nothing damaged"
 
 
 def test_a_damaged_journal_is_set_aside_as_it_was(state: StateDirectory) -> None:

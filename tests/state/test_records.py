@@ -1,4 +1,4 @@
-"""Checksummed lines, and files that are whole or not there at all."""
+"""Lines with checksums, and files that are either whole or absent."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ LINE = frame(b'{"task":7,"key":"abc"}')
 
 
 def is_damaged(line: bytes) -> bool:
-    """Whether nobody takes it for a line that was written."""
+    """Whether it is not accepted as a line."""
     try:
         unframe(line)
     except RecordDamaged:
@@ -30,7 +30,7 @@ def test_a_line_holds_any_payload_without_line_breaks(payload: bytes) -> None:
     assert unframe(line[:-1]) == payload, "the end of the line is not of the payload"
 
 
-def test_a_line_with_a_changed_byte_is_damaged_whichever_it_is() -> None:
+def test_a_line_with_any_byte_changed_is_damaged() -> None:
     for place in range(len(LINE)):
         for byte in set(range(256)) - {LINE[place]}:
             changed = LINE[:place] + bytes([byte]) + LINE[place + 1 :]
@@ -44,7 +44,7 @@ def test_a_torn_line_is_damaged_wherever_it_was_torn() -> None:
 
 
 @given(st.binary())
-def test_no_bytes_are_a_line_unless_they_were_framed(stray: bytes) -> None:
+def test_only_framed_bytes_are_a_line(stray: bytes) -> None:
     assert is_damaged(stray) or frame(unframe(stray)) == stray.removesuffix(b"\n") + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""Results on real files: none is lost by a crash between two steps, none damaged is believed."""
+"""Results in real files: no crash loses one, and a damaged one is not sent."""
 
 import os
 import shutil
@@ -22,12 +22,12 @@ RECORD, DOCUMENT = "000000001.result", "000000001.document"
 
 @pytest.fixture(name="state")
 def fixture_state(directory: Path) -> StateDirectory:
-    """A state directory of its own; each `Spool` of it plays another life of the agent."""
+    """A state directory; each `Spool` of it stands for another run of the agent."""
     return StateDirectory(directory, 1024**3)
 
 
 def saved(state: StateDirectory, task_id: int, outcome: Outcome = PLAIN) -> Parcel:
-    """An outcome that this life has brought to the disk."""
+    """An outcome that this run has saved."""
     spool = Spool(state)
     parcel = spool.new_parcel(claimed(task_id), outcome, f"idempotency key of {task_id}")
     spool.save(parcel)
@@ -40,7 +40,7 @@ def measured(state: StateDirectory) -> Outcome:
 
 
 def in_the_way(state: StateDirectory) -> Path:
-    """What keeps the first record from being written until it is removed."""
+    """A directory in the place of the first record's new file: the record cannot be written."""
     path = state.outbox / f"{RECORD}.new"
     path.mkdir()
     return path
@@ -54,7 +54,7 @@ def ids(parcels: list[Parcel]) -> list[int]:
     return [parcel.claimed.task.id for parcel in parcels]
 
 
-def test_a_parcel_is_in_the_next_life_what_it_was(state: StateDirectory) -> None:
+def test_the_next_run_reads_a_parcel_as_it_was_saved(state: StateDirectory) -> None:
     parcels = [saved(state, 7, measured(state)), saved(state, 8)]
     assert Spool(state).load() == parcels
     assert names(state.outbox) == [DOCUMENT, RECORD, "000000002.result"]
@@ -70,7 +70,7 @@ def test_a_document_is_moved_and_not_copied(state: StateDirectory) -> None:
     assert (state.outbox / DOCUMENT).stat().st_ino == before
 
 
-def test_the_directory_may_be_moved_between_two_lives(tmp_path: Path) -> None:
+def test_the_directory_may_be_moved_between_two_runs(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path / "here", 1024**3)
     saved(state, 7, measured(state))
     shutil.copytree(state.path, tmp_path / "there")
@@ -116,7 +116,7 @@ def test_a_crash_before_a_delivered_document_was_removed_leaves_nothing(
 
 
 @pytest.mark.parametrize("suffix", ["result", "document"])
-def test_what_is_damaged_is_set_aside_and_the_intact_is_there(
+def test_damaged_results_are_set_aside_and_intact_ones_are_loaded(
     state: StateDirectory, suffix: str
 ) -> None:
     saved(state, 7, measured(state))
@@ -151,7 +151,7 @@ def test_a_record_whose_document_is_gone_is_set_aside(state: StateDirectory) -> 
     assert names(state.rejected) == ["000000001.answer", RECORD]
 
 
-def test_numbers_go_on_after_whatever_is_still_there(state: StateDirectory) -> None:
+def test_new_numbers_are_higher_than_all_that_are_in_use(state: StateDirectory) -> None:
     assert saved(state, 7).number == 1
     spool = Spool(state)
     refused = saved(state, 8)
@@ -172,7 +172,7 @@ def test_more_than_nine_digits_of_results_stay_in_order(state: StateDirectory) -
     assert ids(Spool(state).load()) == [7, 8, 9]
 
 
-def test_what_was_refused_lies_with_the_answer(state: StateDirectory) -> None:
+def test_a_refused_result_is_kept_with_the_answer(state: StateDirectory) -> None:
     parcel = saved(state, 7, measured(state))
     spool = Spool(state)
     spool.set_aside(parcel, b"x" * (ANSWER_KEPT + 1))
@@ -183,7 +183,7 @@ def test_what_was_refused_lies_with_the_answer(state: StateDirectory) -> None:
     assert record["claimed"]["life"]["manager_url"] == LIFE.manager_url
 
 
-def test_a_parcel_that_the_disk_took_only_later_is_saved_then(state: StateDirectory) -> None:
+def test_a_parcel_that_could_not_be_saved_is_saved_later(state: StateDirectory) -> None:
     spool = Spool(state)
     parcel = spool.new_parcel(claimed(7), measured(state), "key")
     obstacle = in_the_way(state)
@@ -197,7 +197,7 @@ def test_a_parcel_that_the_disk_took_only_later_is_saved_then(state: StateDirect
 
 
 @pytest.mark.parametrize("dispose", ["remove", "keep"])
-def test_nothing_stays_of_a_parcel_that_the_disk_took_only_in_part(
+def test_nothing_stays_of_a_parcel_that_was_saved_only_in_part(
     state: StateDirectory, dispose: str
 ) -> None:
     spool = Spool(state)

@@ -32,7 +32,7 @@ DONE = Action(
     "The agent uses the answer.",
     {
         "register": "manager/test_registration.py::"
-        "test_registering_is_tried_again_until_it_is_done",
+        "test_registration_is_retried_until_it_succeeds",
         "heartbeat": "service/test_heartbeat.py::test_the_answer_says_whether_to_claim",
         "claim": "service/test_claims.py::test_after_a_task_it_asks_again_at_once",
         "started": "outbox/test_queue.py::"
@@ -50,8 +50,9 @@ AGAIN = Action(
     "more attempt at once.",
     {
         "register": "manager/test_registration.py::"
-        "test_registering_is_tried_again_until_it_is_done",
-        "claim": "service/test_claims.py::test_a_claims_key_stays_until_it_has_obtained_a_task",
+        "test_registration_is_retried_until_it_succeeds",
+        "claim": "service/test_claims.py::"
+        "test_the_claim_key_stays_the_same_until_it_has_obtained_a_task",
         "started": "manager/test_answers.py::test_started_is_sent_again_until_the_manager_has_it",
         "result": "outbox/test_queue.py::"
         "test_a_message_is_sent_again_with_its_idempotency_key_until_it_is_accepted",

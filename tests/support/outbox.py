@@ -28,7 +28,7 @@ def claimed(task_id: int, task_type: str = "iperf_client_run", life: Life = LIFE
 
 @dataclass
 class Post:
-    """The outbox and what is around it."""
+    """An outbox and its collaborators."""
 
     manager: FaultyManager
     client: ManagerClient
