@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from agent.error_classes import ErrorClass
@@ -43,6 +44,7 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     check_core(payload.affinity)
     allowed = context.config.allowed_targets
     target = checked_target(payload.server_ip, payload.ip_version, allowed, entry.stop.ordered)
+    payload = msgspec.structs.replace(payload, server_ip=target)
     entry.stop.raise_if_ordered(" before the test began")
     features = context.iperf3.current()
     report = context.new_report()
@@ -51,7 +53,7 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     if payload.client_delay_seconds:
         entry.stop.ordered.wait(payload.client_delay_seconds)
     entry.stop.raise_if_ordered(" before the test began")
-    test = _ClientTest(context, entry, payload, report, target)
+    test = _ClientTest(context, entry, payload, report)
     yield test.outcome(test.last_attempt(), features)
 
 
@@ -69,15 +71,10 @@ class _ClientTest:
     """The test of one client task: its attempts, and what becomes of them."""
 
     def __init__(
-        self,
-        context: TaskContext,
-        entry: Entry,
-        payload: ClientPayload,
-        report: Report,
-        target: str,
+        self, context: TaskContext, entry: Entry, payload: ClientPayload, report: Report
     ) -> None:
-        self._context, self._entry, self._payload = context, entry, payload
-        self._report, self._target = report, target
+        self._context, self._entry = context, entry
+        self._payload, self._report = payload, report
         self._max_seconds = payload.time + payload.omit + DEADLINE_GRACE
 
     def last_attempt(self) -> _Attempt:
@@ -128,7 +125,7 @@ class _ClientTest:
         stdout = output_file(children, entry.claimed, report.attempts, streams)
         with closing(ChildProcess(report.argv, stdout, stdout.with_suffix(".err"))) as child:
             # Looked up after the start: it takes a millisecond, and more the first time.
-            report.interface, report.mtu, report.speed_mbps = route_to(self._target)
+            report.interface, report.mtu, report.speed_mbps = route_to(self._payload.server_ip)
             self._context.record_child(entry, child, report)
             log.info("client started", pid=child.pid, argv=" ".join(report.argv))
             ending, was_told = self._watch(child)

@@ -20,5 +20,5 @@ def kill_all(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     for other in others:
         other.gone.wait()
     log.info("all killed", count=len(others))
-    answer: dict[str, bool | int] = {"killed": True, "count": len(others)}
+    answer = {"killed": True, "count": len(others)}
     yield Outcome("succeeded", context.new_report(), answer=answer)

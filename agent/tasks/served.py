@@ -5,7 +5,6 @@ from pathlib import Path
 
 import gevent
 
-from agent.files import discard
 from agent.iperf3.documents import Span
 from agent.iperf3.verdict import last_served
 from agent.logs.outage import Outage
@@ -45,14 +44,15 @@ def newest_served(stdout: Path) -> Document | None:
 class ServedTests:
     """The tests that a running server has served, read from its output.
 
-    `read_up_to` is how many bytes of it need not be read again.
+    `read_up_to` is how many bytes of it need not be read again; `copy` is a file in use while a
+    document is copied out of it.
     """
 
     def __init__(self, state: StateDirectory, stdout: Path) -> None:
         self._state = state
         self._stdout = stdout
         self._newest = served_file(stdout)
-        self._copy = stdout.with_suffix(".fresh")
+        self.copy = stdout.with_suffix(".fresh")
         self._figures: Figures | None = None
         self._unreported = False
         self._reported = 0
@@ -103,18 +103,13 @@ class ServedTests:
         """The newest document, whether it was reported or not."""
         return _whole(self._newest) if self._newest.exists() else None
 
-    def discard_rest(self) -> None:
-        """Remove all files but the newest document, which goes with the last outcome."""
-        discard(self._stdout)
-        discard(self._copy)
-
     def _keep(self, output: memoryview, span: Span) -> None:
         """Make it the newest document; the outbox may still hold a link to the one before."""
-        with output[slice(*span)] as document, open(self._copy, "wb") as file:
+        with output[slice(*span)] as document, open(self.copy, "wb") as file:
             for start in range(0, len(document), COPY_BYTES):
                 file.write(document[start : start + COPY_BYTES])
                 gevent.sleep(0)
-        os.replace(self._copy, self._newest)
+        os.replace(self.copy, self._newest)
 
     def _record_failure(self, error: OSError) -> None:
         self._outage.record_failure("the document of a served test cannot be kept", error)

@@ -17,15 +17,7 @@ from agent.process.child import ChildProcess
 from agent.process.monitor import FLOODED, Ending, watch
 from agent.process.output import map_file
 from agent.process.ports import find_listener, is_listening
-from agent.protocol import (
-    Document,
-    Figures,
-    Outcome,
-    Report,
-    ServerPayload,
-    server_payload,
-    utc_now,
-)
+from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
 from agent.tasks.policy import check_core
@@ -51,15 +43,7 @@ def run_server(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     entry.port = payload.port
     check_core(payload.affinity)
     _wait_for_port(context, entry)
-    argv = server_argv(context.iperf3.current(), payload)
-    report = context.new_report()
-    report.argv, report.attempts = argv, 1
-    report.started_at = utc_now()
-    stdout = server_output(context.state.children, entry.claimed)
-    child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
-    context.record_child(entry, child, report)
-    log.info("server started", pid=child.pid, port=payload.port, argv=" ".join(argv))
-    server = _RunningServer(context, entry, payload, report, child)
+    server = _RunningServer(context, entry, payload)
     try:
         server.wait_until_it_listens()
         yield from server.serve()
@@ -85,18 +69,18 @@ def _wait_for_port(context: TaskContext, entry: Entry) -> None:
 class _RunningServer:
     """A server child from its start to its end."""
 
-    def __init__(
-        self,
-        context: TaskContext,
-        entry: Entry,
-        payload: ServerPayload,
-        report: Report,
-        child: ChildProcess,
-    ) -> None:
+    def __init__(self, context: TaskContext, entry: Entry, payload: ServerPayload) -> None:
+        """Start the child; raises TaskError."""
         self._context, self._entry, self._payload = context, entry, payload
-        self._report, self._child = report, child
-        self._listening = {"started": True, "pid": child.pid, "port": payload.port}
-        self._served = ServedTests(context.state, child.stdout)
+        argv = server_argv(context.iperf3.current(), payload)
+        self._report = context.new_report()
+        self._report.argv, self._report.attempts = argv, 1
+        self._report.started_at = utc_now()
+        stdout = server_output(context.state.children, entry.claimed)
+        self._child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
+        context.record_child(entry, self._child, self._report)
+        log.info("server started", pid=self._child.pid, port=payload.port, argv=" ".join(argv))
+        self._served = ServedTests(context.state, stdout)
         limits = (payload.max_seconds, context.config.max_server_seconds)
         self._max_seconds = min(math.inf if limit is None else limit for limit in limits)
         self._born = time.monotonic()
@@ -141,8 +125,9 @@ class _RunningServer:
         """Stop the child and remove its files, whatever happened."""
         self._context.end_child(self._entry, self._child, Ending.STOPPED)
         self._child.close()
-        discard(self._child.stderr)
-        self._served.discard_rest()
+        # The newest document is the outbox's, with the last outcome.
+        for path in (self._child.stdout, self._child.stderr, self._served.copy):
+            discard(path)
 
     def _watch(self, seconds: float) -> Ending:
         most = self._context.config.max_output_bytes + self._served.read_up_to
@@ -186,10 +171,11 @@ class _RunningServer:
     def _outcome(self, document: Document | None = None, figures: Figures | None = None) -> Outcome:
         """A success with the document of a test; without one it says that the server listens."""
         self._report.finished_at = utc_now()
+        listening = {"started": True, "pid": self._child.pid, "port": self._payload.port}
         return Outcome(
             "succeeded",
             msgspec.structs.replace(self._report),
-            answer={} if document else self._listening,
+            answer={} if document else listening,
             document=document,
             final=bool(self._report.ended),
             figures=figures,
