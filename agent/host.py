@@ -20,9 +20,9 @@ class Route(NamedTuple):
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine, by its usual name or an address."""
-    host = urlsplit(url).hostname or ""
+    """Whether the URL's host, such as that of `//HOST:PORT`, is this machine's loopback."""
     try:
+        host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -11,8 +11,9 @@ from gevent.event import Event
 from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
 from agent.dev.store.store import Store
-from agent.dev.web.access import DEFAULT_PASSWORD, is_loopback
+from agent.dev.web.access import DEFAULT_PASSWORD
 from agent.errors import ConfigError
+from agent.host import is_loopback
 
 _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@]+)):(?P<port>[0-9]{1,5})")
 
@@ -40,7 +41,7 @@ def main(
 ) -> None:
     """Run a Manager for development, in memory and on loopback. Not for production."""
     host, port = _parse_listen(listen)
-    if not admin_password and not is_loopback(listen):
+    if not admin_password and not is_loopback(f"//{listen}"):
         raise BadSetting(f"--listen {listen} is open to other hosts: give --admin-password too")
     try:
         store = Store(extensions=not no_extensions, state_file=state)

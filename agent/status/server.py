@@ -1,6 +1,5 @@
 """The HTTP server of the status page. It answers GET requests and changes nothing."""
 
-import ipaddress
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +11,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from agent.host import is_loopback
 from agent.status.loop_lag import LoopLag
 from agent.status.page import render_page
 from agent.status.prometheus import CONTENT_TYPE, MetricsExporter
@@ -45,7 +45,8 @@ class StatusServer:
 
     def __init__(self, agent: AgentState, address: tuple[str, int]) -> None:
         self._agent = agent
-        self._address = address
+        host, self._port = address
+        self._host = f"[{host}]" if ":" in host else host
         self._lag = LoopLag()
         self._exporter = MetricsExporter(agent, self._lag)
         self._server = WSGIServer(
@@ -68,15 +69,14 @@ class StatusServer:
 
     def run(self, stop: Event) -> None:
         """Serve until `stop`. If the address cannot be used, only log a warning."""
-        host, port = self._address
         try:
             self._server.start()
         except OSError as error:
             advice = "choose another STATUS_ADDRESS; the agent works without it"
-            log.warning("no status page", address=f"{host}:{port}", error=str(error), advice=advice)
+            given = f"{self._host}:{self._port}"
+            log.warning("no status page", address=given, error=str(error), advice=advice)
             return
-        port = self._server.server_port
-        log.info("status page", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+        log.info("status page", url=f"http://{self._host}:{self._server.server_port}/")
         try:
             self._lag.measure(stop)
         finally:
@@ -107,10 +107,7 @@ class StatusServer:
         A page on loopback is asked for as localhost or by a loopback address. Any other name
         comes from a web page whose name was made to point here (DNS rebinding).
         """
-        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        if not _is_loopback(self._address[0]) or name in ("", "localhost"):
-            return True
-        return _is_loopback(name.strip("[]"))
+        return not host or not is_loopback(f"//{self._host}") or is_loopback(f"//{host}")
 
     def _page(self) -> _Answer:
         return 200, "text/html; charset=utf-8", render_page(self._agent.take_snapshot()).encode()
@@ -143,10 +140,3 @@ class _ErrorLog:
 
     def flush(self) -> None:
         """Do nothing: no text is buffered."""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

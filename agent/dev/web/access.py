@@ -11,15 +11,14 @@ send what it does carry. So:
   sent it.
 """
 
-import ipaddress
 from base64 import b64encode
 from hmac import compare_digest
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 from flask import Response, abort, current_app, request
 
 from agent.dev.api.admin_calls import ADMIN
+from agent.host import is_loopback
 
 DEFAULT_PASSWORD = "admin123"
 
@@ -29,7 +28,7 @@ def check_reader() -> None:
     password: str = current_app.config["ADMIN_PASSWORD"]
     if password != DEFAULT_PASSWORD:
         _check_password(password)
-    elif not is_loopback(request.headers.get("Host", "")):
+    elif not is_loopback(f"//{request.headers.get('Host', '')}"):
         _refuse(
             "Open this page as 127.0.0.1 or localhost, or give the dev Manager another"
             " --admin-password: everybody knows the default one."
@@ -42,15 +41,6 @@ def check_writer() -> None:
     host = request.headers.get("Host", "")
     if request.headers.get("Origin") not in (f"http://{host}", f"https://{host}"):
         _refuse("This form was not sent from the dev Manager's own page. Programs use the API.")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether HOST or HOST:PORT is a name or an address of loopback."""
-    try:
-        host = urlsplit(f"//{address}").hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_password(password: str) -> None:
