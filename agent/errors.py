@@ -63,8 +63,7 @@ class Crashed(AgentError):
 class TaskError(AgentError):
     """One task cannot run, or has failed.
 
-    The result carries `error_class` for programs, and the message for the operator, so the
-    message says what to do.
+    Its result has `error_class` for programs; the message tells the operator what to do.
     """
 
     def __init__(self, error_class: ErrorClass, message: str) -> None:

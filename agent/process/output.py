@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_FALLOC_FL_KEEP_SIZE = 1
-_FALLOC_FL_PUNCH_HOLE = 2
+# linux/falloc.h: FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE.
+_PUNCH_HOLE = 1 | 2
 _LIBC = ctypes.CDLL(None)
 
 
@@ -38,8 +38,7 @@ def free_start(path: Path, end: int) -> None:
     if sys.platform != "linux":
         return
     with open(path, "rb+") as file:
-        mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
-        _LIBC.fallocate(file.fileno(), mode, ctypes.c_int64(0), ctypes.c_int64(end))
+        _LIBC.fallocate(file.fileno(), _PUNCH_HOLE, ctypes.c_int64(0), ctypes.c_int64(end))
 
 
 def find_data(path: Path) -> int:

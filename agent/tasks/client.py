@@ -160,7 +160,6 @@ class _ClientTest:
         return wait(self._max_seconds - STARTED_AFTER), True
 
     def _judge(self, child: ChildProcess, exit_code: int, ending: Ending) -> _Attempt:
-        """Judge a child that has ended."""
         stderr, output = child.take_stderr(), child.stdout
         if ending is Ending.OUTPUT:
             # A flood is not read: that could hold up every greenlet for minutes.

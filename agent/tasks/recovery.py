@@ -1,7 +1,6 @@
 """What the agent's previous run left: children, results, and tasks without an outcome."""
 
 import os
-from contextlib import suppress
 
 import structlog
 
@@ -16,7 +15,6 @@ from agent.protocol import Document, Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.journal import TaskRecord
 from agent.state.ledger import Ledger
-from agent.state.spool import Parcel
 from agent.tasks.client_output import judge_output, newest_output
 from agent.tasks.served import newest_served, server_output
 
@@ -31,8 +29,7 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
     Children of the previous run that still run are stopped first, each with `grace` seconds from
     TERM to KILL.
     """
-    _mark_delivered(ledger)
-    waiting = _waiting_results(ledger)
+    waiting = ledger.load_waiting()
     for parcel in waiting:
         outbox.restore(parcel)
     have_outcome = {parcel.claimed.key for parcel in waiting}
@@ -44,7 +41,7 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
         _stop_child(record, grace)
         outcome = _outcome(ledger.state, record)
         log.warning(
-            "a task of the agent's previous run",
+            "a task of the previous run",
             task_id=record.claimed.task.id,
             status=outcome.status,
             error=outcome.stderr or outcome.report.ended,
@@ -55,35 +52,11 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
         _clear(ledger)
 
 
-def _mark_delivered(ledger: Ledger) -> None:
-    """Note what was delivered when the disk was too full for that; in memory if it still is."""
-    journal = ledger.journal
-    for parcel in ledger.spool.load_settled():
-        note = journal.mark_settled if parcel.outcome.final else journal.mark_reported
-        with suppress(StateUnusable):
-            note(parcel.claimed)
-
-
-def _waiting_results(ledger: Ledger) -> list[Parcel]:
-    """The results that are to be delivered still; those that were settled are removed."""
-    waiting = []
-    for parcel in ledger.spool.load():
-        if parcel.claimed.key not in ledger.journal.settled_before:
-            waiting.append(parcel)
-            continue
-        # The agent was killed after it settled the result and before it removed the file.
-        with suppress(StateUnusable):
-            ledger.spool.remove(parcel)
-    return waiting
-
-
 def _stop_child(record: TaskRecord, grace: float) -> None:
-    if record.child and record.child.identity and stop_orphan(record.child.identity, grace):
-        log.warning(
-            "a child of the agent's previous run was stopped",
-            task_id=record.claimed.task.id,
-            pid=record.child.identity.pid,
-        )
+    identity = record.child and record.child.identity
+    if identity and stop_orphan(identity, grace):
+        task_id = record.claimed.task.id
+        log.warning("a child of the previous run was stopped", task_id=task_id, pid=identity.pid)
 
 
 def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:

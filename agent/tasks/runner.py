@@ -70,7 +70,6 @@ class TaskRunner:
         return Outcome("failed", report, exit_code=1, stderr=str(error))
 
     def _put(self, entry: Entry, outcome: Outcome) -> None:
-        """Put an outcome into the outbox, and count it."""
         self._context.outbox.put(entry.claimed, outcome)
         self._context.metrics.count_outcome(entry.task, outcome, time.monotonic() - entry.entered)
 

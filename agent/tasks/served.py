@@ -13,6 +13,7 @@ from agent.protocol import Claimed, Document, Figures
 from agent.state.directory import StateDirectory
 
 COPY_BYTES = 1024**2
+_NOT_KEPT = "the document of a served test cannot be kept"
 
 
 def server_output(children: Path, claimed: Claimed) -> Path:
@@ -79,7 +80,7 @@ class ServedTests:
             self._size_read = size
             free_start(self._stdout, self.read_up_to)
         except OSError as error:
-            self._record_failure(error)
+            self._outage.record_failure(_NOT_KEPT, error)
 
     def take_unreported(self) -> tuple[Document, Figures | None] | None:
         """The newest document in a file of its own, and its figures; None when it was taken before.
@@ -92,7 +93,7 @@ class ServedTests:
         try:
             os.link(self._newest, own)
         except OSError as error:
-            self._record_failure(error)
+            self._outage.record_failure(_NOT_KEPT, error)
             return None
         self._reported += 1
         self._unreported = False
@@ -110,9 +111,6 @@ class ServedTests:
                 file.write(document[start : start + COPY_BYTES])
                 gevent.sleep(0)
         os.replace(self.copy, self._newest)
-
-    def _record_failure(self, error: OSError) -> None:
-        self._outage.record_failure("the document of a served test cannot be kept", error)
 
 
 def _whole(path: Path) -> Document:

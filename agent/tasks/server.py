@@ -156,7 +156,6 @@ class _RunningServer:
             return judge_server_exit(code, b"", stderr)
 
     def _early_end(self) -> TaskError:
-        """Why the child ended before it listened."""
         judged, port = self._judge(), self._payload.port
         assert judged.error_class
         message = judged.message
