@@ -39,10 +39,8 @@ class Demo:
             from agent.dev.server import DevManager
             from agent.dev.store.store import Store
         except ModuleNotFoundError as error:
-            advice = "run: pip install flask"
-            raise ConfigError(
-                f"--dev needs {error.name}, which is not installed: {advice}"
-            ) from error
+            words = f"--dev needs {error.name}, which is not installed: run: pip install flask"
+            raise ConfigError(words) from error
         self.key = secrets.token_urlsafe(16)
         self.store = Store()
         self.agent_id = self.store.agents.add(agent_name, self.key).id
@@ -66,15 +64,9 @@ class Demo:
         from agent.dev.store.records import Plan
 
         exercise = self.store.exercises.create("self-test", TEST_SECONDS)
-        test = self.store.exercises.add_test(
-            exercise.id,
-            Plan(
-                self.agent_id,
-                self.agent_id,
-                _free_port(),
-                options={"client_delay_seconds": CLIENT_DELAY},
-            ),
-        )
+        delay = {"client_delay_seconds": CLIENT_DELAY}
+        plan = Plan(self.agent_id, self.agent_id, _free_port(), options=delay)
+        test = self.store.exercises.add_test(exercise.id, plan)
         self.store.exercises.start(exercise.id)
         self._show_progress(test.client_task.id, stopping)
         if stopping.is_set():
@@ -84,9 +76,8 @@ class Demo:
             raise SelfTestFailed(f"the test on loopback {client.status}: {client.error}")
         self.store.wait_for(lambda: b'"end"' in bytes(self._result(test.server_task.id)), 5)
         click.echo(_summary(self._result(client.id), self._result(test.server_task.id)))
-        click.echo(
-            f"  The dev Manager is at {self.manager.url} (admin, admin123). Ctrl-C stops it.\n"
-        )
+        where = f"  The dev Manager is at {self.manager.url} (admin, admin123)."
+        click.echo(f"{where} Ctrl-C stops it.\n")
 
     def _result(self, task_id: int) -> bytes:
         return bytes(self.store.tasks.get(task_id).result)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -54,6 +55,7 @@ class GroupedCommand(click.Command):
 
 def own_options() -> list[click.Parameter]:
     """The options that are for one run, and so have no variable."""
+    flag = partial(GroupedOption, is_flag=True)
     return [
         GroupedOption(
             "--env-file",
@@ -63,24 +65,17 @@ def own_options() -> list[click.Parameter]:
             is_eager=True,
             help="Read settings from this file [.env].",
         ),
-        GroupedOption("--debug", is_flag=True, help="The same as --log-level debug."),
-        GroupedOption(
-            "--dev",
-            is_flag=True,
-            help="Run a demo: start a local Manager and one loopback test.",
-        ),
-        GroupedOption(
-            "--check", is_flag=True, help="Check the configuration and the Manager, then exit."
-        ),
+        flag("--debug", help="The same as --log-level debug."),
+        flag("--dev", help="Run a demo: start a local Manager and one loopback test."),
+        flag("--check", help="Check the configuration and the Manager, then exit."),
         GroupedOption(
             "--exit-after-idle",
             callback=_seconds,
             metavar="S",
             help="Exit after S seconds without a task.",
         ),
-        GroupedOption(
+        flag(
             "--version",
-            is_flag=True,
             is_eager=True,
             expose_value=False,
             callback=_show_version,

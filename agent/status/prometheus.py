@@ -11,12 +11,8 @@ from typing import Any
 
 import gevent
 import psutil
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client import core
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -24,7 +20,6 @@ from agent import __version__
 from agent.metrics import Histogram
 from agent.protocol import Figures
 from agent.registry import KINDS
-from agent.status.loop_lag import LoopLag
 from agent.status.snapshot import AgentState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -36,7 +31,7 @@ _Samples = Mapping[Any, float]
 class MetricsExporter(Collector):
     """Collects the metrics at the moment of each scrape."""
 
-    def __init__(self, agent: AgentState, lag: LoopLag) -> None:
+    def __init__(self, agent: AgentState, lag: Histogram) -> None:
         self._agent = agent
         self._context = agent.context
         self._metrics = agent.context.metrics
@@ -138,7 +133,7 @@ class MetricsExporter(Collector):
         seconds, resident = _children([entry.pid for entry in self._context.registry.entries()])
         yield _counter("children_cpu_seconds", "CPU time of all its children so far", seconds)
         yield _gauge("children_resident_memory_bytes", "Memory of running children", resident)
-        yield _histogram("hub_lag_seconds", "Delay of the event loop", self._lag.seconds)
+        yield _histogram("hub_lag_seconds", "Delay of the event loop", self._lag)
 
 
 def _children(pids: list[int]) -> tuple[float, int]:
@@ -158,14 +153,16 @@ def _children(pids: list[int]) -> tuple[float, int]:
 
 
 def _gauge(name: str, about: str, samples: float | _Samples, *labels: str) -> Metric:
-    return _filled(GaugeMetricFamily(_PREFIX + name, about, labels=labels), samples)
+    return _filled(core.GaugeMetricFamily(_PREFIX + name, about, labels=labels), samples)
 
 
 def _counter(name: str, about: str, samples: float | _Samples, *labels: str) -> Metric:
-    return _filled(CounterMetricFamily(_PREFIX + name, about, labels=labels), samples)
+    return _filled(core.CounterMetricFamily(_PREFIX + name, about, labels=labels), samples)
 
 
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: float | _Samples) -> Metric:
+def _filled(
+    family: core.GaugeMetricFamily | core.CounterMetricFamily, samples: float | _Samples
+) -> Metric:
     """Add the samples: one number, or one for each combination of the labels' values."""
     for values, number in samples.items() if isinstance(samples, Mapping) else [((), samples)]:
         family.add_metric(values, float(number))
@@ -175,16 +172,11 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: float | _S
 def _histogram(
     name: str, about: str, histograms: Histogram | Mapping[str, Histogram], *labels: str
 ) -> Metric:
-    family = HistogramMetricFamily(_PREFIX + name, about, labels=labels)
-    if isinstance(histograms, Histogram):
-        family.add_metric([], _buckets(histograms), histograms.sum)
-    else:
-        for value, histogram in histograms.items():
-            family.add_metric([value], _buckets(histogram), histogram.sum)
+    family = core.HistogramMetricFamily(_PREFIX + name, about, labels=labels)
+    by_label = {"": histograms} if isinstance(histograms, Histogram) else histograms
+    for value, histogram in by_label.items():
+        # Each of Prometheus's buckets includes the lower ones.
+        bounds = [*map(str, histogram.bounds), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(histogram.counts)), strict=True))
+        family.add_metric([value] if labels else [], buckets, histogram.sum)
     return family
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """The counts as Prometheus has them: each includes those of the lower buckets."""
-    bounds = [*map(str, histogram.bounds), "+Inf"]
-    return list(zip(bounds, map(float, accumulate(histogram.counts)), strict=True))

@@ -12,12 +12,15 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from agent.host import is_loopback
-from agent.status.loop_lag import LoopLag
+from agent.metrics import LATE_BOUNDS, Histogram
 from agent.status.page import render_page
 from agent.status.prometheus import CONTENT_TYPE, MetricsExporter
 from agent.status.snapshot import AgentState
+from agent.timing import ticks
 
 STOP_SECONDS = 0.2
+# Seconds between two measurements of how late the event loop is.
+LAG_INTERVAL = 1.0
 # Connections at a time, and seconds for each. Idle connections must not take the descriptors
 # that tests need, nor keep other clients out for long.
 CONNECTIONS = 50
@@ -34,6 +37,7 @@ SECURITY = [
     ("Cache-Control", "no-store"),
 ]
 _JSON = "application/json"
+_HTML = "text/html; charset=utf-8"
 
 log = structlog.get_logger()
 
@@ -47,8 +51,8 @@ class StatusServer:
         self._agent = agent
         host, self._port = address
         self._host = f"[{host}]" if ":" in host else host
-        self._lag = LoopLag()
-        self._exporter = MetricsExporter(agent, self._lag)
+        self._lag = Histogram(LATE_BOUNDS)
+        exporter = MetricsExporter(agent, self._lag)
         self._server = WSGIServer(
             address,
             self._serve,
@@ -59,12 +63,12 @@ class StatusServer:
             environ={"SERVER_NAME": ""},
         )
         self._routes: dict[str, Callable[[], _Answer]] = {
-            "/": self._page,
+            "/": lambda: (200, _HTML, render_page(agent.take_snapshot()).encode()),
             # An agent that answers is alive.
             "/livez": lambda: (200, _JSON, b'{"ok":true}'),
             "/readyz": self._readyz,
-            "/status": self._status,
-            "/metrics": lambda: (200, CONTENT_TYPE, self._exporter.export()),
+            "/status": lambda: (200, _JSON, msgspec.json.encode(agent.take_snapshot())),
+            "/metrics": lambda: (200, CONTENT_TYPE, exporter.export()),
         }
 
     def run(self, stop: Event) -> None:
@@ -78,7 +82,8 @@ class StatusServer:
             return
         log.info("status page", url=f"http://{self._host}:{self._server.server_port}/")
         try:
-            self._lag.measure(stop)
+            for late in ticks(LAG_INTERVAL, stop):
+                self._lag.observe(max(0.0, late))
         finally:
             self._server.stop(timeout=STOP_SECONDS)
 
@@ -109,16 +114,10 @@ class StatusServer:
         """
         return not host or not is_loopback(f"//{self._host}") or is_loopback(f"//{host}")
 
-    def _page(self) -> _Answer:
-        return 200, "text/html; charset=utf-8", render_page(self._agent.take_snapshot()).encode()
-
     def _readyz(self) -> _Answer:
         reasons = self._agent.not_ready()
         body = msgspec.json.encode({"ok": not reasons, "reasons": reasons})
         return 503 if reasons else 200, _JSON, body
-
-    def _status(self) -> _Answer:
-        return 200, _JSON, msgspec.json.encode(self._agent.take_snapshot())
 
 
 class _Handler(WSGIHandler):
