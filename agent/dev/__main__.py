@@ -2,7 +2,7 @@
 
 import signal
 
-# Python would print where Ctrl-C has met it: until the command is loaded it ends the process.
+# Until the command is loaded, Ctrl-C ends the process at once: Python would print a traceback.
 _when_interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from gevent import monkey  # noqa: E402

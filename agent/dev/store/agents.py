@@ -15,7 +15,7 @@ OFFLINE_AFTER = timedelta(seconds=15)
 
 
 class Agents:
-    """The agents by id. `wakeups` ends the wait of the claim that an agent makes."""
+    """The agents by id. `wakeups` has, for each of them, what its waiting claim waits for."""
 
     def __init__(self, database: Database) -> None:
         self.wakeups: defaultdict[int, Condition] = defaultdict(Condition)

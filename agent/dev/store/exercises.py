@@ -86,8 +86,18 @@ class Exercises:
         }
         server_task = self._tasks.create(server, SERVER_START, listen)
         client_task = self._tasks.create(client, CLIENT_RUN, run)
-        ends = (exercise_id, server, client, port, plan.udp, plan.parallel, seconds)
-        test = Test(len(self._tests) + 1, *ends, server_task.id, client_task.id)
+        test = Test(
+            id=len(self._tests) + 1,
+            exercise_id=exercise_id,
+            server_agent_id=server,
+            client_agent_id=client,
+            server_port=port,
+            udp=plan.udp,
+            parallel=plan.parallel,
+            time_seconds=seconds,
+            server_task_id=server_task.id,
+            client_task_id=client_task.id,
+        )
         self._tests[test.id] = test
         self._database.commit()
         return NewTest(test, server_task, client_task)

@@ -100,11 +100,8 @@ def _line(readings: list[Reading], frame: _Frame) -> Line:
 def _words(readings: list[Reading]) -> str:
     rates = [reading.rate for reading in readings]
     shown = [quantities.rate(rate) for rate in (min(rates), mean(readings), max(rates))]
-    least, average, most = shown
-    seconds = readings[-1].end
-    return (
-        f"Throughput over {seconds:.3g} s: at least {least}, on average {average}, at most {most}"
-    )
+    words = "Throughput over {:.3g} s: at least {}, on average {}, at most {}"
+    return words.format(readings[-1].end, *shown)
 
 
 def _ticks(limit: float, most: int, beyond: bool) -> list[float]:

@@ -2,14 +2,7 @@
 
 from msgspec import Raw, Struct
 
-from agent.iperf3.summary import (
-    IntervalSum,
-    Request,
-    Summary,
-    Sums,
-    read_intervals,
-    read_summary,
-)
+from agent.iperf3.summary import IntervalSum, Request, Summary, Sums, read_intervals, read_summary
 
 # Enough for a smooth curve, and few enough that a test of a day does not bloat the page.
 MOST_READINGS = 200
