@@ -88,19 +88,14 @@ def test_many_readings_become_few_with_the_same_mean() -> None:
 def test_a_curve_fills_its_frame_from_edge_to_edge() -> None:
     curve = draw(one_way(Reading(0, 1, 4e9), Reading(1, 2, 0), Reading(2, 2.5, 5e9)))
     assert curve is not None
-    (line,) = curve.lines
-    assert line.path.startswith(f"M{LEFT:.1f} ") and f"L{RIGHT:.1f} " in line.path
-    assert [dot.y for dot in line.dots] == [78.0, BOTTOM, TOP]
-    assert line.dots[0].words == "0 to 1 s: 4.00 Gbit/s"
-    assert (curve.unit, [tick.label for tick in curve.y_ticks]) == ("Gbit/s", list("012345"))
-    assert [tick.label for tick in curve.x_ticks] == [
-        "0 s",
-        "0.5 s",
-        "1 s",
-        "1.5 s",
-        "2 s",
-        "2.5 s",
-    ]
+    (readings,) = curve.lines
+    path = "M62.0 78.0 L172.0 78.0 L392.0 214.0 L557.0 44.0 L612.0 44.0"
+    assert curve.path(readings) == path
+    assert [curve.y(reading.rate) for reading in readings] == [78.0, BOTTOM, TOP]
+    assert (curve.unit, curve.y_ticks) == ("Gbit/s", [0, 1, 2, 3, 4, 5])
+    assert [curve.y(tick * curve.scale) for tick in (0, 5)] == [BOTTOM, TOP]
+    assert curve.x_ticks == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert [curve.x(tick) for tick in (0, 2.5)] == [LEFT, RIGHT]
     assert "over 2.5 s: at least 0 bit/s, on average 2.60 Gbit/s, at most 5.00 Gbit/s" in (
         curve.words
     )
@@ -112,8 +107,8 @@ def test_a_curve_fills_its_frame_from_edge_to_edge() -> None:
 def test_an_extreme_reading_can_be_drawn(reading: Reading) -> None:
     curve = draw(one_way(reading))
     assert curve is not None
-    for dot in curve.lines[0].dots:
-        assert LEFT <= dot.x <= RIGHT and TOP <= dot.y <= BOTTOM
+    assert LEFT <= curve.x(reading.middle) <= RIGHT
+    assert TOP <= curve.y(reading.rate) <= BOTTOM
     assert 2 <= len(curve.x_ticks) <= 8 and 2 <= len(curve.y_ticks) <= 8
 
 

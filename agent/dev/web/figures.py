@@ -22,6 +22,11 @@ class Reading(Struct, frozen=True):
         """How long it lasts."""
         return self.end - self.start
 
+    @property
+    def middle(self) -> float:
+        """Its middle, in seconds after the test began."""
+        return (self.start + self.end) / 2
+
 
 class Direction(Struct, frozen=True):
     """One direction of a test: the sums of both ends, and the client's readings.
