@@ -352,7 +352,7 @@ def test_the_curve_and_the_sums_of_a_udp_test(manager: DevManager, store: Store)
     words = "at least 200 Mbit/s, on average 300 Mbit/s, at most 400 Mbit/s"
     assert f'role="img" aria-label="Throughput over 3 s: {words}"' in page.text
     assert "1.0 to 2.0 400 Mbit/s" in shown
-    assert "<title>1 to 2 s: 400 Mbit/s</title>" in page.text
+    assert "<title>1.0 to 2.0 s: 400 Mbit/s</title>" in page.text
     labels = re.findall(r"<text [^>]*>([^<]*)</text>", page.text)
     seconds = ["0 s", "0.5 s", "1 s", "1.5 s", "2 s", "2.5 s", "3 s"]
     assert labels == ["0", "100", "200", "300", "400", *seconds, "Mbit/s"]
