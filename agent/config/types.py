@@ -5,13 +5,15 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from agent import files
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Value = TypeVar("_Value")
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -32,6 +34,18 @@ class Kind:
     parse: Callable[[str], Any]
     choices: tuple[str, ...] = ()
     redact: Callable[[str], str] = str
+
+
+def _checked(
+    convert: Callable[[str], _Value], is_accepted: Callable[[_Value], object]
+) -> Callable[[str], _Value]:
+    def parse(text: str) -> _Value:
+        value = convert(text)
+        if not is_accepted(value):
+            raise ValueError
+        return value
+
+    return parse
 
 
 def url() -> Kind:
@@ -64,66 +78,44 @@ def _without_user(text: str) -> str:
 
 def name() -> Kind:
     """A name that is safe in an HTTP header, in a path and on a log line."""
-
-    def parse(text: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", text):
-            raise ValueError
-        return text
-
+    parse = _checked(str, re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}").fullmatch)
     return Kind("1 to 64 letters, digits, '_', '.' or '-', not starting with '.' or '-'", parse)
 
 
 def one_of(*choices: str) -> Kind:
     """One of a few words, in upper or lower case."""
-
-    def parse(text: str) -> str:
-        if text.lower() not in choices:
-            raise ValueError
-        return text.lower()
-
+    parse = _checked(str.lower, lambda text: text in choices)
     return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", parse, choices)
 
 
 def whole(low: int, high: int) -> Kind:
     """A whole number within bounds."""
-    return Kind(f"a whole number from {low} to {high}", _bounded(int, low, high))
+    parse = _checked(int, lambda number: low <= number <= high)
+    return Kind(f"a whole number from {low} to {high}", parse)
 
 
 def seconds(low: float, high: float) -> Kind:
     """A number of seconds within bounds."""
-    return Kind(f"a number of seconds from {low} to {high}", _bounded(float, low, high))
-
-
-def _bounded(number: type[float], low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        found = number(text)
-        # Of NaN every comparison is false.
-        if not low <= found <= high:
-            raise ValueError
-        return found
-
-    return parse
+    # Of NaN every comparison is false.
+    parse = _checked(float, lambda number: low <= number <= high)
+    return Kind(f"a number of seconds from {low} to {high}", parse)
 
 
 def size(low: int) -> Kind:
     """A number of bytes; K, M, G and T are powers of 1024, as in iperf3."""
-    return Kind(f"a number of bytes, like 64M, of at least {low}", _scaled(1024, low))
+    parse = _checked(partial(_scaled, 1024), lambda number: number >= low)
+    return Kind(f"a number of bytes, like 64M, of at least {low}", parse)
 
 
 def rate() -> Kind:
     """A number of bits per second; K, M, G and T are powers of 1000, as in iperf3."""
-    return Kind("a number of bits per second, like 500M or 10G", _scaled(1000, 1))
+    parse = _checked(partial(_scaled, 1000), lambda number: number > 0)
+    return Kind("a number of bits per second, like 500M or 10G", parse)
 
 
-def _scaled(unit: int, low: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        match = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", text.upper())
-        number: int = int(match[1]) * unit ** _POWERS[match[2]] if match else 0
-        if number < low:
-            raise ValueError
-        return number
-
-    return parse
+def _scaled(unit: int, text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", text.upper())
+    return int(match[1]) * int(unit ** _POWERS[match[2]]) if match else 0
 
 
 def program() -> Kind:
@@ -145,25 +137,13 @@ def _expanded(text: str) -> Path:
 
 def readable_file() -> Kind:
     """A file that this user can read."""
-    return Kind(
-        "a file that this user can read",
-        _file(lambda file: file.is_file() and os.access(file, os.R_OK)),
-    )
+    parse = _checked(_expanded, lambda file: file.is_file() and os.access(file, os.R_OK))
+    return Kind("a file that this user can read", parse)
 
 
 def writable_file() -> Kind:
     """A file that this user can write or create. It is not touched."""
-    return Kind("a file that this user can write", _file(files.is_writable_file))
-
-
-def _file(is_usable: Callable[[Path], bool]) -> Callable[[str], Path]:
-    def parse(text: str) -> Path:
-        found = _expanded(text)
-        if not is_usable(found):
-            raise ValueError
-        return found
-
-    return parse
+    return Kind("a file that this user can write", _checked(_expanded, files.is_writable_file))
 
 
 def address() -> Kind:
