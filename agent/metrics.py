@@ -88,15 +88,15 @@ class Metrics:
         time since the claim, None when this process did not make the claim.
         """
         task_type = task.type if task.type in TASK_TYPES else "other"
+        figures = outcome.figures
         error_class: ErrorClass | Literal[""] = outcome.report.error_class or ""
         if outcome.final:
             self.outcomes[task_type, outcome.status, error_class] += 1
             if seconds is not None:
                 self.task_seconds[task_type].observe(seconds)
-        elif outcome.figures is None:
+        elif figures is None:
             return
         words = outcome.stderr or outcome.report.ended
-        figures = outcome.figures
         self.results.append(
             Reported(utc_now(), task.id, task_type, outcome.status, error_class, words, figures)
         )

@@ -66,23 +66,23 @@ _limit = partial(_setting, "Limits")
 class Config:
     """The checked settings. Times are in seconds, sizes in bytes, rates in bits per second."""
 
-    manager_url: str = _manager("URL", types.url(), "http://localhost:8000")
+    manager_url: str = _manager("URL", types.URL, "http://localhost:8000")
     api_version: int = _manager("API version", types.whole(1, 99), "1")
-    manager_ca_file: Path | None = _manager("Trusted CA file [system CAs]", types.readable_file())
-    manager_cert_file: Path | None = _manager("Client certificate", types.readable_file())
+    manager_ca_file: Path | None = _manager("Trusted CA file [system CAs]", types.READABLE_FILE)
+    manager_cert_file: Path | None = _manager("Client certificate", types.READABLE_FILE)
     manager_cert_key_file: Path | None = _manager(
-        "Private key for MANAGER_CERT_FILE", types.readable_file()
+        "Private key for MANAGER_CERT_FILE", types.READABLE_FILE
     )
-    agent_name: str = _agent("Name known to the Manager", types.name(), "agent1")
-    advertise_address: str | None = _agent("Address peers connect to [detected]", types.address())
-    state_dir: Path | None = _agent("State files [under ~/.local/state]", types.path())
-    iperf3_path: str = _agent("iperf3 executable", types.program(), "iperf3")
+    agent_name: str = _agent("Name known to the Manager", types.NAME, "agent1")
+    advertise_address: str | None = _agent("Address peers connect to [detected]", types.ADDRESS)
+    state_dir: Path | None = _agent("State files [under ~/.local/state]", types.PATH)
+    iperf3_path: str = _agent("iperf3 executable", types.PROGRAM, "iperf3")
     status_address: tuple[str, int] | None = _agent(
-        "HOST:PORT of the status page [none]", types.host_port()
+        "HOST:PORT of the status page [none]", types.HOST_PORT
     )
     log_level: str = _logging("Level", types.one_of("debug", "info", "warning", "error"), "info")
     log_format: str = _logging("Format", types.one_of("json", "console"), "json")
-    log_file: Path | None = _logging("Also log to this file [none]", types.writable_file())
+    log_file: Path | None = _logging("Also log to this file [none]", types.WRITABLE_FILE)
     heartbeat_interval: float = _time("Between heartbeats", types.seconds(0.1, 3600), "5")
     claim_interval: float = _time("Between claims when polling", types.seconds(0.05, 3600), "1")
     stop_grace: float = _time("From TERM to KILL of a child", types.seconds(0, 300), "5")
@@ -91,7 +91,7 @@ class Config:
     max_tasks: int = _limit("Concurrent tasks", types.whole(1, 100_000), "1024")
     max_test_seconds: int = _limit("Longest test, in seconds", types.whole(1, 86400), "86400")
     max_parallel: int = _limit("Streams per test", types.whole(1, 128), "128")
-    max_bitrate: int | None = _limit("Bit/s per test [none]", types.rate())
+    max_bitrate: int | None = _limit("Bit/s per test [none]", types.RATE)
     max_server_seconds: float | None = _limit(
         "Server lifetime, in seconds [none]", types.seconds(1, 10**9)
     )
@@ -99,7 +99,7 @@ class Config:
     max_output_bytes: int = _limit("Largest output of a child", types.size(65536), "256M")
     state_max_bytes: int = _limit("Size of the state directory", types.size(1024**2), "1G")
     allowed_targets: tuple[Network, ...] | None = _limit(
-        "Networks tests may target [any]", types.networks()
+        "Networks tests may target [any]", types.NETWORKS
     )
     agent_key: str = field(default="", repr=False)
     agent_key_file: Path | None = None
@@ -120,16 +120,6 @@ class Config:
             words = "STATE_DIR is not set, and this user has no home directory: must be a path"
             raise ConfigError(words) from error
         return Path(home) / "iperf-agent" / self.agent_name
-
-    def check_state(self) -> None:
-        """Raise ConfigError unless this user can use or create the state directory.
-
-        A read-only disk is accepted, since it may become writable while the agent runs.
-        """
-        path = self.state
-        if not files.is_writable_directory(path) and not files.is_read_only(path):
-            accepted = "a directory that this user can write"
-            raise ConfigError(f"STATE_DIR {path} cannot be used: must be {accepted}")
 
 
 SETTINGS = tuple(Setting(each.name, **each.metadata) for each in fields(Config) if each.metadata)
@@ -186,7 +176,11 @@ def check_settings(
     config = Config(**values)
     if not faults.keys() & {"STATE_DIR", "AGENT_NAME"}:
         try:
-            config.check_state()
+            path = config.state
+            # A read-only disk may become writable while the agent runs.
+            if not files.is_writable_directory(path) and not files.is_read_only(path):
+                accepted = "a directory that this user can write"
+                raise ConfigError(f"STATE_DIR {path} cannot be used: must be {accepted}")
         except ConfigError as error:
             faults["STATE_DIR"] = str(error)
     return config, faults

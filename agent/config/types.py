@@ -48,40 +48,6 @@ def _checked(
     return parse
 
 
-def url() -> Kind:
-    """An http or https URL without a user, a query or a fragment."""
-
-    def parse(text: str) -> str:
-        if "@" in text:
-            raise InvalidValue("it must not name a user")
-        if re.search(r"[\s?#]", text):
-            raise InvalidValue("it must not have a space, a query or a fragment")
-        parts = urlsplit(text)
-        if parts.scheme not in ("http", "https"):
-            raise InvalidValue("it must start with http:// or https://")
-        if not parts.hostname:
-            raise InvalidValue("it must name a host")
-        try:
-            if parts.port == 0:
-                raise ValueError
-        except ValueError as error:
-            raise InvalidValue("its port must be between 1 and 65535") from error
-        return text.rstrip("/")
-
-    return Kind("a URL like https://manager.example:8000", parse, redact=_without_user)
-
-
-def _without_user(text: str) -> str:
-    """A URL without whatever precedes the @, which may be a password."""
-    return re.sub(r"(?is)^([a-z]+://)?.*@", r"\1[hidden]@", text)
-
-
-def name() -> Kind:
-    """A name that is safe in an HTTP header, in a path and on a log line."""
-    parse = _checked(str, re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}").fullmatch)
-    return Kind("1 to 64 letters, digits, '_', '.' or '-', not starting with '.' or '-'", parse)
-
-
 def one_of(*choices: str) -> Kind:
     """One of a few words, in upper or lower case."""
     parse = _checked(str.lower, lambda text: text in choices)
@@ -107,25 +73,32 @@ def size(low: int) -> Kind:
     return Kind(f"a number of bytes, like 64M, of at least {low}", parse)
 
 
-def rate() -> Kind:
-    """A number of bits per second; K, M, G and T are powers of 1000, as in iperf3."""
-    parse = _checked(partial(_scaled, 1000), lambda number: number > 0)
-    return Kind("a number of bits per second, like 500M or 10G", parse)
-
-
 def _scaled(unit: int, text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", text.upper())
     return int(match[1]) * int(unit ** _POWERS[match[2]]) if match else 0
 
 
-def program() -> Kind:
-    """A command on PATH, or the path of a program."""
-    return Kind("a command or a path", str)
+def _url(text: str) -> str:
+    if "@" in text:
+        raise InvalidValue("it must not name a user")
+    if re.search(r"[\s?#]", text):
+        raise InvalidValue("it must not have a space, a query or a fragment")
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https"):
+        raise InvalidValue("it must start with http:// or https://")
+    if not parts.hostname:
+        raise InvalidValue("it must name a host")
+    try:
+        if parts.port == 0:
+            raise ValueError
+    except ValueError as error:
+        raise InvalidValue("its port must be between 1 and 65535") from error
+    return text.rstrip("/")
 
 
-def path() -> Kind:
-    """A path; `~` is the home directory."""
-    return Kind("a path", _expanded)
+def _without_user(text: str) -> str:
+    """A URL without whatever precedes the @, which may be a password."""
+    return re.sub(r"(?is)^([a-z]+://)?.*@", r"\1[hidden]@", text)
 
 
 def _expanded(text: str) -> Path:
@@ -135,45 +108,44 @@ def _expanded(text: str) -> Path:
         raise ValueError from error
 
 
-def readable_file() -> Kind:
-    """A file that this user can read."""
-    parse = _checked(_expanded, lambda file: file.is_file() and os.access(file, os.R_OK))
-    return Kind("a file that this user can read", parse)
+def _is_readable(file: Path) -> bool:
+    return file.is_file() and os.access(file, os.R_OK)
 
 
-def writable_file() -> Kind:
-    """A file that this user can write or create. It is not touched."""
-    return Kind("a file that this user can write", _checked(_expanded, files.is_writable_file))
+def _address(text: str) -> str:
+    found = ipaddress.ip_address(text)
+    if found.is_unspecified or found.is_multicast:
+        raise ValueError
+    return str(found)
 
 
-def address() -> Kind:
-    """An IPv4 or IPv6 address that others can send to."""
-
-    def parse(text: str) -> str:
-        found = ipaddress.ip_address(text)
-        if found.is_unspecified or found.is_multicast:
-            raise ValueError
-        return str(found)
-
-    return Kind("an IP address of this host, like 192.0.2.7", parse)
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(","))
 
 
-def networks() -> Kind:
-    """Networks or addresses, separated by commas."""
-
-    def parse(text: str) -> tuple[Network, ...]:
-        return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(","))
-
-    return Kind("networks separated by commas, like 10.0.0.0/8,fd00::/8", parse)
+def _host_port(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or not parts.port or re.search(r"[\s/?#@]", text):
+        raise ValueError
+    return parts.hostname, parts.port
 
 
-def host_port() -> Kind:
-    """A host and a port; an IPv6 address stands in brackets."""
-
-    def parse(text: str) -> tuple[str, int]:
-        parts = urlsplit(f"//{text}")
-        if not parts.hostname or not parts.port or re.search(r"[\s/?#@]", text):
-            raise ValueError
-        return parts.hostname, parts.port
-
-    return Kind("HOST:PORT, like 127.0.0.1:9201", parse)
+URL = Kind("a URL like https://manager.example:8000", _url, redact=_without_user)
+# Safe in an HTTP header, in a path and on a log line.
+NAME = Kind(
+    "1 to 64 letters, digits, '_', '.' or '-', not starting with '.' or '-'",
+    _checked(str, re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}").fullmatch),
+)
+# K, M, G and T are powers of 1000, as in iperf3.
+RATE = Kind(
+    "a number of bits per second, like 500M or 10G",
+    _checked(partial(_scaled, 1000), lambda number: number > 0),
+)
+PROGRAM = Kind("a command or a path", str)
+PATH = Kind("a path", _expanded)
+READABLE_FILE = Kind("a file that this user can read", _checked(_expanded, _is_readable))
+WRITABLE_FILE = Kind("a file that this user can write", _checked(_expanded, files.is_writable_file))
+ADDRESS = Kind("an IP address of this host, like 192.0.2.7", _address)
+NETWORKS = Kind("networks separated by commas, like 10.0.0.0/8,fd00::/8", _networks)
+# An IPv6 address stands in brackets.
+HOST_PORT = Kind("HOST:PORT, like 127.0.0.1:9201", _host_port)

@@ -41,18 +41,15 @@ def _cpu_warnings(summary: Summary, features: Features) -> list[str]:
     single = features.release < _THREADED
     why = f", and iperf3 {features.version} does all its work in one thread" if single else ""
     own, other = cpu.host_total or 0.0, cpu.remote_total or 0.0
+    asked = summary.start.test_start or Request()
+    streams = max(1, asked.num_streams or 1) * (2 if asked.bidir else 1)
     found = []
-    if own >= _BUSY_CORE * (1 if single else _streams(summary)):
+    if own >= _BUSY_CORE * (1 if single else streams):
         found.append(f"The {here} used {own:.0f} % of a core{why}")
     if other >= _BUSY_CORE:
         found.append(f"The {there} used {other:.0f} % of a core")
     limit = "the CPU and not the network may have limited the test."
     return [f"{words}: {limit}" for words in found]
-
-
-def _streams(summary: Summary) -> int:
-    asked = summary.start.test_start or Request()
-    return max(1, asked.num_streams or 1) * (2 if asked.bidir else 1)
 
 
 def _loss_warnings(summary: Summary) -> list[str]:

@@ -8,6 +8,7 @@ once there is room again.
 import os
 import time
 from _queue import Empty, SimpleQueue  # gevent replaces the classes in `queue`
+from contextlib import suppress
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -127,21 +128,15 @@ class LogFile:
             return
         self._checked_at = now
         try:
-            if _is_same_file(self._path, self._descriptor):
-                return
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
+                    return
             descriptor = self._open()
         except OSError:
             return
         os.close(self._descriptor)
         self._descriptor = descriptor
         self._ends_amid_line = False
-
-
-def _is_same_file(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _stdout_is_journal() -> bool:
@@ -156,11 +151,9 @@ def _write_all(descriptor: int, data: bytes) -> int:
     Errors are ignored: without a reader or on a full disk there is no place to report them.
     """
     write = get_original("os", "write")
-    try:
+    with suppress(OSError):
         while data:
             data = data[write(descriptor, data) :]
-    except OSError:
-        pass
     return len(data)
 
 

@@ -10,12 +10,12 @@ from agent.config import types
 from agent.config.types import Kind
 
 GOOD: list[tuple[Kind, str, Any]] = [
-    (types.url(), "http://localhost:8000", "http://localhost:8000"),
-    (types.url(), "https://manager.example/base/", "https://manager.example/base"),
-    (types.url(), "http://[fd00::1]:8000", "http://[fd00::1]:8000"),
-    (types.name(), "a", "a"),
-    (types.name(), "rack-1.host_2", "rack-1.host_2"),
-    (types.name(), "x" * 64, "x" * 64),
+    (types.URL, "http://localhost:8000", "http://localhost:8000"),
+    (types.URL, "https://manager.example/base/", "https://manager.example/base"),
+    (types.URL, "http://[fd00::1]:8000", "http://[fd00::1]:8000"),
+    (types.NAME, "a", "a"),
+    (types.NAME, "rack-1.host_2", "rack-1.host_2"),
+    (types.NAME, "x" * 64, "x" * 64),
     (types.one_of("json", "console"), "JSON", "json"),
     (types.whole(1, 128), "1", 1),
     (types.whole(1, 128), "128", 128),
@@ -25,27 +25,27 @@ GOOD: list[tuple[Kind, str, Any]] = [
     (types.size(65536), "64k", 65536),
     (types.size(65536), "64M", 64 * 1024**2),
     (types.size(65536), "1T", 1024**4),
-    (types.rate(), "1", 1),
-    (types.rate(), "500M", 500 * 10**6),
-    (types.rate(), "10G", 10**10),
-    (types.path(), "/var/x", Path("/var/x")),
-    (types.path(), "~/x", Path.home() / "x"),
-    (types.address(), "192.0.2.7", "192.0.2.7"),
-    (types.address(), "FD00::0:1", "fd00::1"),
-    (types.networks(), "10.1.2.3/8", (ip_network("10.0.0.0/8"),)),
+    (types.RATE, "1", 1),
+    (types.RATE, "500M", 500 * 10**6),
+    (types.RATE, "10G", 10**10),
+    (types.PATH, "/var/x", Path("/var/x")),
+    (types.PATH, "~/x", Path.home() / "x"),
+    (types.ADDRESS, "192.0.2.7", "192.0.2.7"),
+    (types.ADDRESS, "FD00::0:1", "fd00::1"),
+    (types.NETWORKS, "10.1.2.3/8", (ip_network("10.0.0.0/8"),)),
     (
-        types.networks(),
+        types.NETWORKS,
         "192.0.2.7, fd00::/8",
         (ip_network("192.0.2.7/32"), ip_network("fd00::/8")),
     ),
-    (types.host_port(), "127.0.0.1:9201", ("127.0.0.1", 9201)),
-    (types.host_port(), "[::1]:9201", ("::1", 9201)),
-    (types.host_port(), "localhost:1", ("localhost", 1)),
+    (types.HOST_PORT, "127.0.0.1:9201", ("127.0.0.1", 9201)),
+    (types.HOST_PORT, "[::1]:9201", ("::1", 9201)),
+    (types.HOST_PORT, "localhost:1", ("localhost", 1)),
 ]
 
 BAD: list[tuple[Kind, list[str]]] = [
     (
-        types.url(),
+        types.URL,
         [
             "manager:8000",
             "ftp://manager",
@@ -64,18 +64,18 @@ BAD: list[tuple[Kind, list[str]]] = [
             "http://manager\n",
         ],
     ),
-    (types.name(), ["x" * 65, "a b", "a/b", "../a", ".a", "-a", "a\n", "é"]),
+    (types.NAME, ["x" * 65, "a b", "a/b", "../a", ".a", "-a", "a\n", "é"]),
     (types.one_of("json", "console"), ["jsonl", "json console"]),
     (types.whole(1, 128), ["0", "129", "-1", "1.5", "many", "0x10", "9" * 5000]),
     (types.seconds(0.1, 3600), ["0", "0.05", "3601", "-1", "nan", "inf", "-inf", "5s"]),
     (types.size(65536), ["65535", "63K", "-1", "1.5M", "64MB", "64 M", "M", "9" * 19]),
-    (types.rate(), ["0", "-1", "1.5G", "10Gbit", "G"]),
-    (types.path(), ["~nobody-of-that-name/x"]),
-    (types.readable_file(), ["/no/such/file", "/", "~nobody-of-that-name/x"]),
-    (types.address(), ["localhost", "192.0.2", "192.0.2.7/32", "0.0.0.0", "::", "224.0.0.1"]),
-    (types.networks(), ["10.0.0.0/33", "localhost", "10.0.0.0/8,", "10.0.0.0/8;fd00::/8"]),
+    (types.RATE, ["0", "-1", "1.5G", "10Gbit", "G"]),
+    (types.PATH, ["~nobody-of-that-name/x"]),
+    (types.READABLE_FILE, ["/no/such/file", "/", "~nobody-of-that-name/x"]),
+    (types.ADDRESS, ["localhost", "192.0.2", "192.0.2.7/32", "0.0.0.0", "::", "224.0.0.1"]),
+    (types.NETWORKS, ["10.0.0.0/33", "localhost", "10.0.0.0/8,", "10.0.0.0/8;fd00::/8"]),
     (
-        types.host_port(),
+        types.HOST_PORT,
         ["9201", ":9201", "host", "host:", "host:0", "host:65536", "::1:9201", "u@host:1"]
         + ["host:1/x", "host:1?x", "host:1#x", "my host:1"],
     ),
@@ -96,13 +96,13 @@ def test_an_invalid_text_is_refused(kind: Kind, text: str) -> None:
 def test_a_readable_file_must_exist(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     with pytest.raises(ValueError):
-        types.readable_file().parse(str(file))
+        types.READABLE_FILE.parse(str(file))
     file.touch()
-    assert types.readable_file().parse(str(file)) == file
+    assert types.READABLE_FILE.parse(str(file)) == file
 
 
 def test_a_writable_file_exists_or_can_be_created_and_is_not_touched(tmp_path: Path) -> None:
-    kind = types.writable_file()
+    kind = types.WRITABLE_FILE
     (tmp_path / "link").symlink_to(tmp_path / "log")
     for good in ("log", "link"):
         assert kind.parse(str(tmp_path / good)) == tmp_path / good

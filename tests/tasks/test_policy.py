@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event
 
 from agent.config.settings import Config, read_settings
-from agent.config.types import Network, networks
+from agent.config.types import NETWORKS, Network
 from agent.errors import TaskError
 from agent.protocol import ClientPayload
 from agent.tasks import policy
@@ -31,7 +31,7 @@ def payload(**keys: Any) -> ClientPayload:
 
 def allowed(text: str) -> tuple[Network, ...]:
     """The networks that this ALLOWED_TARGETS lists."""
-    read: tuple[Network, ...] = networks().parse(text)
+    read: tuple[Network, ...] = NETWORKS.parse(text)
     return read
 
 
