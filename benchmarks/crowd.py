@@ -42,7 +42,6 @@ from gevent.pool import Group  # noqa: E402
 from agent.config.key import Key  # noqa: E402
 from agent.config.settings import read_settings  # noqa: E402
 from agent.logs.setup import configure_logging  # noqa: E402
-from agent.manager.access import manager_access  # noqa: E402
 from agent.manager.api import ManagerClient  # noqa: E402
 from agent.manager.registration import Registration  # noqa: E402
 from agent.metrics import Histogram, Metrics  # noqa: E402
@@ -162,9 +161,8 @@ def idle_agent(number: int, url: str, calls: Calls, greenlets: Group) -> None:
     gevent.sleep(number * SPREAD / AGENTS)
     given = {"manager_url": url, "agent_name": f"a{number}"}
     settings = read_settings(given, {"AGENT_KEY": f"key-{number}"})
-    client = ManagerClient(
-        manager_access(settings, Key(settings.agent_key, settings.agent_key_file)), calls
-    )
+    key = Key(settings.agent_key, settings.agent_key_file)
+    client = ManagerClient(settings, key, calls)
     registration = Registration(settings, client, lambda: None)
     registration.register()
     stop = Event()

@@ -12,7 +12,6 @@ from agent.config.key import Key
 from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
 from agent.logs.setup import silence_logging, stdout_has_colors
-from agent.manager.access import manager_access
 from agent.manager.api import ManagerClient
 from agent.tasks.installed import InstalledIperf3
 
@@ -100,7 +99,7 @@ def _manager(config: Config) -> Iterator[Finding]:
             message += "; for tests with other hosts set ADVERTISE_ADDRESS"
         yield Finding("address", message)
         key = Key(config.agent_key, config.agent_key_file)
-        ManagerClient(manager_access(config, key)).check_health()
+        ManagerClient(config, key).check_health()
     except OSError as error:
         yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")
     except ManagerError as error:

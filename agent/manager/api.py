@@ -2,15 +2,15 @@
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from agent import protocol
+from agent.config.settings import Config
 from agent.errors import ManagerUnavailable
-from agent.manager.access import Access
 from agent.manager.transport import KEY_HEADER, Answer, Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
@@ -44,12 +44,15 @@ class ManagerClient:
 
     Each raises ManagerUnavailable, KeyRefused or AgentUnknown; the two about a task also raise
     TaskRefused. `failures` counts the calls without a usable answer: after one, another Manager
-    may have taken the place of the first.
+    may have taken the place of the first. `key` gives the registration key as it is now.
     """
 
-    def __init__(self, access: Access, metrics: Metrics | None = None) -> None:
-        self._access = access
-        self._transport = Transport(access, metrics or Metrics())
+    def __init__(
+        self, config: Config, key: Callable[[], str], metrics: Metrics | None = None
+    ) -> None:
+        self._config = config
+        self._key = key
+        self._transport = Transport(config, metrics or Metrics())
         self.failures = 0
 
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
@@ -122,9 +125,9 @@ class ManagerClient:
         more_headers: Mapping[str, str] | None = None,
     ) -> Answer:
         headers = {
-            "X-AGENT-NAME": self._access.name,
-            KEY_HEADER: self._access.key(),
-            "X-API-Version": str(self._access.api_version),
+            "X-AGENT-NAME": self._config.agent_name,
+            KEY_HEADER: self._key(),
+            "X-API-Version": str(self._config.api_version),
             "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
             "Content-Type": "application/json",
             **(more_headers or {}),

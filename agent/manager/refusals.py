@@ -6,14 +6,7 @@ import msgspec
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
-from agent.errors import (
-    AgentUnknown,
-    KeyRefused,
-    ManagerError,
-    ManagerUnavailable,
-    ResultTooLarge,
-    TaskRefused,
-)
+from agent import errors
 from agent.protocol import Refusal
 
 MAX_RETRY_AFTER = 300.0
@@ -24,7 +17,9 @@ UNKNOWN_AGENT = frozenset({"not_found", "agent_not_found", "agent_disabled"})
 ABOUT_TASK = frozenset({"task_not_found", "invalid_task_state"})
 
 
-def refusal(path: str, status: int, content: bytes, headers: Mapping[str, str]) -> ManagerError:
+def refusal(
+    path: str, status: int, content: bytes, headers: Mapping[str, str]
+) -> errors.ManagerError:
     """The error for one answer to `path`."""
     try:
         answer = msgspec.json.decode(content, type=Refusal)
@@ -33,18 +28,18 @@ def refusal(path: str, status: int, content: bytes, headers: Mapping[str, str]) 
     word = answer.error or answer.detail.error
     message = f"{path}: {status} {word}".rstrip()
     if status in (401, 403, 426):
-        return KeyRefused(message)
+        return errors.KeyRefused(message)
     if status == 404 and word in UNKNOWN_AGENT:
-        return AgentUnknown(message)
+        return errors.AgentUnknown(message)
     about_task = path.endswith(("/started", "/result"))
     if about_task and status == 413:
-        return ResultTooLarge(message, status, answer=content)
+        return errors.ResultTooLarge(message, status, answer=content)
     # Any other 400 is a proxy's, or about the call, and no reason to give a result up.
     if about_task and (status in (409, 410, 422) or (status == 400 and word in ABOUT_TASK)):
         details = answer.detail.details
         current = details.current_status if details else None
-        return TaskRefused(message, status, current, content)
-    return ManagerUnavailable(message, retry_after(headers.get("Retry-After")))
+        return errors.TaskRefused(message, status, current, content)
+    return errors.ManagerUnavailable(message, retry_after(headers.get("Retry-After")))
 
 
 def retry_after(value: str | None) -> float | None:

@@ -15,9 +15,9 @@ from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from agent import __version__
+from agent.config.settings import Config
 from agent.errors import ManagerUnavailable
 from agent.host import is_loopback
-from agent.manager.access import Access
 from agent.manager.refusals import refusal
 from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
@@ -26,7 +26,8 @@ KEY_HEADER = "X-AGENT-KEY"
 # uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
 MAX_IDLE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1024**2
-# Debian and its like, then Red Hat and its like. certifi's file lacks what a company has added.
+# Debian and its like, then Red Hat and its like. certifi's file,
+# which requests takes if there is neither, lacks what a company has added.
 SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
 log = structlog.get_logger()
@@ -44,8 +45,8 @@ class Answer:
 class Transport:
     """Sends requests to one Manager. Any number of greenlets may use it at once."""
 
-    def __init__(self, access: Access, metrics: Metrics) -> None:
-        self._access = access
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self._config = config
         self._metrics = metrics
         self._idle: list[tuple[requests.Session, float]] = []
 
@@ -110,7 +111,7 @@ class Transport:
     @cached_property
     def _to_manager(self) -> requests.PreparedRequest:
         agent = {"User-Agent": f"iperf-agent/{__version__}"}
-        return requests.Request("GET", self._access.url, headers=agent).prepare()
+        return requests.Request("GET", self._config.manager_url, headers=agent).prepare()
 
     def _take_session(self) -> requests.Session:
         """A session whose connection was in use a moment ago, or one without a connection."""
@@ -123,12 +124,16 @@ class Transport:
         session = _Session()
         # .netrc, proxies and REQUESTS_CA_BUNDLE stay out, or they would override what was set.
         session.trust_env = False
-        if not is_loopback(self._access.url):
-            session.proxies = get_environ_proxies(self._access.url)
-        if urlsplit(self._access.url).scheme == "https":
+        if not is_loopback(self._config.manager_url):
+            session.proxies = get_environ_proxies(self._config.manager_url)
+        if urlsplit(self._config.manager_url).scheme == "https":
             # Without TLS, requests would still look for the file at each call.
-            session.verify = self._access.ca_file or _system_cas()
-        session.cert = self._access.certificate
+            system_cas = next(filter(os.path.exists, SYSTEM_CAS), None)
+            ca_file = self._config.manager_ca_file or system_cas
+            session.verify = str(ca_file) if ca_file else True
+        if self._config.manager_cert_file and self._config.manager_cert_key_file:
+            pair = (str(self._config.manager_cert_file), str(self._config.manager_cert_key_file))
+            session.cert = pair
         return session
 
 
@@ -162,11 +167,6 @@ def _without(key: str, content: bytes) -> bytes:
     for form in forms:
         content = content.replace(form.encode(), b"[hidden]")
     return content
-
-
-def _system_cas() -> str | bool:
-    """The CAs that this host trusts; True, which means those of certifi, if it has none."""
-    return next(filter(os.path.exists, SYSTEM_CAS), True)
 
 
 def _read(response: requests.Response) -> tuple[bytes, bool]:

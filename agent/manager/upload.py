@@ -1,6 +1,8 @@
 """A request body that is read from a file while it is sent."""
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import BinaryIO
 
 import gevent
 
@@ -35,24 +37,18 @@ class Body:
             gevent.sleep(0)
 
     def _pieces(self) -> Iterator[bytes]:
-        yield from _chunks(self._prefix)
-        if self._document:
-            yield from _file_part(self._document)
-        yield from _chunks(self._suffix)
+        yield from _chunks(BytesIO(self._prefix), len(self._prefix))
+        if document := self._document:
+            with open(document.path, "rb") as file:
+                file.seek(document.start)
+                yield from _chunks(file, document.end - document.start)
+        yield from _chunks(BytesIO(self._suffix), len(self._suffix))
 
 
-def _chunks(content: bytes) -> Iterator[bytes]:
-    for start in range(0, len(content), CHUNK_BYTES):
-        yield content[start : start + CHUNK_BYTES]
-
-
-def _file_part(document: Document) -> Iterator[bytes]:
-    with open(document.path, "rb") as file:
-        file.seek(document.start)
-        left = document.end - document.start
-        while left:
-            chunk = file.read(min(CHUNK_BYTES, left))
-            if not chunk:
-                raise OSError(f"{document.path} is shorter than its document")
-            left -= len(chunk)
-            yield chunk
+def _chunks(file: BinaryIO, left: int) -> Iterator[bytes]:
+    while left:
+        chunk = file.read(min(CHUNK_BYTES, left))
+        if not chunk:
+            raise OSError(f"{file.name} is shorter than its document")
+        left -= len(chunk)
+        yield chunk

@@ -149,12 +149,13 @@ class Outbox:
         task_id = message.claimed.task.id
         backoff = Backoff()
         while True:
-            self._wait_for_quiet(message)
+            while self._delivery.would_disturb(message):
+                if gevent.wait([self._stop, self._flushing], LARGE_RESULT_LOOK, count=1):
+                    break
             try:
                 with self._slots:
-                    settled = self._delivery.attempt(message)
-                if settled:
-                    return True
+                    if self._delivery.attempt(message):
+                        return True
                 continue
             except AgentUnknown:
                 self.stop()
@@ -166,16 +167,8 @@ class Outbox:
                 self._outage.record_failure(what, error, task_id, retry_in=round(delay, 1))
             if message.pid and len(queue) > 1:
                 return True
-            if not self._pause(delay):
+            # A flush ends one wait.
+            ends = [self._stop] if self._flushing.is_set() else [self._stop, self._flushing]
+            gevent.wait(ends, delay, count=1)
+            if self._stop.is_set():
                 return False
-
-    def _pause(self, delay: float) -> bool:
-        """Wait for the next attempt; False when there will be none. A flush ends one wait."""
-        ends = [self._stop] if self._flushing.is_set() else [self._stop, self._flushing]
-        gevent.wait(ends, delay, count=1)
-        return not self._stop.is_set()
-
-    def _wait_for_quiet(self, message: Message) -> None:
-        while self._delivery.would_disturb(message):
-            if gevent.wait([self._stop, self._flushing], LARGE_RESULT_LOOK, count=1):
-                return

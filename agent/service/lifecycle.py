@@ -13,7 +13,6 @@ from agent.config.settings import Config, changed_settings
 from agent.error_classes import ErrorClass
 from agent.errors import ManagerRefused, TaskError
 from agent.host import allow_descriptors
-from agent.manager.access import manager_access
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
@@ -54,7 +53,7 @@ class Agent:
         self._ledger = Ledger(StateDirectory(config.state, config.state_max_bytes))
         self._registry = TaskRegistry()
         metrics = Metrics()
-        client = ManagerClient(manager_access(config, key), metrics)
+        client = ManagerClient(config, key, metrics)
         self.registration = Registration(config, client, self._leave_all)
         delivery = Delivery(
             client, self.registration, self._ledger, self._registry, config.max_result_bytes

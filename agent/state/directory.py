@@ -59,19 +59,16 @@ class StateDirectory:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _open_lock(path / "lock")
-        except OSError as error:
-            raise _cannot_be_used(path, error) from error
-        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
-            raise StateLocked(f"another agent runs in {path}: {advice}") from error
-        try:
             _check_format(path)
             for below in (self.children, self.outbox, self.rejected, self.kept):
                 below.mkdir(mode=0o700, exist_ok=True)
+        except BlockingIOError as error:
+            advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
+            raise StateLocked(f"another agent runs in {path}: {advice}") from error
         except OSError as error:
-            raise _cannot_be_used(path, error) from error
+            reason = f"{error.strerror}: must be a directory that this user can write"
+            raise ConfigError(f"STATE_DIR {path} cannot be used: {reason}") from error
         self._threads = ThreadPool(THREADS)
 
     def run(
@@ -162,8 +159,3 @@ def _check_format(path: Path) -> None:
         advice = "use the version that wrote it, or another STATE_DIR"
         words = f"STATE_DIR {path} has the format {found!r}, and this version knows {FORMAT!r}"
         raise ConfigError(f"{words}: {advice}")
-
-
-def _cannot_be_used(path: Path, error: OSError) -> ConfigError:
-    reason = f"{error.strerror}: must be a directory that this user can write"
-    return ConfigError(f"STATE_DIR {path} cannot be used: {reason}")

@@ -15,14 +15,13 @@ from agent.errors import (
     TaskRefused,
 )
 from agent.manager import api as calls
-from agent.manager.api import ManagerClient
 from tests.support import answers
 from tests.support.answering import ASK, PAGE, PLAYS, SENT, SOON, tls
 from tests.support.answers import ANSWERS, CALLS, Action
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.harness import free_port, iperf3_server
 from tests.support.lone_agent import lone_agent
-from tests.support.sockets import MakeManager
+from tests.support.sockets import MakeManager, client_with
 
 # What the error has to say where its kind alone does not tell that the play was the right one.
 SAYS = {
@@ -84,7 +83,7 @@ def test_each_answer_to_each_call_does_what_the_table_says(
     error = None
     with PLAYS[answer]() as scene:
         try:
-            ASK[call](ManagerClient(scene.access))
+            ASK[call](client_with(scene.access))
         except ManagerError as raised:
             error = raised
     assert leads_to(action, call, error), repr(error)
@@ -96,7 +95,7 @@ def test_each_answer_to_each_call_does_what_the_table_says(
 @pytest.mark.parametrize("call", CALLS)
 def test_a_manager_with_a_good_certificate_is_trusted(call: str) -> None:
     with tls() as scene:
-        ASK[call](ManagerClient(scene.access))
+        ASK[call](client_with(scene.access))
     assert len(scene.heard) == 1
 
 

@@ -2,23 +2,23 @@
 
 import json
 import uuid
+from dataclasses import replace
 
 import pytest
 
 from agent.errors import ManagerUnavailable, TaskRefused
-from agent.manager.access import Access
 from agent.manager.api import ManagerClient
 from agent.manager.upload import Body
 from agent.protocol import RunningRow
 from tests.support.faulty_manager import Request, raw_reply, reply, well
-from tests.support.sockets import MakeManager, client_of, silent
+from tests.support.sockets import MakeManager, access, client_of, client_with, silent
 
 MIB = 1024**2
 
 
 def test_each_call_is_a_post_with_its_body_and_the_agents_headers(faulty: MakeManager) -> None:
     manager = faulty(well)
-    client = ManagerClient(Access(manager.url, "a1", lambda: "key-1", api_version=3))
+    client = client_with(replace(access(manager.url), api_version=3))
     row = RunningRow("client", 5201, 77, 9, "2026-01-01T00:00:00.000Z")
     client.register("10.0.0.1", "Debian")
     client.send_heartbeat("10.0.0.1", [row])
@@ -65,7 +65,7 @@ def test_each_call_is_a_post_with_its_body_and_the_agents_headers(faulty: MakeMa
 def test_each_call_uses_the_current_key(faulty: MakeManager) -> None:
     manager = faulty(well)
     keys = iter(["old", "new"])
-    client = ManagerClient(Access(manager.url, "a1", lambda: next(keys)))
+    client = ManagerClient(access(manager.url), lambda: next(keys))
     client.claim("1")
     client.claim("1")
     assert [request.headers["x-agent-key"] for request in manager.requests] == ["old", "new"]
@@ -80,7 +80,7 @@ def test_the_key_is_removed_from_answers_that_are_kept(faulty: MakeManager, key:
         keys[0] = "new-key"
         return reply({"detail": {"error": "task_not_found", "you": key}, "and": key}, 400)
 
-    client = ManagerClient(Access(faulty(answer).url, "a1", lambda: keys[0]))
+    client = ManagerClient(access(faulty(answer).url), lambda: keys[0])
     with pytest.raises(TaskRefused) as raised:
         client.send_result(7, Body(b"{}"), "1")
     assert json.loads(raised.value.answer)["detail"]["you"] == "[hidden]"

@@ -11,9 +11,8 @@ import pytest
 from gevent.server import StreamServer
 
 from agent.errors import ManagerUnavailable
-from agent.manager.api import ManagerClient
 from tests.support.faulty_manager import reply, well
-from tests.support.sockets import MakeManager, access, client_of
+from tests.support.sockets import MakeManager, access, client_of, client_with
 
 PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY")
 
@@ -44,7 +43,7 @@ def test_a_manager_elsewhere_is_asked_through_the_proxy_of_the_environment(
         monkeypatch.setenv(variable, proxy.url)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    ManagerClient(access("http://manager.invalid:8000")).claim("key")
+    client_with(access("http://manager.invalid:8000")).claim("key")
     (request,) = proxy.requests
     assert request.path == "http://manager.invalid:8000/v1/agent/tasks/claim"
 
@@ -91,8 +90,8 @@ def test_the_ca_that_is_set_is_the_one_that_is_trusted(
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.setenv(variable, str(tmp_path / "missing.pem"))
     with tls_manager(*certificate) as url:
-        trusting = replace(access(url), ca_file=str(certificate[0]))
-        assert ManagerClient(trusting).claim("key").task is None
+        trusting = replace(access(url), manager_ca_file=certificate[0])
+        assert client_with(trusting).claim("key").task is None
 
 
 def test_the_environment_cannot_make_a_ca_trusted(
@@ -102,13 +101,14 @@ def test_the_environment_cannot_make_a_ca_trusted(
         monkeypatch.setenv(variable, str(certificate[0]))
     with tls_manager(*certificate) as url:
         with pytest.raises(ManagerUnavailable, match="certificate verify failed"):
-            ManagerClient(access(url)).claim("key")
+            client_with(access(url)).claim("key")
 
 
 def test_the_client_certificate_that_is_set_is_shown(certificate: tuple[Path, Path]) -> None:
-    pair = (str(certificate[0]), str(certificate[1]))
     with tls_manager(*certificate, clients=certificate[0]) as url:
-        nameless = replace(access(url), ca_file=pair[0])
+        nameless = replace(access(url), manager_ca_file=certificate[0])
         with pytest.raises(ManagerUnavailable):
-            ManagerClient(nameless).claim("key")
-        assert ManagerClient(replace(nameless, certificate=pair)).claim("key").task is None
+            client_with(nameless).claim("key")
+        file, key = certificate
+        named = replace(nameless, manager_cert_file=file, manager_cert_key_file=key)
+        assert client_with(named).claim("key").task is None

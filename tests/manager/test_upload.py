@@ -9,13 +9,12 @@ from gevent import sleep
 from gevent.event import Event
 
 from agent.errors import ManagerUnavailable, ResultTooLarge
-from agent.manager.api import ManagerClient
 from agent.manager.transport import Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
 from agent.protocol import Document
 from tests.support.faulty_manager import raw_reply, reply, well
-from tests.support.sockets import MakeManager, access, client_of, serving
+from tests.support.sockets import MakeManager, access, client_of, client_with, serving
 
 SMALL_DEADLINE = 0.3
 MIB = 1024**2
@@ -93,4 +92,4 @@ def test_a_413_sent_before_the_body_was_read_is_understood() -> None:
             connection.sendall(raw_reply(b"<html>", 413))
 
     with serving(refuse_and_close) as url, pytest.raises(ResultTooLarge):
-        ManagerClient(access(url)).send_result(1, Body(b"x" * (32 * MIB)), "key")
+        client_with(access(url)).send_result(1, Body(b"x" * (32 * MIB)), "key")

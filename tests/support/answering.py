@@ -6,13 +6,14 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from socket import socket
 from typing import Any
 
 import gevent
 import trustme
 
-from agent.manager.access import Access
+from agent.config.settings import Config
 from agent.manager.api import ManagerClient
 from agent.manager.upload import Body
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
@@ -42,7 +43,7 @@ ASK: dict[str, Call] = {
 class Scene:
     """A Manager that gives one answer: the way to it, and what it has read of requests."""
 
-    access: Access
+    access: Config
     heard: list[Any]
 
 
@@ -167,7 +168,8 @@ def tls(
 
     configured = authority if known else trustme.CA()
     with serving(serve) as url, configured.cert_pem.tempfile() as ca_file:
-        yield Scene(replace(access(url.replace("http", "https")), ca_file=ca_file), heard)
+        secured = access(url.replace("http", "https"))
+        yield Scene(replace(secured, manager_ca_file=Path(ca_file)), heard)
 
 
 PLAYS: dict[str, Callable[[], AbstractContextManager[Scene]]] = {

@@ -7,21 +7,26 @@ from socket import SO_LINGER, SOL_SOCKET, socket
 
 from gevent.server import StreamServer
 
-from agent.manager.access import Access
+from agent.config.settings import Config, read_settings
 from agent.manager.api import ManagerClient
 from tests.support.faulty_manager import FaultyManager, Request
 
 MakeManager = Callable[[Callable[[Request], bytes]], FaultyManager]
 
 
-def access(url: str) -> Access:
+def access(url: str) -> Config:
     """How agent a1 reaches a Manager there."""
-    return Access(url, "a1", lambda: "key-1")
+    return read_settings({"manager_url": url, "agent_name": "a1"}, {"AGENT_KEY": "key-1"})
+
+
+def client_with(settings: Config) -> ManagerClient:
+    """The client that these settings make."""
+    return ManagerClient(settings, lambda: settings.agent_key)
 
 
 def client_of(manager: FaultyManager) -> ManagerClient:
     """Agent a1's client of that Manager."""
-    return ManagerClient(access(manager.url))
+    return client_with(access(manager.url))
 
 
 @contextmanager
