@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Iterator
+from itertools import repeat
 
 from gevent.event import Event
 
@@ -68,10 +69,9 @@ def _delays() -> Iterator[float]:
         yield random.uniform(0, bound)
         bound *= 2
     yield random.uniform(0, BACKOFF_CAP)
-    while True:
-        yield BACKOFF_CAP
+    yield from repeat(BACKOFF_CAP)
 
 
-def jittered(delay: float, share: float = 0.2) -> float:
-    """`delay`, made longer or shorter by a random amount of at most `share` of it."""
-    return delay * random.uniform(1 - share, 1 + share)
+def jittered(delay: float) -> float:
+    """`delay`, made longer or shorter by a random amount of at most a fifth of it."""
+    return delay * random.uniform(0.8, 1.2)

@@ -2,10 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dotenv.parser import Binding
 
 # How similar an unknown name must be to a setting's to be taken for it: MANAGR_URL is at 0.95.
 SIMILAR = 0.8
@@ -40,7 +36,9 @@ def read(path: str, known: Iterable[str]) -> EnvFile:
         from dotenv.parser import parse_stream
 
         for binding in parse_stream(file):
-            line = _line(binding)
+            # The parser counts the empty lines before a binding as its own.
+            text = binding.original.string
+            line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
             if binding.error:
                 found.slips.append(f"{path} line {line} is ignored: it is not VARIABLE=value")
             elif binding.key and binding.value:
@@ -57,9 +55,3 @@ def _misspelt(found: EnvFile, names: list[str]) -> Iterator[str]:
         if variable not in names:
             for meant in get_close_matches(variable.upper(), names, n=1, cutoff=SIMILAR):
                 yield f"{found.place(variable)}: {variable} is ignored: did you mean {meant}?"
-
-
-def _line(binding: "Binding") -> int:
-    """The line of the binding itself: the parser counts the empty lines before it as its own."""
-    text = binding.original.string
-    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
