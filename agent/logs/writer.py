@@ -42,7 +42,9 @@ class LineWriter:
         """Start the thread. Raises OSError if the log file cannot be opened."""
         self._file = LogFile(log_file) if log_file else None
         self._before = CLEAR_LINE if os.isatty(STDOUT) else b""
-        self._to_journal = _stdout_is_journal()
+        # systemd names its stream there: see systemd.exec(5).
+        status = os.fstat(STDOUT)
+        self._to_journal = os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
         self._lines: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
         self._finished: SimpleQueue[None] = SimpleQueue()
         self._dropped = 0
@@ -137,12 +139,6 @@ class LogFile:
         os.close(self._descriptor)
         self._descriptor = descriptor
         self._ends_amid_line = False
-
-
-def _stdout_is_journal() -> bool:
-    """Whether stdout is the stream that systemd names in JOURNAL_STREAM (systemd.exec(5))."""
-    status = os.fstat(STDOUT)
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _write_all(descriptor: int, data: bytes) -> int:

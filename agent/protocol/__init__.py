@@ -5,15 +5,16 @@ All that the Manager sends is checked here and nowhere else. The payload of a ta
 fails with a message.
 """
 
-from agent.protocol.claims import Claimed, Life
 from agent.protocol.messages import (
     FINAL_STATUSES,
     TASK_TYPES,
     Acknowledged,
     AgentRecord,
     ClaimAnswer,
+    Claimed,
     Health,
     HeartbeatAnswer,
+    Life,
     Refusal,
     RefusalDetail,
     RefusalDetails,

@@ -15,15 +15,9 @@ _HOST = "[A-Za-z0-9_:][A-Za-z0-9_.:%-]*"
 Host = Annotated[str, _text(_HOST, "a host name or an IP address")]
 Address = Annotated[str, _text(_HOST, "an IP address")]
 # The kernel takes 15 characters at most for these two.
-Device = Annotated[
-    str, _text("[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", "the name of a network interface")
-]
-Algorithm = Annotated[
-    str, _text("[a-z0-9][a-z0-9_-]{0,14}", "the name of a congestion control such as cubic")
-]
-DscpName = Annotated[
-    str, _text("[A-Za-z][A-Za-z0-9-]{0,9}", "the name of a DSCP class such as af11")
-]
+Device = Annotated[str, _text("[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", "a network interface")]
+Algorithm = Annotated[str, _text("[a-z0-9][a-z0-9_-]{0,14}", "a congestion control such as cubic")]
+DscpName = Annotated[str, _text("[A-Za-z][A-Za-z0-9-]{0,9}", "a DSCP class such as af11")]
 Core = Annotated[int, Meta(ge=0, le=999, description="a core number from 0 to 999")]
 _TWO_CORES = 'two of them, for the client and the server, such as "0,1"'
 CorePair = Annotated[str, _text("[0-9]{1,3}(,[0-9]{1,3})?", _TWO_CORES)]

@@ -112,19 +112,18 @@ def test_an_impossible_host_is_refused(host: str) -> None:
         ({"interval": 0.01}, "interval must be a number from 0.1 to 60, not 0.01"),
         (
             {"congestion": "no such"},
-            'congestion must be the name of a congestion control such as cubic, not "no such"',
+            'congestion must be a congestion control such as cubic, not "no such"',
         ),
         (
             {"dscp": 64},
-            "dscp must be a whole number from 0 to 63"
-            " or the name of a DSCP class such as af11, not 64",
+            "dscp must be a whole number from 0 to 63" " or a DSCP class such as af11, not 64",
         ),
         (
             {"affinity": "0,-1"},
             "affinity must be a core number from 0 to 999"
             ' or two of them, for the client and the server, such as "0,1", not "0,-1"',
         ),
-        ({"bind_dev": "-x"}, 'bind_dev must be the name of a network interface, not "-x"'),
+        ({"bind_dev": "-x"}, 'bind_dev must be a network interface, not "-x"'),
         ({"bind": "eth0"}, 'bind must be an IP address, not "eth0"'),
         ({"bind": "127.0.0.1%lo"}, 'bind must be an IP address, not "127.0.0.1%lo"'),
         ({"bind": "-x"}, 'bind must be an IP address, not "-x"'),
