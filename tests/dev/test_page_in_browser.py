@@ -102,7 +102,10 @@ def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pai
         figure = find(driver, "#detail svg")
         assert figure.accessible_name.startswith("Throughput over 6")
         assert (find(driver, "path.curve").get_attribute("d") or "").count("L") >= 3
-        assert len(driver.find_elements("css selector", "#detail circle")) == 6
+        client = pair.store.tasks.get(pair.store.exercises.tests()[-1].client_task_id)
+        # Six seconds, of which a busy host may skip one.
+        intervals = pair.result(client)["intervals"]
+        assert len(driver.find_elements("css selector", "#detail circle")) == len(intervals) >= 5
         assert "sent by a2" in find(driver, "#detail").text
         assert driver.title.startswith("Test ")
 
@@ -112,7 +115,6 @@ def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pai
         assert {url.split("/")[2] for url in requests_made(driver)} == {
             f"127.0.0.1:{pair.manager.port}"
         }
-    client = pair.store.tasks.get(pair.store.exercises.tests()[-1].client_task_id)
     assert (client.agent_id, client.payload["parallel"], client.payload["time"]) == (2, 2, 6)
     pair.wait(lambda: all_ended(pair))
 
