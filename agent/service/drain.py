@@ -1,4 +1,4 @@
-"""How an agent ends: its children are stopped and its results sent, within a given time."""
+"""How an agent ends: its tasks are stopped and its results sent, within a given time."""
 
 import time
 
@@ -9,36 +9,27 @@ from agent.error_classes import ErrorClass
 from agent.outbox.queue import Outbox
 from agent.registry import Entry, TaskRegistry
 
-# The children's share of that time; the rest is for their results.
-CHILDREN_SHARE = 0.75
 # Seconds for killed children to be gone and their outcomes to be in the outbox.
 KILL_TAKES = 1.0
 
 
-class Drain:
-    """A shutdown that has `seconds` from now on; `kill` cuts short whatever it waits for."""
+def stop_tasks(registry: TaskRegistry, why: str, kill: Event, until: float) -> list[Entry]:
+    """Stop every task, and force those that go on at `until` or when `kill` is set; returns them.
 
-    def __init__(self, registry: TaskRegistry, outbox: Outbox, kill: Event, seconds: float) -> None:
-        self._registry = registry
-        self._outbox = outbox
-        self._kill = kill
-        now = time.monotonic()
-        self._children_until = now + seconds * CHILDREN_SHARE
-        self._until = now + seconds
+    `until` is a moment on the monotonic clock.
+    """
+    entries = registry.stop_all(ErrorClass.INTERRUPTED, why)
+    gone = gevent.spawn(lambda: [entry.gone.wait() for entry in entries])
+    gevent.wait([gone, kill], _left(until), count=1)
+    registry.force_all()
+    gone.join(KILL_TAKES)
+    return entries
 
-    def stop_children(self, why: str) -> list[Entry]:
-        """Stop every task, and kill the children that do not end in time; returns the tasks."""
-        entries = self._registry.stop_all(ErrorClass.INTERRUPTED, why)
-        gone = gevent.spawn(lambda: [entry.gone.wait() for entry in entries])
-        gevent.wait([gone, self._kill], _left(self._children_until), count=1)
-        self._registry.force_all()
-        gone.join(KILL_TAKES)
-        return entries
 
-    def send_results(self) -> None:
-        """Send what waits in the outbox, in the time that is left."""
-        flushed = gevent.spawn(self._outbox.flush, _left(self._until))
-        gevent.wait([flushed, self._kill], count=1)
+def send_results(outbox: Outbox, kill: Event, until: float) -> None:
+    """Send what waits in the outbox, until `until` or until `kill` is set."""
+    flushed = gevent.spawn(outbox.flush, _left(until))
+    gevent.wait([flushed, kill], count=1)
 
 
 def fate(entry: Entry) -> dict[str, object]:

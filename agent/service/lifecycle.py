@@ -21,7 +21,7 @@ from agent.outbox.queue import Outbox
 from agent.registry import TaskRegistry
 from agent.service import systemd
 from agent.service.claims import ClaimLoop
-from agent.service.drain import Drain, fate
+from agent.service.drain import fate, send_results, stop_tasks
 from agent.service.heartbeat import HeartbeatLoop
 from agent.service.signals import StopSignals
 from agent.service.supervisor import Supervisor
@@ -35,6 +35,8 @@ from agent.tasks.runner import TaskRunner
 LAST_CLAIM_TAKES = 0.5
 # Seconds between two looks at whether the agent is idle.
 IDLE_LOOK = 0.1
+# The children's share of the shutdown time-out; the rest is for their results.
+CHILDREN_SHARE = 0.75
 
 log = structlog.get_logger()
 
@@ -91,7 +93,7 @@ class Agent:
             self._supervisor.spawn(companion, self._stop_rest)
         start = self._supervisor.spawn(self._start)
         gevent.wait([start, self._signals.drain, self._signals.retire], count=1)
-        if self._signals.stop_asked() and not start.ready():
+        if not start.ready():
             # Its only child can be `iperf3 --version`, which dies with the process.
             log.info("agent stopped before it was registered", why=self._signals.name)
             return
@@ -178,15 +180,15 @@ class Agent:
     def _drain(self, claims: gevent.Greenlet) -> None:
         """Claim nothing more, stop every child, and send every result."""
         systemd.notify("STOPPING=1\nSTATUS=stopping")
-        drain = Drain(
-            self._registry, self._outbox, self._signals.kill, self._config.shutdown_timeout
-        )
+        began, kill, timeout = time.monotonic(), self._signals.kill, self._config.shutdown_timeout
         why = self._signals.name or str(self._supervisor.failure or "idle")
         log.info("agent stops", why=why, running=len(self._registry), waiting=len(self._outbox))
         self._end_claims(claims)
-        entries = drain.stop_children(f"the agent was stopped ({why})")
+        children_until = began + timeout * CHILDREN_SHARE
+        words = f"the agent was stopped ({why})"
+        entries = stop_tasks(self._registry, words, kill, children_until)
         if not isinstance(self._supervisor.failure, ManagerRefused):
-            drain.send_results()
+            send_results(self._outbox, kill, began + timeout)
         self._outbox.stop()
         log.info(
             "agent stopped",

@@ -34,10 +34,6 @@ class StopSignals:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
         ]
 
-    def stop_asked(self) -> bool:
-        """Whether any of them has come."""
-        return bool(self.drain.is_set() or self.retire.is_set())
-
     def remove(self) -> None:
         """Give the signals back to Python's defaults."""
         for handle in self._handles:
