@@ -52,8 +52,7 @@ def write_whole(path: Path, data: bytes) -> None:
         os.replace(fresh, path)
     except OSError:
         # On a full disk it would take the last free space.
-        with suppress(OSError):
-            fresh.unlink()
+        discard(fresh)
         raise
     sync(path.parent)
 

@@ -107,7 +107,6 @@ def _read(document: memoryview) -> tuple[Summary | None, Figures | None]:
 def _why(
     code: int, stderr: str, span: Span | None, summary: Summary | None
 ) -> tuple[ErrorClass, str]:
-    """The error class and the message of a run that failed."""
     if words := (summary.error if summary else "") or error_line(stderr):
         return classify(words)
     if code < 0:

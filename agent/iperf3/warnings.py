@@ -1,5 +1,7 @@
 """What a reader should know before trusting the figures of a test."""
 
+from collections.abc import Iterator
+
 from agent.iperf3.features import Features
 from agent.iperf3.summary import Request, Summary, Sums
 
@@ -31,10 +33,10 @@ def is_cut_short(summary: Summary) -> bool:
     return bool(_length_warnings(summary))
 
 
-def _cpu_warnings(summary: Summary, features: Features) -> list[str]:
+def _cpu_warnings(summary: Summary, features: Features) -> Iterator[str]:
     cpu = summary.end.cpu_utilization_percent
     if cpu is None:
-        return []
+        return
     here, there = "client", "server"
     if summary.start.accepted_connection:
         here, there = there, here
@@ -43,13 +45,11 @@ def _cpu_warnings(summary: Summary, features: Features) -> list[str]:
     own, other = cpu.host_total or 0.0, cpu.remote_total or 0.0
     asked = summary.start.test_start or Request()
     streams = max(1, asked.num_streams or 1) * (2 if asked.bidir else 1)
-    found = []
-    if own >= _BUSY_CORE * (1 if single else streams):
-        found.append(f"The {here} used {own:.0f} % of a core{why}")
-    if other >= _BUSY_CORE:
-        found.append(f"The {there} used {other:.0f} % of a core")
     limit = "the CPU and not the network may have limited the test."
-    return [f"{words}: {limit}" for words in found]
+    if own >= _BUSY_CORE * (1 if single else streams):
+        yield f"The {here} used {own:.0f} % of a core{why}: {limit}"
+    if other >= _BUSY_CORE:
+        yield f"The {there} used {other:.0f} % of a core: {limit}"
 
 
 def _loss_warnings(summary: Summary) -> list[str]:

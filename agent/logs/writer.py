@@ -6,7 +6,6 @@ once there is room again.
 """
 
 import os
-import time
 from _queue import Empty, SimpleQueue  # gevent replaces the classes in `queue`
 from contextlib import suppress
 from functools import partialmethod
@@ -20,8 +19,6 @@ from structlog.typing import EventDict
 
 MAX_PENDING_LINES = 10_000
 STDOUT = 1
-# Seconds between two checks whether the log file was renamed.
-LOG_FILE_CHECK = 1.0
 # The journal's priorities are those of syslog.
 CRITICAL, ERROR, WARNING, INFO, DEBUG = 2, 3, 4, 6, 7
 _FIRST_NAMES = ("timestamp", "level", "message")
@@ -107,7 +104,6 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         """Open it; raises OSError."""
         self._path = path
-        self._checked_at = time.monotonic()
         self._ends_amid_line = False
         self._descriptor = self._open()
 
@@ -125,10 +121,6 @@ class LogFile:
 
     def _follow_name(self) -> None:
         """Open the file that has the name now; keep the old one if that is not possible."""
-        now = time.monotonic()
-        if now - self._checked_at < LOG_FILE_CHECK:
-            return
-        self._checked_at = now
         try:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):

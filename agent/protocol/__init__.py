@@ -16,8 +16,6 @@ from agent.protocol.messages import (
     HeartbeatAnswer,
     Life,
     Refusal,
-    RefusalDetail,
-    RefusalDetails,
     RunningRow,
     Task,
     timestamp,

@@ -32,7 +32,6 @@ class AgentRecord(Struct):
     """The answer to `register`, without the key that it contains as well."""
 
     id: int
-    name: str = ""
     first_registered: str | None = None
 
 

@@ -29,7 +29,7 @@ def record(agent_id: int = 1, first_registered: str | None = BORN) -> dict[str, 
 
 
 def life(first_registered: str | None, agent_id: int = 1, url: str = URL) -> Life:
-    return Life.of(url, AgentRecord(agent_id, "a1", first_registered))
+    return Life.of(url, AgentRecord(agent_id, first_registered))
 
 
 @pytest.mark.parametrize(
