@@ -33,25 +33,20 @@ def print_findings(config: Config, faults: Mapping[str, str], as_json: bool) -> 
     silence_logging()
     kinds = set()
     for finding in _findings(config, faults):
-        line = _as_json(finding) if as_json else _in_words(finding)
-        click.echo(line, color=stdout_has_colors())
         kinds.add(finding.fault)
+        if as_json:
+            line = {
+                "check": finding.name,
+                "ok": not finding.fault,
+                "message": finding.message,
+                "fault": finding.fault or None,
+            }
+            click.echo(msgspec.json.encode(line).decode())
+        else:
+            mark, color = ("not ok ", "red") if finding.fault else ("ok     ", "green")
+            words = f"{click.style(mark, fg=color)} {finding.name:16} {finding.message}"
+            click.echo(words, color=stdout_has_colors())
     return kinds - {""}
-
-
-def _as_json(finding: Finding) -> str:
-    line = {
-        "check": finding.name,
-        "ok": not finding.fault,
-        "message": finding.message,
-        "fault": finding.fault or None,
-    }
-    return msgspec.json.encode(line).decode()
-
-
-def _in_words(finding: Finding) -> str:
-    mark, color = ("not ok ", "red") if finding.fault else ("ok     ", "green")
-    return f"{click.style(mark, fg=color)} {finding.name:16} {finding.message}"
 
 
 def _findings(config: Config, faults: Mapping[str, str]) -> Iterator[Finding]:

@@ -117,9 +117,7 @@ def _run_check(config: Config, faults: Mapping[str, str], as_json: bool) -> int:
 
 
 def _run_agent(
-    config: Config,
-    exit_after_idle: float | None,
-    self_test: Callable[[Event], None] | None = None,
+    config: Config, exit_after_idle: float | None, self_test: Callable[[Event], None] | None = None
 ) -> int:
     key = Key(config.agent_key, config.agent_key_file)
     signals = StopSignals()

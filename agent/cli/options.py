@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -25,24 +24,16 @@ PATHS = ("_FILE", "_DIR", "_PATH")
 _Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-class GroupedOption(click.Option):
-    """An option that the help lists under `group`."""
-
-    def __init__(self, *names: str, group: str = THIS_RUN, **attributes: Any) -> None:
-        super().__init__(names, **attributes)
-        self.group = group
-
-
 class GroupedCommand(click.Command):
     """A command whose help lists the options by group."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the groups, each under its heading, in the order of the options."""
+        groups_of = {setting.name: setting.group for setting in SETTINGS}
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record:
-                group = getattr(parameter, "group", THIS_RUN)
+            if record := parameter.get_help_record(ctx):
+                group = groups_of.get(parameter.name or "", THIS_RUN)
                 groups.setdefault(group, []).append(record)
         formatter.write_paragraph()
         # click's own sections have empty lines between them, too many for one screen.
@@ -55,27 +46,27 @@ class GroupedCommand(click.Command):
 
 def own_options() -> list[click.Parameter]:
     """The options that are for one run, and so have no variable."""
-    flag = partial(GroupedOption, is_flag=True)
+    flag = partial(click.Option, is_flag=True)
     return [
-        GroupedOption(
-            "--env-file",
+        click.Option(
+            ["--env-file"],
             metavar="FILE",
             type=click.Path(),
             callback=_load_env_file,
             is_eager=True,
             help="Read settings from this file [.env].",
         ),
-        flag("--debug", help="The same as --log-level debug."),
-        flag("--dev", help="Run a demo: start a local Manager and one loopback test."),
-        flag("--check", help="Check the configuration and the Manager, then exit."),
-        GroupedOption(
-            "--exit-after-idle",
+        flag(["--debug"], help="The same as --log-level debug."),
+        flag(["--dev"], help="Run a demo: start a local Manager and one loopback test."),
+        flag(["--check"], help="Check the configuration and the Manager, then exit."),
+        click.Option(
+            ["--exit-after-idle"],
             callback=_seconds,
             metavar="S",
             help="Exit after S seconds without a task.",
         ),
         flag(
-            "--version",
+            ["--version"],
             is_eager=True,
             expose_value=False,
             callback=_show_version,
@@ -87,13 +78,12 @@ def own_options() -> list[click.Parameter]:
 def setting_options() -> list[click.Parameter]:
     """An option for each setting. Its value stays a text, which `agent.config` checks."""
     return [
-        GroupedOption(
-            setting.flag,
+        click.Option(
+            [setting.flag],
             envvar=setting.variable,
             show_envvar=False,
             metavar=setting.variable,
             help=_help(setting),
-            group=setting.group,
             type=click.Path() if setting.variable.endswith(PATHS) else click.STRING,
             shell_complete=_one_of(setting.kind.choices),
         )
@@ -131,7 +121,6 @@ def _one_of(words: tuple[str, ...]) -> _Completion | None:
 
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
-    """The callback of an option that takes seconds; raises click.BadParameter."""
     kind = types.seconds(0, 86400)
     try:
         return None if given is None else float(kind.parse(given))
@@ -140,7 +129,6 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) 
 
 
 def _show_version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    """Print the version, with the commit of a git tree, and exit."""
     if asked and not ctx.resilient_parsing:
         click.echo(f"agent-run, version {__version__}{_commit()}")
         ctx.exit()

@@ -13,8 +13,18 @@ _MMAP_THRESHOLD = 128 * 1024
 
 def prepare_process() -> None:
     """Set up descriptors, memory and gevent for the whole life of the process."""
-    _open_standard_descriptors()
-    _return_large_blocks()
+    # Where 0, 1 or 2 are closed, the log must not go into the next opened file.
+    opened = 0
+    while opened <= 2:
+        opened = os.open(os.devnull, os.O_RDWR)
+    os.close(opened)
+    # Make glibc return each freed block of 128 KiB or more to the system, now and later. By default
+    # it raises that limit when such a block is freed. Each time Python then renewed its table of
+    # interned strings, every few thousand tasks, a hole of a megabyte stayed in the heap. Other C
+    # libraries have no mallopt(3).
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
     # gevent would print a traceback if Ctrl-C came while it waits.
     Hub.NOT_ERROR += (KeyboardInterrupt,)  # type: ignore[assignment]
 
@@ -26,23 +36,3 @@ def flush_stdout() -> None:
             sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _open_standard_descriptors() -> None:
-    """Open those of 0, 1 and 2 that are closed: the log must not go into the next opened file."""
-    opened = 0
-    while opened <= 2:
-        opened = os.open(os.devnull, os.O_RDWR)
-    os.close(opened)
-
-
-def _return_large_blocks() -> None:
-    """Make glibc return each freed block of 128 KiB or more to the system, now and later.
-
-    By default it raises that limit when such a block is freed. Each time Python then renewed its
-    table of interned strings, every few thousand tasks, a hole of a megabyte stayed in the heap.
-    Other C libraries have no mallopt(3).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)

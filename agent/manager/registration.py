@@ -94,17 +94,13 @@ class Registration:
         if left > 0:
             raise ManagerAway("the Manager is away", left)
         try:
-            life = self._ask()
+            self.address = self._config.advertise_address or self._route_address()
+            record = self._client.register(self.address, host.operating_system())
         except ManagerUnavailable as error:
             pause = self._backoff.next(error)
             self._ask_at = time.monotonic() + pause
             raise ManagerAway(str(error), pause, error.retry_after) from error
         self._backoff.reset()
-        return life
-
-    def _ask(self) -> Life:
-        self.address = self._config.advertise_address or self._route_address()
-        record = self._client.register(self.address, host.operating_system())
         return Life.of(self._config.manager_url, record)
 
     def _set(self, life: Life) -> None:

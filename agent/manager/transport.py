@@ -64,14 +64,21 @@ class Transport:
         Manager takes. Raises the ManagerError that stands for any other answer, or for none.
         """
         began, status = time.monotonic(), 0
-        # The limit is around the whole call: requests' own timeout is for each read.
-        limit = _Limit(deadline)
+        # Around the whole call: requests' own timeout is for each read.
+        limit = gevent.Timeout.start_new(deadline)
+
+        def restart() -> None:
+            nonlocal limit
+            # Its own `start` would resume what was left.
+            limit.close()
+            limit = gevent.Timeout.start_new(deadline)
+
         if isinstance(data, Body):
-            data.progress = limit.restart
+            data.progress = restart
         try:
             status, answer = self._exchange(self._request(method, path, data, headers))
         except gevent.Timeout as timeout:
-            if timeout is not limit.timeout:
+            if timeout is not limit:
                 raise
             raise ManagerUnavailable(f"{path}: no answer within {deadline:g} s") from None
         except (requests.RequestException, HTTPError, OSError) as error:
@@ -135,23 +142,6 @@ class Transport:
             pair = (str(self._config.manager_cert_file), str(self._config.manager_cert_key_file))
             session.cert = pair
         return session
-
-
-class _Limit:
-    """A running gevent.Timeout that can restart; its own `start` would resume what was left."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.timeout = gevent.Timeout.start_new(seconds)
-
-    def restart(self) -> None:
-        """Have all of the time again."""
-        self.close()
-        self.timeout = gevent.Timeout.start_new(self._seconds)
-
-    def close(self) -> None:
-        """Let no time run any more."""
-        self.timeout.close()
 
 
 class _Session(requests.Session):

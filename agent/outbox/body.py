@@ -51,7 +51,11 @@ def encode(outcome: Outcome, form: Form = Form.WHOLE) -> Body:
         inside = Document(outcome.document.path, outcome.document.start + 1, outcome.document.end)
         return Body(opened + b",", inside, b"}")
     shrink = without_streams if form is Form.WITHOUT_STREAMS else without_intervals
-    return Body(opened + b"," + shrink(_content(outcome.document))[1:] + b"}")
+    # Mapped and not read, for as long as a part of it is in use.
+    with open(outcome.document.path, "rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    smaller = shrink(content[outcome.document.start : outcome.document.end])
+    return Body(opened + b"," + smaller[1:] + b"}")
 
 
 def fitting(outcome: Outcome, form: Form, max_bytes: int) -> tuple[Body, Form]:
@@ -68,10 +72,3 @@ def fitting(outcome: Outcome, form: Form, max_bytes: int) -> tuple[Body, Form]:
             log.warning("a document of a strange shape", left_out=form.value)
         form = smaller
     return encode(outcome, form), form
-
-
-def _content(document: Document) -> memoryview:
-    """The document, mapped and not read, for as long as a part of it is in use."""
-    with open(document.path, "rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return memoryview(content)[document.start : document.end]

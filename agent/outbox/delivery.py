@@ -92,9 +92,8 @@ class Delivery:
         life = self._registration.confirm(RESULT_SURE_FOR if parcel else None)
         if claimed.life != life:
             log.error("the task is another Manager's, or an earlier installation's: set aside")
-            self._set_aside(
-                message, b"the task belongs to another Manager, or to an earlier installation of it"
-            )
+            why = b"the task belongs to another Manager, or to an earlier installation of it"
+            self._set_aside(message, why)
         elif parcel is None:
             self._client.send_started(claimed.task.id, message.pid, message.idempotency_key)
         else:
@@ -112,9 +111,8 @@ class Delivery:
         log.info("result delivered", status=outcome.status, bytes=len(body))
         shortened = message.form is not Form.WHOLE
         if shortened:
-            self._try(
-                "a whole document could not be linked into kept/", partial(self._spool.keep, parcel)
-            )
+            what = "a whole document could not be linked into kept/"
+            self._try(what, partial(self._spool.keep, parcel))
         self._settle(message, partial(self._spool.remove, but_document=shortened))
 
     def _settle_too_large(self, message: Message, error: ResultTooLarge) -> bool:

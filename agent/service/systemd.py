@@ -63,15 +63,11 @@ def keep_informed(registry: TaskRegistry, metrics: Metrics, stop: Event) -> None
         elif not ready:
             # A Manager that goes away after the registration is no reason for a restart either.
             tell.append(f"EXTEND_TIMEOUT_USEC={MORE_TIME}")
-        running = _running(registry)
+        rows = registry.rows()
+        clients = sum(1 for row in rows if row.type == "client")
+        running = f"{clients} tests and {len(rows) - clients} servers running"
         if ready and running != said:
             said = running
             tell.append(f"STATUS={running}")
         if tell:
             notify("\n".join(tell))
-
-
-def _running(registry: TaskRegistry) -> str:
-    rows = registry.rows()
-    clients = sum(1 for row in rows if row.type == "client")
-    return f"{clients} tests and {len(rows) - clients} servers running"

@@ -145,15 +145,12 @@ class Journal:
             self.claim_key = str(uuid.uuid4())
         # A journal that the agent wrote has at least one line.
         if damaged or (there and not self._lines):
-            self._set_aside(damaged)
-
-    def _set_aside(self, damaged: int) -> None:
-        aside = self._state.rejected / f"journal.{uuid.uuid4()}"
-        log.error("the journal has damaged lines", lines=damaged, set_aside=str(aside))
-        try:
-            os.link(self._path, aside)
-        except OSError as error:
-            log.error("the damaged journal cannot be set aside", error=str(error))
+            aside = self._state.rejected / f"journal.{uuid.uuid4()}"
+            log.error("the journal has damaged lines", lines=damaged, set_aside=str(aside))
+            try:
+                os.link(self._path, aside)
+            except OSError as error:
+                log.error("the damaged journal cannot be set aside", error=str(error))
 
     def _append(self, line: _JournalLine) -> None:
         data = frame(msgspec.json.encode(line))

@@ -23,21 +23,18 @@ _template = Template(files("agent.status").joinpath("page.html").read_text(encod
 
 def render_page(snapshot: Snapshot) -> str:
     """The whole document."""
-    name = escape(snapshot.name)
-    now = datetime.now(UTC)
+    body = [
+        *_header(snapshot),
+        *_section("Running now", _running(snapshot)),
+        *_section("Recent results", _results(snapshot.results)),
+        *_section("Recent problems", _problems(snapshot)),
+        *_section("Numbers", _numbers(snapshot)),
+    ]
     return _template.substitute(
-        title=f"{'Not ready: ' if snapshot.not_ready else ''}{name} - iperf agent",
-        body="\n".join(_body(snapshot)),
-        drawn=f"as of {now:%Y-%m-%d %H:%M:%S} UTC",
+        title=f"{'Not ready: ' if snapshot.not_ready else ''}{escape(snapshot.name)} - iperf agent",
+        body="\n".join(body),
+        drawn=f"as of {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
     )
-
-
-def _body(snapshot: Snapshot) -> Iterable[str]:
-    yield from _header(snapshot)
-    yield from _section("Running now", _running(snapshot))
-    yield from _section("Recent results", _results(snapshot.results))
-    yield from _section("Recent problems", _problems(snapshot))
-    yield from _section("Numbers", _numbers(snapshot))
 
 
 def _section(title: str, content: Iterable[str]) -> Iterable[str]:
@@ -99,8 +96,7 @@ def _results(results: Sequence[Reported]) -> Iterable[str]:
     yield '<caption class="soft">Newest first, times in UTC</caption><thead><tr>'
     yield "".join(f'<th scope="col">{head}</th>' for head in ("Time", "Task", "Outcome"))
     yield "".join(f'<th scope="col" class="number">{head}</th>' for head in ("Throughput", "Lost"))
-    yield '<th scope="col">Intervals</th>'
-    yield "</tr></thead><tbody>"
+    yield '<th scope="col">Intervals</th></tr></thead><tbody>'
     for result in results:
         yield f"<tr>{''.join(_result(result))}</tr>"
     yield "</tbody></table></div>"
