@@ -4,7 +4,6 @@ import ipaddress
 import platform
 import resource
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,9 +88,8 @@ def kernel() -> str:
 
 def operating_system() -> str:
     """The distribution in words where it says so, else the kernel."""
-    if sys.platform == "linux":
-        with suppress(OSError, KeyError):
-            return platform.freedesktop_os_release()["PRETTY_NAME"]
+    with suppress(OSError):
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
     return kernel()
 
 

@@ -152,18 +152,15 @@ class TaskRegistry:
 
     def server_on(self, port: int, besides: Entry) -> Entry | None:
         """The server task, claimed before `besides`, that has or will have the port."""
-        for other in self.claimed_before(besides):
-            if other.kind == "server" and other.port == port:
-                return other
-        return None
+        earlier = self.claimed_before(besides)
+        return next((each for each in earlier if each.kind == "server" and each.port == port), None)
 
     def cancel(self, task_id: int) -> bool:
         """Stop a task that was canceled at the Manager; False if it is not in the registry."""
         entry = self._entries.get(task_id)
-        if entry is None:
-            return False
-        entry.stop.order(ErrorClass.KILLED, "canceled at the Manager")
-        return True
+        if entry:
+            entry.stop.order(ErrorClass.KILLED, "canceled at the Manager")
+        return entry is not None
 
     def stop_all(self, error_class: ErrorClass, reason: str) -> list[Entry]:
         """Order every task to stop; returns them."""

@@ -81,17 +81,15 @@ class LineWriter:
         while (item := self._lines.get()) is not None:
             priority, line = item
             data = line.encode(errors="backslashreplace") + b"\n"
-            _write_all(STDOUT, self._before + self._for_stdout(priority, data))
+            shown = data
+            if self._to_journal:
+                prefix = b"<%d>" % priority
+                # The journal makes an entry of each line of a traceback.
+                shown = prefix + data[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+            _write_all(STDOUT, self._before + shown)
             if self._file:
                 self._file.write(data)
         self._finished.put(None)
-
-    def _for_stdout(self, priority: int, data: bytes) -> bytes:
-        if not self._to_journal:
-            return data
-        prefix = b"<%d>" % priority
-        # The journal makes an entry of each line of a traceback.
-        return prefix + data[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
 
 
 class LogFile:
