@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
@@ -45,23 +46,20 @@ def find_listener(port: int) -> str:
     """
     import psutil
 
-    try:
+    with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections(kind="tcp"):
             if _listens(connection, port) and connection.pid:
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except (psutil.Error, OSError):
-        pass
     return ""
 
 
 def _psutil_finds(pid: int, port: int) -> bool:
     import psutil
 
-    try:
+    with suppress(psutil.Error, OSError):
         connections = psutil.Process(pid).net_connections(kind="tcp")
-    except (psutil.Error, OSError):
-        return False
-    return any(_listens(connection, port) for connection in connections)
+        return any(_listens(connection, port) for connection in connections)
+    return False
 
 
 def _listens(connection: Any, port: int) -> bool:
@@ -98,11 +96,9 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _socket_inodes(pid: int) -> set[int]:
     """The inodes of a process's sockets; empty when it has ended or must not be looked at."""
     inodes = set()
-    try:
+    with suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             target = os.readlink(entry.path)
             if target.startswith("socket:["):
                 inodes.add(int(target[8:-1]))
-    except OSError:
-        pass
     return inodes
