@@ -12,8 +12,7 @@ from agent.protocol import Refusal
 MAX_RETRY_AFTER = 300.0
 # What the Manager's own 404 says; any other 404 is a proxy's, or a wrong URL's.
 UNKNOWN_AGENT = frozenset({"not_found", "agent_not_found", "agent_disabled"})
-
-# What its 400 says that is final for the task.
+# What its 400 says when it is final for the task.
 ABOUT_TASK = frozenset({"task_not_found", "invalid_task_state"})
 
 

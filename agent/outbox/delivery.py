@@ -92,8 +92,7 @@ class Delivery:
         life = self._registration.confirm(RESULT_SURE_FOR if parcel else None)
         if claimed.life != life:
             log.error("the task is another Manager's, or an earlier installation's: set aside")
-            why = b"the task belongs to another Manager, or to an earlier installation of it"
-            self._set_aside(message, why)
+            self._set_aside(message, b"the task is another Manager's, or an earlier installation's")
         elif parcel is None:
             self._client.send_started(claimed.task.id, message.pid, message.idempotency_key)
         else:
@@ -111,8 +110,7 @@ class Delivery:
         log.info("result delivered", status=outcome.status, bytes=len(body))
         shortened = message.form is not Form.WHOLE
         if shortened:
-            what = "a whole document could not be linked into kept/"
-            self._try(what, partial(self._spool.keep, parcel))
+            self._try("a whole document could not be kept", partial(self._spool.keep, parcel))
         self._settle(message, partial(self._spool.remove, but_document=shortened))
 
     def _settle_too_large(self, message: Message, error: ResultTooLarge) -> bool:

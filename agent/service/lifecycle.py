@@ -184,8 +184,7 @@ class Agent:
         why = self._signals.name or str(self._supervisor.failure or "idle")
         log.info("agent stops", why=why, running=len(self._registry), waiting=len(self._outbox))
         self._end_claims(claims)
-        children_until = began + timeout * CHILDREN_SHARE
-        words = f"the agent was stopped ({why})"
+        words, children_until = f"the agent was stopped ({why})", began + timeout * CHILDREN_SHARE
         entries = stop_tasks(self._registry, words, kill, children_until)
         if not isinstance(self._supervisor.failure, ManagerRefused):
             send_results(self._outbox, kill, began + timeout)

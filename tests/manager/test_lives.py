@@ -103,7 +103,7 @@ def test_a_result_of_another_life_goes_to_nobody_and_is_set_aside(
     assert times == 1
     assert post.files() == ["rejected/000000001.answer", "rejected/000000001.result"]
     answer = (post.state.rejected / "000000001.answer").read_text()
-    assert answer == "the task belongs to another Manager, or to an earlier installation of it"
+    assert answer == "the task is another Manager's, or an earlier installation's"
     assert post.journal.unsettled() == Journal(post.state).unsettled() == []
 
 
