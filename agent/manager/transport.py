@@ -64,27 +64,12 @@ class Transport:
         Manager takes. Raises the ManagerError that stands for any other answer, or for none.
         """
         began, status = time.monotonic(), 0
-        # Around the whole call: requests' own timeout is for each read.
-        limit = gevent.Timeout.start_new(deadline)
-
-        def restart() -> None:
-            nonlocal limit
-            # Its own `start` would resume what was left.
-            limit.close()
-            limit = gevent.Timeout.start_new(deadline)
-
-        if isinstance(data, Body):
-            data.progress = restart
         try:
-            status, answer = self._exchange(self._request(method, path, data, headers))
-        except gevent.Timeout as timeout:
-            if timeout is not limit:
-                raise
-            raise ManagerUnavailable(f"{path}: no answer within {deadline:g} s") from None
+            request = self._request(method, path, data, headers)
+            status, answer = self._exchange(path, request, deadline)
         except (requests.RequestException, HTTPError, OSError) as error:
             raise ManagerUnavailable(f"{path}: {_reason(error)}") from error
         finally:
-            limit.close()
             seconds = time.monotonic() - began
             self._metrics.count_call(path.rpartition("/")[2], status, seconds)
             milliseconds = round(seconds * 1000, 1)
@@ -95,10 +80,30 @@ class Transport:
             raise refusal(path, status, content, answer.headers)
         return answer
 
-    def _exchange(self, request: requests.PreparedRequest) -> tuple[int, Answer]:
-        session = self._take_session()
-        with session.send(request, stream=True) as response:
-            content, whole = _read(response)
+    def _exchange(
+        self, path: str, request: requests.PreparedRequest, deadline: float
+    ) -> tuple[int, Answer]:
+        # Around the whole request: requests' own timeout is for each read.
+        limit = gevent.Timeout.start_new(deadline)
+
+        def restart() -> None:
+            nonlocal limit
+            # Its own `start` would resume what was left.
+            limit.close()
+            limit = gevent.Timeout.start_new(deadline)
+
+        if isinstance(request.body, Body):
+            request.body.progress = restart
+        try:
+            session = self._take_session()
+            with session.send(request, stream=True) as response:
+                content, whole = _read(response)
+        except gevent.Timeout as timeout:
+            if timeout is not limit:
+                raise
+            raise ManagerUnavailable(f"{path}: no answer within {deadline:g} s") from None
+        finally:
+            limit.close()
         if whole:
             self._idle.append((session, time.monotonic()))
         return response.status_code, Answer(content, response.headers, whole)
