@@ -70,9 +70,7 @@ class Config:
     api_version: int = _manager("API version", types.whole(1, 99), "1")
     manager_ca_file: Path | None = _manager("Trusted CA file [system CAs]", types.READABLE_FILE)
     manager_cert_file: Path | None = _manager("Client certificate", types.READABLE_FILE)
-    manager_cert_key_file: Path | None = _manager(
-        "Private key for MANAGER_CERT_FILE", types.READABLE_FILE
-    )
+    manager_cert_key_file: Path | None = _manager("Its private key", types.READABLE_FILE)
     agent_name: str = _agent("Name known to the Manager", types.NAME, "agent1")
     advertise_address: str | None = _agent("Address peers connect to [detected]", types.ADDRESS)
     state_dir: Path | None = _agent("State files [under ~/.local/state]", types.PATH)

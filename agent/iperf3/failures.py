@@ -20,21 +20,13 @@ _MEANINGS = (
         "no connection; this iperf3 does not say whether it was refused, the host is unknown"
         " or cannot be reached",
     ),
-    (
-        f"{_CONNECT}.*(Name or service not known|name resolution|Address family for hostname)",
-        ErrorClass.UNKNOWN_HOST,
-        "",
-    ),
+    (f"{_CONNECT}.*(service not known|name resolution|for hostname)", ErrorClass.UNKNOWN_HOST, ""),
     (
         f"{_CONNECT}.*(Resource temporarily unavailable|Message too long)",
         ErrorClass.UNKNOWN_HOST,
         "the host name could not be looked up",
     ),
-    (
-        f"{_CONNECT}.*(assign requested address|No such device|by protocol)",
-        ErrorClass.ARGUMENTS,
-        "",
-    ),
+    (f"{_CONNECT}.*(assign requested|No such device|by protocol)", ErrorClass.ARGUMENTS, ""),
     (_CONNECT, ErrorClass.UNREACHABLE, ""),
     ("interrupt - the (client|server) has terminated", ErrorClass.KILLED, ""),
     ("authorization failed", ErrorClass.NOT_ALLOWED, "the server wants a user name and password"),
