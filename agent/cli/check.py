@@ -56,33 +56,27 @@ def _findings(config: Config, faults: Mapping[str, str]) -> Iterator[Finding]:
     if not faults:
         yield Finding("configuration", f"agent {config.agent_name}, key is set")
     if not faults.keys() & {"STATE_DIR", "AGENT_NAME"}:
-        yield _state(config)
+        path = config.state
+        if files.is_writable_directory(path):
+            yield Finding("state directory", _usable(path))
+        else:
+            # An agent starts there all the same, but runs no test.
+            advice = "make it writable, or set STATE_DIR to a directory that this user can write"
+            fault = f"{path} is on a read-only disk: {advice}"
+            yield Finding("state directory", fault, "settings")
     if config.log_file:
         yield Finding("log file", _usable(config.log_file))
-    yield _iperf3(config)
+    try:
+        found = InstalledIperf3(config.iperf3_path).ask()
+        yield Finding("iperf3", f"{found.version} at {found.path}")
+    except TaskError as error:
+        yield Finding("iperf3", str(error), "settings")
     if not any(variable.startswith("MANAGER_") for variable in faults):
         yield from _manager(config)
 
 
-def _state(config: Config) -> Finding:
-    """The state directory. With it on a read-only disk an agent starts, but runs no test."""
-    path = config.state
-    if files.is_writable_directory(path):
-        return Finding("state directory", _usable(path))
-    advice = "make it writable, or set STATE_DIR to a directory that this user can write"
-    return Finding("state directory", f"{path} is on a read-only disk: {advice}", "settings")
-
-
 def _usable(path: Path) -> str:
     return str(path) if files.nearest(path) == path else f"{path} can be created"
-
-
-def _iperf3(config: Config) -> Finding:
-    try:
-        found = InstalledIperf3(config.iperf3_path).ask()
-    except TaskError as error:
-        return Finding("iperf3", str(error), "settings")
-    return Finding("iperf3", f"{found.version} at {found.path}")
 
 
 def _manager(config: Config) -> Iterator[Finding]:

@@ -101,17 +101,17 @@ class Demo:
 @contextmanager
 def demo_settings(given: Mapping[str, str]) -> Iterator[tuple[Demo, dict[str, str]]]:
     """A demo, and the settings for its agent, whose state directory is removed afterwards."""
-    demo = Demo(given.get("agent_name") or "agent1")
+    demo = Demo(given.get("agent_name", "agent1"))
     try:
         if demo.manager.port != FIRST_PORT:
             taken = f"Port {FIRST_PORT} is taken: the dev Manager uses {demo.manager.port}."
             click.echo(taken, err=True)
         with TemporaryDirectory(prefix="iperf-agent-") as state:
+            defaults = {"status_address": STATUS_ADDRESS}
+            if os.isatty(STDOUT):
+                defaults["log_format"] = "console"
             own = {"manager_url": demo.manager.url, "state_dir": state}
-            own["status_address"] = given.get("status_address") or STATUS_ADDRESS
-            if os.isatty(STDOUT) and not given.get("log_format"):
-                own["log_format"] = "console"
-            yield demo, {**given, **own}
+            yield demo, {**defaults, **given, **own}
     finally:
         demo.manager.stop()
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Callable
 from functools import partial
 
 import click
@@ -21,7 +20,6 @@ GIT_SECONDS = 5.0
 THIS_RUN = "This run"
 # A shell completes the values of the variables that end so, as paths.
 PATHS = ("_FILE", "_DIR", "_PATH")
-_Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 class GroupedCommand(click.Command):
@@ -85,7 +83,9 @@ def setting_options() -> list[click.Parameter]:
             metavar=setting.variable,
             help=_help(setting),
             type=click.Path() if setting.variable.endswith(PATHS) else click.STRING,
-            shell_complete=_one_of(setting.kind.choices),
+            shell_complete=(
+                partial(_complete, setting.kind.choices) if setting.kind.choices else None
+            ),
         )
         for setting in SETTINGS
     ]
@@ -111,13 +111,10 @@ def _help(setting: Setting) -> str:
     return f"{setting.about}{choices}{default}."
 
 
-def _one_of(words: tuple[str, ...]) -> _Completion | None:
-    """A function that completes one of the words; None without words."""
-
-    def complete(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-        return [word for word in words if word.startswith(begun)]
-
-    return complete if words else None
+def _complete(
+    words: tuple[str, ...], ctx: click.Context, parameter: click.Parameter, begun: str
+) -> list[str]:
+    return [word for word in words if word.startswith(begun)]
 
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:

@@ -107,22 +107,20 @@ class ClaimLoop:
 
         When the disk takes nothing, the task still goes to the runner, whose outcome says so.
         """
-        in_hand = self._runner.has(claimed.task.id)
+        task_id = claimed.task.id
+        in_hand = self._runner.has(task_id)
         # A replayed claim may bring a task that has since ended at the Manager.
         if in_hand or claimed.task.status in FINAL_STATUSES:
             what = "is in hand already" if in_hand else "has ended"
-            log.warning(f"the claim brought a task that {what}", task_id=claimed.task.id)
+            log.warning(f"the claim brought a task that {what}", task_id=task_id)
             with suppress(StateUnusable):
                 self._journal.renew_claim_key()
             return
         try:
             self._journal.record_claim(claimed)
         except StateUnusable as error:
-            log.error(
-                "a task could not be written to the journal",
-                task_id=claimed.task.id,
-                error=str(error),
-            )
+            what = "a task could not be written to the journal"
+            log.error(what, task_id=task_id, error=str(error))
         self._runner.accept(claimed)
         with suppress(StateUnusable):
             self._journal.sync()

@@ -52,25 +52,20 @@ class Agent:
         self._config = config
         self._signals = signals
         self._supervisor = Supervisor()
-        self._ledger = Ledger(StateDirectory(config.state, config.state_max_bytes))
-        self._registry = TaskRegistry()
+        spawn = self._supervisor.spawn
+        self._ledger = ledger = Ledger(StateDirectory(config.state, config.state_max_bytes))
+        self._registry = registry = TaskRegistry()
         metrics = Metrics()
         client = ManagerClient(config, key, metrics)
-        self.registration = Registration(config, client, self._leave_all)
-        delivery = Delivery(
-            client, self.registration, self._ledger, self._registry, config.max_result_bytes
-        )
-        self._outbox = Outbox(
-            delivery, self.registration, self._ledger.spool, self._supervisor.spawn
-        )
-        self.context = TaskContext(config, self._registry, self._outbox, self._ledger, metrics)
-        runner = TaskRunner(self.context, self._supervisor.spawn)
-        self._heartbeats = HeartbeatLoop(
-            client, self.registration, self._registry, metrics, config.heartbeat_interval
-        )
-        self._claims = ClaimLoop(
-            client, self.registration, self._ledger.journal, runner, config.claim_interval
-        )
+        self.registration = registration = Registration(config, client, self._leave_all)
+        delivery = Delivery(client, registration, ledger, registry, config.max_result_bytes)
+        self._outbox = Outbox(delivery, registration, ledger.spool, spawn)
+        self.context = TaskContext(config, registry, self._outbox, ledger, metrics)
+        runner = TaskRunner(self.context, spawn)
+        interval = config.heartbeat_interval
+        self._heartbeats = HeartbeatLoop(client, registration, registry, metrics, interval)
+        interval = config.claim_interval
+        self._claims = ClaimLoop(client, registration, ledger.journal, runner, interval)
         self._stop_claims = Event()
         self._stop_rest = Event()
 
