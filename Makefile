@@ -62,7 +62,7 @@ test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what
 coverage: $(VENV)/.dev iperf3 chromium ## Run the tests and show which branches they leave out
 	$(BIN)/pytest $(WITHOUT_APART) --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
 
-bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and write docs/performance.md (forty minutes, on a quiet host)
+bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and compare with the committed figures (25 minutes, on a quiet host)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(VENV)/.dev ## Check style, types, layers, shell, YAML and the lock files

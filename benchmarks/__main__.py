@@ -1,38 +1,52 @@
-"""Run every benchmark, one after the other, and write what they find.
+"""Run the benchmarks, one after the other, and compare what they find with what is committed.
 
     python -m benchmarks [NAME ...]   # or: make bench BENCH="latency idle"
 
-Each is a process of its own. The figures go to benchmarks/results.json and, as a table, into
-docs/performance.md. With names, only those are measured anew, on the machine of the last run.
+Each is a process of its own. The figures go to benchmarks/results.json, those that have a target
+also into the table of docs/performance.md. With names, only these and the floors are measured anew.
+The exit code is 1 when a script failed: its figures stay as they were, all others are kept.
 """
 
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
 
-from benchmarks.figures import FIGURES_FILE, RESULTS, Figure, Results, machine, now, table
+from benchmarks import page
+from benchmarks.comparison import compare, report
+from benchmarks.figures import FIGURES_FILE, Figure
+from benchmarks.results import (
+    RESULTS,
+    ROOT,
+    Results,
+    Run,
+    committed,
+    encode,
+    find_floors,
+    in_tree,
+    machine,
+    today,
+)
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-BEGIN = "<!-- What follows is written by `make bench`. -->\n"
-END = "<!-- Up to here. -->\n"
-# In the order of the table, with the minutes that each takes.
-MINUTES = {
-    "latency": 8,
-    "servers": 1,
-    "delivery": 3,
-    "large_result": 1,
-    "idle": 2,
-    "start": 1,
-    "throughput": 7,
-    "many_tasks": 5,
-    "crowd": 4,
-    "fleet": 5,
-    "floors": 1,
+FLOORS = "floors"
+# Seconds that each takes. The floors come first, and next to them what is compared with them.
+SECONDS = {
+    FLOORS: 120,
+    "latency": 150,
+    "servers": 90,
+    "start": 30,
+    "delivery": 90,
+    "idle": 130,
+    "large_result": 30,
+    "throughput": 150,
+    "many_tasks": 300,
+    "crowd": 180,
+    "fleet": 220,
 }
 
 
@@ -41,47 +55,65 @@ def measured(name: str) -> list[Figure]:
     with TemporaryDirectory() as directory:
         figures = Path(directory, "figures.json")
         environment = {**os.environ, FIGURES_FILE: str(figures)}
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], env=environment, check=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
         return msgspec.json.decode(figures.read_bytes(), type=list[Figure])
 
 
-def written_before() -> dict[str, list[Figure]]:
-    """The figures of the last run by benchmark; exits when that was on another machine."""
-    found: dict[str, list[Figure]] = {}
-    if RESULTS.exists():
-        before = msgspec.json.decode(RESULTS.read_bytes(), type=Results)
-        if before.machine != machine():
-            sys.exit(f"{RESULTS.name} is of another machine, {before.machine}: measure everything")
-        for figure in before.figures:
-            found.setdefault(figure.command.rpartition(".")[2], []).append(figure)
-    return found
+def measure_all(
+    names: list[str],
+    results: Results,
+    keep: Callable[[Results], None],
+    measure: Callable[[str], list[Figure]] = measured,
+) -> list[str]:
+    """Put anew what is named into the results, and keep them after each; returns what failed.
 
-
-def write(results: Results) -> None:
-    """Put the results into their file, and the table into the page."""
-    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(before + BEGIN + "\n".join(["", *table(results), "", ""]) + END + after)
-
-
-def main(names: list[str]) -> None:
-    """Measure what is named, or everything, and write it down."""
-    if unknown := [name for name in names if name not in MINUTES]:
-        sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(MINUTES)}")
-    figures = written_before() if names else {}
-    chosen = [name for name in MINUTES if name in names or not names]
-    left = sum(MINUTES[name] for name in chosen)
-    for number, name in enumerate(chosen, 1):
+    The names begin with the floors, or no figure has one.
+    """
+    failed = []
+    floors: list[Figure] = []
+    left = sum(SECONDS[name] for name in names)
+    for number, name in enumerate(names, 1):
         clock = time.strftime("%H:%M")
-        print(f"{clock} {name}, {number} of {len(chosen)}; {left} min are left", flush=True)
-        figures[name] = measured(name)
-        left -= MINUTES[name]
-    ordered = [figure for name in MINUTES for figure in figures.get(name, [])]
-    write(Results(machine(), now(), ordered))
-    missed = sum(figure.missed for figure in ordered)
-    print(f"written: {RESULTS.name}, {PAGE.name}; {missed} targets missed")
+        minutes = f"{left / 60:.0f} min are left"
+        print(f"{clock} {name}, {number} of {len(names)}; {minutes}", flush=True)
+        left -= SECONDS[name]
+        try:
+            figures = measure(name)
+        except subprocess.CalledProcessError as error:
+            print(f"{name} failed: {error}", file=sys.stderr)
+            failed.append(name)
+            continue
+        if name == FLOORS:
+            floors = figures
+        find_floors(figures, floors)
+        results[name] = Run(today(), machine(), figures)
+        keep(results)
+    return failed
+
+
+def keep(results: Results) -> None:
+    """Write the results into their file and their table into the page."""
+    ordered = {name: results[name] for name in SECONDS if name in results}
+    (ROOT / RESULTS).write_bytes(encode(ordered))
+    page.write(ordered)
+
+
+def main(names: list[str]) -> int:
+    """Measure what is named, or everything, and compare it; returns the exit code."""
+    if unknown := [name for name in names if name not in SECONDS]:
+        sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(SECONDS)}")
+    chosen = [name for name in SECONDS if not names or name in (FLOORS, *names)]
+    before, results = committed(), in_tree()
+    failed = measure_all(chosen, results, keep)
+    done = [name for name in chosen if name not in (FLOORS, *failed)]
+    print("\n".join(report(compare(results, before, done))))
+    if any(results[name].machine != before[name].machine for name in done if name in before):
+        print("The committed figures are of another machine: trust only the ratios to floors.")
+    if failed:
+        print(f"failed, their figures stay as they were: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
+from statistics import fmean  # noqa: E402
 from tempfile import TemporaryDirectory  # noqa: E402
 
 import msgspec  # noqa: E402
@@ -20,9 +21,15 @@ from gevent import subprocess  # noqa: E402
 
 from agent.files import sync  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
-from benchmarks.figures import Figure, median, progress, show  # noqa: E402
+from benchmarks.figures import PARTS, Figure, Floor, median, progress, show, spread  # noqa: E402
 from benchmarks.lean import ROOT, lean_agent  # noqa: E402
-from benchmarks.servers import PATIENCE, SERVERS, pending_servers, wait_until_reported  # noqa: E402
+from benchmarks.servers import (  # noqa: E402
+    PATIENCE,
+    SERVERS,
+    START_TIMES,
+    pending_servers,
+    wait_until_reported,
+)
 
 TIMES = 40
 POLLING_SECONDS = 30
@@ -31,18 +38,19 @@ _RESIDENT = """
 import re
 print(re.search(r"VmRSS:\\s*(\\d+)", open("/proc/self/status").read())[1])
 """
-# Prints its CPU in milliseconds a second.
+# Prints its CPU in milliseconds a second, in each of some parts.
 _POLLING = """
 from gevent import monkey; monkey.patch_all()
 import sys, time, gevent, requests
 session = requests.Session()
 session.trust_env = False
 session.get(sys.argv[1])
-began, busy = time.monotonic(), time.process_time()
-while time.monotonic() - began < int(sys.argv[2]):
-    gevent.sleep(1 / 1.2)
-    session.get(sys.argv[1])
-print((time.process_time() - busy) / (time.monotonic() - began) * 1000)
+for _ in range(int(sys.argv[3])):
+    began, busy = time.monotonic(), time.process_time()
+    while time.monotonic() - began < float(sys.argv[2]):
+        gevent.sleep(1 / 1.2)
+        session.get(sys.argv[1])
+    print((time.process_time() - busy) / (time.monotonic() - began) * 1000)
 """
 _PARTS = {
     "bare Python": "",
@@ -56,33 +64,32 @@ def main() -> Iterator[Figure]:
     python = lean_agent()[0]
     for name, lines in _PARTS.items():
         argv = [python, "-c", lines + _RESIDENT]
-        kilobytes = int(subprocess.check_output(argv))
-        yield Figure(f"floor: resident, {name}", kilobytes / 1024, "MiB")
-        yield median(f"floor: start to end, {name}", timed(partial(quietly, argv)), "ms")
+        resident = [int(subprocess.check_output(argv)) / 1024 for _ in range(PARTS)]
+        yield Figure(f"resident, {name}", spread(resident), "MiB")
+        yield median(f"start to end, {name}", timed(partial(quietly, argv)), "ms")
     for way in ("posix_spawn", "fork", "gevent.subprocess"):
         progress(f"starting children by {way}")
         said = subprocess.check_output([python, "-m", "benchmarks.starting", way])
         times = msgspec.json.decode(said, type=list[float])
-        yield median(f"floor: {way} to execve, when idle before", times, "ms")
+        yield median(f"{way} to execve, when idle before", times, "ms")
     with bench_of() as bench:
         progress(f"requests alone, for {POLLING_SECONDS} s")
-        argv = [python, "-c", _POLLING, f"{bench.manager.url}/healthz", str(POLLING_SECONDS)]
-        cost = float(subprocess.check_output(argv))
-        yield Figure("floor: requests alone, 1.2 calls a second", cost, "ms/s")
+        seconds = str(POLLING_SECONDS / PARTS)
+        argv = [python, "-c", _POLLING, f"{bench.manager.url}/healthz", seconds, str(PARTS)]
+        costs = list(map(float, subprocess.check_output(argv).split()))
+        yield Figure(Floor.CALLS, spread(costs, fmean), "ms/s")
     progress(f"{SERVERS} servers by the smallest agent")
-    seconds = smallest_agent(python)
-    spread = f"{seconds / SERVERS * 1000:.1f} ms a server"
-    yield Figure(
-        f"floor: {SERVERS} servers, claims and reports, nothing else", seconds, "s", spread=spread
-    )
+    starts = spread([smallest_agent(python) for _ in range(START_TIMES)])
+    note = f"{starts.value / SERVERS * 1000:.1f} ms a server; {START_TIMES} times"
+    yield Figure(Floor.SERVERS, starts, "s", note=note)
     with bench_of() as bench, requests.Session() as session:
         session.trust_env = False
         times = timed(partial(session.get, f"{bench.manager.url}/healthz"))
-        yield median("floor: one request on a kept-alive connection", times, "ms")
+        yield median(Floor.REQUEST, times, "ms")
     # Where the state directories of the other benchmarks are.
     with TemporaryDirectory() as directory:
         times = timed(partial(fsync, Path(directory, "file")))
-        yield median("floor: one fsync of a small new file", times, "ms")
+        yield median(Floor.FSYNC, times, "ms")
 
 
 def smallest_agent(python: str) -> float:

@@ -1,4 +1,4 @@
-"""Moments that the kernel knows: when a program is executed, when a process ends, what it costs."""
+"""What the kernel knows: when a program is executed, when a process ends, what it costs."""
 
 import ctypes
 import os
@@ -6,10 +6,14 @@ import select
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
+import gevent
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
+
+from benchmarks.figures import PARTS, Range, spread
 
 _IN_OPEN = 0x20
 _EVENT_BYTES = 4096
@@ -57,6 +61,17 @@ def end_of(pid: int) -> AsyncResult:
         return ended
 
     return in_thread(wait)
+
+
+def rates(seconds: float, *readings: Callable[[], float]) -> list[Range]:
+    """How much each reading rises a second during the next so many seconds."""
+    found: list[list[float]] = []
+    for _ in range(PARTS):
+        began, before = time.monotonic(), [read() for read in readings]
+        gevent.sleep(seconds / PARTS)
+        passed = time.monotonic() - began
+        found.append([(read() - first) / passed for read, first in zip(readings, before)])
+    return [spread(values, fmean) for values in zip(*found)]
 
 
 def cpu_seconds(pid: int) -> float:

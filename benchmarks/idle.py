@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()
 
 from collections.abc import Iterator  # noqa: E402
+from functools import partial  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -13,15 +14,17 @@ from agent.dev.store.agents import Agents  # noqa: E402
 from agent.dev.store.store import Store  # noqa: E402
 from agent.dev.store.tasks import Tasks  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
-from benchmarks.figures import Figure, progress, show  # noqa: E402
-from benchmarks.host import cpu_seconds, memory, wake_ups  # noqa: E402
+from benchmarks.figures import Figure, Floor, once, progress, show  # noqa: E402
+from benchmarks.host import cpu_seconds, memory, rates, wake_ups  # noqa: E402
 
 # Long enough for the agent's memory to settle after its start.
 SETTLING_SECONDS = 10
-# After a minute without a task, claims would come at a third of the rate.
-SECONDS = 45
+# A claim is held for 20 s. After a minute without a task, an agent that polls does so at a third
+# of the rate.
+HELD_SECONDS, POLLING_SECONDS = 60, 45
 # To begin it, for the head of its answer, and for the body, which the dev Manager sends apart.
 OF_A_CALL = 3
+MIB = 1024**2
 
 
 class CountingStore(Store):
@@ -52,29 +55,30 @@ def main() -> Iterator[Figure]:
 def idle(held: bool) -> Iterator[Figure]:
     """The figures of one idle agent."""
     way = "long poll" if held else "polling each second"
+    seconds = HELD_SECONDS if held else POLLING_SECONDS
     store = CountingStore(extensions=held)
     with bench_of(store) as bench:
         agent = bench.agent(CLAIM_INTERVAL="")
         agent.wait_for("registered")
         progress(f"{SETTLING_SECONDS} s to settle")
         gevent.sleep(SETTLING_SECONDS)
-        progress(f"idle for {SECONDS} s, {way}")
-        busy, woken, called = cpu_seconds(agent.pid), wake_ups(agent.pid), store.calls
-        gevent.sleep(SECONDS)
-        millis = (cpu_seconds(agent.pid) - busy) / SECONDS * 1000
-        rate = (store.calls - called) / SECONDS
-        waits = (wake_ups(agent.pid) - woken) / SECONDS
-        resident = memory(agent.pid, "VmRSS")
-    words = f"{rate:.2f} calls a second"
-    yield Figure(f"idle, {way}: CPU", millis, "ms/s", most=1.0 if held else 2.5, spread=words)
-    beyond = waits - rate * OF_A_CALL
-    words = f"{waits:.2f} waits of all its threads ended, {OF_A_CALL} for each call"
-    yield Figure(
-        f"idle, {way}: wake-ups beyond its calls", beyond, "a second", most=3, spread=words
-    )
+        progress(f"idle for {seconds} s, {way}")
+        busy, waits, beyond, calls = rates(
+            seconds,
+            lambda: cpu_seconds(agent.pid) * 1000,
+            partial(wake_ups, agent.pid),
+            lambda: wake_ups(agent.pid) - store.calls * OF_A_CALL,
+            lambda: store.calls,
+        )
+        resident = memory(agent.pid, "VmRSS") / MIB
+    note = f"{calls.value:.2f} calls a second"
+    most = 1.0 if held else 2.5
+    yield Figure(f"idle, {way}: CPU", busy, "ms/s", most, floors=(Floor.CALLS,), note=note)
+    note = f"{waits.value:.2f} waits of all its threads ended, {OF_A_CALL} for each call"
+    yield Figure(f"idle, {way}: wake-ups beyond its calls", beyond, "a second", most=3, note=note)
     if held:
-        words = f"{resident / 1e6:.1f} MB"
-        yield Figure("idle: resident", resident / 1024**2, "MiB", most=42, spread=words)
+        floors = (Floor.RESIDENT,)
+        yield Figure("idle: resident", once(resident), "MiB", most=42, floors=floors)
 
 
 if __name__ == "__main__":

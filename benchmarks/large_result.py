@@ -9,13 +9,15 @@ monkey.patch_all()
 
 import time  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from tempfile import TemporaryDirectory  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
 from agent.dev.api import http  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
-from benchmarks.figures import Figure, progress, show  # noqa: E402
+from benchmarks.figures import Figure, progress, show, spread  # noqa: E402
 from benchmarks.host import Peak  # noqa: E402
 from benchmarks.large_document import STREAMS, write_large_document  # noqa: E402
 from benchmarks.metered import metered_agent, noted  # noqa: E402
@@ -26,16 +28,33 @@ MIB = 1024**2
 LIMIT = 300 * MIB
 SETTLING_SECONDS = 2
 PATIENCE = 120
+TIMES = 3
 # The front end of the platform's Manager takes 100 MiB.
 http.MAX_BODY_BYTES = LIMIT
 
 
 def main() -> Iterator[Figure]:
-    """One large result, after a small one of a real test."""
-    with bench_of() as bench:
-        document = bench.directory / "document.json"
+    """The figures of some deliveries, each by an agent of its own."""
+    with TemporaryDirectory() as directory:
+        document = Path(directory, "document.json")
         progress("making the document")
         size = write_large_document(document)
+        runs = [delivered(document) for _ in range(TIMES)]
+    whole, rises, late = zip(*runs)
+    what = "160 MB result"
+    note = f"1 is whole; {size / 1e6:.0f} MB, {TIMES} times"
+    yield Figure(f"{what}: delivered whole", spread(whole, min), "", least=1, note=note)
+    yield Figure(f"{what}: anonymous memory rises", spread(rises), "MiB", most=32)
+    yield Figure(f"{what}: heartbeat lateness, worst", spread(late, max), "ms", most=250)
+
+
+def delivered(document: Path) -> tuple[int, float, float]:
+    """Deliver it after the small result of a real test.
+
+    Returns whether it arrived whole, by how many MiB the agent's memory rose, and how many
+    milliseconds the latest heartbeat was late.
+    """
+    with bench_of() as bench:
         behaviour = f'case "$*" in *"-P {STREAMS}"*) exec cat {document};; esac\nexec iperf3 "$@"'
         notes = bench.directory / "notes"
         agent = bench.agent(
@@ -56,17 +75,9 @@ def main() -> Iterator[Figure]:
         with Peak(agent.pid, "RssAnon") as peak:
             task = bench.task("iperf_client_run", **target, parallel=STREAMS)
             bench.ended(task, PATIENCE)
-            took = time.time() - began
         whole = bytes(task.result).endswith(document.read_bytes().strip()[1:])
-        heartbeats, hub = (max(noted(notes, what, began)) for what in ("heartbeat", "hub"))
-    what = f"a result of {size / 1e6:.0f} MB"
-    words = f"after {took:.1f} s; 1 is whole"
-    yield Figure(f"{what}: delivered whole", int(whole), "", least=1, spread=words)
-    rise = (peak.highest - peak.first) / MIB
-    words = f"from {peak.first / MIB:.1f} MiB"
-    yield Figure(f"{what}: anonymous memory rises", rise, "MiB", most=32, spread=words)
-    words = f"hub lag at most {hub:.0f} ms"
-    yield Figure(f"{what}: heartbeat lateness at most", heartbeats, "ms", most=250, spread=words)
+        rise = (peak.highest - peak.first) / MIB
+        return int(whole), rise, max(noted(notes, "heartbeat", began))
 
 
 if __name__ == "__main__":

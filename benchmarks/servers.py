@@ -15,11 +15,13 @@ import psutil  # noqa: E402
 from agent.dev.store.records import ManagedTask  # noqa: E402
 from agent.protocol import FINAL_STATUSES  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
-from benchmarks.figures import Figure, percentile, progress, show  # noqa: E402
+from benchmarks.figures import Figure, Floor, once, p99, progress, show, spread  # noqa: E402
 from benchmarks.metered import metered_agent, noted  # noqa: E402
 from tests.support.harness import Bench, until  # noqa: E402
 
 SERVERS = 500
+# How often that is measured, here and for the smallest agent.
+START_TIMES = 3
 # Beside so many servers, so many tests at once, of so many seconds and bits per second.
 BESIDE, TESTS, SECONDS, BITRATE = 300, 50, 2, 20_000_000
 FIRST_PORT = 20_000
@@ -28,7 +30,14 @@ PATIENCE = 120
 
 def main() -> Iterator[Figure]:
     """Figures of both."""
-    yield from five_hundred_servers()
+    runs = [five_hundred_servers() for _ in range(START_TIMES)]
+    listening, gone = (spread(seconds) for seconds in zip(*runs))
+    note = f"{listening.value / SERVERS * 1000:.1f} ms a server; {START_TIMES} times"
+    what, floors = f"{SERVERS} servers", (Floor.SERVERS,)
+    yield Figure(
+        f"{what}: all listen, all reported", listening, "s", most=10, floors=floors, note=note
+    )
+    yield Figure(f"{what}: gone after one kill_all", gone, "s", most=3, floors=floors)
     yield from tests_beside_servers()
 
 
@@ -42,7 +51,7 @@ def wait_until_reported(bench: Bench, servers: list[ManagedTask]) -> None:
     bench.wait(lambda: all(server.status == "succeeded" for server in servers), PATIENCE)
 
 
-def five_hundred_servers() -> Iterator[Figure]:
+def five_hundred_servers() -> tuple[float, float]:
     """Seconds until all listen and are reported, and until all are gone again."""
     with bench_of() as bench:
         agent = bench.agent(MAX_TASKS=str(SERVERS))
@@ -51,20 +60,11 @@ def five_hundred_servers() -> Iterator[Figure]:
         began = time.monotonic()
         wait_until_reported(bench, pending_servers(bench, SERVERS))
         listening = time.monotonic() - began
-        children = psutil.Process(agent.pid).children()
+        assert len(psutil.Process(agent.pid).children()) == SERVERS
         began = time.monotonic()
         bench.task("kill_all")
         until(lambda: not psutil.Process(agent.pid).children(), PATIENCE)
-        gone = time.monotonic() - began
-    words = f"{len(children)} children, {listening / SERVERS * 1000:.1f} ms a server"
-    yield Figure(
-        f"{SERVERS} pending servers: all listen, all reported",
-        listening,
-        "s",
-        most=10,
-        spread=words,
-    )
-    yield Figure("the same: gone after one kill_all", gone, "s", most=3)
+        return listening, time.monotonic() - began
 
 
 def tests_beside_servers() -> Iterator[Figure]:
@@ -95,13 +95,15 @@ def tests_beside_servers() -> Iterator[Figure]:
         took = time.time() - began
         heartbeats, hub = (noted(notes, what, began) for what in ("heartbeat", "hub"))
         succeeded = sum(test.status == "succeeded" for test in tests)
-    what = f"{BESIDE} servers and {TESTS} tests of {SECONDS} s"
-    words = f"all over after {took:.1f} s"
-    yield Figure(f"{what}: tests that succeed", succeeded, "", least=TESTS, spread=words)
+    what = f"{BESIDE} servers, {TESTS} tests"
+    note = f"{SECONDS} s each, all over after {took:.1f} s"
+    yield Figure(f"{what}: tests that succeed", once(succeeded), "", least=TESTS, note=note)
     for name, values, most in (("heartbeat lateness", heartbeats, 100), ("hub lag", hub, 50)):
-        spread = f"worst {max(values):.4g}; {len(values)} times"
-        late = percentile(values, 99)
-        yield Figure(f"{what}: {name}, 99th percentile", late, "ms", most=most, spread=spread)
+        note = f"worst {max(values):.4g}; {len(values)} times"
+        late = spread(values, p99)
+        yield Figure(
+            f"{what}: {name}, p99", late, "ms", most=most, floors=(Floor.CHILD,), note=note
+        )
 
 
 if __name__ == "__main__":
