@@ -76,7 +76,7 @@ class Calls(Metrics):
         self.made: list[tuple[str, int, float]] = []
         self.heartbeat_lateness = self.late = Values()
 
-    def called(self, call: str, status: int, seconds: float) -> None:
+    def count_call(self, call: str, status: int, seconds: float) -> None:
         """Note a call to the Manager; a status of 0 stands for no answer."""
         self.made.append((call, status, seconds))
 

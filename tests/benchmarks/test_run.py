@@ -4,9 +4,11 @@ from subprocess import CalledProcessError
 
 import pytest
 
+from agent.metrics import Metrics
 from benchmarks import __main__, page
 from benchmarks.__main__ import FLOORS, SECONDS, measure_all, measured
 from benchmarks.figures import Figure, Floor, once
+from benchmarks.idle_agents import Calls
 from benchmarks.results import ROOT, Results, Run, decode, encode, in_tree
 
 
@@ -111,3 +113,9 @@ def test_the_table_shows_only_what_has_a_target() -> None:
 
 def test_every_script_is_there() -> None:
     assert all((ROOT / "benchmarks" / f"{name}.py").exists() for name in SECONDS)
+
+
+def test_the_crowd_notes_its_calls_where_the_agent_counts_them() -> None:
+    overridden = {name for name in vars(Calls) if not name.startswith("_")}
+    assert overridden
+    assert all(hasattr(Metrics, name) for name in overridden)
