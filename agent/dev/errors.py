@@ -69,6 +69,3 @@ class StateUnwritable(Refused):
     """503: the change is made, but the state file could not be written."""
 
     status = 503
-
-    def __init__(self, message: str) -> None:
-        super().__init__("state_unwritable", message)

@@ -1,6 +1,5 @@
 """What all calls share: bodies in, answers and refusals out."""
 
-from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -21,12 +20,9 @@ def store() -> Store:
     return cast(Store, current_app.extensions["agent.dev.store"])
 
 
-def reply(
-    value: Any = None, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer of JSON."""
-    content = msgspec.json.encode(value)
-    return Response(content, status, headers, mimetype="application/json")
+    return Response(msgspec.json.encode(value), status, headers, mimetype="application/json")
 
 
 def body(kind: type[_Body]) -> _Body:
@@ -54,13 +50,9 @@ def query(kind: type[_Body]) -> _Body:
 def prepare(app: Flask) -> None:
     """Give an application the Manager's size limit and the Manager's answers to errors."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.register_error_handler(Refused, _refuse)
+    app.register_error_handler(Refused, lambda error: reply(error.body(), error.status))
     app.register_error_handler(404, _no_such_call)
     app.register_error_handler(405, _no_such_call)
-
-
-def _refuse(error: Refused) -> Response:
-    return reply(error.body(), error.status)
 
 
 def _no_such_call(error: HTTPException) -> Response:

@@ -84,8 +84,7 @@ def _load(path: Path) -> State | None:
     except OSError as error:
         raise ConfigError(f"--state {path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        message = f"--state {path}: not a state file of this version: {error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"--state {path}: not a state file of this version: {error}") from error
 
 
 def _write(state: State, path: Path) -> None:
@@ -96,4 +95,5 @@ def _write(state: State, path: Path) -> None:
             file.write(msgspec.json.encode(state))
         fresh.replace(path)
     except OSError as error:
-        raise StateUnwritable(f"--state {path}: cannot be written: {error.strerror}") from error
+        message = f"--state {path}: cannot be written: {error.strerror}"
+        raise StateUnwritable("state_unwritable", message) from error

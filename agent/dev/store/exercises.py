@@ -3,19 +3,10 @@
 from datetime import datetime
 
 from agent.dev.errors import Conflict
+from agent.dev.store import records
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find
-from agent.dev.store.records import (
-    CLIENT_RUN,
-    KILL_ALL,
-    SERVER_START,
-    Exercise,
-    ManagedTask,
-    NewTest,
-    Plan,
-    Test,
-    utc_now,
-)
+from agent.dev.store.records import Exercise, ManagedTask, NewTest, Plan, Test
 from agent.dev.store.tasks import Tasks
 from agent.protocol import FINAL_STATUSES
 
@@ -36,7 +27,7 @@ class Exercises:
     def create(self, name: str, duration_seconds: int = 30, notes: str | None = None) -> Exercise:
         """A new exercise without tests; `duration_seconds` is their default length."""
         exercise_id = len(self._exercises) + 1
-        exercise = Exercise(exercise_id, name, duration_seconds, notes, utc_now())
+        exercise = Exercise(exercise_id, name, duration_seconds, notes, records.utc_now())
         self._exercises[exercise_id] = exercise
         self._database.commit()
         return exercise
@@ -84,8 +75,8 @@ class Exercises:
             "client_delay_seconds": CLIENT_DELAY_SECONDS,
             **(plan.options or {}),
         }
-        server_task = self._tasks.create(server, SERVER_START, listen)
-        client_task = self._tasks.create(client, CLIENT_RUN, run)
+        server_task = self._tasks.create(server, records.SERVER_START, listen)
+        client_task = self._tasks.create(client, records.CLIENT_RUN, run)
         test = Test(
             id=len(self._tests) + 1,
             exercise_id=exercise_id,
@@ -105,7 +96,7 @@ class Exercises:
     def start(self, exercise_id: int) -> Exercise:
         """Make queued tasks pending; raises NotFound, or Conflict when the exercise has ended."""
         exercise = self._open_exercise(exercise_id)
-        exercise.started_at = exercise.started_at or utc_now()
+        exercise.started_at = exercise.started_at or records.utc_now()
         for task in self.tasks(exercise_id):
             if task.status == "queued":
                 self._tasks.release(task)
@@ -121,7 +112,7 @@ class Exercises:
         for task in self.tasks(exercise_id):
             if task.status in ("queued", "pending"):
                 self._tasks.withdraw(task)
-        self._end(exercise, utc_now())
+        self._end(exercise, records.utc_now())
         self._database.commit()
         return exercise
 
@@ -155,4 +146,4 @@ class Exercises:
         """Release the ports, and tell the agents that took part to stop what they run."""
         exercise.ended_at = exercise.ended_at or now
         for agent_id in sorted({task.agent_id for task in self.tasks(exercise.id)}):
-            self._tasks.release(self._tasks.create(agent_id, KILL_ALL, {}))
+            self._tasks.release(self._tasks.create(agent_id, records.KILL_ALL, {}))

@@ -11,7 +11,6 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[int, Meta(ge=1, le=86400)]
 Parallel = Annotated[int, Meta(ge=1, le=128)]
 
-AgentStatus = Literal["online", "offline"]
 TaskStatus = Literal[
     "queued", "pending", "accepted", "running", "succeeded", "failed", "canceled", "timed_out"
 ]
@@ -36,7 +35,7 @@ class ManagedAgent(Struct):
     registration_key: str
     operating_system: str | None = None
     ip_address: str | None = None
-    status: AgentStatus = "offline"
+    status: Literal["online", "offline"] = "offline"
     disabled: bool = False
     first_registered: datetime | None = None
     last_heartbeat: datetime | None = None
@@ -99,6 +98,10 @@ class ManagedTask(Struct):
     finished_at: datetime | None = None
     result: msgspec.Raw = NULL
     error: str | None = None
+
+    def finish(self, status: TaskStatus) -> None:
+        """End the task now."""
+        self.status, self.finished_at = status, utc_now()
 
 
 class NewTest(Struct):

@@ -7,14 +7,7 @@ from typing import Any
 from agent.dev.errors import NotFound, Refused
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, wake
-from agent.dev.store.records import (
-    CLIENT_RUN,
-    SERVER_START,
-    ManagedTask,
-    TaskReport,
-    TaskStatus,
-    utc_now,
-)
+from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, utc_now
 from agent.protocol import FINAL_STATUSES
 
 # The Manager's own rule: a client task is overdue this long after its test should have ended.
@@ -127,7 +120,7 @@ class Tasks:
             raise _invalid_state(task)
         task.result = report.result
         if not further:
-            _finish(task, report.status)
+            task.finish(report.status)
             task.error = report.stderr if report.status == "failed" else None
         self._database.commit()
         return task
@@ -140,7 +133,7 @@ class Tasks:
                 seconds = DEFAULT_TEST_SECONDS
             running = now - (task.started_at or now)
             if running.total_seconds() > seconds + OVERDUE_SECONDS:
-                _finish(task, "timed_out")
+                task.finish("timed_out")
                 self._database.touch()
 
     def create(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> ManagedTask:
@@ -162,7 +155,7 @@ class Tasks:
             self._pending[task.agent_id].remove(task.id)
         elif task.status != "queued":
             self._cancels.setdefault(task.agent_id, []).append(task.id)
-        _finish(task, "canceled")
+        task.finish("canceled")
 
     def _next(self, agent_id: int, key: str | None) -> ManagedTask | None:
         obtained = self._claims.get(agent_id, {}).get(key or "")
@@ -186,11 +179,6 @@ class Tasks:
         if task.id in self._cancels.get(task.agent_id, []):
             self._cancels[task.agent_id].remove(task.id)
             self._database.commit()
-
-
-def _finish(task: ManagedTask, status: TaskStatus) -> None:
-    task.status = status
-    task.finished_at = utc_now()
 
 
 def _invalid_state(task: ManagedTask) -> Refused:

@@ -27,7 +27,12 @@ def check_reader() -> None:
     """Answer 401 or 403 unless the page may be shown."""
     password: str = current_app.config["ADMIN_PASSWORD"]
     if password != DEFAULT_PASSWORD:
-        _check_password(password)
+        proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
+        given = request.headers.get("Authorization", "")
+        if not compare_digest(given.encode(), f"Basic {proof}".encode()):
+            challenge = {"WWW-Authenticate": 'Basic realm="dev Manager", charset="UTF-8"'}
+            text = f"The user is {ADMIN}, the password that of --admin-password.\n"
+            abort(Response(text, 401, challenge, mimetype="text/plain"))
     elif not is_loopback(f"//{request.headers.get('Host', '')}"):
         _refuse(
             "Open this page as 127.0.0.1 or localhost, or give the dev Manager another"
@@ -41,15 +46,6 @@ def check_writer() -> None:
     host = request.headers.get("Host", "")
     if request.headers.get("Origin") not in (f"http://{host}", f"https://{host}"):
         _refuse("This form was not sent from the dev Manager's own page. Programs use the API.")
-
-
-def _check_password(password: str) -> None:
-    proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
-    given = request.headers.get("Authorization", "")
-    if not compare_digest(given.encode(), f"Basic {proof}".encode()):
-        challenge = {"WWW-Authenticate": 'Basic realm="dev Manager", charset="UTF-8"'}
-        text = f"The user is {ADMIN}, the password that of --admin-password.\n"
-        abort(Response(text, 401, challenge, mimetype="text/plain"))
 
 
 def _refuse(words: str) -> NoReturn:

@@ -1,5 +1,7 @@
 """What the page shows of a result: sums, and a reading for each interval."""
 
+from statistics import fmean
+
 from msgspec import Raw, Struct
 
 from agent.iperf3.summary import IntervalSum, Request, Summary, Sums, read_intervals, read_summary
@@ -16,11 +18,6 @@ class Reading(Struct, frozen=True):
     start: float
     end: float
     rate: float
-
-    @property
-    def seconds(self) -> float:
-        """How long it lasts."""
-        return self.end - self.start
 
     @property
     def middle(self) -> float:
@@ -62,8 +59,8 @@ def read_directions(result: Raw) -> list[Direction]:
 
 def mean(readings: list[Reading]) -> float:
     """The mean throughput of one or more readings, in bit/s."""
-    seconds = sum(reading.seconds for reading in readings)
-    return sum(reading.rate * reading.seconds for reading in readings) / seconds
+    lengths = [reading.end - reading.start for reading in readings]
+    return fmean([reading.rate for reading in readings], lengths)
 
 
 def _readings(sums: list[IntervalSum | None]) -> list[Reading]:

@@ -61,14 +61,8 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
     payload = _payload(values)
     client, server = (_free_agent(store, values, side) for side in ("client", "server"))
     exercise = store.exercises.create(f"page: {client.name} to {server.name}", payload["time"])
-    plan = Plan(
-        server.id,
-        client.id,
-        payload["port"],
-        "udp" in payload,
-        payload["parallel"],
-        options=payload,
-    )
+    port, parallel = payload["port"], payload["parallel"]
+    plan = Plan(server.id, client.id, port, "udp" in payload, parallel, options=payload)
     try:
         new = store.exercises.add_test(exercise.id, plan)
     except Refused:
@@ -88,8 +82,7 @@ def _payload(values: dict[str, str]) -> dict[str, Any]:
     for name, number in NUMBERS.items():
         given = _whole_number(values.get(name, ""))
         if not 1 <= given <= number.most:
-            message = f"{number.label} must be a whole number from 1 to {number.most}"
-            raise Misfit(message, name)
+            raise Misfit(f"{number.label} must be a whole number from 1 to {number.most}", name)
         payload[number.key] = given
     return payload
 

@@ -12,17 +12,11 @@ PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "t
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a running test is, in seconds, and its throughput now, empty when unknown."""
-
-    seconds: int
-    total: int
-    rate: str
-
-
-@dataclass(frozen=True)
 class TestRow:
-    """A test in the list. `phase` says its `status` in words; `lost` is for UDP."""
+    """A test in the list. `phase` says its `status` in words; `lost` is for UDP.
+
+    `elapsed`, in seconds, and `rate_now` are of a running test; the rate is empty when unknown.
+    """
 
     test: Test
     client: str
@@ -31,7 +25,8 @@ class TestRow:
     begun: datetime
     status: str
     phase: str
-    progress: Progress | None
+    elapsed: int | None
+    rate_now: str
     rate: str
     lost: str
 
@@ -59,6 +54,8 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
     status, phase = _state(store, test, client)
     end = (read_summary(task.result) or Summary()).end
     sent, datagrams = end.sum_sent or Sums(), end.sum or Sums()
+    running = store.agents.running(client.id)
+    rates = [row.bits_per_second for row in running if row.task_id == task.id]
     return TestRow(
         test=test,
         client=client.name,
@@ -67,7 +64,8 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
         begun=task.started_at or task.created_at,
         status=status,
         phase=phase,
-        progress=_progress(store, test, task, now) if task.status == "running" else None,
+        elapsed=_elapsed(test, task, now) if task.status == "running" else None,
+        rate_now=next((quantities.rate(rate) for rate in rates if rate is not None), ""),
         rate="" if sent.bits_per_second is None else quantities.rate(sent.bits_per_second),
         lost=f"{datagrams.lost_percent:.3g} % lost" if datagrams.lost_percent else "",
     )
@@ -76,11 +74,9 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
 def _kind(test: Test, task: ManagedTask) -> str:
     protocol = "UDP" if test.udp else "TCP"
     streams = "1 stream" if test.parallel == 1 else f"{test.parallel} streams"
-    way = ""
+    way = ", both ways" if task.payload.get("bidir") else ""
     if task.payload.get("reverse"):
         way = ", from server to client"
-    elif task.payload.get("bidir"):
-        way = ", both ways"
     return f"{protocol}, {streams}, {test.time_seconds} s{way}"
 
 
@@ -99,9 +95,6 @@ def _state(store: Store, test: Test, client: ManagedAgent) -> tuple[str, str]:
     return task.status, PHASES.get(task.status, task.status)
 
 
-def _progress(store: Store, test: Test, task: ManagedTask, now: datetime) -> Progress:
+def _elapsed(test: Test, task: ManagedTask, now: datetime) -> int:
     elapsed = int((now - (task.started_at or now)).total_seconds())
-    rows = [row for row in store.agents.running(task.agent_id) if row.task_id == task.id]
-    rates = [row.bits_per_second for row in rows if row.bits_per_second is not None]
-    rate = quantities.rate(rates[0]) if rates else ""
-    return Progress(max(0, min(test.time_seconds, elapsed)), test.time_seconds, rate)
+    return max(0, min(test.time_seconds, elapsed))
