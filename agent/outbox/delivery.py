@@ -126,18 +126,17 @@ class Delivery:
 
     def _settle_refusal(self, message: Message, error: TaskRefused) -> None:
         """Act on a final answer; after a lost reply it may say that the message did arrive."""
-        task_id, parcel = message.claimed.task.id, message.parcel
-        sent = parcel.outcome.status if parcel else "running"
+        sent = message.parcel.outcome.status if message.parcel else "running"
         if error.current_status == "canceled":
             log.info("the task was canceled at the Manager")
-            self._registry.cancel(task_id)
-            self._settle(message, self._spool.remove)
+            self._registry.cancel(message.claimed.task.id)
         elif error.current_status == sent:
             log.info("the Manager has it already", status=sent)
-            self._settle(message, self._spool.remove)
         else:
             log.error("the Manager refuses it: set aside", status=sent, error=str(error))
             self._set_aside(message, error.answer)
+            return
+        self._settle(message, self._spool.remove)
 
     def _set_aside(self, message: Message, answer: bytes) -> None:
         self._settle(message, lambda parcel, _: self._spool.set_aside(parcel, answer))

@@ -72,7 +72,12 @@ class ClaimLoop:
             self._outage.record_failure(what, error, retry_in=round(pause, 1))
             self._answer_lost |= not isinstance(error, (KeyRefused, ManagerAway))
             return pause
-        self._note_answer(asked_at, claim.held)
+        # The outage was over when the claim was made: a Manager that is well may hold it.
+        self._outage.record_success(since=asked_at)
+        if self._answer_lost and not claim.held:
+            log.warning("a claim had no answer: if it obtained a task, that task is lost")
+        self._answer_lost = False
+        self._backoff.reset()
         if claim.task is None:
             return self._pause_without_task(asked_at, claim.held)
         self._last_task_at = time.monotonic()
@@ -86,14 +91,6 @@ class ClaimLoop:
             # Either a replay, or the task of another Manager at the same place.
             life = self._registration.confirm(within=0)
         return life, claim
-
-    def _note_answer(self, asked_at: float, held: bool) -> None:
-        # The outage was over when the claim was made: a Manager that is well may hold it.
-        self._outage.record_success(since=asked_at)
-        if self._answer_lost and not held:
-            log.warning("a claim had no answer: if it obtained a task, that task is lost")
-        self._answer_lost = False
-        self._backoff.reset()
 
     def _pause_without_task(self, asked_at: float, held: bool) -> float:
         now = time.monotonic()

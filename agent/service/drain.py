@@ -20,7 +20,7 @@ def stop_tasks(registry: TaskRegistry, why: str, kill: Event, until: float) -> l
     """
     entries = registry.stop_all(ErrorClass.INTERRUPTED, why)
     gone = gevent.spawn(lambda: [entry.gone.wait() for entry in entries])
-    gevent.wait([gone, kill], _left(until), count=1)
+    gevent.wait([gone, kill], max(0.0, until - time.monotonic()), count=1)
     registry.force_all()
     gone.join(KILL_TAKES)
     return entries
@@ -28,7 +28,7 @@ def stop_tasks(registry: TaskRegistry, why: str, kill: Event, until: float) -> l
 
 def send_results(outbox: Outbox, kill: Event, until: float) -> None:
     """Send what waits in the outbox, until `until` or until `kill` is set."""
-    flushed = gevent.spawn(outbox.flush, _left(until))
+    flushed = gevent.spawn(outbox.flush, max(0.0, until - time.monotonic()))
     gevent.wait([flushed, kill], count=1)
 
 
@@ -38,7 +38,3 @@ def fate(entry: Entry) -> dict[str, object]:
     if entry.pid:
         pid, how = entry.pid, "left running, and dies with the agent"
     return {"task_id": entry.task.id, "type": entry.kind, "pid": pid, "fate": how}
-
-
-def _left(until: float) -> float:
-    return max(0.0, until - time.monotonic())

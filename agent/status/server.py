@@ -97,7 +97,10 @@ class StatusServer:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else content]
 
     def _answer(self, environ: dict[str, Any]) -> _Answer:
-        if not self._accepts_host(environ.get("HTTP_HOST", "")):
+        # A page on loopback is asked for as localhost or by a loopback address. Any other name
+        # comes from a web page whose name was made to point here (DNS rebinding).
+        host = environ.get("HTTP_HOST", "")
+        if host and is_loopback(f"//{self._host}") and not is_loopback(f"//{host}"):
             return 403, "text/plain", b"open this page as localhost or by an IP address\n"
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return 405, "text/plain", b"this page is read-only\n"
@@ -105,14 +108,6 @@ class StatusServer:
         if route is None:
             return 404, "text/plain", b"try /, /livez, /readyz, /status or /metrics\n"
         return route()
-
-    def _accepts_host(self, host: str) -> bool:
-        """Whether the Host header may come from this host's user.
-
-        A page on loopback is asked for as localhost or by a loopback address. Any other name
-        comes from a web page whose name was made to point here (DNS rebinding).
-        """
-        return not host or not is_loopback(f"//{self._host}") or is_loopback(f"//{host}")
 
     def _readyz(self) -> _Answer:
         reasons = self._agent.not_ready()

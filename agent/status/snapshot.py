@@ -1,6 +1,7 @@
 """The agent's state at one moment: `/status` shows it as JSON, and the page in words."""
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psutil
@@ -58,12 +59,12 @@ class Snapshot(Struct):
     cpu_seconds: float
 
 
+@dataclass(frozen=True)
 class AgentState:
     """The current state of one agent, for reading only."""
 
-    def __init__(self, context: TaskContext, registration: Registration) -> None:
-        self.context = context
-        self.registration = registration
+    context: TaskContext
+    registration: Registration
 
     def not_ready(self) -> list[str]:
         """Why the agent could not run a test now, or not report it; empty if it could."""
