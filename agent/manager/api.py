@@ -80,7 +80,10 @@ class ManagerClient:
         try:
             task = self._decode("tasks/claim", answer, protocol.ClaimAnswer).task
         except ManagerUnavailable as error:
-            task = _unreadable_task(answer.content, error)
+            head = _TASK_HEAD.match(answer.content)
+            if head is None:
+                raise
+            task = protocol.Task(int(head[1]), head[2].decode(), unreadable=str(error))
         return Claim(task, held)
 
     def send_started(self, task_id: int, pid: int, idempotency_key: str) -> None:
@@ -144,11 +147,3 @@ class ManagerClient:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.failures += 1
             raise ManagerUnavailable(f"{call}: the answer is not the Manager's: {error}") from error
-
-
-def _unreadable_task(content: bytes, error: ManagerUnavailable) -> protocol.Task:
-    """The task at the beginning of the answer, without its payload; raises the error for none."""
-    head = _TASK_HEAD.match(content)
-    if head is None:
-        raise error
-    return protocol.Task(int(head[1]), head[2].decode(), unreadable=str(error))

@@ -129,18 +129,16 @@ def _problems(snapshot: Snapshot) -> Iterable[str]:
     if snapshot.rejected:
         where = "in rejected/ in the state directory"
         found.append(f"{snapshot.rejected} results were set aside: they are {where}.")
-    found += [_failure(result) for result in snapshot.results if result.status == "failed"]
+    for result in snapshot.results:
+        if result.status == "failed":
+            advice = result.error_class.advice if result.error_class else ""
+            message = escape(result.message or result.error_class)
+            where = f"Task {result.task_id} at {result.at[11:19]}"
+            found.append(f'{where}: {message}<br><span class="soft">{advice}</span>')
     if not found:
         yield "<p>Nothing.</p>"
         return
     yield "<ul>" + "".join(f"<li>{text}</li>" for text in found[:10]) + "</ul>"
-
-
-def _failure(result: Reported) -> str:
-    advice = result.error_class.advice if result.error_class else ""
-    message = escape(result.message or result.error_class)
-    where = f"Task {result.task_id} at {result.at[11:19]}"
-    return f'{where}: {message}<br><span class="soft">{advice}</span>'
 
 
 def _numbers(snapshot: Snapshot) -> Iterable[str]:
