@@ -1,9 +1,12 @@
-"""One iperf3 child: started, signalled, waited for."""
+"""One iperf3 child: started, signalled, waited for until it ends or must be ended."""
 
 import errno
 import os
 import signal
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 
 import gevent
@@ -14,13 +17,26 @@ from agent.error_classes import ErrorClass
 from agent.errors import ChildError
 from agent.files import discard
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
+from agent.process.output import size_of
 from agent.process.spawn import spawn, spawn_error
 
 STDERR_KEPT = 64 * 1024
+# Seconds between two looks at a child's output.
+OUTPUT_LOOK = 1.0
+FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
 # Out of file descriptors: not a disk error.
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 log = structlog.get_logger()
+
+
+class Ending(Enum):
+    """Why the wait for a child is over."""
+
+    ENDED = "it ended by itself"
+    STOPPED = "the agent stopped it"
+    TIME = "its time is over"
+    OUTPUT = "it wrote too much"
 
 
 class ChildProcess:
@@ -96,8 +112,7 @@ class ChildProcess:
         # gevent would remember for a minute how the child ended.
         with suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
-        code = self.exit_code
-        assert code is not None
+        code: int = self._popen.wait()
         return code
 
     def take_stderr(self) -> str:
@@ -124,3 +139,34 @@ class ChildProcess:
                 signal.pidfd_send_signal(self._pidfd, number)
             else:
                 self._popen.send_signal(number)
+
+
+def watch(
+    child: ChildProcess,
+    stop: Event,
+    seconds: float,
+    max_output_bytes: int,
+    look: Callable[[], None] | None = None,
+) -> Ending:
+    """Wait for the first of: the child's end, the order to stop, the time, too much output.
+
+    The limit applies to stdout and to stderr separately. `look` is called about once a second
+    and at the end, to read the output while the child runs. When the agent was held up, a child
+    may have ended and be over its time as well: then it has ended.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        left = until - time.monotonic()
+        gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
+        # Not the event: a hub that was held up handles the time-out before the child's end.
+        ended = child.exit_code is not None
+        if look:
+            look()
+        if max(map(size_of, (child.stdout, child.stderr))) > max_output_bytes:
+            return Ending.OUTPUT
+        if ended:
+            return Ending.ENDED
+        if stop.is_set():
+            return Ending.STOPPED
+        if left <= OUTPUT_LOOK:
+            return Ending.TIME

@@ -43,11 +43,9 @@ def identify(pid: int) -> ProcessIdentity | None:
 
 def open_pidfd(pid: int) -> int:
     """A descriptor of the process that has this pid now; -1 when there is none, or off Linux."""
-    if not hasattr(os, "pidfd_open"):
-        return -1
     try:
         return os.pidfd_open(pid)
-    except OSError:
+    except (AttributeError, OSError):
         return -1
 
 

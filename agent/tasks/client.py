@@ -17,8 +17,7 @@ from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import RETRIABLE, Verdict, judge_client
 from agent.iperf3.warnings import warnings_about
-from agent.process.child import ChildProcess
-from agent.process.monitor import FLOODED, Ending, watch
+from agent.process.child import FLOODED, ChildProcess, Ending, watch
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
 from agent.registry import Entry
 from agent.state.directory import is_full

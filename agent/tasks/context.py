@@ -10,11 +10,9 @@ from agent.errors import StateUnusable
 from agent.host import default_congestion, kernel
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
-from agent.process.child import ChildProcess
-from agent.process.monitor import Ending
+from agent.process.child import ChildProcess, Ending
 from agent.protocol import Report
 from agent.registry import Entry, TaskRegistry
-from agent.state.directory import StateDirectory
 from agent.state.journal import ChildRecord
 from agent.state.ledger import Ledger
 from agent.tasks.installed import InstalledIperf3
@@ -32,11 +30,7 @@ class TaskContext:
 
     def __post_init__(self) -> None:
         self.iperf3 = InstalledIperf3(self.config.iperf3_path)
-
-    @property
-    def state(self) -> StateDirectory:
-        """The state directory."""
-        return self.ledger.state
+        self.state = self.ledger.state
 
     def record_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
         """Enter a child that was just started into the registry and the journal.

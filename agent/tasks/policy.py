@@ -85,9 +85,8 @@ def checked_target(
         if _is_allowed(address, allowed):
             return address
     networks = ", ".join(map(str, allowed))
-    raise TaskError(
-        ErrorClass.NOT_ALLOWED, f"{host} is outside this agent's ALLOWED_TARGETS ({networks})"
-    )
+    words = f"{host} is outside this agent's ALLOWED_TARGETS ({networks})"
+    raise TaskError(ErrorClass.NOT_ALLOWED, words)
 
 
 def _addresses(host: str, family: int) -> list[str] | Exception:

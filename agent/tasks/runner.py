@@ -11,7 +11,6 @@ from agent.protocol import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPa
 from agent.registry import Entry
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext
-from agent.tasks.kill_all import kill_all
 from agent.tasks.server import run_server
 
 log = structlog.get_logger()
@@ -76,13 +75,24 @@ class TaskRunner:
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         """The outcomes of a task, as they come; raises TaskError for one that cannot run."""
         if entry.task.type == "kill_all":
-            return kill_all(self._context, entry)
+            return self._kill_all(entry)
         self._check(entry)
         is_server = entry.kind == "server"
         known = ServerPayload if is_server else ClientPayload
         if unknown := unknown_keys(entry.task.payload, known):
             log.warning("payload keys that this agent does not know are ignored", keys=unknown)
         return (run_server if is_server else run_client)(self._context, entry)
+
+    def _kill_all(self, entry: Entry) -> Iterator[Outcome]:
+        """Stop the earlier tasks; yield once they are gone and their outcomes are in the outbox."""
+        others = self._context.registry.claimed_before(entry)
+        for other in others:
+            other.stop.order(ErrorClass.KILLED, "stopped by kill_all")
+        for other in others:
+            other.gone.wait()
+        log.info("all killed", count=len(others))
+        answer = {"killed": True, "count": len(others)}
+        yield Outcome("succeeded", self._context.new_report(), answer=answer)
 
     def _check(self, entry: Entry) -> None:
         """Raise TaskError for a start task that this agent cannot take now."""

@@ -13,8 +13,7 @@ from agent.errors import TaskError
 from agent.files import discard
 from agent.iperf3.argv import server_argv
 from agent.iperf3.verdict import Verdict, judge_server_exit
-from agent.process.child import ChildProcess
-from agent.process.monitor import FLOODED, Ending, watch
+from agent.process.child import FLOODED, ChildProcess, Ending, watch
 from agent.process.output import map_file
 from agent.process.ports import find_listener, is_listening
 from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now

@@ -13,7 +13,7 @@ import pytest
 
 from agent.dev.store.records import CLIENT_RUN, KILL_ALL, SERVER_START, TaskReport
 from agent.dev.store.store import Store
-from agent.process.monitor import Ending
+from agent.process.child import Ending
 from agent.protocol import FINAL_STATUSES
 from agent.tasks.recovery import INTERRUPTED
 from tests.support.command import stand_in

@@ -12,9 +12,8 @@ from gevent import monkey
 from gevent.event import Event
 
 from agent.errors import ChildError
-from agent.process.child import STDERR_KEPT, ChildProcess
+from agent.process.child import STDERR_KEPT, ChildProcess, Ending, watch
 from agent.process.identity import identify
-from agent.process.monitor import Ending, watch
 from agent.process.output import free_start, map_file
 from agent.process.spawn import capture_output
 from tests.support.harness import is_running, until
