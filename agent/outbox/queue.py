@@ -66,7 +66,7 @@ class Outbox:
             self._spawn(self._deliver_all, task_id)
 
     def send_started(self, claimed: Claimed, pid: int) -> None:
-        """Tell the Manager that the task's process runs; dropped if a result has to wait for it."""
+        """Queue `started`. If an attempt fails while a result waits behind it, it is given up."""
         self._enqueue(Message(claimed, pid=pid))
 
     def put(self, claimed: Claimed, outcome: Outcome) -> None:
@@ -94,12 +94,12 @@ class Outbox:
                 if message.parcel and not message.settled:
                     self._spool.save(message.parcel)
 
-    def oldest(self) -> float:
+    def oldest_age(self) -> float:
         """The age of the oldest message in seconds; 0 when there is none."""
         now = time.monotonic()
         return max((now - message.born for message in self._messages()), default=0.0)
 
-    def size(self) -> int:
+    def waiting_bytes(self) -> int:
         """How many bytes the waiting documents have."""
         outcomes = [message.parcel.outcome for message in self._messages() if message.parcel]
         return sum(o.document.end - o.document.start for o in outcomes if o.document)
@@ -115,7 +115,7 @@ class Outbox:
         return bool(self._empty.is_set())
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Begin no more attempts; what is in flight may still arrive."""
         self._stop.set()
 
     def _messages(self) -> list[Message]:
@@ -144,19 +144,19 @@ class Outbox:
             self._empty.set()
 
     def _deliver(self, queue: deque[Message]) -> bool:
-        """Send the queue's first message until it is settled; False when told to stop."""
+        """Send the queue's first message until it is settled or given up; False after `stop`."""
         message = queue[0]
-        task_id = message.claimed.task.id
         backoff = Backoff()
-        while True:
-            while self._delivery.would_disturb(message):
-                if gevent.wait([self._stop, self._flushing], LARGE_RESULT_LOOK, count=1):
-                    break
+        while not self._stop.is_set():
+            if self._delivery.would_disturb(message) and not self._flushing.is_set():
+                gevent.wait([self._stop, self._flushing], LARGE_RESULT_LOOK, count=1)
+                continue
+            delay = 0.0
             try:
                 with self._slots:
-                    if self._delivery.attempt(message):
+                    # The wait for a slot may have been long.
+                    if not self._stop.is_set() and self._delivery.attempt(message):
                         return True
-                continue
             except AgentUnknown:
                 self.stop()
                 raise
@@ -164,11 +164,13 @@ class Outbox:
                 delay = backoff.next(error)
                 refused = isinstance(error, KeyRefused)
                 what = "the Manager refuses the key" if refused else "not delivered yet"
+                task_id = message.claimed.task.id
                 self._outage.record_failure(what, error, task_id, retry_in=round(delay, 1))
-            if message.pid and len(queue) > 1:
-                return True
-            # A flush ends one wait.
+                # A result says more than `started`: do not hold it up.
+                if message.pid and len(queue) > 1:
+                    return True
+            # A flush cuts one wait short. It stays set, so later waits must not end by it, or the
+            # loop would spin.
             ends = [self._stop] if self._flushing.is_set() else [self._stop, self._flushing]
             gevent.wait(ends, delay, count=1)
-            if self._stop.is_set():
-                return False
+        return False

@@ -98,8 +98,8 @@ class MetricsExporter(Collector):
     def _collect_outbox(self) -> Iterator[Metric]:
         outbox = self._context.outbox
         yield _gauge("outbox_messages", "Messages that the Manager does not have", len(outbox))
-        yield _gauge("outbox_oldest_age_seconds", "Age of the oldest of them", outbox.oldest())
-        yield _gauge("outbox_bytes", "Size of their documents", outbox.size())
+        yield _gauge("outbox_oldest_age_seconds", "Age of the oldest of them", outbox.oldest_age())
+        yield _gauge("outbox_bytes", "Size of their documents", outbox.waiting_bytes())
         rejected = self._context.ledger.spool.rejected
         yield _gauge("rejected_results", "Results set aside in rejected/", rejected)
 

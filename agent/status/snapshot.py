@@ -107,7 +107,7 @@ class AgentState:
             waiting=sum(1 for entry in entries if not entry.pid),
             results=list(reversed(metrics.results)),
             outbox_messages=len(context.outbox),
-            outbox_oldest=context.outbox.oldest(),
+            outbox_oldest=context.outbox.oldest_age(),
             rejected=context.ledger.spool.rejected,
             state_trouble=context.state.trouble,
             resident=own.memory_info().rss,

@@ -217,6 +217,44 @@ def test_after_stop_nothing_more_is_sent(
     assert len(post.outbox) == 1
 
 
+def test_a_stop_during_a_delivery_keeps_the_messages_behind_it(
+    faulty: MakeManager, directory: Path
+) -> None:
+    def answer(request: Request) -> bytes:
+        post.outbox.stop()
+        return well(request)
+
+    post = post_to(faulty(answer), directory, start=False)
+    for _ in range(3):
+        post.put(7, SUCCEEDED)
+    post.outbox.start()
+    until(lambda: len(post.outbox) < 3)
+    for _ in range(11):
+        post.client.send_heartbeat("10.0.0.1", [])
+    assert post.manager.calls() == ["result"] + ["heartbeat"] * 11
+    assert len(post.outbox) == 2
+
+
+def test_a_stop_keeps_a_message_that_waits_for_its_slot(
+    faulty: MakeManager, directory: Path
+) -> None:
+    def answer(request: Request) -> bytes:
+        if len(post.manager.calls()) == 4:
+            post.outbox.stop()
+        until(lambda: len(post.manager.calls()) >= 4)
+        return well(request)
+
+    post = post_to(faulty(answer), directory, start=False)
+    for task_id in range(6):
+        post.put(task_id, SUCCEEDED)
+    post.outbox.start()
+    until(lambda: len(post.outbox) <= 2)
+    for _ in range(11):
+        post.client.send_heartbeat("10.0.0.1", [])
+    assert post.manager.calls() == ["result"] * 4 + ["heartbeat"] * 11
+    assert len(post.outbox) == 2
+
+
 def test_a_refused_key_is_tried_again_every_30_s_and_stops_nothing(
     faulty: MakeManager, directory: Path, clock: Clock
 ) -> None:

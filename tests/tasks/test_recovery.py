@@ -342,7 +342,7 @@ def test_a_large_result_waits_only_for_a_while(
     killed.outbox.start()
     killed.registry.enter(claimed(1)).record_start(77)
     killed.put(7, with_document(killed.state.children / "7.json", WHOLE.strip()))
-    assert killed.outbox.oldest() < 0.5 and not sent(killed.manager, 7)
+    assert killed.outbox.oldest_age() < 0.5 and not sent(killed.manager, 7)
     killed.manager.wait_for(lambda: sent(killed.manager, 7), timeout=5)
 
 
@@ -354,3 +354,17 @@ def test_a_large_result_does_not_wait_when_the_agent_ends(
     killed.registry.enter(claimed(1)).record_start(77)
     killed.put(7, with_document(killed.state.children / "7.json", WHOLE.strip()))
     assert killed.outbox.flush(5)
+
+
+def test_a_large_result_that_waits_for_a_test_is_not_sent_after_a_stop(
+    killed: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "LARGE_RESULT", 1000)
+    killed.outbox.start()
+    killed.registry.enter(claimed(1)).record_start(77)
+    killed.put(7, with_document(killed.state.children / "7.json", WHOLE.strip()))
+    killed.outbox.stop()
+    for _ in range(11):
+        killed.client.send_heartbeat("10.0.0.1", [])
+    assert not sent(killed.manager, 7)
+    assert len(killed.outbox) == 1
