@@ -42,8 +42,13 @@ def layers() -> list[set[str]]:
 
 def test_the_design_lists_every_layer_from_the_top_down() -> None:
     text = (ROOT / "docs/design.md").read_text().partition("| layer |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
-    assert [set(re.findall(r"`(\w+)/?`", row)) for row in rows] == layers()
+    rows = re.findall(r"^\| (\d+) \| (`[^|]+`) \|", text, re.MULTILINE)
+    found = [
+        (int(layer), name) for layer, names in rows for name in re.findall(r"`(\w+)/?`", names)
+    ]
+    assert [layer for layer, _ in found] == sorted(layer for layer, _ in found)
+    stated = [(number, name) for number, layer in enumerate(layers(), 1) for name in layer]
+    assert sorted(found) == sorted(stated)
 
 
 def test_every_package_states_its_own_layers() -> None:
