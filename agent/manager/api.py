@@ -57,14 +57,14 @@ class ManagerClient:
 
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
         """Register the agent; the answer also has the key, which is not read."""
-        body = {"ip_address": ip_address, "operating_system": operating_system}
+        body = protocol.RegisterBody(ip_address, operating_system)
         return self._post("register", body, protocol.AgentRecord, REGISTER_DEADLINE)
 
     def send_heartbeat(
         self, ip_address: str, running: list[protocol.RunningRow]
     ) -> protocol.HeartbeatAnswer:
         """Report what runs now."""
-        body = {"ip_address": ip_address, "running": running}
+        body = protocol.HeartbeatBody(ip_address, running)
         return self._post("heartbeat", body, protocol.HeartbeatAnswer, HEARTBEAT_DEADLINE)
 
     def claim(self, idempotency_key: str) -> Claim:
@@ -88,8 +88,8 @@ class ManagerClient:
 
     def send_started(self, task_id: int, pid: int, idempotency_key: str) -> None:
         """Say that a task's process runs."""
-        call = f"tasks/{task_id}/started"
-        self._post(call, {"pid": pid}, protocol.Acknowledged, STARTED_DEADLINE, idempotency_key)
+        call, body = f"tasks/{task_id}/started", protocol.StartedBody(pid)
+        self._post(call, body, protocol.Acknowledged, STARTED_DEADLINE, idempotency_key)
 
     def send_result(self, task_id: int, body: Body, idempotency_key: str) -> None:
         """Deliver a result; gives up after RESULT_STALL seconds without progress."""
@@ -111,7 +111,7 @@ class ManagerClient:
     def _post(
         self,
         call: str,
-        body: object,
+        body: msgspec.Struct,
         kind: type[_Answer],
         deadline: float,
         idempotency_key: str | None = None,

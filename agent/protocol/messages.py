@@ -28,6 +28,13 @@ class Task(Struct, frozen=True):
     unreadable: str = ""
 
 
+class RegisterBody(Struct):
+    """The body of `register`."""
+
+    ip_address: str
+    operating_system: str
+
+
 class AgentRecord(Struct):
     """The answer to `register`, without the key that it contains as well."""
 
@@ -67,6 +74,28 @@ class Claimed(Struct, frozen=True):
         return msgspec.structs.replace(self, task=bare)
 
 
+class RunningRow(Struct, omit_defaults=True):
+    """One row of the heartbeat's `running` list; `started_at` is UTC in ISO 8601.
+
+    Only a client that streams its intervals has a current rate and its `retransmits` so far.
+    """
+
+    type: Literal["server", "client"]
+    port: int
+    pid: int
+    task_id: int
+    started_at: str
+    bits_per_second: float | None = None
+    retransmits: int | None = None
+
+
+class HeartbeatBody(Struct):
+    """The body of `heartbeat`, with a row for each child that runs now."""
+
+    ip_address: str
+    running: list[RunningRow]
+
+
 class HeartbeatAnswer(Struct):
     """The answer to `heartbeat`; `cancel` lists the tasks that the agent has to stop."""
 
@@ -78,6 +107,12 @@ class ClaimAnswer(Struct):
     """The answer to `claim`."""
 
     task: Task | None = None
+
+
+class StartedBody(Struct):
+    """The body of `started`: the pid of the task's process."""
+
+    pid: int
 
 
 class Acknowledged(Struct):
@@ -110,21 +145,6 @@ class Refusal(Struct):
 
     error: str = ""
     detail: RefusalDetail = RefusalDetail()
-
-
-class RunningRow(Struct, omit_defaults=True):
-    """One row of the heartbeat's `running` list; `started_at` is UTC in ISO 8601.
-
-    Only a client that streams its intervals has a current rate and its `retransmits` so far.
-    """
-
-    type: Literal["server", "client"]
-    port: int
-    pid: int
-    task_id: int
-    started_at: str
-    bits_per_second: float | None = None
-    retransmits: int | None = None
 
 
 def timestamp(moment: datetime) -> str:

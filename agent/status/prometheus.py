@@ -1,6 +1,7 @@
 """The agent's metrics in Prometheus's format.
 
-A new metric is one line here and one in the table of docs/metrics.md; a test compares the two.
+A new metric needs its line here, one in the table of docs/metrics.md and a panel in the dashboard;
+tests compare them. What is counted as it happens is in agent/metrics.py.
 """
 
 import resource
