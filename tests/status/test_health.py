@@ -22,6 +22,8 @@ def test_a_working_agent_is_alive_and_ready(shown: Shown) -> None:
 
 
 def test_the_status_has_what_is_running_and_what_was_measured(shown: Shown) -> None:
+    # The Manager may have a result before the agent has its answer.
+    until(lambda: ask(shown.url, "/status").json()["outbox_messages"] == 0)
     status = ask(shown.url, "/status").json()
     assert (status["name"], status["agent_id"], status["not_ready"]) == ("a1", 1, [])
     assert status["manager_url"] == shown.bench.manager.url
