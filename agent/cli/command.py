@@ -40,7 +40,7 @@ _ENDS: list[tuple[type[AgentError], int, str | None]] = [
     (ConfigError, EXIT_CONFIG, None),
     (StateLocked, EXIT_LOCKED, None),
     (KeyRefused, EXIT_REFUSED, "compare AGENT_NAME, the key and API_VERSION with the Manager's"),
-    (AgentUnknown, EXIT_UNKNOWN_AGENT, "register AGENT_NAME at the Manager, or enable it there"),
+    (AgentUnknown, EXIT_UNKNOWN_AGENT, "create AGENT_NAME at the Manager, or enable it there"),
     (ManagerUnavailable, EXIT_UNAVAILABLE, "agent-run --check tests the way to MANAGER_URL"),
     (AgentError, EXIT_BUG, None),
 ]
@@ -79,9 +79,9 @@ def _main(
 ) -> int:
     """Register with the Manager, run its iperf3 tests and report the results.
 
-    An option that shows a VARIABLE can also be set in the environment or in the env file. A flag
-    overrides the environment, which overrides the env file. The registration key has no flag: set
-    AGENT_KEY or AGENT_KEY_FILE.
+    A word like MANAGER_URL is the variable that also sets the option, in the environment or the
+    env file. A flag comes first, then the environment. [ ] shows the default. The key has no flag:
+    set AGENT_KEY or AGENT_KEY_FILE.
     """
     if dev and check:
         raise click.UsageError("--dev and --check cannot be used together.")

@@ -26,7 +26,7 @@ class Setting:
     """What is known of a setting besides its value.
 
     `group` is its heading in the help, and `about` its line there, which may end with words in
-    brackets for what applies without it. `default` is a text too; an empty one means "not set".
+    brackets for what applies by default. `default` is a text too; an empty one means "not set".
     """
 
     name: str
@@ -82,10 +82,12 @@ class Config:
     log_format: str = _logging("Format", types.one_of("json", "console"), "json")
     log_file: Path | None = _logging("Also log to this file [none]", types.WRITABLE_FILE)
     heartbeat_interval: float = _time("Between heartbeats", types.seconds(0.1, 3600), "5")
-    claim_interval: float = _time("Between claims when polling", types.seconds(0.05, 3600), "1")
+    claim_interval: float = _time(
+        "Between claims, if the Manager does not hold them", types.seconds(0.05, 3600), "1"
+    )
     stop_grace: float = _time("From TERM to KILL of a child", types.seconds(0, 300), "5")
-    shutdown_timeout: float = _time("Limit for the whole shutdown", types.seconds(1, 3600), "30")
-    register_timeout: float = _time("Limit for the registration", types.seconds(1, 86400), "60")
+    shutdown_timeout: float = _time("For the whole shutdown", types.seconds(1, 3600), "30")
+    register_timeout: float = _time("For the first registration", types.seconds(1, 86400), "60")
     max_tasks: int = _limit("Concurrent tasks", types.whole(1, 100_000), "1024")
     max_test_seconds: int = _limit("Longest test, in seconds", types.whole(1, 86400), "86400")
     max_parallel: int = _limit("Streams per test", types.whole(1, 128), "128")
@@ -95,7 +97,7 @@ class Config:
     )
     max_result_bytes: int = _limit("Largest result to send", types.size(65536), "64M")
     max_output_bytes: int = _limit("Largest output of a child", types.size(65536), "256M")
-    state_max_bytes: int = _limit("Size of the state directory", types.size(1024**2), "1G")
+    state_max_bytes: int = _limit("Largest size of STATE_DIR", types.size(1024**2), "1G")
     allowed_targets: tuple[Network, ...] | None = _limit(
         "Networks tests may target [any]", types.NETWORKS
     )
