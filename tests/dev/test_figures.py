@@ -6,8 +6,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.dev.web.curve import BOTTOM, LEFT, RIGHT, TOP, draw
-from agent.dev.web.figures import MOST_READINGS, Direction, Reading, mean, read_directions
+from agent.dev.web.figures import (
+    BOTTOM,
+    LEFT,
+    MOST_READINGS,
+    RIGHT,
+    TOP,
+    Direction,
+    Reading,
+    draw,
+    mean,
+    read_directions,
+)
 from agent.iperf3.documents import find_documents
 from agent.iperf3.summary import Sums
 from agent.protocol import Report, read_report

@@ -5,8 +5,7 @@ from datetime import datetime
 
 from agent.dev.store.records import Test
 from agent.dev.store.store import Store
-from agent.dev.web.curve import Curve, draw
-from agent.dev.web.figures import Direction, read_directions
+from agent.dev.web.figures import Curve, Direction, draw, read_directions
 from agent.dev.web.overview import PHASES, TestRow, test_row, under_way
 from agent.error_classes import ErrorClass
 from agent.iperf3.summary import Sums

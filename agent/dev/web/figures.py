@@ -1,15 +1,21 @@
-"""What the page shows of a result: sums, and a reading for each interval."""
+"""What the page shows of a result: sums, a reading for each interval, and a curve of those."""
 
+import math
 from statistics import fmean
 
 from msgspec import Raw, Struct
 
+from agent import quantities
 from agent.iperf3.summary import IntervalSum, Request, Summary, Sums, read_intervals, read_summary
 
 # Enough for a smooth curve, and few enough that a test of a day does not bloat the page.
 MOST_READINGS = 200
 # Beyond any network and any test: a reading above these is wrong.
 _MOST_RATE, _MOST_SECONDS = 1e15, 1e6
+# The shortest interval that iperf3 reports.
+_LEAST_SECONDS = 0.1
+# The drawing is 640 wide and 245 high, and is scaled to the width of the page.
+LEFT, RIGHT, TOP, BOTTOM = 62, 612, 44, 214
 
 
 class Reading(Struct, frozen=True):
@@ -35,6 +41,36 @@ class Direction(Struct, frozen=True):
     sent: Sums
     received: Sums | None
     readings: list[Reading]
+
+
+class Curve(Struct, frozen=True):
+    """A curve for each direction that has readings, in an SVG drawing; `words` describe them.
+
+    `x_ticks` are in seconds, `y_ticks` in units of `scale` bit/s, which `unit` names.
+    """
+
+    lines: list[list[Reading]]
+    seconds: float
+    x_ticks: list[float]
+    y_ticks: list[float]
+    scale: float
+    unit: str
+    words: str
+
+    def x(self, seconds: float) -> float:
+        """Where a moment is."""
+        return round(LEFT + (RIGHT - LEFT) * seconds / self.seconds, 1)
+
+    def y(self, rate: float) -> float:
+        """Where a rate in bit/s is."""
+        return round(BOTTOM - (BOTTOM - TOP) * rate / (self.y_ticks[-1] * self.scale), 1)
+
+    def path(self, readings: list[Reading]) -> str:
+        """A point in the middle of each reading; level before the first and after the last."""
+        moments = [readings[0].start, *(each.middle for each in readings), readings[-1].end]
+        rates = [each.rate for each in (readings[0], *readings, readings[-1])]
+        points = [f"{self.x(at)} {self.y(rate)}" for at, rate in zip(moments, rates)]
+        return "M" + " L".join(points)
 
 
 def read_directions(result: Raw) -> list[Direction]:
@@ -63,6 +99,25 @@ def mean(readings: list[Reading]) -> float:
     return fmean([reading.rate for reading in readings], lengths)
 
 
+def draw(directions: list[Direction]) -> Curve | None:
+    """The curve of a test; None when it has no readings."""
+    lines = [way.readings for way in directions if way.readings]
+    if not lines:
+        return None
+    seconds = max(_LEAST_SECONDS, *(readings[-1].end for readings in lines))
+    fastest = max(1.0, *(reading.rate for readings in lines for reading in readings))
+    prefix, scale = quantities.prefix(fastest)
+    return Curve(
+        lines=lines,
+        seconds=seconds,
+        x_ticks=_ticks(seconds, most=6, beyond=False),
+        y_ticks=_ticks(fastest / scale, most=5, beyond=True),
+        scale=scale,
+        unit=f"{prefix}bit/s",
+        words="; ".join(_words(readings) for readings in lines),
+    )
+
+
 def _readings(sums: list[IntervalSum | None]) -> list[Reading]:
     """At most MOST_READINGS: of more, neighbours are merged. Omitted intervals are left out."""
     found = [_reading(each) for each in sums if each and not each.omitted]
@@ -76,6 +131,23 @@ def _reading(each: IntervalSum) -> Reading | None:
     start, end, rate = each.start, each.end, each.bits_per_second
     if start is None or end is None or rate is None:
         return None
-    if not (0 <= start < end <= _MOST_SECONDS and 0 <= rate <= _MOST_RATE):
-        return None
-    return Reading(start, end, rate)
+    fits = 0 <= start < end <= _MOST_SECONDS and 0 <= rate <= _MOST_RATE
+    return Reading(start, end, rate) if fits else None
+
+
+def _words(readings: list[Reading]) -> str:
+    rates = [reading.rate for reading in readings]
+    shown = [quantities.rate(rate) for rate in (min(rates), mean(readings), max(rates))]
+    words = "Throughput over {:.3g} s: at least {}, on average {}, at most {}"
+    return words.format(readings[-1].end, *shown)
+
+
+def _ticks(limit: float, most: int, beyond: bool) -> list[float]:
+    """Round numbers from 0 up to `limit` or, with `beyond`, to the first one that reaches it.
+
+    There are at most `most` steps, each of 1, 2 or 5 times a power of ten.
+    """
+    power = 10 ** math.floor(math.log10(limit / most))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * most >= limit)
+    count = math.ceil(limit / step) if beyond else math.floor(limit / step)
+    return [round(step * number, 9) for number in range(count + 1)]

@@ -54,6 +54,7 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
     status, phase = _state(store, test, client)
     end = (read_summary(task.result) or Summary()).end
     sent, datagrams = end.sum_sent or Sums(), end.sum or Sums()
+    elapsed = int((now - (task.started_at or now)).total_seconds())
     running = store.agents.running(client.id)
     rates = [row.bits_per_second for row in running if row.task_id == task.id]
     return TestRow(
@@ -64,7 +65,7 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
         begun=task.started_at or task.created_at,
         status=status,
         phase=phase,
-        elapsed=_elapsed(test, task, now) if task.status == "running" else None,
+        elapsed=max(0, min(test.time_seconds, elapsed)) if task.status == "running" else None,
         rate_now=next((quantities.rate(rate) for rate in rates if rate is not None), ""),
         rate="" if sent.bits_per_second is None else quantities.rate(sent.bits_per_second),
         lost=f"{datagrams.lost_percent:.3g} % lost" if datagrams.lost_percent else "",
@@ -93,8 +94,3 @@ def _state(store: Store, test: Test, client: ManagedAgent) -> tuple[str, str]:
     if task.status == "failed" and task.finished_at and ended and ended < task.finished_at:
         return task.status, "stopped"
     return task.status, PHASES.get(task.status, task.status)
-
-
-def _elapsed(test: Test, task: ManagedTask, now: datetime) -> int:
-    elapsed = int((now - (task.started_at or now)).total_seconds())
-    return max(0, min(test.time_seconds, elapsed))
