@@ -146,10 +146,6 @@ class TaskRegistry:
         """The client tests other than `entry` that run now."""
         return [other for other in self.clients() if other.pid and other is not entry]
 
-    def is_measuring(self) -> bool:
-        """Whether a client test runs now."""
-        return any(entry.pid for entry in self.clients())
-
     def server_on(self, port: int, besides: Entry) -> Entry | None:
         """The server task, claimed before `besides`, that has or will have the port."""
         earlier = self.claimed_before(besides)

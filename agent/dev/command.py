@@ -40,7 +40,10 @@ def main(
     no_extensions: bool,
 ) -> None:
     """Run a Manager for development, in memory and on loopback. Not for production."""
-    host, port = _parse_listen(listen)
+    match = _ADDRESS.fullmatch(listen)
+    if not match or int(match["port"]) > 65535:
+        raise BadSetting(f"--listen {listen} must be HOST:PORT, such as 127.0.0.1:8000")
+    host, port = match["v6"] or match["host"], int(match["port"])
     if not admin_password and not is_loopback(f"//{listen}"):
         raise BadSetting(f"--listen {listen} is open to other hosts: give --admin-password too")
     try:
@@ -67,13 +70,6 @@ def _serve(manager: DevManager, listen: str) -> None:
         manager.stop()
         for handler in handlers:
             handler.cancel()
-
-
-def _parse_listen(listen: str) -> tuple[str, int]:
-    match = _ADDRESS.fullmatch(listen)
-    if not match or int(match["port"]) > 65535:
-        raise BadSetting(f"--listen {listen} must be HOST:PORT, such as 127.0.0.1:8000")
-    return match["v6"] or match["host"], int(match["port"])
 
 
 def _make_known(store: Store, agent: str) -> None:

@@ -72,7 +72,7 @@ class Delivery:
         if not document or document.end - document.start <= LARGE_RESULT:
             return False
         too_long = time.monotonic() - message.born >= LARGE_RESULT_WAITS
-        return self._registry.is_measuring() and not too_long
+        return not too_long and any(entry.pid for entry in self._registry.clients())
 
     def attempt(self, message: Message) -> bool:
         """Send it once; True when it is settled, False to send it again at once in a smaller form.

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from gevent import subprocess
@@ -33,7 +34,10 @@ def spawn(argv: list[str], out: Any, err: Any) -> Any:
         stderr=err,
         env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         start_new_session=True,
-        preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
+        # prctl is looked up before the fork: another thread may hold the loader's lock during it.
+        preexec_fn=(
+            partial(_die_with, os.getpid(), _LIBC.prctl) if sys.platform == "linux" else None
+        ),
     )
 
 
@@ -62,18 +66,12 @@ def capture_output(argv: list[str], timeout: float) -> str:
     return output.decode(errors="replace")
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def _die_with(parent: int, prctl: Callable[..., int]) -> None:
     """What the child does before it becomes iperf3: ask the kernel to kill it with the agent.
 
     The signal is KILL, as a stopped child, or one that ignores TERM, survives TERM. The changed
     parent shows that the agent died between the fork and the request. The kernel watches the
     thread that forked: gevent forks in the main thread only.
     """
-    # Looked up before the fork: another thread may hold the loader's lock during it.
-    prctl = _LIBC.prctl
-
-    def ask() -> None:
-        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
-            os._exit(127)
-
-    return ask
+    if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+        os._exit(127)

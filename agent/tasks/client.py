@@ -67,8 +67,6 @@ class _Attempt:
 
 
 class _ClientTest:
-    """The test of one client task: its attempts, and what becomes of them."""
-
     def __init__(
         self, context: TaskContext, entry: Entry, payload: ClientPayload, report: Report
     ) -> None:

@@ -90,11 +90,8 @@ def checked_target(
 
 
 def _addresses(host: str, family: int) -> list[str] | Exception:
-    """The addresses of a host.
-
-    Threads of its own look it up: a silent name server blocks one for 10 s or more, and gevent's
-    own threads must stay free for the Manager's name.
-    """
+    # In threads of its own: a silent name server blocks one for 10 s or more, and gevent's own
+    # threads must stay free for the Manager's name.
     look_up = wrap_errors((OSError, UnicodeError), _getaddrinfo)
     found = _lookups().apply(look_up, (host, None, family, socket.SOCK_STREAM))
     return found if isinstance(found, Exception) else [_with_zone(*info[4]) for info in found]

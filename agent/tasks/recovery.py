@@ -38,11 +38,16 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
         if record.claimed.key in have_ended:
             continue
         record.reported |= record.claimed.key in have_outcome
-        _stop_child(record, grace)
+        identity = record.child and record.child.identity
+        task_id = record.claimed.task.id
+        if identity and stop_orphan(identity, grace):
+            log.warning(
+                "a child of the previous run was stopped", task_id=task_id, pid=identity.pid
+            )
         outcome = _outcome(ledger.state, record)
         log.warning(
             "a task of the previous run",
-            task_id=record.claimed.task.id,
+            task_id=task_id,
             status=outcome.status,
             error=outcome.stderr or outcome.report.ended,
         )
@@ -50,13 +55,6 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
         metrics.count_outcome(record.claimed.task, outcome)
     if not ledger.state.trouble:
         _clear(ledger)
-
-
-def _stop_child(record: TaskRecord, grace: float) -> None:
-    identity = record.child and record.child.identity
-    if identity and stop_orphan(identity, grace):
-        task_id = record.claimed.task.id
-        log.warning("a child of the previous run was stopped", task_id=task_id, pid=identity.pid)
 
 
 def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:

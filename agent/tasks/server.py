@@ -66,8 +66,6 @@ def _wait_for_port(context: TaskContext, entry: Entry) -> None:
 
 
 class _RunningServer:
-    """A server child from its start to its end."""
-
     def __init__(self, context: TaskContext, entry: Entry, payload: ServerPayload) -> None:
         """Start the child; raises TaskError."""
         self._context, self._entry, self._payload = context, entry, payload

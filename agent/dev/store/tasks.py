@@ -116,7 +116,9 @@ class Tasks:
         task = self._task_of(agent_id, task_id)
         further = task.type == SERVER_START and task.status == "succeeded"
         if not further and task.status not in ("accepted", "running", "timed_out"):
-            self._forget_cancel(task)
+            if task.id in self._cancels.get(agent_id, []):
+                self._cancels[agent_id].remove(task_id)
+                self._database.commit()
             raise _invalid_state(task)
         task.result = report.result
         if not further:
@@ -174,11 +176,6 @@ class Tasks:
     def _check_enabled(self, agent_id: int) -> None:
         if self._agents.get(agent_id).disabled:
             raise NotFound("the agent is disabled")
-
-    def _forget_cancel(self, task: ManagedTask) -> None:
-        if task.id in self._cancels.get(task.agent_id, []):
-            self._cancels[task.agent_id].remove(task.id)
-            self._database.commit()
 
 
 def _invalid_state(task: ManagedTask) -> Refused:
