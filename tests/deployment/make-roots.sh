@@ -32,12 +32,12 @@ root() {
     mv "$directory.new" "$directory/$name"
 }
 
-root debian-12 bookworm "deb http://deb.debian.org/debian bookworm main"
-root debian-13 trixie "deb http://deb.debian.org/debian trixie main"
-# Debian does not have the keys of Ubuntu's archive.
-if [ -e "$ubuntu_keys" ]; then
-    root ubuntu-24.04 noble \
-        "deb [signed-by=$ubuntu_keys] http://archive.ubuntu.com/ubuntu noble main universe"
+debian=$(tests/support/mirror.sh Debian)
+root debian-12 bookworm "deb $debian bookworm main"
+root debian-13 trixie "deb $debian trixie main"
+# A Debian seldom has the keys of Ubuntu's archive, or a source of it.
+if [ -e "$ubuntu_keys" ] && ubuntu=$(tests/support/mirror.sh Ubuntu); then
+    root ubuntu-24.04 noble "deb [signed-by=$ubuntu_keys] $ubuntu noble main universe"
 else
-    echo "no machine with Ubuntu 24.04: $ubuntu_keys is not there" >&2
+    echo "no machine with Ubuntu 24.04: it takes $ubuntu_keys and a source of Ubuntu" >&2
 fi

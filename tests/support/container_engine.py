@@ -23,6 +23,7 @@ from tests.support.harness import ROOT
 PROGRAMS = ("buildah", "podman", "crun", "debootstrap", "ip", "setpriv", "unshare")
 DOCKERFILE = ROOT / "Dockerfile"
 TRIAL = Path(__file__).with_name("trial.sh")
+MIRROR = Path(__file__).with_name("mirror.sh")
 _BASE = re.compile(r"^FROM (python:\S+-(?P<suite>[a-z]+)) AS", re.MULTILINE)
 _PACKAGES = "ca-certificates,python3,python3-venv"
 # Debian's own pip can be neither used nor removed without more ado; its venv has a wheel of one.
@@ -31,7 +32,6 @@ rm /usr/lib/python3.*/EXTERNALLY-MANAGED
 wheel=$(echo /usr/share/python-wheels/pip-*.whl)
 python3 "$wheel/pip" install --quiet --no-index --root-user-action=ignore "$wheel"
 """
-_DEBIAN = "http://deb.debian.org/debian"
 # crun refuses a host that has cgroups of both versions: a mount namespace hides the second one.
 _OLD_CGROUPS_ONLY = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
 _STORAGE = """[storage]
@@ -166,8 +166,9 @@ def _base_root(suite: str) -> Path:
         archive.parent.mkdir(exist_ok=True)
         with TemporaryDirectory(prefix="image-base-", dir=archive.parent) as directory:
             root, made = Path(directory, "root"), Path(directory, "made.tar")
+            mirror = _run([str(MIRROR), "Debian"], _SECONDS, True, {}).output.strip()
             argv = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}"]
-            _run([*argv, suite, str(root), _DEBIAN], _DEBOOTSTRAP_SECONDS, True, {})
+            _run([*argv, suite, str(root), mirror], _DEBOOTSTRAP_SECONDS, True, {})
             _run(["chroot", str(root), "sh", "-euc", _PIP], _SECONDS, True, {})
             _run(["tar", "-C", str(root), "-cf", str(made), "."], _SECONDS, True, {})
             shutil.move(made, archive)

@@ -16,10 +16,11 @@ for needed in apt-get dpkg-deb flock; do
     command -v "$needed" >/dev/null || { echo "newer_iperf3.sh: needs $needed, of Debian" >&2; exit 69; }
 done
 [ -r "$keys" ] || { echo "newer_iperf3.sh: needs $keys, of Debian" >&2; exit 69; }
+mirror=$("$(dirname "$0")/mirror.sh" Debian)
 work=$(mktemp -d "$directory/fetched.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial" "$work/root"
-echo "deb [signed-by=$keys] http://deb.debian.org/debian $suite main" >"$work/sources.list"
+echo "deb [signed-by=$keys] $mirror $suite main" >"$work/sources.list"
 cat >"$work/apt.conf" <<CONF
 Dir::Etc::SourceList "$work/sources.list";
 Dir::Etc::SourceParts "/dev/null";
