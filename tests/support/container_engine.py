@@ -34,10 +34,12 @@ python3 "$wheel/pip" install --quiet --no-index --root-user-action=ignore "$whee
 """
 # crun refuses a host that has cgroups of both versions: a mount namespace hides the second one.
 _OLD_CGROUPS_ONLY = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
+# The first that works here: overlay does not on top of another overlay, as in a container.
+_DRIVERS = ("overlay", "vfs")
 _STORAGE = """[storage]
-driver = "vfs"
-graphroot = "{directory}/storage"
-runroot = "{directory}/run"
+driver = "{driver}"
+graphroot = "{directory}/{driver}"
+runroot = "{directory}/{driver}-run"
 """
 # podman's own limits are higher than a root without CAP_SYS_RESOURCE may set.
 _CONTAINERS = """[containers]
@@ -68,15 +70,18 @@ class Engine:
     """A container engine with images and containers of its own, under `directory`."""
 
     def __init__(self, directory: Path) -> None:
-        """Write its settings; nothing runs yet."""
+        """Write its settings, with the first driver of storage that works here."""
         self._directory = directory
         storage, containers = directory / "storage.conf", directory / "containers.conf"
-        storage.write_text(_STORAGE.format(directory=directory))
         containers.write_text(_CONTAINERS.format(directory=directory))
         self._settings = {
             "CONTAINERS_STORAGE_CONF": str(storage),
             "CONTAINERS_CONF": str(containers),
         }
+        for driver in _DRIVERS:
+            storage.write_text(_STORAGE.format(directory=directory, driver=driver))
+            if self.podman("info", check=False).code == 0:
+                break
 
     def build(self, name: str, *options: str) -> None:
         """Build the Dockerfile as the image `name`, from the stand-in and from nothing pulled."""
