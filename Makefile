@@ -1,5 +1,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make test` measured of the coverage; a part's own has the part's name in addition.
+MEASURED := $(VENV)/coverage/all
 COMPILE := "$(CURDIR)/$(BIN)/uv" pip compile --quiet --universal --python-version 3.11 \
 	--custom-compile-command "make lock" pyproject.toml
 
@@ -7,12 +9,22 @@ COMPILE := "$(CURDIR)/$(BIN)/uv" pip compile --quiet --universal --python-versio
 compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
-# The parts of `make test`, the longest first, and what has a target of its own instead.
-PARTS := tasks cli service dev manager rest logs outbox status
-APART := faults deployment image
+# What has a target of its own instead of being a part of `make test`.
+APART := faults deployment image install
+# The parts of `make test` are the directories of tests, and `rest` is what belongs to none. Those
+# that take longest begin first.
+LONGEST := tasks cli dev manager service logs
+DIRECTORIES := $(filter-out $(APART),$(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+PARTS := $(filter $(DIRECTORIES),$(LONGEST)) $(filter-out $(LONGEST),$(DIRECTORIES)) rest
+# Those of `make test-faults` are its files.
+LONGEST_FAULTS := hostile soak clocks away_manager crowd killed_agent partition lost_claims disks
+FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/faults/test_*.py)))
+FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
-TARGETS := help run test $(PARTS:%=test-%) test-fast test-faults \
-	test-deployment test-image test-install coverage bench lint format lock docs clean iperf3 chromium
+TOOLS := iperf3 chromium clocks machine-tools engine
+TARGETS := help run test $(PARTS:%=test-%) test-fast test-faults $(FAULTS:%=test-faults-%) \
+	test-deployment test-image test-install coverage bench lint format lock docs clean \
+	tools $(TOOLS) machines
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
 	deployment/kubernetes/*/*/*.yaml))
 # podman needs the last three for networks between containers.
@@ -29,38 +41,44 @@ run: $(VENV)/.run iperf3 ## Run the agent if .env exists or MANAGER_URL is set, 
 	@if [ -f .env ] || [ -n "$$MANAGER_URL" ]; then exec $(BIN)/agent-run --debug; \
 	else exec $(BIN)/agent-run --dev --debug; fi
 
-# Tests mostly wait, so that six runs go well on two cores.
-test: $(VENV)/.dev iperf3 chromium ## Run the tests, in parts side by side
+# $(1) is how many run at a time, $(2) the targets.
+side_by_side = $(MAKE) --no-print-directory --jobs=$(1) --output-sync=target $(2)
+
+# Tests mostly wait, so that six parts go well on two cores.
+test: $(VENV)/.dev iperf3 chromium ## Run the tests, in parts side by side; COVERAGE=yes measures them
 	@echo "The parts run side by side, and each is shown when it is done: three minutes or so."
-	@$(MAKE) --no-print-directory --jobs=6 --output-sync=target $(PARTS:%=test-%)
+	@rm -rf $(dir $(MEASURED)) && mkdir $(dir $(MEASURED))
+	@$(call side_by_side,6,$(PARTS:%=test-%))
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet --data-file=$(MEASURED))
+	$(if $(COVERAGE),$(BIN)/coverage report --data-file=$(MEASURED) --fail-under=90 \
+		--show-missing --skip-covered)
 
 $(PARTS:%=test-%): test-%:
-	$(BIN)/pytest $(if $(filter rest,$*),$(PARTS:%=--ignore=tests/%) $(WITHOUT_APART),tests/$*)
+	$(if $(COVERAGE),COVERAGE_FILE="$(CURDIR)/$(MEASURED).$*") $(BIN)/pytest \
+		$(if $(COVERAGE),--cov=agent --cov-report=) \
+		$(if $(filter rest,$*),$(DIRECTORIES:%=--ignore=tests/%) $(WITHOUT_APART),tests/$*)
 
-test-faults: $(VENV)/.dev iperf3 ## Break processes, disks, networks and clocks for real (some minutes)
-	@[ "$$(id -u)" -ne 0 ] || command -v ip >/dev/null || deployment/install-package.sh iproute2
-	@[ "$$(id -u)" -ne 0 ] || ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || \
-		deployment/install-package.sh faketime
-	$(BIN)/pytest -rs tests/faults
+# Three at a time, so that no promise of a time is broken by the tests beside it.
+test-faults: $(VENV)/.dev iperf3 clocks ## Break processes, disks, networks and clocks for real (some minutes)
+	@$(call side_by_side,3,$(FAULTS:%=test-faults-%))
+
+$(FAULTS:%=test-faults-%): test-faults-%:
+	$(BIN)/pytest -rs tests/faults/test_$*.py
 
 test-fast: $(VENV)/.dev iperf3 chromium ## Run the tests that are not marked slow
 	$(BIN)/pytest $(WITHOUT_APART) -m "not slow"
 
-test-deployment: $(VENV)/.dev iperf3 ## Boot machines and deploy on them with cloud-init and systemd
-	@tests/deployment/make-roots.sh "$(CURDIR)/$(VENV)/machines"
+test-deployment: $(VENV)/.dev iperf3 machines ## Boot machines and deploy on them with cloud-init and systemd
 	$(BIN)/pytest -rs tests/deployment
 
-test-image: $(VENV)/.dev iperf3 ## Build the Dockerfile, and run it and the compose file in containers
-	@[ "$$(id -u)" -ne 0 ] || for package in $(ENGINE); do \
-		dpkg --status "$$package" >/dev/null 2>&1 || deployment/install-package.sh "$$package" \
-			|| exit 1; done
+test-image: $(VENV)/.dev iperf3 engine ## Build the Dockerfile, and run it and the compose file in containers
 	$(BIN)/pytest -rs tests/image
 
 test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what came of it
 	tests/install/run.sh $(BIN)/python
 
-coverage: $(VENV)/.dev iperf3 chromium ## Run the tests and show which branches they leave out
-	$(BIN)/pytest $(WITHOUT_APART) --cov=agent --cov-report=term-missing:skip-covered --cov-fail-under=90
+coverage: ## Run the tests and show which branches they leave out; more than a tenth is a failure
+	@$(MAKE) --no-print-directory test COVERAGE=yes
 
 bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and compare with the committed figures (25 minutes, on a quiet host)
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -105,11 +123,32 @@ iperf3:
 	@path=$${IPERF3_PATH:-$$($(BIN)/dotenv get IPERF3_PATH 2>/dev/null || echo iperf3)}; \
 		command -v "$$path" >/dev/null || deployment/install-package.sh iperf3
 
-# Only root on Debian gets it by itself: elsewhere the tests of the pages are skipped without it.
+# apt cannot run twice at a time: what runs side by side has this run before.
+tools: $(VENV)/.dev $(TOOLS) ## Install what the tests need of the system
+
+# Only root on Debian gets the rest by itself: elsewhere the tests that need it are skipped without.
+# $(1) is a command, $(2) the package that has it.
+command = [ "$$(id -u)" -ne 0 ] || command -v $(1) >/dev/null || deployment/install-package.sh $(2)
+
 chromium:
-	@[ "$$(id -u)" -ne 0 ] || command -v chromium >/dev/null || deployment/install-package.sh chromium
-	@[ "$$(id -u)" -ne 0 ] || command -v chromedriver >/dev/null || \
-		deployment/install-package.sh chromium-driver
+	@$(call command,chromium,chromium)
+	@$(call command,chromedriver,chromium-driver)
+
+clocks:
+	@$(call command,ip,iproute2)
+	@$(call command,faketime,faketime)
+
+machine-tools:
+	@$(call command,ip,iproute2)
+	@$(call command,systemd-nspawn,systemd-container)
+	@$(call command,mmdebstrap,mmdebstrap)
+
+engine:
+	@[ "$$(id -u)" -ne 0 ] || dpkg --status $(ENGINE) >/dev/null 2>&1 || \
+		deployment/install-package.sh $(ENGINE)
+
+machines: machine-tools
+	@[ "$$(id -u)" -ne 0 ] || tests/deployment/make-roots.sh "$(CURDIR)/$(VENV)/machines"
 
 $(BIN)/python:
 	@deployment/make-venv.sh $(VENV)

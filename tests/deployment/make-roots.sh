@@ -7,10 +7,6 @@ cd "$(dirname "$0")/../.."
 directory=$1
 ubuntu_keys=/usr/share/keyrings/ubuntu-archive-keyring.gpg
 
-if [ "$(id -u)" -ne 0 ]; then exit 0; fi
-command -v systemd-nspawn >/dev/null || deployment/install-package.sh systemd-container
-command -v mmdebstrap >/dev/null || deployment/install-package.sh mmdebstrap
-command -v ip >/dev/null || deployment/install-package.sh iproute2
 mkdir -p "$directory"
 
 # Makes the root NAME of SUITE from the archive that SOURCE, a line for apt, names.
