@@ -47,6 +47,11 @@ def said(child: ChildProcess, start: int = 0) -> bytes:
         return bytes(output)
 
 
+def stands_still(child: ChildProcess) -> bool:
+    """Whether a signal has stopped the child."""
+    return "State:\tT" in Path(f"/proc/{child.pid}/status").read_text()
+
+
 def test_a_childs_output_and_exit_code_are_kept(shell: Shell) -> None:
     child = shell("echo out; echo err >&2; exit 3")
     assert child.ended.wait(10)
@@ -142,7 +147,7 @@ def test_a_child_that_ignores_term_is_killed_at_once_when_forced(shell: Shell) -
 def test_a_child_suspended_by_a_signal_ends_on_term(shell: Shell) -> None:
     child = shell("sleep 60")
     os.kill(child.pid, signal.SIGSTOP)
-    until(lambda: "State:\tT" in Path(f"/proc/{child.pid}/status").read_text())
+    until(lambda: stands_still(child))
     child.stop(30, Event())
     assert child.close() == -signal.SIGTERM
 
@@ -175,7 +180,8 @@ def test_freed_output_takes_no_space_and_the_rest_stays(shell: Shell) -> None:
 
 def test_a_child_can_write_on_after_its_output_was_freed(shell: Shell) -> None:
     child = shell("echo one; kill -STOP $$; echo two")
-    until(lambda: said(child) == b"one\n")
+    until(lambda: stands_still(child))
+    assert said(child) == b"one\n"
     free_start(child.stdout, 4)
     os.kill(child.pid, signal.SIGCONT)
     assert child.ended.wait(10)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -206,8 +207,8 @@ def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
 def free_port() -> int:
     """A TCP port that nobody listens on at this moment, of both families.
 
-    It lies below those that the kernel gives to outgoing connections, and a process that runs
-    tests beside this one hardly ever has the same thousand.
+    It lies below those that the kernel gives to outgoing connections. Each process begins at
+    another one, so that two that run tests side by side hardly ever take the same at once.
     """
     while True:
         port = next(_PORTS)
@@ -217,8 +218,8 @@ def free_port() -> int:
 
 
 def _ports() -> Iterator[int]:
-    first = 10_000 + 1_000 * (os.getpid() % 20)
-    return itertools.cycle(range(first, first + 1_000))
+    begin = random.randrange(10_000, 30_000)
+    return itertools.cycle([*range(begin, 30_000), *range(10_000, begin)])
 
 
 _PORTS = _ports()
