@@ -22,7 +22,7 @@ FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/fault
 FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
 TOOLS := iperf3 chromium clocks machine-tools engine
-TARGETS := help run test $(PARTS:%=test-%) test-fast test-faults $(FAULTS:%=test-faults-%) \
+TARGETS := help run test $(PARTS:%=test-%) test-unit test-fast test-faults $(FAULTS:%=test-faults-%) \
 	test-deployment test-image test-install coverage bench lint format lock docs clean \
 	tools $(TOOLS) machines
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
@@ -42,7 +42,7 @@ run: $(VENV)/.run iperf3 ## Run the agent if .env exists or MANAGER_URL is set, 
 	else exec $(BIN)/agent-run --dev --debug; fi
 
 # $(1) is how many run at a time, $(2) the targets.
-side_by_side = $(MAKE) --no-print-directory --jobs=$(1) --output-sync=target $(2)
+side_by_side = $(MAKE) --no-print-directory --keep-going --jobs=$(1) --output-sync=target $(2)
 
 # Tests mostly wait, so that six parts go well on two cores.
 test: $(VENV)/.dev iperf3 chromium ## Run the tests, in parts side by side; COVERAGE=yes measures them
@@ -55,7 +55,7 @@ test: $(VENV)/.dev iperf3 chromium ## Run the tests, in parts side by side; COVE
 
 $(PARTS:%=test-%): test-%:
 	$(if $(COVERAGE),COVERAGE_FILE="$(CURDIR)/$(MEASURED).$*") $(BIN)/pytest \
-		$(if $(COVERAGE),--cov=agent --cov-report=) \
+		$(if $(COVERAGE),--cov=agent --cov-report=) $(if $(ONLY),-m "$(ONLY)") \
 		$(if $(filter rest,$*),$(DIRECTORIES:%=--ignore=tests/%) $(WITHOUT_APART),tests/$*)
 
 # Three at a time, so that no promise of a time is broken by the tests beside it.
@@ -65,8 +65,11 @@ test-faults: $(VENV)/.dev iperf3 clocks ## Break processes, disks, networks and 
 $(FAULTS:%=test-faults-%): test-faults-%:
 	$(BIN)/pytest -rs tests/faults/test_$*.py
 
+test-unit: $(VENV)/.dev ## Run the tests that start no process
+	@$(call side_by_side,6,$(PARTS:%=test-%) ONLY="not process")
+
 test-fast: $(VENV)/.dev iperf3 chromium ## Run the tests that are not marked slow
-	$(BIN)/pytest $(WITHOUT_APART) -m "not slow"
+	@$(call side_by_side,6,$(PARTS:%=test-%) ONLY="not slow")
 
 test-deployment: $(VENV)/.dev iperf3 machines ## Boot machines and deploy on them with cloud-init and systemd
 	$(BIN)/pytest -rs tests/deployment

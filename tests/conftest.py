@@ -6,7 +6,8 @@ monkey.patch_all()
 
 import os  # noqa: E402
 import shutil  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Generator, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
@@ -20,14 +21,48 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 
+# Directories and fixtures whose tests start processes.
+PROCESS_DIRECTORIES = {"faults", "deployment", "image"}
+PROCESS_FIXTURES = {"bench", "todays_bench", "working", "shown", "driver"}
+# The starts of processes by the test that runs.
+STARTS = {"os.fork", "os.posix_spawn", "subprocess.Popen"}
+STARTED: list[str] = []
+sys.addaudithook(lambda event, _: STARTED.append(event) if event in STARTS else None)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without iperf3 hardly anything can be tested: skip at home, fail in CI."""
+    """Mark the tests whose directory or fixtures say that they start a process.
+
+    Without iperf3 they cannot run: they are skipped at home, and CI fails.
+    """
+    for item in items:
+        fixtures = PROCESS_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if fixtures or item.path.parent.name in PROCESS_DIRECTORIES:
+            item.add_marker(pytest.mark.process)
     if shutil.which("iperf3"):
         return
     if os.environ.get("CI"):
         raise pytest.UsageError("iperf3 is not installed: CI must not skip")
     for item in items:
-        item.add_marker(pytest.mark.skip(reason="iperf3 is not installed"))
+        if item.get_closest_marker("process"):
+            item.add_marker(pytest.mark.skip(reason="iperf3 is not installed"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Forget what was started before, by the import of a package for one."""
+    STARTED.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that started a process without the mark, so that the marks stay right."""
+    try:
+        return (yield)
+    finally:
+        if STARTED and not item.get_closest_marker("process"):
+            pytest.fail("it started a process: mark it `process`", pytrace=False)
 
 
 @pytest.fixture(name="bench")

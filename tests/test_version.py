@@ -12,6 +12,8 @@ from agent import __version__
 from tests.support.command import NO_MANAGER, run, run_program
 from tests.support.harness import ROOT
 
+pytestmark = pytest.mark.process
+
 GIT = shutil.which("git") or ""
 needs_git = pytest.mark.skipif(not GIT, reason="git is not installed here")
 # It answers as git would, and writes down that it was asked.

@@ -17,6 +17,8 @@ from tests.support.faulty_manager import raw_reply
 from tests.support.harness import PATIENCE, Bench, environment
 from tests.support.sockets import MakeManager
 
+pytestmark = pytest.mark.process
+
 CANARY = "canary-77aa"
 
 

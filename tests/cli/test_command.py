@@ -19,6 +19,8 @@ from tests.support.faulty_manager import FaultyManager, Request, well
 from tests.support.harness import PATIENCE, ROOT, environment, with_all_signals
 from tests.support.sockets import MakeManager
 
+pytestmark = pytest.mark.process
+
 # A git tree adds its commit.
 VERSION_LINE = rf"agent-run, version {re.escape(__version__)}(\+g[0-9a-f]+)?\n"
 

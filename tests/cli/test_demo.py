@@ -13,6 +13,8 @@ import pytest
 from tests.support.command import run, stand_in
 from tests.support.harness import ROOT, AgentProcess, Bench, is_running
 
+pytestmark = pytest.mark.process
+
 FIRST_PORT = 8000
 
 

@@ -75,6 +75,7 @@ def fixture_terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal.close()
 
 
+@pytest.mark.process
 def test_the_bar_advances_and_log_lines_do_not_mix_with_it(terminal: Terminal) -> None:
     terminal.read_until(re.compile(r" 2\d%"))
     assert terminal.interrupt() == 0

@@ -89,6 +89,7 @@ def test_a_key_file_that_cannot_be_read_is_a_fault(tmp_path: Path, name: str) ->
     assert "cannot be read" in fault(AGENT_KEY_FILE="~nobody-of-that-name/key")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("arguments", [(), ("--debug",)])
 def test_an_agent_whose_key_file_everybody_can_read_does_not_start(
     tmp_path: Path, arguments: tuple[str, ...]
@@ -136,6 +137,7 @@ def test_the_command_takes_the_key_of_the_environment_before_that_of_the_env_fil
     assert run("--check", cwd=tmp_path, MANAGER_URL=NO_MANAGER).code == 78
 
 
+@pytest.mark.process
 def test_with_an_empty_variable_the_key_of_the_env_file_counts(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"AGENT_KEY={CANARY}\n")
     ended = run("--check", cwd=tmp_path, AGENT_KEY="", MANAGER_URL=NO_MANAGER)

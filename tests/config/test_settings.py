@@ -80,6 +80,7 @@ def test_an_unreadable_certificate_without_its_key_is_two_faults() -> None:
     assert len(caught.value.faults) == 2
 
 
+@pytest.mark.process
 def test_the_command_prints_a_line_for_each_fault(tmp_path: Path) -> None:
     wrong = {variable: text for variable, text, _ in FAULTS}
     ended = run(cwd=tmp_path, **wrong)
@@ -124,6 +125,7 @@ def agent_name(*arguments: str, cwd: Path, **variables: str) -> str:
     return first.removesuffix(", key is set").rpartition(" ")[2]
 
 
+@pytest.mark.process
 def test_a_flag_overrides_the_environment_which_overrides_the_env_file(tmp_path: Path) -> None:
     (tmp_path / "other.env").write_text("AGENT_NAME=of-the-env-file\n")
     flag, file = ("--agent-name", "of-the-flag"), ("--env-file", "other.env")
@@ -133,6 +135,7 @@ def test_a_flag_overrides_the_environment_which_overrides_the_env_file(tmp_path:
     assert agent_name(cwd=tmp_path) == "agent1"
 
 
+@pytest.mark.process
 def test_the_file_dot_env_is_read_unless_another_is_given(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("AGENT_NAME=of-dot-env\nexport LOG_LEVEL=debug\n# a note\n")
     (tmp_path / "other.env").write_text("")
@@ -140,12 +143,14 @@ def test_the_file_dot_env_is_read_unless_another_is_given(tmp_path: Path) -> Non
     assert agent_name("--env-file", "other.env", cwd=tmp_path) == "agent1"
 
 
+@pytest.mark.process
 def test_an_env_file_is_taken_literally(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("AGENT_NAME=a${HOME}\n")
     ended = run("--check", cwd=tmp_path, **KEY)
     assert "AGENT_NAME is 'a${HOME}'" in ended.output
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", ["missing.env", "."])
 def test_an_env_file_that_is_given_must_be_readable(tmp_path: Path, path: str) -> None:
     ended = run("--env-file", path, cwd=tmp_path, **KEY)
@@ -154,6 +159,7 @@ def test_an_env_file_that_is_given_must_be_readable(tmp_path: Path, path: str) -
     assert "Traceback" not in ended.errors
 
 
+@pytest.mark.process
 def test_an_env_file_must_be_text(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"AGENT_NAME=\xff\n")
     ended = run(cwd=tmp_path, **KEY)
@@ -191,6 +197,7 @@ except ConfigError as error:
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that nobody knows")
 def test_a_user_without_a_home_is_told_to_set_the_state_directory(tmp_path: Path) -> None:
     ended = run_program(

@@ -45,6 +45,7 @@ def run(*options: str) -> Result:
     return CliRunner().invoke(main, options)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_prints_one_line_and_ends_cleanly_on_a_signal(
     start: Start, number: signal.Signals
@@ -59,6 +60,7 @@ def test_it_prints_one_line_and_ends_cleanly_on_a_signal(
     assert (process.returncode, output, errors) == (0, "", "")
 
 
+@pytest.mark.process
 def test_a_claim_and_a_result_survive_a_kill(start: Start, tmp_path: Path) -> None:
     options = ("--state", str(tmp_path / "state"), "--agent", "a1:key-1")
     process, url = start(*options)
@@ -82,6 +84,7 @@ def test_a_claim_and_a_result_survive_a_kill(start: Start, tmp_path: Path) -> No
         assert [agent["name"] for agent in api.call("GET", "agents").json()] == ["a1", "a2"]
 
 
+@pytest.mark.process
 def test_a_known_agent_gets_the_key_of_the_command_line(start: Start, tmp_path: Path) -> None:
     state = str(tmp_path / "state")
     process, _ = start("--state", state, "--agent", "a1:old")
@@ -93,12 +96,14 @@ def test_a_known_agent_gets_the_key_of_the_command_line(start: Start, tmp_path: 
         assert api.agent("tasks/claim", X_AGENT_KEY="old").status_code == 401
 
 
+@pytest.mark.process
 def test_without_extensions_no_claim_waits(start: Start) -> None:
     _, url = start("--agent", "a1:key-1", "--no-extensions")
     with Api(url) as api:
         assert "Preference-Applied" not in api.agent("tasks/claim", Prefer="wait=60").headers
 
 
+@pytest.mark.process
 def test_the_admin_password_can_be_chosen(start: Start) -> None:
     _, url = start("--admin-password", "other")
     with Api(url) as api:
@@ -106,6 +111,7 @@ def test_the_admin_password_can_be_chosen(start: Start) -> None:
         assert api.login("other").status_code == 200
 
 
+@pytest.mark.process
 def test_it_listens_on_ipv6_too(start: Start) -> None:
     # The later --listen wins over the fixture's.
     _, url = start("--listen", "[::1]:0")

@@ -291,6 +291,7 @@ def installed() -> Features:
     return parse_features(path, *said)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "keys",
     [
@@ -312,6 +313,7 @@ def test_the_installed_iperf3_takes_every_option_of_a_client(keys: dict[str, Any
     assert (judged.ok, judged.error_class) == (False, "refused"), judged.message
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "keys",
     [

@@ -16,6 +16,8 @@ from tests.support.harness import AgentProcess, until
 from tests.support.lone_agent import lone_agent
 from tests.support.sockets import MakeManager
 
+pytestmark = pytest.mark.process
+
 CHATTY = ("--debug",)
 
 

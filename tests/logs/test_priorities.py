@@ -13,6 +13,8 @@ from gevent import subprocess
 
 from tests.support.harness import environment
 
+pytestmark = pytest.mark.process
+
 # Logs a line at each level, and one with a traceback.
 SPEAKER = """
 import sys

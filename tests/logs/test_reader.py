@@ -19,6 +19,8 @@ from tests.support.faulty_manager import FaultyManager, well
 from tests.support.harness import environment
 from tests.support.sockets import MakeManager
 
+pytestmark = pytest.mark.process
+
 # Linux has no smaller pipe, in bytes. It fills 16 times as fast as the usual one.
 PIPE_BYTES = 4096
 

@@ -14,6 +14,8 @@ from tests.support.faulty_manager import well
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
 from tests.support.sockets import MakeManager
 
+pytestmark = pytest.mark.process
+
 CANARY = "canary-e3b0c442"
 NOW_UTC = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 

@@ -4,6 +4,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent import __version__
 from agent.tasks.installed import InstalledIperf3
 from tests.support.command import NO_MANAGER, stand_in
@@ -136,6 +138,7 @@ def test_a_child_that_ended_before_a_retry_is_reported_as_ended_by_itself(bench:
     assert (child["task_id"], child["fate"]) == (client.id, "ended by itself")
 
 
+@pytest.mark.process
 def test_an_agent_that_cannot_register_logs_it_once_and_at_its_end(tmp_path: Path) -> None:
     with lone_agent(NO_MANAGER, tmp_path, REGISTER_TIMEOUT="4") as agent:
         assert agent.exit_code() == 69

@@ -114,6 +114,7 @@ def test_the_documentation_has_the_table_as_it_is() -> None:
     assert answers.placed(page) == page, "run make docs"
 
 
+@pytest.mark.process
 def test_started_is_sent_again_until_the_manager_has_it(
     faulty: MakeManager, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def test_started_is_sent_again_until_the_manager_has_it(
     assert "result" not in manager.calls()
 
 
+@pytest.mark.process
 def test_a_retry_after_beyond_the_register_timeout_ends_the_agent_with_69(
     faulty: MakeManager, tmp_path: Path
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_retry_after_beyond_the_register_timeout_ends_the_agent_with_69(
     assert manager.calls() == ["register"]
 
 
+@pytest.mark.process
 def test_heartbeats_ignore_retry_after(faulty: MakeManager, tmp_path: Path) -> None:
     manager = faulty(
         lambda request: (
@@ -160,6 +163,7 @@ def test_heartbeats_ignore_retry_after(faulty: MakeManager, tmp_path: Path) -> N
         manager.wait_for(lambda: manager.calls().count("heartbeat") == 4)
 
 
+@pytest.mark.process
 def test_a_key_that_a_later_registration_refuses_does_not_end_the_agent(
     faulty: MakeManager, tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ from agent.errors import ManagerUnavailable
 from tests.support.faulty_manager import reply, well
 from tests.support.sockets import MakeManager, access, client_of, client_with
 
+pytestmark = pytest.mark.process
+
 PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY")
 
 

@@ -15,6 +15,8 @@ from tests.support.harness import Bench, free_port, is_running
 from tests.support.lone_agent import lone_agent
 from tests.support.sockets import MakeManager, client_of, silent
 
+pytestmark = pytest.mark.process
+
 PAGE = b"<html>no such page</html>"
 
 

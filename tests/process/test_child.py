@@ -18,6 +18,8 @@ from agent.process.output import free_start, map_file
 from agent.process.spawn import capture_output
 from tests.support.harness import is_running, until
 
+pytestmark = pytest.mark.process
+
 Shell = Callable[[str], ChildProcess]
 MUCH = 1 << 30
 

@@ -15,7 +15,10 @@ from gevent import subprocess
 from agent.process.identity import ProcessIdentity, identify, stop_orphan
 from tests.support.harness import is_running, until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="identities need Linux's /proc")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(sys.platform != "linux", reason="identities need Linux's /proc"),
+]
 
 Orphan = Callable[[str], ProcessIdentity]
 

@@ -12,6 +12,8 @@ from agent.process import ports
 from agent.process.ports import find_listener, is_listening
 from tests.support.harness import free_port, iperf3_server
 
+pytestmark = pytest.mark.process
+
 ME = os.getpid()
 # Netlink has 32 protocol numbers; the last ones are unused.
 NO_PROTOCOL = 31

@@ -61,6 +61,7 @@ def test_the_example_lists_every_setting_with_its_default() -> None:
     assert example() == {**secrets, **defaults}
 
 
+@pytest.mark.process
 def test_the_example_lacks_only_a_key(tmp_path: Path) -> None:
     ended = run("--env-file", str(EXAMPLE), cwd=tmp_path, HOME=str(tmp_path))
     assert ended.code == 78

@@ -29,6 +29,8 @@ from tests.support.deployment_files import (
 )
 from tests.support.harness import ROOT
 
+pytestmark = pytest.mark.process
+
 BASE = DEPLOYMENT / "kubernetes" / "base"
 OVERLAYS = sorted((DEPLOYMENT / "kubernetes" / "overlays").iterdir())
 WORKLOADS = {"DaemonSet", "StatefulSet", "Deployment"}

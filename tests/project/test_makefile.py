@@ -33,6 +33,7 @@ def installs(clone: Path, **variables: str) -> bool:
     return bool(ended.output)
 
 
+@pytest.mark.process
 def test_iperf3_is_installed_unless_iperf3_path_names_another(
     clone: Path,
 ) -> None:

@@ -24,6 +24,7 @@ CHANGES = (ROOT / "CHANGELOG.md").read_text()
 KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
+@pytest.mark.process
 def test_the_top_directory_has_only_the_listed_names() -> None:
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():

@@ -97,6 +97,7 @@ def test_the_claim_key_stays_the_same_until_it_has_obtained_a_task(
     assert keys[4] == keys[5]
 
 
+@pytest.mark.process
 def test_a_task_that_is_in_hand_is_not_run_twice(faulty: MakeManager, clock: Clock) -> None:
     late = {"server_ip": "127.0.0.1", "port": free_port(), "client_delay_seconds": 60}
     task = claimed(1, "iperf_client_run", **late)

@@ -17,6 +17,8 @@ from tests.support.harness import Bench, free_port
 from tests.support.lone_agent import lone_agent
 from tests.support.sockets import MakeManager
 
+pytestmark = pytest.mark.process
+
 TEST: dict[str, Any] = {"server_ip": "127.0.0.1", "port": 5201, "time": 60}
 
 

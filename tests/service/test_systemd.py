@@ -16,6 +16,8 @@ from tests.support.harness import PATIENCE, Bench, free_port
 from tests.support.lone_agent import lone_agent
 from tests.support.sockets import MakeManager
 
+pytestmark = pytest.mark.process
+
 
 class Listener:
     """A socket where systemd would listen; `said` keeps the lines that came."""

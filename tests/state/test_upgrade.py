@@ -47,6 +47,7 @@ def seen(request: Request) -> tuple[int, str, str, bool]:
     return int(request.path.split("/")[-2]), body["status"], words, "end" in body["result"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize("release", RELEASES)
 def test_what_a_released_agent_left_reaches_the_manager_once(

@@ -63,6 +63,7 @@ def test_the_documented_keys_are_those_of_the_status(shown: Shown) -> None:
     assert found == set(documented)
 
 
+@pytest.mark.process
 def test_an_unregistered_agent_is_alive_but_not_ready(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"

@@ -14,6 +14,8 @@ from agent.dev.store.store import Store
 from tests.support.command import stand_in
 from tests.support.harness import Bench, free_port, is_running, until
 
+pytestmark = pytest.mark.process
+
 # Listens on the port that follows -p. On TERM it only writes a file.
 DEAF_SERVER = """
 import signal, socket, sys

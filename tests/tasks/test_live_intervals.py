@@ -21,6 +21,8 @@ from tests.support.newer_iperf3 import newer_iperf3
 from tests.support.outbox import claimed
 from tests.support.recorded_runs import paths, run
 
+pytestmark = pytest.mark.process
+
 # Debian 13's iperf3, and the newest one.
 SUITES = ("trixie", "sid")
 

@@ -302,6 +302,7 @@ def test_a_result_delivered_while_the_disk_was_full_is_not_sent_again(
     assert later.journal.unsettled() == Journal(killed.state).unsettled() == []
 
 
+@pytest.mark.process
 def test_a_child_that_still_runs_is_stopped_before_its_output_is_read(killed: Post) -> None:
     task = claimed_task(killed, 7)
     with capture_logs() as logs, subprocess.Popen(["sleep", "60"]) as child:
