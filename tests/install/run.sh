@@ -56,6 +56,13 @@ has_what_a_package_has() {
     done
 }
 
+# The index that the pip in the directory $1 reads.
+index_of() {
+    local usual='from pip._internal.models.index import PyPI; print(PyPI.simple_url)'
+    echo "${PIP_INDEX_URL:-$("$1/pip" config get global.index-url 2>/dev/null ||
+        "$1/python" -c "$usual")}"
+}
+
 with_requirements() {
     local bin=$work/requirements/bin tree=$work/requirements-tree
     copy_tree "$tree"
@@ -87,8 +94,8 @@ with_poetry() {
     copy_tree "$tree"
     "$python" -m venv "$work/poetry"
     "$work/poetry/bin/pip" install --quiet poetry
-    # Poetry's own source reads an interface of PyPI's that mirrors seldom have; this is pip's.
-    "${poetry[@]}" source add --priority=primary simple https://pypi.org/simple/
+    # Poetry's own source reads an interface that mirrors seldom have; pip's is the one that all have.
+    "${poetry[@]}" source add --priority=primary simple "$(index_of "$work/poetry/bin")"
     "${poetry[@]}" install
     works_without_flask "$agent_run"
     "${poetry[@]}" install --extras dev
