@@ -128,6 +128,7 @@ def test_a_key_and_a_key_file_from_one_source_are_refused(tmp_path: Path, name: 
     assert key_of({"AGENT_KEY": "of-the-env"}, both) == "of-the-env"
 
 
+@pytest.mark.process
 def test_the_command_takes_the_key_of_the_environment_before_that_of_the_env_file(
     tmp_path: Path,
 ) -> None:
