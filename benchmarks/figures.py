@@ -84,7 +84,9 @@ class Figure(Struct, omit_defaults=True):
         return self.measured / self.floor if self.floor else None
 
     def __str__(self) -> str:
-        low, value, high = map(written, (self.measured.low, self.measured.value, self.measured.high))
+        low, value, high = map(
+            written, (self.measured.low, self.measured.value, self.measured.high)
+        )
         said = f"{self.what}: {value} {self.unit}".strip()
         reached = f"{self.target}: {'no' if self.missed else 'yes'}" if self.target else ""
         apart = f"{low} to {high}" if low != high else ""

@@ -132,7 +132,7 @@ def assert_reported(task: Task, result: dict[str, Any]) -> None:
         assert agent["error_class"] == "unsupported", (task, result)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_of_ten_thousand_hostile_tasks_none_becomes_an_option_and_each_has_its_result(
     faulty: MakeManager, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
