@@ -93,6 +93,15 @@ def test_every_line_of_the_log_that_is_explained_is_in_the_code(page: str, headi
     assert [line for line in lines if not any(line in text for text in texts)] == []
 
 
+def test_every_make_target_that_is_named_exists() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    calls = re.findall(r"(?:`|^ {4})make((?: [a-z][a-z-]*)+)", text, re.MULTILINE)
+    named = {target for call in calls for target in call.split()}
+    targets = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"run", "test", "lint"} <= named
+    assert named - {*targets} == set()
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub makes of a page's headings: lower case, hyphens, no punctuation."""
     headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.MULTILINE)
