@@ -9,11 +9,11 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
+from agent.dev.api import http
 from agent.dev.api.admin_calls import admin_api
 from agent.dev.api.agent_calls import SocketHandler, agent_api
 from agent.dev.api.exercise_calls import exercise_api
-from agent.dev.api.http import prepare, reply
-from agent.dev.errors import StateUnwritable
+from agent.dev.errors import Refused, StateUnwritable
 from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
 from agent.dev.web.access import DEFAULT_PASSWORD
@@ -89,8 +89,11 @@ def _application(store: Store, admin_password: str) -> Flask:
     app.extensions["agent.dev.store"] = store
     app.config["ADMIN_PASSWORD"] = admin_password
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
-    prepare(app)
+    app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY_BYTES
+    app.register_error_handler(Refused, lambda error: http.reply(error.body(), error.status))
+    app.register_error_handler(404, http.no_such_call)
+    app.register_error_handler(405, http.no_such_call)
     for calls in (agent_api, admin_api, exercise_api, page):
         app.register_blueprint(calls)
-    app.add_url_rule("/healthz", "healthz", lambda: reply({"ok": True}))
+    app.add_url_rule("/healthz", "healthz", lambda: http.reply({"ok": True}))
     return app

@@ -118,8 +118,7 @@ class _ClientTest:
         report.attempts += 1
         report.started_at, report.finished_at = utc_now(), ""
         streams = JSON_STREAM in report.argv
-        children = self._context.state.children
-        stdout = output_file(children, entry.claimed, report.attempts, streams)
+        stdout = output_file(self._context.state.children, entry.claimed, report.attempts, streams)
         with closing(ChildProcess(report.argv, stdout, stdout.with_suffix(".err"))) as child:
             # Looked up after the start: it takes a millisecond, and more the first time.
             report.interface, report.mtu, report.speed_mbps = route_to(self._payload.server_ip)

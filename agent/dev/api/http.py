@@ -3,7 +3,7 @@
 from typing import Any, TypeVar, cast
 
 import msgspec
-from flask import Flask, Response, current_app, request
+from flask import Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from agent.dev.errors import Misfit, Refused
@@ -47,14 +47,7 @@ def query(kind: type[_Body]) -> _Body:
         raise Misfit(str(error)) from error
 
 
-def prepare(app: Flask) -> None:
-    """Give an application the Manager's size limit and the Manager's answers to errors."""
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.register_error_handler(Refused, lambda error: reply(error.body(), error.status))
-    app.register_error_handler(404, _no_such_call)
-    app.register_error_handler(405, _no_such_call)
-
-
-def _no_such_call(error: HTTPException) -> Response:
+def no_such_call(error: HTTPException) -> Response:
+    """The answer to an unknown path or method."""
     allowed = {name: value for name, value in error.get_headers() if name == "Allow"}
     return reply({"detail": error.name}, error.code or 404, allowed)
