@@ -83,7 +83,7 @@ class Outbox:
         self._enqueue(message)
 
     def restore(self, parcel: Parcel) -> None:
-        """Take over a result that the previous run left on the disk."""
+        """Take over a parcel that the previous run left on the disk."""
         key = parcel.idempotency_key
         self._enqueue(Message(parcel.claimed, parcel=parcel, idempotency_key=key))
 

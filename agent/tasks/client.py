@@ -28,7 +28,7 @@ from agent.timing import jittered
 
 # The Manager's clock (time + 10 s) starts with `started`, so a refused attempt must not start it.
 STARTED_AFTER = 1.0
-# Seconds that a test may exceed its time by. With the grace after TERM that is within those 10 s.
+# Seconds that a test may exceed its time by. Without `omit`, that and STOP_GRACE fit in those 10 s.
 DEADLINE_GRACE = 5.0
 
 log = structlog.get_logger()
