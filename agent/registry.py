@@ -51,9 +51,9 @@ class Entry:
 
     `kind` is None for a task that runs no child; `port` is 0 until the payload was read. `pid`
     and `started_at` are of the child that runs now, `last_child` is the pid and the fate of the
-    one before. `was_disturbed` says that another test ran on this host at the same time.
-    `planned_seconds` is None for a test of unknown length. `gone` is set when the task has left
-    the registry.
+    one before. `has_served` says that a server's child has ended or is about to be ended,
+    `was_disturbed` that another test ran on this host at the same time. `planned_seconds` is None
+    for a test of unknown length. `gone` is set when the task has left the registry.
 
     A client that streams its intervals has its latest rate in `bits_per_second`, all TCP
     `retransmits` so far, and the rates of the latest intervals.
@@ -65,6 +65,7 @@ class Entry:
     pid: int = 0
     last_child: tuple[int, str] | None = None
     started_at: datetime | None = None
+    has_served: bool = False
     was_disturbed: bool = False
     planned_seconds: float | None = None
     bits_per_second: float | None = None
@@ -78,6 +79,11 @@ class Entry:
     def task(self) -> Task:
         """The task itself."""
         return self.claimed.task
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether a server gives its port back without a further order."""
+        return self.has_served or self.stop.ordered.is_set()
 
     def record_start(self, pid: int) -> None:
         """Note the child that was just started."""

@@ -51,17 +51,18 @@ def run_server(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
 
 
 def _wait_for_port(context: TaskContext, entry: Entry) -> None:
-    """Wait while another server of this agent is leaving the port, and briefly for one that may.
+    """Wait for an earlier server task of this agent that has the port.
 
-    One that stays may listen on another address: then iperf3 itself says whether the port is free.
+    If it is leaving, wait until it is gone. Otherwise wait MAY_LEAVE s and start anyway: it may
+    listen on another address, and iperf3 reports a port that is in use. Raises TaskError when
+    `entry` is told to stop.
     """
     while other := context.registry.server_on(entry.port, entry):
-        leaving = other.stop.ordered.is_set()
         ends = [other.gone, entry.stop.ordered]
-        gone = gevent.wait(ends, timeout=None if leaving else MAY_LEAVE, count=1)
+        gone = gevent.wait(ends, timeout=None if other.is_leaving else MAY_LEAVE, count=1)
         entry.stop.raise_if_ordered("")
-        # One without a child waits for the port as well, and was claimed first.
-        if not gone and other.pid and not other.stop.ordered.is_set():
+        # An earlier task without a child is itself waiting for this port, so it goes first.
+        if not gone and other.pid and not other.is_leaving:
             return
 
 
@@ -101,71 +102,81 @@ class _RunningServer:
         log.info("server listens", pid=pid, port=self._payload.port)
         self._context.outbox.send_started(self._entry.claimed, pid)
         yield self._outcome()
-        ending = Ending.TIME
-        while ending is Ending.TIME and time.monotonic() - self._born < self._max_seconds:
+        ending = None
+        while not ending:
             ending = self._watch(OUTPUT_POLL)
             if ending is not Ending.OUTPUT:
                 self._served.read()
                 if test := self._served.take_unreported():
                     yield self._outcome(*test)
-        # From now on, a task that wants the port waits until this one has left.
-        self._entry.stop.order(ErrorClass.OTHER, "the server has ended")
+            if not ending and time.monotonic() - self._born >= self._max_seconds:
+                ending = Ending.TIME
+        self._entry.has_served = True
         self._context.metrics.child_exits["server", ending.name.lower()] += 1
         self._context.end_child(self._entry, self._child, ending)
+        exit_code = self._child.close()
         if ending is not Ending.OUTPUT:
             self._served.read()
-        self._report.ended = self._why_it_ended(ending)
+        self._report.ended = self._why_it_ended(ending, exit_code)
         log.info("server ended", pid=pid, why=self._report.ended)
-        yield self._outcome(self._served.newest())
+        yield self._outcome(self._served.newest(), final=True)
 
     def clean_up(self) -> None:
         """Stop the child and remove its files, whatever happened."""
         self._context.end_child(self._entry, self._child, Ending.STOPPED)
         self._child.close()
-        # The newest document is the outbox's, with the last outcome.
+        # `.served` is not removed here: the outbox took it over with the last outcome.
         for path in (self._child.stdout, self._child.stderr, self._served.copy):
             discard(path)
 
-    def _watch(self, seconds: float) -> Ending:
+    def _watch(self, seconds: float) -> Ending | None:
+        """Why the child has ended or must end; None if it still runs after so many seconds."""
+        # What was read is a hole in the file by now, and does not count.
         most = self._context.config.max_output_bytes + self._served.read_up_to
-        return watch(self._child, self._entry.stop.ordered, seconds, most)
+        ending = watch(self._child, self._entry.stop.ordered, seconds, most)
+        return None if ending is Ending.TIME else ending
 
-    def _why_it_ended(self, ending: Ending) -> str:
+    def _why_it_ended(self, ending: Ending, exit_code: int) -> str:
         if ending is Ending.TIME:
             return f"stopped after its {self._max_seconds:g} s"
         if ending is Ending.STOPPED:
             return self._entry.stop.reason
         if ending is Ending.OUTPUT:
             return FLOODED
-        code = self._child.close()
-        if self._payload.one_off and code == 0 and self._served.newest():
+        if self._payload.one_off and exit_code == 0 and self._served.newest():
             return "served its one test"
-        if code < 0:
-            return f"iperf3 was killed by signal {-code}, not by this agent"
-        return f"iperf3 ended by itself: {self._judge().message}"
+        if exit_code < 0:
+            return f"iperf3 was killed by signal {-exit_code}, not by this agent"
+        return f"iperf3 ended by itself: {self._judge(exit_code).message}"
 
-    def _judge(self) -> Verdict:
-        code, stderr = self._child.close(), self._child.take_stderr()
+    def _judge(self, exit_code: int) -> Verdict:
+        stderr = self._child.take_stderr()
         try:
             with map_file(self._child.stdout, self._served.read_up_to) as output:
-                return judge_server_exit(code, output, stderr)
+                return judge_server_exit(exit_code, output, stderr)
         except OSError:
-            return judge_server_exit(code, b"", stderr)
+            return judge_server_exit(exit_code, b"", stderr)
 
     def _early_end(self) -> TaskError:
-        judged, port = self._judge(), self._payload.port
+        judged, port = self._judge(self._child.close()), self._payload.port
         assert judged.error_class
         message = judged.message
         if judged.error_class is ErrorClass.PORT_IN_USE:
             if other := self._context.registry.server_on(port, self._entry):
                 holder = f"this agent's own task {other.task.id}"
             else:
+                # In a native thread: it may read thousands of files of /proc.
                 holder = self._context.state.run(find_listener, port) or "another process"
             message = f"port {port} is in use by {holder}: {message}"
         return TaskError(judged.error_class, message)
 
-    def _outcome(self, document: Document | None = None, figures: Figures | None = None) -> Outcome:
-        """A success with the document of a test; without one it says that the server listens."""
+    def _outcome(
+        self,
+        document: Document | None = None,
+        figures: Figures | None = None,
+        final: bool = False,
+    ) -> Outcome:
+        """A success, with the document of a test if there is one."""
         self._report.finished_at = utc_now()
         listening = {"started": True, "pid": self._child.pid, "port": self._payload.port}
         return Outcome(
@@ -173,6 +184,6 @@ class _RunningServer:
             msgspec.structs.replace(self._report),
             answer={} if document else listening,
             document=document,
-            final=bool(self._report.ended),
+            final=final,
             figures=figures,
         )
