@@ -56,7 +56,7 @@ def own_options() -> list[click.Parameter]:
         ),
         flag(["--debug"], help="The same as --log-level debug."),
         flag(["--dev"], help="Run a demo: start a local Manager and one loopback test."),
-        flag(["--check"], help="Check settings, state directory, iperf3 and Manager."),
+        flag(["--check"], help="Check the configuration and the Manager, then exit."),
         click.Option(
             ["--exit-after-idle"],
             callback=_seconds,

@@ -70,7 +70,9 @@ class Config:
     api_version: int = _manager("API version", types.whole(1, 99), "1")
     manager_ca_file: Path | None = _manager("Trusted CA file [system CAs]", types.READABLE_FILE)
     manager_cert_file: Path | None = _manager("Client certificate", types.READABLE_FILE)
-    manager_cert_key_file: Path | None = _manager("Its private key", types.READABLE_FILE)
+    manager_cert_key_file: Path | None = _manager(
+        "Private key for MANAGER_CERT_FILE", types.READABLE_FILE
+    )
     agent_name: str = _agent("Name known to the Manager", types.NAME, "agent1")
     advertise_address: str | None = _agent("Address peers connect to [detected]", types.ADDRESS)
     state_dir: Path | None = _agent("State files [under ~/.local/state]", types.PATH)
@@ -82,9 +84,7 @@ class Config:
     log_format: str = _logging("Format", types.one_of("json", "console"), "json")
     log_file: Path | None = _logging("Also log to this file [none]", types.WRITABLE_FILE)
     heartbeat_interval: float = _time("Between heartbeats", types.seconds(0.1, 3600), "5")
-    claim_interval: float = _time(
-        "Between claims, if the Manager does not hold them", types.seconds(0.05, 3600), "1"
-    )
+    claim_interval: float = _time("Between polls for tasks", types.seconds(0.05, 3600), "1")
     stop_grace: float = _time("From TERM to KILL of a child", types.seconds(0, 300), "5")
     shutdown_timeout: float = _time("For the whole shutdown", types.seconds(1, 3600), "30")
     register_timeout: float = _time("For the first registration", types.seconds(1, 86400), "60")
