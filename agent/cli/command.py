@@ -122,7 +122,7 @@ def _run_agent(
     key = Key(config.agent_key, config.agent_key_file)
     signals = StopSignals()
     signals.install()
-    errand = partial(_run_self_test, self_test, signals) if self_test else None
+    run_self_test = partial(_run_self_test, self_test, signals) if self_test else None
     try:
         writer = configure_logging(
             config.log_level, config.log_format, config.agent_name, key, config.log_file
@@ -137,7 +137,7 @@ def _run_agent(
         )
     try:
         agent = Agent(config, key, signals)
-        agent.run(exit_after_idle, errand, _status_page(agent, config.status_address))
+        agent.run(exit_after_idle, run_self_test, _status_page(agent, config.status_address))
         return EXIT_OK
     except AgentError as error:
         code, advice = next(end[1:] for end in _ENDS if isinstance(error, end[0]))

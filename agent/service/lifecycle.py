@@ -72,20 +72,20 @@ class Agent:
     def run(
         self,
         exit_after_idle: float | None = None,
-        errand: Callable[[], None] | None = None,
-        companion: Callable[[Event], None] | None = None,
+        self_test: Callable[[], None] | None = None,
+        status_page: Callable[[Event], None] | None = None,
     ) -> None:
         """Register, work until a signal, and stop.
 
-        With `exit_after_idle` it also ends after that many seconds without a task. `errand` runs
-        in a greenlet once the agent is registered; until it is done the agent is not idle.
-        `companion` runs in a greenlet from the beginning until the event that it is given.
+        With `exit_after_idle` it also ends after that many seconds without a task. `self_test`
+        runs in a greenlet once the agent is registered; until it is done the agent is not idle.
+        `status_page` runs in a greenlet from the beginning until the event that it is given.
         Raises whatever else ended the agent: ManagerUnavailable when it could not register in
-        time, KeyRefused, AgentUnknown, what `errand` raised, or a bug.
+        time, KeyRefused, AgentUnknown, what `self_test` raised, or a bug.
         """
         allow_descriptors()
-        if companion:
-            self._supervisor.spawn(companion, self._stop_rest)
+        if status_page:
+            self._supervisor.spawn(status_page, self._stop_rest)
         start = self._supervisor.spawn(self._start)
         gevent.wait([start, self._signals.drain, self._signals.retire], count=1)
         if not start.ready():
@@ -94,7 +94,7 @@ class Agent:
             return
         if self._supervisor.failure:
             raise self._supervisor.failure
-        self._work(exit_after_idle, errand)
+        self._work(exit_after_idle, self_test)
 
     def _start(self) -> None:
         """Do all that comes before the loops; a signal need not wait for it."""
@@ -116,7 +116,7 @@ class Agent:
         recover(self._ledger, self._outbox, self.context.metrics, self._config.stop_grace)
         self.registration.register()
 
-    def _work(self, exit_after_idle: float | None, errand: Callable[[], None] | None) -> None:
+    def _work(self, exit_after_idle: float | None, self_test: Callable[[], None] | None) -> None:
         """Run the loops until something ends the agent, and then stop everything in order."""
         spawn = self._supervisor.spawn
         heartbeats = spawn(self._heartbeats.run, self._stop_rest)
@@ -124,11 +124,12 @@ class Agent:
         spawn(self._ledger.state.watch, self._save_all, self._stop_rest)
         spawn(systemd.keep_informed, self._registry, self.context.metrics, self._stop_rest)
         self._outbox.start()
-        self._wait_for_the_end(exit_after_idle, [spawn(errand)] if errand else [])
+        self._wait_for_the_end(exit_after_idle, spawn(self_test) if self_test else None)
         if self._signals.retire.is_set():
             self._retire(claims)
         self._drain(claims)
         self._stop_rest.set()
+        # It has no child, and nobody needs the answer that it may wait for.
         heartbeats.kill()
         if self._supervisor.failure:
             raise self._supervisor.failure
@@ -139,12 +140,12 @@ class Agent:
         self._outbox.save_all()
 
     def _leave_all(self) -> None:
-        """The Manager was replaced: nobody waits any more for the outcomes of what runs."""
+        """Stop every task and wait until all are gone: their Manager no longer exists."""
         for entry in self._registry.stop_all(ErrorClass.INTERRUPTED, "the Manager was replaced"):
             entry.gone.wait()
 
     def _wait_for_the_end(
-        self, exit_after_idle: float | None, errands: list[gevent.Greenlet]
+        self, exit_after_idle: float | None, self_test: gevent.Greenlet | None
     ) -> None:
         ends = [self._signals.drain, self._signals.retire, self._supervisor.failed]
         if exit_after_idle is None:
@@ -154,8 +155,8 @@ class Agent:
         while time.monotonic() - idle_since < max(exit_after_idle, IDLE_LOOK):
             if gevent.wait(ends, timeout=IDLE_LOOK, count=1):
                 return
-            errands_done = all(errand.ready() for errand in errands)
-            if len(self._registry) or len(self._outbox) or not errands_done:
+            is_testing = self_test is not None and not self_test.ready()
+            if len(self._registry) or len(self._outbox) or is_testing:
                 idle_since = time.monotonic()
         log.info("idle for long enough", seconds=exit_after_idle)
 
@@ -170,6 +171,7 @@ class Agent:
     def _end_claims(self, claims: gevent.Greenlet) -> None:
         self._stop_claims.set()
         claims.join(LAST_CLAIM_TAKES)
+        # It has no child, and the next run repeats a claim whose task the journal does not have.
         claims.kill()
 
     def _drain(self, claims: gevent.Greenlet) -> None:

@@ -89,8 +89,8 @@ def test_a_bug_in_a_greenlet_ends_the_agent_with_that_error(
     settings = read_settings(given, {"AGENT_KEY": "key-1"})
     agent = Agent(settings, Key(settings.agent_key, settings.agent_key_file), StopSignals())
 
-    def errand() -> None:
+    def self_test() -> None:
         raise ZeroDivisionError("a bug")
 
     with pytest.raises(Crashed, match="ZeroDivisionError: a bug"):
-        agent.run(errand=errand)
+        agent.run(self_test=self_test)
