@@ -75,8 +75,8 @@ class Exercises:
             "client_delay_seconds": CLIENT_DELAY_SECONDS,
             **(plan.options or {}),
         }
-        server_task = self._tasks.create(server, records.SERVER_START, listen)
-        client_task = self._tasks.create(client, records.CLIENT_RUN, run)
+        server_task = self._tasks.stage(server, records.SERVER_START, listen)
+        client_task = self._tasks.stage(client, records.CLIENT_RUN, run)
         test = Test(
             id=len(self._tests) + 1,
             exercise_id=exercise_id,
@@ -99,7 +99,7 @@ class Exercises:
         exercise.started_at = exercise.started_at or records.utc_now()
         for task in self.tasks(exercise_id):
             if task.status == "queued":
-                self._tasks.release(task)
+                self._tasks.stage_release(task)
         self._database.commit()
         return exercise
 
@@ -111,7 +111,7 @@ class Exercises:
         exercise = self.get(exercise_id)
         for task in self.tasks(exercise_id):
             if task.status in ("queued", "pending"):
-                self._tasks.withdraw(task)
+                self._tasks.stage_cancel(task)
         self._end(exercise, records.utc_now())
         self._database.commit()
         return exercise
@@ -146,4 +146,4 @@ class Exercises:
         """Release the ports, and tell the agents that took part to stop what they run."""
         exercise.ended_at = exercise.ended_at or now
         for agent_id in sorted({task.agent_id for task in self.tasks(exercise.id)}):
-            self._tasks.release(self._tasks.create(agent_id, records.KILL_ALL, {}))
+            self._tasks.stage_release(self._tasks.stage(agent_id, records.KILL_ALL, {}))

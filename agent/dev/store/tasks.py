@@ -19,7 +19,7 @@ DEFAULT_TEST_SECONDS = 10
 class Tasks:
     """The tasks by id, and what agents and operators do with them.
 
-    `create`, `release` and `withdraw` are steps of a larger change, which its caller commits.
+    `stage`, `stage_release` and `stage_cancel` are steps of a change that their caller commits.
     """
 
     def __init__(self, database: Database, agents: Agents, extensions: bool) -> None:
@@ -36,8 +36,8 @@ class Tasks:
     def add(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> ManagedTask:
         """Add a pending task outside any exercise; raises NotFound for an unknown agent."""
         self._agents.get(agent_id)
-        task = self.create(agent_id, task_type, payload)
-        self.release(task)
+        task = self.stage(agent_id, task_type, payload)
+        self.stage_release(task)
         self._database.commit()
         return task
 
@@ -65,7 +65,7 @@ class Tasks:
         task = self.get(task_id)
         if task.status in FINAL_STATUSES:
             raise _invalid_state(task)
-        self.withdraw(task)
+        self.stage_cancel(task)
         self._database.commit()
         return task
 
@@ -89,6 +89,7 @@ class Tasks:
         self._check_enabled(agent_id)
         task = self._next(agent_id, key)
         if task is None or task.status != "pending":
+            # Nothing is pending, or the claim is a replay.
             return task
         self._pending[agent_id].popleft()
         task.status = "accepted"
@@ -111,11 +112,13 @@ class Tasks:
     def report(self, agent_id: int, task_id: int, report: TaskReport) -> ManagedTask:
         """Take a task's result, saved when this returns; raises Refused when none is expected.
 
-        A server task that succeeded takes further results, which leave its status alone.
+        A server task that succeeded takes further results, which leave its status alone. A result
+        that comes after `timed_out` is better than none, and replaces that status.
         """
         task = self._task_of(agent_id, task_id)
         further = task.type == SERVER_START and task.status == "succeeded"
         if not further and task.status not in ("accepted", "running", "timed_out"):
+            # It is refused, but says that the agent has stopped the canceled task.
             if task.id in self._cancels.get(agent_id, []):
                 self._cancels[agent_id].remove(task_id)
                 self._database.commit()
@@ -138,20 +141,20 @@ class Tasks:
                 task.finish("timed_out")
                 self._database.touch()
 
-    def create(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> ManagedTask:
+    def stage(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> ManagedTask:
         """A queued task."""
         task_id = len(self._tasks) + 1
         task = ManagedTask(task_id, task_type, agent_id, "queued", payload, utc_now())
         self._tasks[task_id] = task
         return task
 
-    def release(self, task: ManagedTask) -> None:
+    def stage_release(self, task: ManagedTask) -> None:
         """Make a queued task pending."""
         task.status = "pending"
         self._pending[task.agent_id].append(task.id)
         wake(self._agents.wakeups[task.agent_id])
 
-    def withdraw(self, task: ManagedTask) -> None:
+    def stage_cancel(self, task: ManagedTask) -> None:
         """Cancel a task; heartbeats tell an agent that has it until the agent reports it."""
         if task.status == "pending":
             self._pending[task.agent_id].remove(task.id)
