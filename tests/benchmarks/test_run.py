@@ -11,6 +11,8 @@ from benchmarks.figures import Figure, Floor, once
 from benchmarks.idle_agents import Calls
 from benchmarks.results import ROOT, Results, Run, decode, encode, in_tree
 
+pytestmark = pytest.mark.process
+
 
 def figures_of(name: str) -> list[Figure]:
     """What a script measures in these tests: 20 ms for a floor of 5 ms. The script idle fails."""
