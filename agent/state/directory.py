@@ -101,9 +101,11 @@ class StateDirectory:
                 continue
             # The look itself counts as well.
             seen = self._runs + 1
+            # A write that fails during the look is a new trouble, which this look did not try.
+            tried = bool(self.trouble)
             try:
                 self.run(self._look)
-                if self.trouble:
+                if tried:
                     recovered()
                     self.trouble = ""
                     log.info("the state directory can be written again", path=self.path)

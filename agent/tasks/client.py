@@ -82,8 +82,10 @@ class _ClientTest:
             retriable = attempt.verdict.error_class in RETRIABLE
             if attempt.ending is not Ending.ENDED or not retriable or not left:
                 break
-            log.info("the server is not ready", why=attempt.verdict.message, tries_left=left)
-            if self._entry.stop.ordered.wait(jittered(delay)):
+            pause, why = jittered(delay), attempt.verdict.message
+            retry_in = round(pause, 2)
+            log.info("the server is not ready", why=why, tries_left=left, retry_in=retry_in)
+            if self._entry.stop.ordered.wait(pause):
                 break
             delay *= 2
             discard(attempt.output)

@@ -149,7 +149,7 @@ def test_of_ten_thousand_hostile_tasks_none_becomes_an_option_and_each_has_its_r
     with lone_agent(
         manager.url, tmp_path, IPERF3_PATH=recorder, LOG_LEVEL="error", STOP_GRACE="0.1"
     ) as agent:
-        until(lambda: len(handing.results) == len(tasks) or not is_running(agent.pid), 240)
+        until(lambda: len(handing.results) == len(tasks) or not is_running(agent.pid), 600)
         assert is_running(agent.pid), "\n".join(map(str, agent.lines))
         agent.signal(signal.SIGTERM)
         assert agent.exit_code() == 0, agent.lines

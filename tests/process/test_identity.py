@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from gevent import subprocess
 
+from agent.process import identity
 from agent.process.identity import ProcessIdentity, identify, stop_orphan
 from tests.support.harness import is_running, until
 
@@ -81,11 +82,21 @@ def test_an_orphan_is_ended_by_term(orphan: Orphan, tmp_path: Path) -> None:
     assert not is_running(child.pid)
 
 
-def test_an_orphan_that_ignores_term_is_killed_after_the_grace(orphan: Orphan) -> None:
+def test_an_orphan_that_ignores_term_is_killed_after_the_grace(
+    orphan: Orphan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = orphan('trap "" TERM; : >$0; while :; do sleep 0.05; done')
-    began = time.monotonic()
+    waits: list[float | None] = []
+
+    def wait(pidfd: int, seconds: float | None) -> bool:
+        waits.append(seconds)
+        return wait_for_end(pidfd, seconds)
+
+    wait_for_end = identity._wait_for_end
+    monkeypatch.setattr(identity, "_wait_for_end", wait)
     assert stop_orphan(child, 0.3)
-    assert time.monotonic() - began >= 0.3
+    # Before the signals, for the grace after TERM, and without a limit after KILL.
+    assert waits == [0, 0.3, None]
     assert not is_running(child.pid)
 
 

@@ -152,6 +152,26 @@ def test_trouble_is_over_when_the_directory_can_be_written_again(
     assert [line["event"] for line in logs] == ["the state directory can be written again"]
 
 
+def test_a_write_that_fails_while_others_are_tried_again_is_a_new_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StateDirectory(tmp_path, 1024**3)
+    looks: list[str] = []
+
+    def look() -> None:
+        looks.append(state.trouble)
+        if len(looks) == 1:
+            state.trouble = "a write failed meanwhile"
+
+    monkeypatch.setattr(state, "_look", look)
+    with watched(state, monkeypatch) as recovered:
+        state.run(os.stat, tmp_path)
+        until(lambda: len(looks) == 1)
+        assert not recovered
+        until(lambda: len(recovered) == 1)
+    assert looks[:2] == ["", "a write failed meanwhile"]
+
+
 def test_over_the_quota_the_oldest_kept_documents_go_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
