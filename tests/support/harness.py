@@ -1,5 +1,6 @@
 """A dev Manager in the test's process, and real `python -m agent` processes for it."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import gevent
@@ -207,8 +209,7 @@ def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
 def free_port() -> int:
     """A TCP port that nobody listens on at this moment, of both families.
 
-    It lies below those that the kernel gives to outgoing connections. Each process begins at
-    another one, so that two that run tests side by side hardly ever take the same at once.
+    It lies below those that the kernel gives to outgoing connections.
     """
     while True:
         port = next(_PORTS)
@@ -218,8 +219,15 @@ def free_port() -> int:
 
 
 def _ports() -> Iterator[int]:
-    begin = random.randrange(10_000, 30_000)
-    return itertools.cycle([*range(begin, 30_000), *range(10_000, begin)])
+    """The ports of a thousand that this process has for itself, among all that run tests."""
+    for first in random.sample(range(10_000, 30_000, 1_000), 20):
+        lock = os.open(f"{gettempdir()}/iperf-agent-tests-{first}", os.O_CREAT | os.O_RDONLY, 0o644)
+        with suppress(BlockingIOError):
+            # Held until the process ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return itertools.cycle(range(first, first + 1_000))
+        os.close(lock)
+    raise RuntimeError("20 processes run tests already")
 
 
 _PORTS = _ports()
