@@ -67,9 +67,9 @@ class ClaimAnswers:
         self.times: list[float] = []
 
     def gaps(self) -> list[float]:
-        """The seconds from each claim to the next."""
+        """The seconds from each claim to the next, without what adding them up has blurred."""
         pairs = zip(self.times, self.times[1:], strict=False)
-        return [later - earlier for earlier, later in pairs]
+        return [round(later - earlier, 6) for earlier, later in pairs]
 
     def __call__(self, request: Request) -> bytes:
         if request.call != "claim":
