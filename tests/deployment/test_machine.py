@@ -250,19 +250,23 @@ def test_the_journals_lines_are_json(machine: Machine) -> None:
 def test_an_agent_that_stands_still_is_replaced(deployed: Deployment) -> None:
     machine = deployed.machine
     deployed.server()
-    pid = machine.main_pid(UNIT)
-    began = time.monotonic()
-    machine.output("kill", "-STOP", pid)
-    machine.until(lambda: machine.state(UNIT, "MainPID") not in ("0", pid))
-    # Three times the promise, as this computer may be busy.
-    assert time.monotonic() - began < 3 * REPLACED_WITHIN
-    machine.until(lambda: machine.state(UNIT, "ActiveState") == "active")
-    assert machine.state(UNIT, "NRestarts") == "1"
-    journal = machine.output("journalctl", "--unit", UNIT, "--output", "cat")
-    assert "Watchdog timeout" in journal
-    # What it was at.
+    for restarts in range(1, 4):
+        pid = machine.main_pid(UNIT)
+        began = time.monotonic()
+        machine.output("kill", "-STOP", pid)
+        machine.until(lambda: machine.state(UNIT, "MainPID") not in ("0", pid))
+        # Three times the promise, as this computer may be busy.
+        assert time.monotonic() - began < 3 * REPLACED_WITHIN
+        machine.until(lambda: machine.state(UNIT, "ActiveState") == "active")
+        assert machine.state(UNIT, "NRestarts") == str(restarts)
+        assert not deployed.iperf3s()
+        journal = machine.output("journalctl", "--unit", UNIT, "--output", "cat")
+        assert journal.count("Watchdog timeout") == restarts
+        # Python says what the agent was at. While it dumps the stacks of native threads it can
+        # crash itself (seen once with 3.13); then the agent is to stand still once more.
+        if journal.count("Segmentation fault") < restarts:
+            break
     assert "Current thread" in journal and "gevent" in journal, journal
-    assert not deployed.iperf3s()
 
 
 def test_a_version_that_is_not_to_be_had_changes_nothing(machine: Machine) -> None:
