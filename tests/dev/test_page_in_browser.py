@@ -133,7 +133,8 @@ def test_without_scripts_it_starts_a_test_and_shows_its_curve(driver: Chrome, pa
         # The page of the test before may still be there, and that one has succeeded.
         until(lambda: driver.title != before)
         until(lambda: status(driver).startswith("succeeded"))
-        until(lambda: words(driver, "circle title").startswith("0.0 to 1.0 s: "))
+        # On a busy host iperf3's second takes a little longer.
+        until(lambda: words(driver, "circle title").startswith("0.0 to 1."))
         until(lambda: words(driver, "footer noscript a") == "Reload")
         assert complaints(driver) == []
     pair.wait(lambda: all_ended(pair))
