@@ -8,7 +8,7 @@ import pytest
 from agent.config.settings import read_settings
 from agent.errors import ManagerAway
 from agent.manager.registration import Registration
-from tests.support.clock import Clock
+from tests.support.clock import Clock, install_clock
 from tests.support.command import NO_MANAGER
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
 from tests.support.harness import Bench, free_port, is_running
@@ -37,10 +37,7 @@ def test_an_agent_that_cannot_register_logs_what_to_do(faulty: MakeManager, tmp_
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of a registration in the test's process."""
-    clock = Clock()
-    monkeypatch.setattr("agent.manager.registration.time", clock)
-    monkeypatch.setattr("agent.manager.registration.gevent", clock)
-    return clock
+    return install_clock(monkeypatch, "manager.registration.time", "manager.registration.gevent")
 
 
 def registration(manager: FaultyManager, seconds: float) -> Registration:

@@ -6,7 +6,7 @@ import pytest
 
 from agent.errors import ManagerAway
 from agent.protocol import Outcome, Report
-from tests.support.clock import Clock
+from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, well
 from tests.support.harness import until
 from tests.support.outbox import Post, post_to
@@ -28,10 +28,7 @@ def fixture_post(faulty: MakeManager, directory: Path) -> Post:
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the registration and of the outbox."""
-    clock = Clock()
-    monkeypatch.setattr("agent.manager.registration.time", clock)
-    monkeypatch.setattr("agent.outbox.queue.gevent", clock)
-    return clock
+    return install_clock(monkeypatch, "manager.registration.time", "outbox.queue.gevent")
 
 
 def registers(manager: FaultyManager) -> int:

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from agent.errors import AgentUnknown
 from tests.support.claim_loop import NOTHING, ClaimAnswers, claimed, claiming, claims
-from tests.support.clock import Clock
+from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import raw_reply, reply, well
 from tests.support.harness import free_port
 from tests.support.sockets import MakeManager, client_of
@@ -17,10 +17,7 @@ HELD_NOTHING = reply({"task": None}, Preference_Applied="wait")
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the claim loop, and of what it logs."""
-    clock = Clock()
-    monkeypatch.setattr("agent.service.claims.time", clock)
-    monkeypatch.setattr("agent.logs.outage.time", clock)
-    return clock
+    return install_clock(monkeypatch, "service.claims.time", "logs.outage.time")
 
 
 def test_without_a_task_it_asks_again_after_the_interval(faulty: MakeManager, clock: Clock) -> None:

@@ -15,7 +15,7 @@ from agent.metrics import Metrics
 from agent.registry import TaskRegistry
 from agent.service.heartbeat import HeartbeatLoop
 from agent.service.supervisor import Supervisor
-from tests.support.clock import Clock
+from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
 from tests.support.outbox import claimed
 from tests.support.sockets import MakeManager, client_of
@@ -42,10 +42,7 @@ class Beating:
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the heartbeat loop; only an event of this clock waits by it."""
-    clock = Clock()
-    monkeypatch.setattr("agent.service.heartbeat.time", clock)
-    monkeypatch.setattr("agent.timing.time", clock)
-    return clock
+    return install_clock(monkeypatch, "service.heartbeat.time", "timing.time")
 
 
 @contextmanager
