@@ -4,10 +4,15 @@ Everything here blocks, an fsync for as long as the disk takes. Where the hub mu
 `StateDirectory.run` calls it in a native thread.
 """
 
+import errno
 import os
+import shutil
 import zlib
 from contextlib import suppress
 from pathlib import Path
+
+# What a file system without hard links answers, or the last link that a file may have.
+_NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 def is_writable_file(path: Path) -> bool:
@@ -55,6 +60,26 @@ def write_whole(path: Path, data: bytes) -> None:
         discard(fresh)
         raise
     sync(path.parent)
+
+
+def link_or_copy(source: str | Path, target: Path) -> None:
+    """Give a file a second name; a copy where the file system has no hard links. Raises OSError.
+
+    A crash leaves the copy either whole or absent.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        fresh = target.with_name(target.name + ".new")
+        try:
+            shutil.copyfile(source, fresh)
+            sync(fresh)
+            os.replace(fresh, target)
+        except OSError:
+            discard(fresh)
+            raise
 
 
 def sync(path: Path) -> None:
