@@ -21,7 +21,7 @@ LONGEST_FAULTS := hostile soak clocks away_manager crowd killed_agent partition 
 FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/faults/test_*.py)))
 FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
-TOOLS := iperf3 chromium clocks machine-tools engine
+TOOLS := iperf3 chromium clocks faulty-disks machine-tools engine
 TARGETS := help run test $(PARTS:%=test-%) test-unit test-fast test-faults $(FAULTS:%=test-faults-%) \
 	test-deployment test-image test-install coverage bench lint format lock docs clean \
 	tools $(TOOLS) machines
@@ -61,7 +61,7 @@ $(PARTS:%=test-%): test-%:
 		$(if $(ONLY),|| [ $$? -eq 5 ])
 
 # Three at a time, so that no promise of a time is broken by the tests beside it.
-test-faults: $(VENV)/.dev iperf3 clocks ## Break processes, disks, networks and clocks for real (some minutes)
+test-faults: $(VENV)/.dev iperf3 clocks faulty-disks ## Break processes, disks, networks and clocks for real (some minutes)
 	@$(call side_by_side,3,$(FAULTS:%=test-faults-%))
 
 $(FAULTS:%=test-faults-%): test-faults-%:
@@ -142,6 +142,11 @@ chromium:
 clocks:
 	@$(call command,ip,iproute2)
 	@$(call command,faketime,faketime)
+
+faulty-disks:
+	@$(call command,gcc,gcc libc6-dev)
+	@$(call command,strace,strace)
+	@$(call command,mkfs.ext4,e2fsprogs)
 
 machine-tools:
 	@$(call command,ip,iproute2)
