@@ -103,7 +103,7 @@ class ManagerRefused(ManagerError):
 
 
 class KeyRefused(ManagerRefused):
-    """401, 403 or 426: the key or the API version is not accepted."""
+    """401, 403 or 426 in the Manager's words: the key or the API version is not accepted."""
 
 
 class AgentUnknown(ManagerRefused):

@@ -7,9 +7,11 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from agent import errors
-from agent.protocol import Refusal
+from agent.protocol import Refusal, RefusalDetail
 
 MAX_RETRY_AFTER = 300.0
+# What counts only in the Manager's own JSON: a proxy's page says nothing of the agent.
+REFUSALS = frozenset({400, 401, 403, 404, 409, 410, 422, 426})
 # What the Manager's own 404 says; any other 404 is a proxy's, or a wrong URL's.
 UNKNOWN_AGENT = frozenset({"not_found", "agent_not_found", "agent_disabled"})
 # What its 400 says when it is final for the task.
@@ -22,22 +24,25 @@ def refusal(
     """The error for one answer to `path`."""
     try:
         answer = msgspec.json.decode(content, type=Refusal)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # a page, or 422's list
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # a page
         answer = Refusal()
-    word = answer.error or answer.detail.error
+    detail = answer.detail if isinstance(answer.detail, RefusalDetail) else RefusalDetail()
+    word = answer.error or detail.error
+    faults = status == 422 and isinstance(answer.detail, list)
     message = f"{path}: {status} {word}".rstrip()
-    if status in (401, 403, 426):
+    if word and status in (401, 403, 426):
         return errors.KeyRefused(message)
     if status == 404 and word in UNKNOWN_AGENT:
         return errors.AgentUnknown(message)
-    about_task = path.endswith(("/started", "/result"))
-    if about_task and status == 413:
-        return errors.ResultTooLarge(message, status, answer=content)
-    # Any other 400 is a proxy's, or about the call, and no reason to give a result up.
-    if about_task and (status in (409, 410, 422) or (status == 400 and word in ABOUT_TASK)):
-        details = answer.detail.details
-        current = details.current_status if details else None
-        return errors.TaskRefused(message, status, current, content)
+    if path.endswith(("/started", "/result")):
+        if status == 413:
+            return errors.ResultTooLarge(message, status, answer=content)
+        about_task = word in ABOUT_TASK if status == 400 else word and status in (409, 410)
+        if faults or about_task:
+            current = detail.details.current_status if detail.details else None
+            return errors.TaskRefused(message, status, current, content)
+    if status in REFUSALS and not (word or faults):
+        message += ", but not in the Manager's words"
     return errors.ManagerUnavailable(message, retry_after(headers.get("Retry-After")))
 
 

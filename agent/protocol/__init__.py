@@ -17,6 +17,7 @@ from agent.protocol.messages import (
     HeartbeatBody,
     Life,
     Refusal,
+    RefusalDetail,
     RegisterBody,
     RunningRow,
     StartedBody,

@@ -141,10 +141,13 @@ class RefusalDetail(Struct, frozen=True):
 
 
 class Refusal(Struct):
-    """A refusal of the Manager: 404 has `error` at the top, 400 and 401 have it in `detail`."""
+    """A refusal of the Manager: 404 has `error` at the top, 400 and 401 have it in `detail`.
+
+    422 has a list of faults there. A text there is FastAPI's own, and may be any server's.
+    """
 
     error: str = ""
-    detail: RefusalDetail = RefusalDetail()
+    detail: RefusalDetail | list[msgspec.Raw] | str = RefusalDetail()
 
 
 def timestamp(moment: datetime) -> str:

@@ -171,7 +171,7 @@ def test_a_key_that_a_later_registration_refuses_does_not_end_the_agent(
         if request.call == "claim":
             return raw_reply(PAGE, 502)
         if request.call == "register" and manager.calls().count("register") > 1:
-            return raw_reply(PAGE, 401)
+            return reply({"detail": {"error": "invalid_agent_key"}}, 401)
         return well(request)
 
     manager = faulty(answer)

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import AgentUnknown, ManagerError, ManagerUnavailable
-from agent.manager.refusals import retry_after
+from agent.errors import (
+    AgentUnknown,
+    KeyRefused,
+    ManagerError,
+    ManagerUnavailable,
+    TaskRefused,
+)
+from agent.manager.refusals import REFUSALS, retry_after
 from tests.support.answering import ASK, Call
 from tests.support.faulty_manager import Request, raw_reply, reply
 from tests.support.sockets import MakeManager, client_of
@@ -52,6 +58,79 @@ def test_an_answer_that_is_not_the_managers_means_try_again(
     error = refused(faulty, call, answer)
     assert isinstance(error, ManagerUnavailable)
     assert error.retry_after is None
+
+
+@pytest.mark.parametrize("call", ["register", "result"])
+@pytest.mark.parametrize("status", sorted(REFUSALS))
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>go away</html>",
+        b"",
+        b"[]",
+        b'"error"',
+        b'{"detail": "Not Found"}',
+        b'{"detail": {"error": ""}}',
+        b'{"detail": {"error": null}}',
+        b'{"error": 403}',
+        b'{"error": {"code": 403}}',
+        b'{"message": "go away"}',
+        b'{"error": "forbidden"',
+    ],
+)
+def test_a_refusal_that_is_not_in_the_managers_words_means_try_again(
+    faulty: MakeManager, call: str, status: int, body: bytes
+) -> None:
+    error = refused(faulty, call, raw_reply(body, status))
+    assert isinstance(error, ManagerUnavailable)
+    assert str(error).endswith(f": {status}, but not in the Manager's words")
+
+
+WRONG_KEY = {"detail": {"error": "invalid_agent_key", "message": "wrong"}}
+UNKNOWN = {"error": "not_found", "message": "no such agent", "details": {"path": "/v1/agent"}}
+FAULTS = {"detail": [{"loc": ["body", "running"], "msg": "no list", "type": "list_type"}]}
+NO_TASK = {"detail": {"error": "task_not_found", "message": "no such task"}}
+WRONG_STATE = {
+    "detail": {
+        "error": "invalid_task_state",
+        "message": "it has ended",
+        "details": {"current_status": "canceled"},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "body", "kind"),
+    [
+        ("register", 401, {"detail": {"error": "missing_agent_headers"}}, KeyRefused),
+        ("register", 401, WRONG_KEY, KeyRefused),
+        ("register", 404, UNKNOWN, AgentUnknown),
+        ("register", 422, FAULTS, ManagerUnavailable),
+        ("heartbeat", 401, WRONG_KEY, KeyRefused),
+        ("heartbeat", 404, UNKNOWN, AgentUnknown),
+        ("heartbeat", 422, FAULTS, ManagerUnavailable),
+        ("started", 400, NO_TASK, TaskRefused),
+        ("started", 400, WRONG_STATE, TaskRefused),
+        ("result", 400, WRONG_STATE, TaskRefused),
+        ("result", 422, FAULTS, TaskRefused),
+    ],
+)
+def test_each_refusal_that_a_real_manager_gave_is_understood(
+    faulty: MakeManager, call: str, status: int, body: object, kind: type[ManagerError]
+) -> None:
+    error = refused(faulty, call, reply(body, status))
+    assert type(error) is kind
+    assert "Manager's words" not in str(error)
+    if body is WRONG_STATE:
+        assert isinstance(error, TaskRefused) and error.current_status == "canceled"
+
+
+@pytest.mark.parametrize("detail", ["gone", [], {}])
+def test_an_error_at_the_top_counts_whatever_the_detail_is(
+    faulty: MakeManager, detail: object
+) -> None:
+    answer = reply({"error": "gone", "detail": detail}, 410)
+    assert isinstance(refused(faulty, "result", answer), TaskRefused)
 
 
 @pytest.mark.parametrize("word", ["not_found", "agent_not_found", "agent_disabled"])

@@ -100,10 +100,23 @@ def test_the_address_that_is_set_is_the_one_that_is_registered(
 def test_a_refused_key_or_version_ends_the_agent_with_77(
     faulty: MakeManager, tmp_path: Path, status: int
 ) -> None:
-    manager = faulty(lambda _: raw_reply(PAGE, status))
+    manager = faulty(lambda _: reply({"error": "refused"}, status))
     with lone_agent(manager.url, tmp_path) as agent:
         assert agent.exit_code() == 77
     assert manager.calls() == ["register"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 426])
+def test_a_page_that_refuses_the_first_call_does_not_end_the_agent(
+    faulty: MakeManager, tmp_path: Path, status: int
+) -> None:
+    answers = [raw_reply(PAGE, status)]
+    manager = faulty(lambda request: answers.pop() if answers else well(request))
+    with lone_agent(manager.url, tmp_path, "--exit-after-idle", "0") as agent:
+        assert agent.exit_code() == 0
+        said = agent.wait_for("not registered yet")["error"]
+        agent.wait_for("registered")
+    assert f"{status}, but not in the Manager's words" in said
 
 
 def test_a_wrong_key_is_refused_in_the_managers_words_and_never_logged(
@@ -151,7 +164,7 @@ def test_a_key_that_is_refused_later_does_not_stop_running_tests(
         if request.call == "claim" and manager.calls().count("claim") == 1:
             return reply({"task": task})
         if request.call == "heartbeat" and "result" in manager.calls():
-            return raw_reply(PAGE, 401)
+            return reply({"detail": {"error": "invalid_agent_key"}}, 401)
         return well(request)
 
     manager = faulty(answer)

@@ -213,7 +213,7 @@ def test_a_canceled_task_is_passed_on_and_counts_as_delivered(
         invalid_state("failed"),
         reply({"detail": {"error": "task_not_found"}}, 400),
         reply({"detail": [{"msg": "does not fit"}]}, 422),
-        raw_reply(b"", 410),
+        reply({"error": "gone"}, 410),
     ],
 )
 def test_any_other_final_refusal_is_logged_and_the_result_set_aside(
@@ -240,9 +240,9 @@ def test_any_other_final_refusal_is_logged_and_the_result_set_aside(
 
 
 def test_the_message_after_a_refused_one_still_goes(faulty: MakeManager, directory: Path) -> None:
+    gone = reply({"error": "gone"}, 410)
     post = post_to(
-        faulty(lambda request: raw_reply(b"", 410) if request.call == "started" else well(request)),
-        directory,
+        faulty(lambda request: gone if request.call == "started" else well(request)), directory
     )
     post.send_started(7, 77)
     post.put(7, SUCCEEDED)

@@ -173,7 +173,7 @@ def test_a_loop_that_is_stopped_during_a_pause_makes_no_more_claims(
 def test_a_refused_key_pauses_the_claims_and_does_not_end_them(
     faulty: MakeManager, clock: Clock
 ) -> None:
-    answers = ClaimAnswers(clock, *[raw_reply(b"", 403)] * 3)
+    answers = ClaimAnswers(clock, *[reply({"error": "forbidden"}, 403)] * 3)
     manager = faulty(answers)
     with claiming(manager, clock) as loop:
         manager.wait_for(lambda: len(answers.times) >= 4)

@@ -147,7 +147,7 @@ def test_a_refused_key_silences_the_heartbeats_for_30_s_and_does_not_end_them(
 
     def answer(request: Request) -> bytes:
         times.append(clock.now)
-        return raw_reply(b"", 401)
+        return reply({"error": "invalid_agent_key"}, 401)
 
     manager = faulty(answer)
     with beating(manager, interval=5, stop=clock.event()) as loop:
