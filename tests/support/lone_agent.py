@@ -1,18 +1,18 @@
 """An agent process for whatever Manager a test has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.support.faulty_manager import Request, raw_reply
-from tests.support.harness import AgentProcess
+from tests.support.harness import AGENT, AgentProcess
 
 
 @contextmanager
 def lone_agent(
-    url: str, directory: Path, *arguments: str, **variables: str
+    url: str, directory: Path, *arguments: str, program: Sequence[str] = AGENT, **variables: str
 ) -> Iterator[AgentProcess]:
     """Agent a1, which asks quickly; it is ended with the block if it has not ended itself."""
     settings = {
@@ -24,7 +24,7 @@ def lone_agent(
         "HEARTBEAT_INTERVAL": "0.2",
         **variables,
     }
-    agent = AgentProcess(*arguments, cwd=directory, **settings)
+    agent = AgentProcess(*arguments, cwd=directory, program=program, **settings)
     try:
         yield agent
     finally:
