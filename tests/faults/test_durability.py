@@ -127,7 +127,6 @@ def test_a_result_is_on_the_disk_before_its_first_byte_is_sent(trace: Trace, num
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_claimed_task_is_on_the_disk_before_the_next_claim(trace: Trace, number: int) -> None:
-    """The first claim rewrites the journal, the second appends to it."""
     following = trace.claims[number + 1]
     written = trace.first(WRITE, -1, "/journal", following.headers[KEY], f'"id":{number + 1},')
     assert trace.lasting(written) < trace.sent(following).began
@@ -209,12 +208,10 @@ def test_a_power_cut_at_the_first_byte_of_a_result_leaves_it_and_its_document(
     assert again.json() == first.json()
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_power_cut_at_the_next_claim_leaves_the_task(
-    power: PowerCut, faulty: MakeManager, number: int
+def test_a_power_cut_at_the_next_claim_leaves_the_tasks(
+    power: PowerCut, faulty: MakeManager
 ) -> None:
-    """The first task's claim rewrites the journal, the second's appends to it."""
-    waiting = [client(n + 1, free_port(), client_delay_seconds=3600) for n in range(number)]
+    waiting = [client(number, free_port(), client_delay_seconds=3600) for number in (1, 2)]
     rest = manager_of(waiting)
     cut = Event()
 
@@ -231,8 +228,8 @@ def test_a_power_cut_at_the_next_claim_leaves_the_task(
     power.restore(agent)
     last, before = claims(manager)[-1], len(claims(manager))
     power.agent(manager.url)
-    manager.wait_for(lambda: len(results(manager)) == number and claims(manager)[before:])
+    manager.wait_for(lambda: len(results(manager)) == 2 and claims(manager)[before:])
     assert {request.json()["stderr"] for request in results(manager)} == {INTERRUPTED}
     numbers = {int(request.path.split("/")[-2]) for request in results(manager)}
-    assert numbers == set(range(1, number + 1))
+    assert numbers == {1, 2}
     assert claims(manager)[before].headers[KEY] == last.headers[KEY]
