@@ -1,6 +1,10 @@
 """The classes of error that a result may carry, each with what a person can do about it."""
 
+import errno
 from enum import StrEnum
+
+# No space, a quota that is reached, a disk that is mounted read-only.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class ErrorClass(StrEnum):
@@ -27,6 +31,7 @@ class ErrorClass(StrEnum):
     NOT_ALLOWED = "not_allowed", "The server wants a login, or the agent's owner forbids the test."
     TOO_MANY = "too_many", "The agent runs as many tasks as it may: wait, or raise its MAX_TASKS."
     STATE_FULL = "state_full", "Free space in the state directory; the agent then recovers."
+    HOST_ERROR = "host_error", "The agent's host or its disk failed: see the message, and its log."
     IPERF3_MISSING = "iperf3_missing", "Install iperf3 on the agent's host, or set IPERF3_PATH."
     OTHER = "other", "The agent's log has the whole story of the task: look for its task_id."
 
@@ -40,3 +45,9 @@ class ErrorClass(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> "ErrorClass":
         return cls.OTHER
+
+
+def class_of(error: BaseException) -> ErrorClass:
+    """The class for what a disk has answered; `error` is an OSError or was raised from one."""
+    number = getattr(error if isinstance(error, OSError) else error.__cause__, "errno", None)
+    return ErrorClass.STATE_FULL if number is None or number in _FULL else ErrorClass.HOST_ERROR

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 import pytest  # noqa: E402
 
 from agent.dev.store.store import Store  # noqa: E402
+from tests.support.bad_sectors import BadDisk  # noqa: E402
 from tests.support.faulty_manager import FaultyManager, Request  # noqa: E402
 from tests.support.harness import Bench  # noqa: E402
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # Directories and fixtures whose tests start processes.
 PROCESS_DIRECTORIES = {"faults", "deployment", "image"}
-PROCESS_FIXTURES = {"bench", "todays_bench", "working", "shown", "driver"}
+PROCESS_FIXTURES = {"bench", "todays_bench", "working", "shown", "driver", "bad_disk"}
 # The starts of processes by the test that runs.
 STARTS = {"os.fork", "os.posix_spawn", "subprocess.Popen"}
 STARTED: list[str] = []
@@ -117,6 +118,14 @@ def fixture_faulty() -> Iterator[Callable[[Callable[[Request], bytes]], FaultyMa
     yield make
     for manager in running:
         manager.stop()
+
+
+@pytest.fixture(name="bad_disk")
+def fixture_bad_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BadDisk]:
+    """A disk that can lose a sector. To be asked for before an agent that has its state there."""
+    disk = BadDisk(tmp_path_factory.mktemp("bad") / "disk")
+    yield disk
+    disk.close()
 
 
 @pytest.fixture(name="directory")

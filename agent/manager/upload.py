@@ -29,6 +29,11 @@ class Body:
         size = self._document.end - self._document.start if self._document else 0
         return len(self._prefix) + size + len(self._suffix)
 
+    def probe(self) -> None:
+        """Read the file's part as it will be sent; raises OSError. It blocks."""
+        for _ in self._pieces():
+            pass
+
     def __iter__(self) -> Iterator[bytes]:
         """The pieces in order; raises OSError when the file is shorter than the document."""
         for piece in self._pieces():

@@ -1,6 +1,5 @@
 """From an outcome to the body of a `result` call, whole or in one of its smaller forms."""
 
-import mmap
 from enum import Enum
 from typing import Any
 
@@ -10,6 +9,7 @@ import structlog
 from agent.errors import TaskError
 from agent.iperf3.documents import without_intervals, without_streams
 from agent.manager.upload import Body
+from agent.process.output import view_of
 from agent.protocol import Document, Outcome
 
 log = structlog.get_logger()
@@ -51,22 +51,22 @@ def encode(outcome: Outcome, form: Form = Form.WHOLE) -> Body:
         inside = Document(outcome.document.path, outcome.document.start + 1, outcome.document.end)
         return Body(opened + b",", inside, b"}")
     shrink = without_streams if form is Form.WITHOUT_STREAMS else without_intervals
-    # Mapped and not read, for as long as a part of it is in use.
-    with open(outcome.document.path, "rb") as file:
-        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    smaller = shrink(content[outcome.document.start : outcome.document.end])
+    document = outcome.document
+    smaller = shrink(view_of(document.path, document.start)[: document.end - document.start])
     return Body(opened + b"," + smaller[1:] + b"}")
 
 
 def fitting(outcome: Outcome, form: Form, max_bytes: int) -> tuple[Body, Form]:
     """The first body of at most `max_bytes`, in `form` or the smaller ones, and its form.
 
-    When none fits it is the smallest. Raises OSError when the document cannot be read.
+    When none fits it is the smallest. Raises OSError when the document cannot be read: it
+    is read to the end here, so that a bad sector is found before the upload.
     """
     while smaller := form.next_smaller:
         try:
             body = encode(outcome, form)
             if len(body) <= max_bytes:
+                body.probe()
                 return body, form
         except TaskError:
             log.warning("a document of a strange shape", left_out=form.value)

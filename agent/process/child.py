@@ -13,7 +13,7 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent.error_classes import ErrorClass
+from agent.error_classes import class_of
 from agent.errors import ChildError
 from agent.files import discard
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
@@ -61,7 +61,7 @@ class ChildProcess:
             discard(stderr)
             if error.filename in (str(stdout), str(stderr)) and error.errno not in _NO_DESCRIPTOR:
                 words = f"{stdout.parent} cannot be written: {error.strerror}: mend that"
-                raise ChildError(ErrorClass.STATE_FULL, words) from error
+                raise ChildError(class_of(error), words) from error
             raise spawn_error(argv[0], error) from error
         self.pid: int = self._popen.pid
         self.ended = Event()

@@ -1,50 +1,97 @@
-"""The files that children write: mapped, measured, and given back to the disk."""
+"""The files that children write: read, measured, and given back to the disk.
+
+Everything here blocks but `in_thread`: call it by that where a file may be large.
+"""
 
 import ctypes
 import errno
-import mmap
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
+from gevent.threadpool import ThreadPool
+from gevent.util import wrap_errors
+
+# Up to so many bytes are read; more are mapped.
+AT_ONCE = 4 * 1024**2
+_CHUNK = 1024**2
 # linux/falloc.h: FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE.
 _PUNCH_HOLE = 1 | 2
 _LIBC = ctypes.CDLL(None)
 
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
 
-@contextmanager
-def map_file(path: Path, start: int = 0) -> Iterator[memoryview]:
-    """A file's content from byte `start` on, for as long as the block lasts; raises OSError.
 
-    It is mapped and not read, so that a large file takes no memory.
+def in_thread(function: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result:
+    """Call it in a native thread while the hub turns; raises its OSError.
+
+    The threads are not those of the state directory: a test's deadline and an order to stop it do
+    not wait for an fsync.
     """
+    found = _threads().apply(wrap_errors(OSError, function), args)
+    if isinstance(found, OSError):
+        raise found
+    result: _Result = found
+    return result
+
+
+@cache
+def _threads() -> ThreadPool:
+    return ThreadPool(4)
+
+
+def view_of(path: str | Path, start: int = 0) -> memoryview:
+    """A file's content from byte `start` on; raises OSError, with the file's name.
+
+    A large one is mapped, so that it takes no memory, for as long as a part of the view is in
+    use. It is read before that: a sector that cannot be read is an error of read(), but touched
+    in a mapping it would end the process by SIGBUS.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(start)
+            if size - start <= AT_ONCE:
+                return memoryview(file.read(AT_ONCE))
+            while file.read(_CHUNK):
+                pass
+            return memoryview(mmap(file.fileno(), size, access=ACCESS_READ))[start:]
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    except ValueError as error:
+        raise OSError(errno.EIO, "it was cut short while it was read", str(path)) from error
+
+
+def read_part(path: Path, start: int, most: int) -> bytes:
+    """At most so many bytes from byte `start` on; raises OSError."""
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size <= start:
-            yield memoryview(b"")
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            with memoryview(content) as whole, whole[start:] as view:
-                yield view
+        file.seek(start)
+        return file.read(most)
 
 
 def free_start(path: Path, end: int) -> None:
-    """Give the disk back what a file holds before byte `end`; its size stays. Raises OSError.
+    """Give the disk back what a file holds before byte `end`; its size stays.
 
-    The file cannot be cut short, as its child may write at any moment. Where a file system has
-    no holes, the space stays taken until the file is removed.
+    The file cannot be cut short, as its child may write at any moment. Where that is not
+    possible, the space stays taken until the file is removed.
     """
     if sys.platform != "linux":
         return
-    with open(path, "rb+") as file:
+    with suppress(OSError), open(path, "rb+") as file:
         _LIBC.fallocate(file.fileno(), _PUNCH_HOLE, ctypes.c_int64(0), ctypes.c_int64(end))
 
 
 def find_data(path: Path) -> int:
     """The first byte behind the hole that `free_start` made; raises OSError.
 
-    On a tmpfs even reading a hole takes space, and a full one answers with SIGBUS.
+    On a tmpfs even touching a hole in a mapping takes space, and a full one answers with SIGBUS.
     """
     with open(path, "rb") as file:
         try:
@@ -56,8 +103,7 @@ def find_data(path: Path) -> int:
 
 
 def size_of(path: Path) -> int:
-    """A file's size in bytes; 0 for one that somebody has removed."""
-    try:
+    """A file's size in bytes; 0 for one that cannot be looked at, or that somebody has removed."""
+    with suppress(OSError):
         return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from agent.error_classes import ErrorClass
+from agent.error_classes import ErrorClass, class_of
 from agent.errors import StateUnusable
 from agent.files import discard
 from agent.host import route_to
@@ -166,7 +166,7 @@ class _ClientTest:
             try:
                 judged, output = judge_output(self._context.state, output, exit_code, stderr)
             except StateUnusable as error:
-                judged = Verdict(False, ErrorClass.STATE_FULL, f"{error}: the document is lost")
+                judged = Verdict(False, class_of(error), f"{error}: the document is lost")
         return _Attempt(ending, exit_code, judged, output)
 
     def _mark_disturbed(self, measured: bool) -> None:

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import structlog
+
 from agent.files import discard, sync
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.verdict import Verdict, judge_client
-from agent.process.output import map_file
+from agent.process.output import in_thread, read_part, view_of
 from agent.protocol import Claimed
 from agent.registry import Entry
 from agent.state.directory import StateDirectory
@@ -14,6 +16,8 @@ from agent.state.directory import StateDirectory
 # The suffixes of a file with a stream and of one with a document.
 STREAM = ".stream"
 _DOCUMENT = ".json"
+
+log = structlog.get_logger()
 
 
 def output_file(children: Path, claimed: Claimed, attempt: int, streams: bool) -> Path:
@@ -27,11 +31,15 @@ def output_file(children: Path, claimed: Claimed, attempt: int, streams: bool) -
 
 def newest_output(children: Path, claimed: Claimed) -> tuple[int, Path] | None:
     """The number of the last attempt at a client task and the file that it left, if any."""
-    found = [
-        (int(file.name.split(".")[1]), file)
-        for file in children.glob(f"{claimed.task.id}.*.{claimed.key}.*")
-        if file.suffix in (STREAM, _DOCUMENT)
-    ]
+    try:
+        found = [
+            (int(attempt), file)
+            for file in children.glob(f"{claimed.task.id}.*.{claimed.key}.*")
+            if file.suffix in (STREAM, _DOCUMENT) and (attempt := file.name.split(".")[1]).isdigit()
+        ]
+    except OSError as error:
+        log.error("nobody can tell what a test has left", error=str(error))
+        return None
     # Where a stream is still there, the document beside it may be incomplete.
     return max(found, key=lambda each: (each[0], each[1].suffix == STREAM), default=None)
 
@@ -47,16 +55,16 @@ class StreamReader:
     def read_new(self) -> None:
         """Note the intervals since the last call; nothing for a client that writes no stream.
 
-        It reads at most LONGEST_LINE bytes, so that other greenlets do not wait. After an error,
-        for instance when no descriptor is free, the next call tries again.
+        It decodes at most LONGEST_LINE bytes, so that other greenlets do not wait. After an
+        error, for instance when no descriptor is free, the next call tries again.
         """
         if self._stdout.suffix != STREAM:
             return
         try:
-            with map_file(self._stdout, self._read_up_to) as output:
-                intervals, read = read_lines(bytes(output[:LONGEST_LINE]))
+            new = in_thread(read_part, self._stdout, self._read_up_to, LONGEST_LINE)
         except OSError:
             return
+        intervals, read = read_lines(new)
         self._read_up_to += read
         rates = [each.bits_per_second for each in intervals if each.bits_per_second is not None]
         # iperf3's own total has no omitted intervals either.
@@ -75,16 +83,15 @@ def judge_output(
     space for both, or cannot be read.
     """
     document = stdout.with_suffix(_DOCUMENT)
-    # The agent's previous run may have removed the stream already.
-    if stdout.suffix == STREAM and stdout.exists():
-        state.run(_compose, stdout, document)
     # A large document takes a while, longer if the page cache has lost it.
-    return state.run(_judge, document, exit_code, stderr), document
+    return state.run(_judge, stdout, document, exit_code, stderr), document
 
 
-def _judge(document: Path, exit_code: int, stderr: str) -> Verdict:
-    with map_file(document) as content:
-        return judge_client(exit_code, content, stderr)
+def _judge(stdout: Path, document: Path, exit_code: int, stderr: str) -> Verdict:
+    # The agent's previous run may have removed the stream already.
+    if stdout.suffix == STREAM and os.path.lexists(stdout):
+        _compose(stdout, document)
+    return judge_client(exit_code, view_of(document), stderr)
 
 
 def _compose(stream: Path, document: Path) -> None:

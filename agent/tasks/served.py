@@ -1,19 +1,20 @@
 """What a server writes: the documents of the tests that it served."""
 
+import errno
 import os
 from pathlib import Path
 
-import gevent
+import structlog
 
-from agent.iperf3.documents import Span
-from agent.iperf3.verdict import last_served
+from agent.files import link_or_copy
+from agent.iperf3.verdict import Served, last_served
 from agent.logs.outage import Outage
-from agent.process.output import find_data, free_start, map_file, size_of
+from agent.process.output import find_data, free_start, in_thread, size_of, view_of
 from agent.protocol import Claimed, Document, Figures
-from agent.state.directory import StateDirectory
 
-COPY_BYTES = 1024**2
 _NOT_KEPT = "the document of a served test cannot be kept"
+
+log = structlog.get_logger()
 
 
 def server_output(children: Path, claimed: Claimed) -> Path:
@@ -30,27 +31,27 @@ def served_file(stdout: Path) -> Path:
 
 
 def newest_served(stdout: Path) -> Document | None:
-    """The newest document that a server of a previous run left; raises OSError."""
-    if stdout.exists():
+    """The newest document that a server of a previous run left, as far as it can be read."""
+    try:
         # The documents before that were copied out of it, and their space was given back.
         start = find_data(stdout)
-        with map_file(stdout, start) as output:
-            span = last_served(output).span
-        if span:
+        if span := last_served(view_of(stdout, start)).span:
             return Document(str(stdout), start + span[0], start + span[1])
-    kept = served_file(stdout)
-    return _whole(kept) if kept.exists() else None
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.error("the output of a server cannot be read", error=str(error))
+    return _kept(served_file(stdout))
 
 
 class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes of it need not be read again; `copy` is a file in use while a
-    document is copied out of it.
+    document is copied out of it. `may_lack_some` says that a part of it could not be read or kept.
     """
 
-    def __init__(self, state: StateDirectory, stdout: Path) -> None:
-        self._state = state
+    def __init__(self, stdout: Path) -> None:
         self._stdout = stdout
         self._newest = served_file(stdout)
         self.copy = stdout.with_suffix(".fresh")
@@ -59,28 +60,35 @@ class ServedTests:
         self._reported = 0
         self._size_read = 0
         self._outage = Outage("what the server serves can be kept again")
+        self._has_skipped = False
+        self.may_lack_some = False
         self.read_up_to = 0
 
     def read(self) -> None:
         """Copy the newest document out of the output, if there is a new one.
 
-        After an error of the disk, the next call tries again.
+        After an error of the disk, the next call tries again. A part with a sector that cannot be
+        read is skipped, as the tests to come may be read.
         """
         size = size_of(self._stdout)
         if size == self._size_read:
             return
         try:
-            with map_file(self._stdout, self.read_up_to) as output:
-                # A large document takes a while.
-                served = self._state.run(last_served, output)
-                if served.span:
-                    self._keep(output, served.span)
-                    self._unreported, self._figures = True, served.figures
-            self.read_up_to += served.done
-            self._size_read = size
-            free_start(self._stdout, self.read_up_to)
+            # A large document takes a while.
+            served = in_thread(self._keep_newest)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)
+            self.may_lack_some = True
+            # The file tells it from an error of writing the copy.
+            if (error.errno, error.filename) == (errno.EIO, str(self._stdout)):
+                self._has_skipped = True
+                self.read_up_to = self._size_read = size
+            return
+        self.may_lack_some = self._has_skipped
+        self.read_up_to += served.done
+        self._size_read = size
+        if served.span:
+            self._unreported, self._figures = True, served.figures
 
     def take_unreported(self) -> tuple[Document, Figures | None] | None:
         """The newest document in a file of its own, and its figures; None when it was taken before.
@@ -91,27 +99,42 @@ class ServedTests:
             return None
         own = Path(f"{self._newest}.{self._reported + 1}")
         try:
-            os.link(self._newest, own)
+            document = in_thread(_second_name, self._newest, own)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)
             return None
         self._reported += 1
         self._unreported = False
         self._outage.record_success()
-        return _whole(own), self._figures
+        return document, self._figures
 
     def newest(self) -> Document | None:
         """The newest document, whether it was reported or not."""
-        return _whole(self._newest) if self._newest.exists() else None
+        return _kept(self._newest)
 
-    def _keep(self, output: memoryview, span: Span) -> None:
-        """Make it the newest document; the outbox may still hold a link to the one before."""
-        with output[slice(*span)] as document, open(self.copy, "wb") as file:
-            for start in range(0, len(document), COPY_BYTES):
-                file.write(document[start : start + COPY_BYTES])
-                gevent.sleep(0)
-        os.replace(self.copy, self._newest)
+    def _keep_newest(self) -> Served:
+        """Copy the newest document; the outbox may still hold a link to the one before."""
+        output = view_of(self._stdout, self.read_up_to)
+        served = last_served(output)
+        if served.span:
+            with open(self.copy, "wb") as file:
+                file.write(output[slice(*served.span)])
+            os.replace(self.copy, self._newest)
+        free_start(self._stdout, self.read_up_to + served.done)
+        return served
 
 
-def _whole(path: Path) -> Document:
-    return Document(str(path), 0, path.stat().st_size)
+def _second_name(path: Path, own: Path) -> Document:
+    size = path.stat().st_size
+    link_or_copy(path, own)
+    return Document(str(own), 0, size)
+
+
+def _kept(path: Path) -> Document | None:
+    try:
+        return Document(str(path), 0, path.stat().st_size)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.error("the document of a served test is lost", error=str(error))
+        return None

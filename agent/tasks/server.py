@@ -14,7 +14,7 @@ from agent.files import discard
 from agent.iperf3.argv import server_argv
 from agent.iperf3.verdict import Verdict, judge_server_exit
 from agent.process.child import FLOODED, ChildProcess, Ending, watch
-from agent.process.output import map_file
+from agent.process.output import in_thread, view_of
 from agent.process.ports import find_listener, is_listening
 from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
 from agent.registry import Entry
@@ -29,6 +29,7 @@ LISTEN_DEADLINE = 10.0
 MAY_LEAVE = 0.25
 # A served test must be reported within a second.
 OUTPUT_POLL = 0.5
+LOST = "Documents of served tests may be lost: the agent's disk had an error."
 
 log = structlog.get_logger()
 
@@ -78,7 +79,7 @@ class _RunningServer:
         self._child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
         context.record_child(entry, self._child, self._report)
         log.info("server started", pid=self._child.pid, port=payload.port, argv=" ".join(argv))
-        self._served = ServedTests(context.state, stdout)
+        self._served = ServedTests(stdout)
         limits = (payload.max_seconds, context.config.max_server_seconds)
         self._max_seconds = min(math.inf if limit is None else limit for limit in limits)
         self._born = time.monotonic()
@@ -117,6 +118,8 @@ class _RunningServer:
         exit_code = self._child.close()
         if ending is not Ending.OUTPUT:
             self._served.read()
+            if self._served.may_lack_some:
+                self._report.warnings.append(LOST)
         self._report.ended = self._why_it_ended(ending, exit_code)
         log.info("server ended", pid=pid, why=self._report.ended)
         yield self._outcome(self._served.newest(), final=True)
@@ -150,11 +153,15 @@ class _RunningServer:
         return f"iperf3 ended by itself: {self._judge(exit_code).message}"
 
     def _judge(self, exit_code: int) -> Verdict:
-        stderr = self._child.take_stderr()
+        stderr, start = self._child.take_stderr(), self._served.read_up_to
+
+        def judge() -> Verdict:
+            return judge_server_exit(exit_code, view_of(self._child.stdout, start), stderr)
+
         try:
-            with map_file(self._child.stdout, self._served.read_up_to) as output:
-                return judge_server_exit(exit_code, output, stderr)
-        except OSError:
+            return in_thread(judge)
+        except OSError as error:
+            log.warning("the output of a server cannot be read", error=str(error))
             return judge_server_exit(exit_code, b"", stderr)
 
     def _early_end(self) -> TaskError:

@@ -13,7 +13,7 @@ from gevent.event import Event
 from agent.errors import ChildError
 from agent.process.child import STDERR_KEPT, ChildProcess, Ending, watch
 from agent.process.identity import identify
-from agent.process.output import free_start, map_file
+from agent.process.output import free_start, view_of
 from agent.process.spawn import capture_output
 from tests.support.clock import Clock
 from tests.support.harness import is_running, until
@@ -45,8 +45,7 @@ def fixture_shell(tmp_path: Path) -> Iterator[Shell]:
 
 def said(child: ChildProcess, start: int = 0) -> bytes:
     """What a child wrote to stdout."""
-    with map_file(child.stdout, start) as output:
-        return bytes(output)
+    return bytes(view_of(child.stdout, start))
 
 
 def stands_still(child: ChildProcess) -> bool:
@@ -118,7 +117,7 @@ def test_a_program_that_cannot_run_is_named_with_the_remedy_and_leaves_no_files(
 def test_a_child_whose_output_cannot_be_written_is_not_started(tmp_path: Path) -> None:
     with pytest.raises(ChildError, match=f"{tmp_path / 'no'} cannot be written") as raised:
         ChildProcess(["/bin/true"], tmp_path / "no" / "out", tmp_path / "no" / "err")
-    assert raised.value.error_class == "state_full"
+    assert raised.value.error_class == "host_error"
 
 
 def test_a_child_ends_on_term(shell: Shell) -> None:

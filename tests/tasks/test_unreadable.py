@@ -1,0 +1,181 @@
+"""Files of children that the disk does not give: a task loses its document at most."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from agent.error_classes import class_of
+from agent.errors import StateUnusable
+from agent.iperf3.verdict import last_served
+from agent.protocol import Document
+from agent.registry import TaskRegistry
+from agent.state.directory import StateDirectory
+from agent.tasks.client_output import StreamReader, judge_output, newest_output
+from agent.tasks.served import ServedTests, newest_served, served_file
+from tests.support.bad_sectors import BLOCK, BadDisk
+from tests.support.outbox import claimed
+from tests.support.recorded_runs import run
+
+MEASURED = run("3.12", "tcp").stdout
+STREAM = run("3.22", "stream-tcp-omit").stdout
+SERVED = run("3.12", "server-tcp").stdout
+NEWEST = SERVED[slice(*(last_served(SERVED).span or ()))]
+TASK = claimed(7)
+ERRORS = [errno.EACCES, errno.EIO, errno.ESTALE]
+
+
+@pytest.fixture(name="state")
+def fixture_state(bad_disk: BadDisk) -> StateDirectory:
+    """A state directory on a disk that can lose a sector."""
+    return StateDirectory(bad_disk.path / "state", 1024**3)
+
+
+@pytest.fixture(name="sound")
+def fixture_sound(directory: Path) -> StateDirectory:
+    """A state directory on another disk."""
+    return StateDirectory(directory, 1024**3)
+
+
+def written(path: Path, *parts: bytes) -> Path:
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def padded(content: bytes) -> bytes:
+    """With enough spaces behind it for the next part to begin in a new block."""
+    return content.ljust(-(-len(content) // BLOCK) * BLOCK)
+
+
+def round_in_circles(path: Path) -> Path:
+    path.symlink_to(path)
+    return path
+
+
+def content_of(document: Document | None) -> bytes:
+    assert document
+    return Path(document.path).read_bytes()[document.start : document.end]
+
+
+def warned(log: list[EventDict]) -> list[object]:
+    return [line["event"] for line in log if line["log_level"] in ("warning", "error")]
+
+
+def failing(number: int) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("name, content", [("7.1.k.json", MEASURED), ("7.1.k.stream", STREAM)])
+def test_the_output_of_an_ended_client(
+    bad_disk: BadDisk, state: StateDirectory, name: str, content: bytes
+) -> None:
+    stdout = written(state.children / name, content)
+    bad_disk.spoil(stdout)
+    with pytest.raises(StateUnusable, match="Input/output error") as raised:
+        judge_output(state, stdout, 0, "")
+    assert class_of(raised.value) == "host_error"
+
+
+def test_a_running_tests_stream(bad_disk: BadDisk, state: StateDirectory) -> None:
+    stdout = written(state.children / "7.1.k.stream", STREAM)
+    bad_disk.spoil(stdout, 0)
+    entry = TaskRegistry().enter(TASK)
+    StreamReader(stdout, entry).read_new()
+    assert entry.intervals == []
+
+
+def test_a_running_servers_output_loses_what_is_there_and_the_next_test_is_reported(
+    bad_disk: BadDisk, state: StateDirectory
+) -> None:
+    stdout = written(state.children / "7.k.json", padded(SERVED))
+    bad_disk.spoil(stdout, 0)
+    served = ServedTests(stdout)
+    with capture_logs() as log:
+        for _ in range(3):
+            served.read()
+            assert served.take_unreported() is None
+    assert warned(log).count("the document of a served test cannot be kept") == 1
+    assert served.newest() is None
+    with open(stdout, "ab") as file:
+        file.write(SERVED)
+    served.read()
+    test = served.take_unreported()
+    assert test and content_of(test[0]) == content_of(served.newest()) == NEWEST
+    assert served.may_lack_some
+
+
+def test_an_error_that_is_over_costs_no_served_test(
+    sound: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedTests(written(sound.children / "7.k.json", SERVED))
+    for name in ("fstat", "replace", "link"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, failing(errno.EIO if name != "fstat" else errno.EMFILE))
+            served.read()
+            assert served.take_unreported() is None
+    assert served.newest() and not served.may_lack_some
+    test = served.take_unreported()
+    assert test and content_of(test[0]) == NEWEST
+
+
+def test_the_output_of_a_killed_agents_server(bad_disk: BadDisk, state: StateDirectory) -> None:
+    stdout = written(state.children / "7.k.json", SERVED)
+    bad_disk.spoil(stdout)
+    with capture_logs() as log:
+        assert newest_served(stdout) is None
+        written(served_file(stdout), b"{}")
+        assert content_of(newest_served(stdout)) == b"{}"
+    assert warned(log) == ["the output of a server cannot be read"] * 2
+
+
+def test_files_whose_links_go_round(sound: StateDirectory) -> None:
+    stdout = round_in_circles(sound.children / "7.k.json")
+    round_in_circles(served_file(stdout))
+    with capture_logs() as log:
+        assert newest_served(stdout) is None
+    assert len(warned(log)) == 2
+    served = ServedTests(stdout)
+    served.read()
+    assert served.take_unreported() is None and served.newest() is None
+    for name in ("7.1.key of 7.stream", "7.2.key of 7.json"):
+        found = round_in_circles(sound.children / name)
+        number = int(name.split(".")[1])
+        assert newest_output(sound.children, TASK) == (number, found)
+        with pytest.raises(StateUnusable, match="symbolic links") as raised:
+            judge_output(sound, found, 0, "")
+        assert class_of(raised.value) == "host_error"
+        StreamReader(found, TaskRegistry().enter(TASK)).read_new()
+
+
+@pytest.mark.parametrize("number", ERRORS)
+@pytest.mark.parametrize("name", ["stat", "scandir", "open"])
+def test_calls_that_fail(
+    sound: StateDirectory, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    client = written(sound.children / "7.1.key of 7.json", MEASURED)
+    stdout = written(sound.children / "7.k.json", SERVED)
+    served = ServedTests(stdout)
+    served.read()
+    place = "builtins" if name == "open" else "os"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.{name}", failing(number))
+        found = newest_output(sound.children, TASK)
+        newest = newest_served(stdout)
+        served.read()
+        served.newest()
+        served.take_unreported()
+    assert found == (None if name == "scandir" and number != errno.EACCES else found)
+    assert found in (None, (1, client))
+    assert newest is None or content_of(newest) == NEWEST
+
+
+def test_a_stray_file_is_no_attempt(sound: StateDirectory) -> None:
+    written(sound.children / "7.x.key of 7.json", MEASURED)
+    assert newest_output(sound.children, TASK) is None
