@@ -4,8 +4,11 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
+from gevent.monkey import get_original
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -179,3 +182,30 @@ def test_calls_that_fail(
 def test_a_stray_file_is_no_attempt(sound: StateDirectory) -> None:
     written(sound.children / "7.x.key of 7.json", MEASURED)
     assert newest_output(sound.children, TASK) is None
+
+
+@pytest.mark.parametrize("kind", ["stream", "server"])
+def test_the_hub_turns_while_a_slow_disk_is_read(
+    sound: StateDirectory, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The disk waits for another greenlet."""
+    there = get_original("_thread", "allocate_lock")()
+    really_open = open
+
+    def slow_open(*args: Any, **kwargs: Any) -> Any:
+        assert there.acquire(timeout=5), "no other greenlet could run"
+        there.release()
+        return really_open(*args, **kwargs)
+
+    stream = written(sound.children / "7.1.k.stream", STREAM)
+    output = written(sound.children / "7.k.json", SERVED)
+    entry, served = TaskRegistry().enter(TASK), ServedTests(output)
+    there.acquire()
+    gevent.spawn(there.release)
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", slow_open)
+        if kind == "stream":
+            StreamReader(stream, entry).read_new()
+        else:
+            served.read()
+    assert entry.intervals if kind == "stream" else served.newest()
