@@ -18,6 +18,7 @@ from agent import __version__
 from agent.config.settings import Config
 from agent.errors import ManagerUnavailable
 from agent.host import is_loopback
+from agent.manager.connection import Adapter
 from agent.manager.refusals import refusal
 from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
@@ -134,6 +135,8 @@ class Transport:
 
     def _new_session(self) -> requests.Session:
         session = _Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, Adapter())
         # .netrc, proxies and REQUESTS_CA_BUNDLE stay out, or they would override what was set.
         session.trust_env = False
         if not is_loopback(self._config.manager_url):

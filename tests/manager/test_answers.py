@@ -18,6 +18,7 @@ from agent.manager import api as calls
 from tests.support import answers
 from tests.support.answering import ASK, PAGE, PLAYS, SENT, SOON, tls
 from tests.support.answers import ANSWERS, CALLS, Action
+from tests.support.endless import FLOODS
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.harness import free_port, iperf3_server
 from tests.support.lone_agent import lone_agent
@@ -34,6 +35,11 @@ SAYS = {
     "one byte a second": "no answer within 0.3 s",
     "a gigabyte that begins with the expected JSON": "not the Manager's",
     "a gigabyte of anything else": "not the Manager's",
+    **dict.fromkeys(FLOODS, "more than 2 MiB came for one answer"),
+    "an endless status line": "more than 65536 bytes when reading status line",
+    "an endless header": "more than 65536 bytes when reading header line",
+    "endless headers": "more than 100 headers",
+    "an endless chunk extension": "chunk size line exceeded",
     "TLS certificate for another name": "certificate is not valid for '127.0.0.1'",
     "TLS certificate that has expired": "certificate has expired",
     "TLS certificate of an unknown authority": "unable to get local issuer certificate",
@@ -64,10 +70,14 @@ def leads_to(action: Action, call: str, error: ManagerError | None) -> bool:
     return False
 
 
+def _marks(answer: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.process] if answer in FLOODS else []
+
+
 @pytest.mark.parametrize(
     ("answer", "call", "action"),
     [
-        pytest.param(answer, call, action, id=f"{answer} - {call}")
+        pytest.param(answer, call, action, id=f"{answer} - {call}", marks=_marks(answer))
         for answer, row in ANSWERS.items()
         for call, action in zip(CALLS, row, strict=True)
     ],

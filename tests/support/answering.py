@@ -1,5 +1,6 @@
 """The calls, and for each answer in tests/support/answers.py a Manager or a proxy that gives it."""
 
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Any
+from unittest.mock import patch
 
 import gevent
 import trustme
@@ -16,6 +18,7 @@ import trustme
 from agent.config.settings import Config
 from agent.manager.api import ManagerClient
 from agent.manager.upload import Body
+from tests.support.endless import CONNECT, FLOODS, flood
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
 from tests.support.sockets import access, reset, serving, silent
 
@@ -172,6 +175,32 @@ def tls(
         yield Scene(replace(secured, manager_ca_file=Path(ca_file)), heard)
 
 
+@contextmanager
+def flooding(kind: str) -> Iterator[Scene]:
+    """A Manager, or a proxy before it, that never ends what it says and is fast at it."""
+    with answering(lambda request: flood(request.socket, kind)) as scene:
+        if kind != CONNECT:
+            yield scene
+            return
+        with patch.dict(os.environ, https_proxy=scene.access.manager_url):
+            yield replace(scene, access=access("https://manager.invalid"))
+
+
+@contextmanager
+def flooding_tls(kind: str) -> Iterator[Scene]:
+    """A Manager that never gets to the answer, as its TLS has no end."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+    with authority.cert_pem.tempfile() as ca_file, certificate.tempfile() as own:
+
+        def pour(connection: socket) -> None:
+            flood(connection, kind, own)
+
+        with serving(pour) as url:
+            secured = access(url.replace("http", "https"))
+            yield Scene(replace(secured, manager_ca_file=Path(ca_file)), [])
+
+
 PLAYS: dict[str, Callable[[], AbstractContextManager[Scene]]] = {
     "200 with the expected JSON": partial(answering, well),
     "200 with an HTML page": partial(showing, 200),
@@ -220,4 +249,5 @@ PLAYS: dict[str, Callable[[], AbstractContextManager[Scene]]] = {
     "TLS certificate for another name": partial(tls, "manager.example"),
     "TLS certificate that has expired": partial(tls, until=datetime.now(UTC)),
     "TLS certificate of an unknown authority": partial(tls, known=False),
+    **{kind: partial(flooding_tls if "TLS" in kind else flooding, kind) for kind in FLOODS},
 }

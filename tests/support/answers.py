@@ -7,6 +7,8 @@ plays it.
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.endless import FLOODS
+
 PAGE = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
 BEGIN = "<!-- `make docs` writes this table from tests/support/answers.py. -->\n"
 END = "<!-- End of the table. -->\n"
@@ -216,6 +218,7 @@ ANSWERS: dict[str, tuple[Action, ...]] = {
     "one byte a second": _TRY_AGAIN,
     "a gigabyte that begins with the expected JSON": (*_FOR_AN_AGENT, AGAIN, DONE),
     "a gigabyte of anything else": _TRY_AGAIN,
+    **dict.fromkeys(FLOODS, _TRY_AGAIN),
     "TLS certificate for another name": _TRY_AGAIN,
     "TLS certificate that has expired": _TRY_AGAIN,
     "TLS certificate of an unknown authority": _TRY_AGAIN,
