@@ -17,8 +17,11 @@ _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXD
 
 def is_writable_file(path: Path) -> bool:
     """Whether the file can be written, or made if there is none."""
-    # Opening a link that leads to no file yet makes the file that it leads to.
-    target = Path(os.path.realpath(path))
+    try:
+        # Opening a link that leads to no file yet makes the file that it leads to.
+        target = Path(os.path.realpath(path))
+    except FileNotFoundError:  # the working directory was removed
+        return False
     if os.path.exists(target):
         return not target.is_dir() and os.access(target, os.W_OK)
     return _takes_files(target.parent)
@@ -31,19 +34,22 @@ def is_writable_directory(path: Path) -> bool:
 
 def is_read_only(path: Path) -> bool:
     """Whether the file system that has, or would have, the directory is read-only."""
-    return bool(os.statvfs(nearest(path)).f_flag & os.ST_RDONLY)
+    with suppress(OSError):
+        return bool(os.statvfs(nearest(path)).f_flag & os.ST_RDONLY)
+    return False
 
 
 def nearest(path: Path) -> Path:
     """The path itself, or the nearest one above it that exists."""
     # Path.exists() raises PermissionError when a directory above may not be searched.
-    while not os.path.exists(path):
+    # Not even the working directory may be.
+    while not os.path.exists(path) and path != path.parent:
         path = path.parent
     return path
 
 
 def _takes_files(path: Path) -> bool:
-    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
 
 
 def write_whole(path: Path, data: bytes) -> None:

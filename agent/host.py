@@ -88,7 +88,8 @@ def kernel() -> str:
 
 def operating_system() -> str:
     """The distribution in words where it says so, else the kernel."""
-    with suppress(OSError):
+    # Its file may have any bytes.
+    with suppress(OSError, UnicodeDecodeError):
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     return kernel()
 

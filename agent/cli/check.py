@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import msgspec
 
 from agent import files, host
 from agent.config.key import Key
@@ -14,6 +13,7 @@ from agent.errors import ManagerError, TaskError
 from agent.logs.setup import silence_logging, stdout_has_colors
 from agent.manager.api import ManagerClient
 from agent.tasks.installed import InstalledIperf3
+from agent.text import printable, to_json
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def print_findings(config: Config, faults: Mapping[str, str], as_json: bool) -> 
                 "message": finding.message,
                 "fault": finding.fault or None,
             }
-            click.echo(msgspec.json.encode(line).decode())
+            click.echo(to_json(line).decode())
         else:
             mark, color = ("not ok ", "red") if finding.fault else ("ok     ", "green")
-            words = f"{click.style(mark, fg=color)} {finding.name:16} {finding.message}"
+            words = f"{click.style(mark, fg=color)} {finding.name:16} {printable(finding.message)}"
             click.echo(words, color=stdout_has_colors())
     return kinds - {""}
 

@@ -25,6 +25,7 @@ from agent.host import is_loopback
 from agent.logs.setup import configure_logging
 from agent.service.lifecycle import Agent
 from agent.service.signals import StopSignals
+from agent.text import printable
 
 # The numbers are those of sysexits.h.
 EXIT_OK = 0
@@ -65,7 +66,7 @@ def run(arguments: list[str]) -> int:
         error.show()
     except ConfigError as error:
         for fault in error.faults:
-            click.echo(f"agent-run: {fault}", err=True)
+            click.echo(f"agent-run: {printable(fault)}", err=True)
     return EXIT_CONFIG
 
 
@@ -89,7 +90,7 @@ def _main(
     if debug:
         given["log_level"] = "debug"
     for slip in env_file.slips:
-        click.echo(f"agent-run: {slip}", err=True)
+        click.echo(f"agent-run: {printable(slip)}", err=True)
     origins = find_origins(click.get_current_context())
     secrets = (os.environ, env_file.values)
     if check:

@@ -157,7 +157,7 @@ def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | 
         if given is None:
             return EnvFile()
         raise click.BadParameter(f"{path} does not exist", ctx, parameter) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise click.BadParameter(f"{path}: {error}", ctx, parameter) from error
     ctx.default_map = {
         setting.name: file.values[setting.variable]

@@ -1,7 +1,9 @@
 """The env file: the variables that it sets, and the lines in it that are probably mistakes."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from io import StringIO
 
 # How similar an unknown name must be to a setting's to be taken for it: MANAGR_URL is at 0.95.
 SIMILAR = 0.8
@@ -28,22 +30,26 @@ class EnvFile:
 def read(path: str, known: Iterable[str]) -> EnvFile:
     """Read an env file; `known` are the variables that the agent uses.
 
-    Raises OSError and UnicodeDecodeError.
+    It is decoded as Python decodes the environment, so that a path may have any bytes here too.
+    Raises OSError, and ValueError for a file that is no text.
     """
     found = EnvFile(path)
-    with open(path, encoding="utf-8") as file:
-        # Imported here to keep an agent without an env file small.
-        from dotenv.parser import parse_stream
+    with open(path, encoding=sys.getfilesystemencoding(), errors="surrogateescape") as file:
+        content = file.read()
+    if "\0" in content:
+        raise ValueError("it is no text: save it in UTF-8")
+    # Imported here to keep an agent without an env file small.
+    from dotenv.parser import parse_stream
 
-        for binding in parse_stream(file):
-            # The parser counts the empty lines before a binding as its own.
-            text = binding.original.string
-            line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-            if binding.error:
-                found.slips.append(f"{path} line {line} is ignored: it is not VARIABLE=value")
-            elif binding.key and binding.value:
-                found.values[binding.key] = binding.value
-                found.lines[binding.key] = line
+    for binding in parse_stream(StringIO(content)):
+        # The parser counts the empty lines before a binding as its own.
+        text = binding.original.string
+        line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+        if binding.error:
+            found.slips.append(f"{path} line {line} is ignored: it is not VARIABLE=value")
+        elif binding.key and binding.value:
+            found.values[binding.key] = binding.value
+            found.lines[binding.key] = line
     found.slips.extend(_misspelt(found, list(known)))
     return found
 

@@ -78,12 +78,19 @@ def _scaled(unit: int, text: str) -> int:
     return int(match[1]) * int(unit ** _POWERS[match[2]]) if match else 0
 
 
+def _plain(text: str) -> str:
+    """The text, of which each byte was UTF-8 and no character steers a terminal."""
+    if not text.isprintable():
+        raise InvalidValue("it must be plain text in UTF-8")
+    return text
+
+
 def _url(text: str) -> str:
     if "@" in text:
         raise InvalidValue("it must not name a user")
     if re.search(r"[\s?#]", text):
         raise InvalidValue("it must not have a space, a query or a fragment")
-    parts = urlsplit(text)
+    parts = urlsplit(_plain(text))
     if parts.scheme not in ("http", "https"):
         raise InvalidValue("it must start with http:// or https://")
     if not parts.hostname:
@@ -113,18 +120,19 @@ def _is_readable(file: Path) -> bool:
 
 
 def _address(text: str) -> str:
-    found = ipaddress.ip_address(text)
+    found = ipaddress.ip_address(_plain(text))
     if found.is_unspecified or found.is_multicast:
         raise ValueError
     return str(found)
 
 
 def _networks(text: str) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(","))
+    parts = _plain(text).split(",")
+    return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in parts)
 
 
 def _host_port(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
+    parts = urlsplit(f"//{_plain(text)}")
     if not parts.hostname or not parts.port or re.search(r"[\s/?#@]", text):
         raise ValueError
     return parts.hostname, parts.port

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from agent.logs.writer import STDOUT, LineWriter, stamp, to_json
+from agent.text import encodable, map_texts, printable
 
 
 def configure_logging(
@@ -59,28 +59,26 @@ def _add_agent_name(agent_name: str, _: WrappedLogger, __: str, event: EventDict
 
 
 def _redact(secret: Callable[[], str], _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    key = secret()
-    return {name: _without(key, value) for name, value in event.items()}
+    redacted: EventDict = map_texts(partial(_without, secret()), event)
+    return redacted
 
 
-def _without(key: str, value: Any) -> Any:
-    """`value` with the key removed from each text; what is not a JSON value becomes a text."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, dict):
-        return {str(name): _without(key, item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without(key, item) for item in value]
-    # A file name need not be UTF-8, but a log line must be.
-    text = str(value).encode(errors="backslashreplace").decode()
-    return text.replace(key, "[hidden]") if key else text
+def _without(key: str, text: str) -> str:
+    """A text that can be encoded and does not have the key in it."""
+    return encodable(text).replace(key, "[hidden]") if key else encodable(text)
+
+
+def _by_line(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _renderer(style: str) -> Processor:
     if style == "console":
-        return structlog.dev.ConsoleRenderer(
+        renderer = structlog.dev.ConsoleRenderer(
             colors=stdout_has_colors(),
             event_key="message",
             exception_formatter=structlog.dev.plain_traceback,
         )
+        # What came from the Manager or from iperf3 must not steer the terminal.
+        return lambda log, method, event: renderer(log, method, map_texts(_by_line, event))
     return structlog.processors.JSONRenderer(serializer=to_json)

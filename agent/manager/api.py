@@ -14,6 +14,7 @@ from agent.errors import ManagerUnavailable
 from agent.manager.transport import KEY_HEADER, Answer, Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
+from agent.text import to_json
 
 # Seconds for a whole call. A result has no total: it may take as long as it makes progress.
 REGISTER_DEADLINE = 10.0
@@ -25,7 +26,7 @@ LONG_POLL_WAIT = 20
 
 # How the answer to a claim begins: the task's id, of at most 64 bits, and its type.
 _TASK_HEAD = re.compile(
-    rb'\s*{\s*"task"\s*:\s*{\s*"id"\s*:\s*(\d{1,19})\s*,\s*"type"\s*:\s*"([\w-]{1,64})"'
+    rb'\s*{\s*"task"\s*:\s*{\s*"id"\s*:\s*(\d{1,19})\s*,\s*"type"\s*:\s*"(?:([\w-]{1,64})")?'
 )
 
 _Answer = TypeVar("_Answer")
@@ -83,7 +84,7 @@ class ManagerClient:
             head = _TASK_HEAD.match(answer.content)
             if head is None:
                 raise
-            task = protocol.Task(int(head[1]), head[2].decode(), unreadable=str(error))
+            task = protocol.Task(int(head[1]), (head[2] or b"").decode(), unreadable=str(error))
         return Claim(task, held)
 
     def send_started(self, task_id: int, pid: int, idempotency_key: str) -> None:
@@ -116,7 +117,7 @@ class ManagerClient:
         deadline: float,
         idempotency_key: str | None = None,
     ) -> _Answer:
-        data = msgspec.json.encode(body)
+        data = to_json(body)
         return self._decode(call, self._send(call, data, deadline, idempotency_key), kind)
 
     def _send(

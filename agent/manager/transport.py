@@ -68,7 +68,7 @@ class Transport:
         try:
             request = self._request(method, path, data, headers)
             status, answer = self._exchange(path, request, deadline)
-        except (requests.RequestException, HTTPError, OSError) as error:
+        except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
             raise ManagerUnavailable(f"{path}: {_reason(error)}") from error
         finally:
             seconds = time.monotonic() - began

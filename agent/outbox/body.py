@@ -11,6 +11,7 @@ from agent.iperf3.documents import without_intervals, without_streams
 from agent.manager.upload import Body
 from agent.process.output import view_of
 from agent.protocol import Document, Outcome
+from agent.text import to_json
 
 log = structlog.get_logger()
 
@@ -44,7 +45,7 @@ def encode(outcome: Outcome, form: Form = Form.WHOLE) -> Body:
         "stderr": outcome.stderr,
         "result": {**outcome.answer, "agent": report},
     }
-    opened = msgspec.json.encode(head)[:-2]
+    opened = to_json(head)[:-2]
     if outcome.document is None or form is Form.WITHOUT_DOCUMENT:
         return Body(opened + b"}}")
     if form is Form.WHOLE:

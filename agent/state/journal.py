@@ -20,6 +20,7 @@ from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Report
 from agent.state.directory import StateDirectory
 from agent.state.records import frame, unframe
+from agent.text import to_json
 
 # The file is rewritten when it has this many lines more than there are tasks.
 SPARE_LINES = 1000
@@ -153,7 +154,7 @@ class Journal:
                 log.error("the damaged journal cannot be set aside", error=str(error))
 
     def _append(self, line: _JournalLine) -> None:
-        data = frame(msgspec.json.encode(line))
+        data = frame(to_json(line))
         with self._lock:
             self._lines += 1
             if not self._whole or self._lines > len(self._tasks) + SPARE_LINES:
@@ -173,7 +174,7 @@ class Journal:
             *(_JournalLine(task=task) for task in self._tasks.values()),
             *(_JournalLine(settled=key) for key in self._lately_settled),
         ]
-        data = b"".join(frame(msgspec.json.encode(line)) for line in lines)
+        data = b"".join(frame(to_json(line)) for line in lines)
         self._state.run(write_whole, self._path, data)
         fresh = self._state.run(os.open, self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         if self._file >= 0:

@@ -19,6 +19,7 @@ from agent.errors import RecordDamaged, StateUnusable
 from agent.protocol import Claimed, Outcome
 from agent.state import records
 from agent.state.directory import StateDirectory
+from agent.text import to_json
 
 # Bytes that are kept of an answer that refuses a result for good.
 ANSWER_KEPT = 64 * 1024
@@ -144,7 +145,7 @@ class Spool:
         # Without its path, which may not be UTF-8: the next run makes it anew.
         outcome = _with_document_at("", parcel.outcome)
         on_disk = msgspec.structs.replace(parcel, outcome=outcome)
-        data = records.frame(msgspec.json.encode(on_disk))
+        data = records.frame(to_json(on_disk))
         files.write_whole(self._path(parcel.number, _RECORD), data)
         parcel.outcome = _with_document_at(str(path), parcel.outcome)
         parcel.saved = True
@@ -187,7 +188,7 @@ def _record(path: Path) -> Parcel:
 
 def _number(path: Path) -> int:
     stem = path.name.partition(".")[0]
-    return int(stem) if stem.isdigit() else 0
+    return int(stem) if stem.isdecimal() else 0
 
 
 def _with_document_at(path: str, outcome: Outcome) -> Outcome:

@@ -5,7 +5,6 @@ from http import HTTPStatus
 from typing import Any
 
 import gevent
-import msgspec
 import structlog
 from gevent.event import Event
 from gevent.pool import Pool
@@ -16,6 +15,7 @@ from agent.metrics import LATE_BOUNDS, Histogram
 from agent.status.page import render_page
 from agent.status.prometheus import CONTENT_TYPE, MetricsExporter
 from agent.status.snapshot import AgentState
+from agent.text import encodable, to_json
 from agent.timing import ticks
 
 STOP_SECONDS = 0.2
@@ -63,11 +63,11 @@ class StatusServer:
             environ={"SERVER_NAME": ""},
         )
         self._routes: dict[str, Callable[[], _Answer]] = {
-            "/": lambda: (200, _HTML, render_page(agent.take_snapshot()).encode()),
+            "/": lambda: (200, _HTML, encodable(render_page(agent.take_snapshot())).encode()),
             # An agent that answers is alive.
             "/livez": lambda: (200, _JSON, b'{"ok":true}'),
             "/readyz": self._readyz,
-            "/status": lambda: (200, _JSON, msgspec.json.encode(agent.take_snapshot())),
+            "/status": lambda: (200, _JSON, to_json(agent.take_snapshot())),
             "/metrics": lambda: (200, CONTENT_TYPE, exporter.export()),
         }
 
@@ -111,7 +111,7 @@ class StatusServer:
 
     def _readyz(self) -> _Answer:
         reasons = self._agent.not_ready()
-        body = msgspec.json.encode({"ok": not reasons, "reasons": reasons})
+        body = to_json({"ok": not reasons, "reasons": reasons})
         return 503 if reasons else 200, _JSON, body
 
 

@@ -59,6 +59,30 @@ def test_a_fault_says_what_is_wrong_with_a_url_and_hides_its_password(
     assert caught.value.faults == (f"MANAGER_URL is {shown!r}: must be {accepted} ({reason})",)
 
 
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("MANAGER_URL", "http://manager\udcff"),
+        ("MANAGER_URL", "http://manager/\x1b"),
+        ("ADVERTISE_ADDRESS", "fe80::1%\udcff"),
+        ("STATUS_ADDRESS", "here\udcff:9201"),
+        ("ALLOWED_TARGETS", "fe80::%\udcff/64"),
+    ],
+)
+def test_what_goes_into_a_message_must_be_plain_text(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings({variable.lower(): text}, KEY)
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{variable} is {text!r}: must be ") and fault.isprintable()
+    assert fault.endswith(" (it must be plain text in UTF-8)")
+
+
+@pytest.mark.parametrize("variable", ["AGENT_NAME", "LOG_LEVEL", "MAX_TASKS"])
+def test_no_other_setting_but_a_path_may_have_a_byte_that_is_no_utf_8(variable: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{variable} is '\\udcff': must be "):
+        read_settings({variable.lower(): "\udcff"}, KEY)
+
+
 def test_paths_that_cannot_be_written_are_reported_with_all_other_faults(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below = str(tmp_path / "file" / "below")

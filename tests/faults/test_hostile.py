@@ -186,14 +186,16 @@ def test_a_task_that_cannot_be_read_as_a_whole_fails_and_holds_up_no_other(
             7: claim_answer(7, Task(f'"{CLIENT}"', payload)),
             8: claim_answer(8, Task('"kill_all"', payload)),
             9: claim_answer(9, Task('"unheard_of"', "{}")),
+            10: claim_answer(10, Task('"\\ud800"', payload)),
         }
     )
     manager = faulty(handing)
     with lone_agent(manager.url, tmp_path):
-        manager.wait_for(lambda: len(handing.results) == 3)
+        manager.wait_for(lambda: len(handing.results) == 4)
     assert handing.results[7]["result"]["agent"]["error_class"] == "bad_payload"
     assert handing.results[7]["stderr"]
     assert handing.results[8]["status"] == "succeeded"
+    assert handing.results[10]["result"]["agent"]["error_class"] == "unsupported"
 
 
 def test_hostile_tasks_in_the_state_directory_do_not_stop_the_next_life(

@@ -62,6 +62,13 @@ def test_the_next_run_reads_a_parcel_as_it_was_saved(state: StateDirectory) -> N
     assert document and Path(document.path).read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("name", ["\N{SUPERSCRIPT TWO}.result", "\udcff.result", "7\udcff.new"])
+def test_a_file_of_an_odd_name_holds_up_no_result(state: StateDirectory, name: str) -> None:
+    parcel = saved(state, 7)
+    (state.outbox / name).touch()
+    assert Spool(state).load() == [parcel]
+
+
 def test_a_document_is_moved_and_not_copied(state: StateDirectory) -> None:
     outcome = measured(state)
     before = (state.children / "7.1.json").stat().st_ino

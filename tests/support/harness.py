@@ -195,9 +195,9 @@ def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
 
 
 @contextmanager
-def iperf3_server(port: int, *options: str) -> Iterator[subprocess.Popen]:
+def iperf3_server(port: int, *options: str, program: str = "iperf3") -> Iterator[subprocess.Popen]:
     """An iperf3 server that no agent knows of, from its listening until the block's end."""
-    argv = ["iperf3", "-s", "-p", str(port), *options]
+    argv = [program, "-s", "-p", str(port), *options]
     with open(os.devnull, "wb") as nowhere, subprocess.Popen(argv, stdout=nowhere) as server:
         try:
             until(lambda: is_listening(server.pid or 0, port))

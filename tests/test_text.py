@@ -1,0 +1,64 @@
+"""Texts that no encoder takes, and what is made of them."""
+
+import json
+
+import msgspec
+import pytest
+
+from agent.protocol import Claimed, Life, Outcome, Report, Task
+from agent.state.spool import Parcel
+from agent.text import encodable, map_texts, printable, to_json
+
+LATIN_1 = "/opt/caf\udce9/iperf3"
+
+
+def test_what_is_no_utf_8_is_shown_as_an_escape_and_all_else_stays() -> None:
+    assert encodable(LATIN_1) == "/opt/caf\\udce9/iperf3"
+    assert encodable("café\n\ud800") == "café\n\\ud800"
+
+
+@pytest.mark.parametrize("text", ["café", "a b", "", "C:\\x", "日本"])
+def test_what_a_terminal_just_shows_is_printed_as_it_is(text: str) -> None:
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nok", "a\\nok"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("\x9b2J", "\\x9b2J"),
+        ("\N{RIGHT-TO-LEFT OVERRIDE}", "\\u202e"),
+        (LATIN_1, "/opt/caf\\udce9/iperf3"),
+    ],
+)
+def test_what_would_steer_a_terminal_is_printed_as_an_escape(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_the_texts_of_a_value_are_changed_and_the_names_in_it_stay() -> None:
+    value = {"a": ["b", ("c", 1, None, True)], "d": {"e": 0.5, "f": Report}}
+    changed = map_texts(str.upper, value)
+    assert changed == {
+        "a": ["B", ["C", 1, None, True]],
+        "d": {"e": 0.5, "f": str(Report).upper()},
+    }
+
+
+def test_json_that_can_be_encoded_is_that_of_msgspec() -> None:
+    report = Report(argv=["/opt/café/iperf3"], attempts=1)
+    assert to_json(report) == msgspec.json.encode(report)
+
+
+def test_a_result_with_a_name_that_is_no_utf_8_is_encoded_in_all_its_parts() -> None:
+    task = Task(7, "iperf_client_run", msgspec.Raw(b'{"port":  5201}'))
+    claimed = Claimed(task, Life("http://m", 1, ""), "key")
+    report = Report(argv=[LATIN_1, "-c"], attempts=2)
+    outcome = Outcome("failed", report, 1, f"{LATIN_1} cannot be run", {"started": True})
+    text = to_json(Parcel(3, claimed, outcome, "key"))
+    assert b'"payload":{"port":  5201}' in text
+    found = json.loads(text)["outcome"]
+    assert found["stderr"] == "/opt/caf\\udce9/iperf3 cannot be run"
+    assert found["report"] == {"argv": ["/opt/caf\\udce9/iperf3", "-c"], "attempts": 2}
+    assert (found["answer"], found["exit_code"]) == ({"started": True}, 1)
+    assert msgspec.json.decode(text, type=Parcel).outcome.report.attempts == 2
