@@ -18,6 +18,9 @@ from urllib3.util.ssltransport import SSLTransport
 
 # Bytes for one answer with all that is around its content, and as many to connect.
 MAX_RECEIVED = 2 * 1024**2
+# How many of them may come before the content. Python parses headers in one go, and 2 MiB of them
+# for seconds.
+MAX_HEAD = 64 * 1024
 
 
 class _Socket(socket):
@@ -44,7 +47,7 @@ class _Socket(socket):
     def _count(self, received: int) -> None:
         self.left -= received
         if self.left < 0:
-            raise OSError(f"more than {MAX_RECEIVED // 1024**2} MiB came for one answer")
+            raise OSError("the answer is too long")
 
 
 class _Context(ssl.SSLContext):
@@ -68,8 +71,10 @@ class _Connection(HTTPConnection):
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3
         """The answer; the count begins anew, as a connection may be used for any number."""
+        self._socket.left = MAX_HEAD
+        answer = super().getresponse()
         self._socket.left = MAX_RECEIVED
-        return super().getresponse()
+        return answer
 
 
 class _SecureConnection(_Connection, HTTPSConnection):
@@ -95,6 +100,11 @@ class Adapter(HTTPAdapter):
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """The manager of the connections through a proxy."""
         return _counting(super().proxy_manager_for(*args, **kwargs))
+
+    def build_response(self, req: Any, resp: Any) -> Any:
+        """The answer without its cookies: http.cookiejar takes minutes over some, and keeps all."""
+        del resp._original_response.msg["Set-Cookie"]
+        return super().build_response(req, resp)
 
 
 def _counting(manager: PoolManager) -> PoolManager:

@@ -29,7 +29,7 @@ def refusal(
     detail = answer.detail if isinstance(answer.detail, RefusalDetail) else RefusalDetail()
     word = answer.error or detail.error
     faults = status == 422 and isinstance(answer.detail, list)
-    message = f"{path}: {status} {word}".rstrip()
+    message = f"{path}: {status} {word:.100}".rstrip()
     if word and status in (401, 403, 426):
         return errors.KeyRefused(message)
     if status == 404 and word in UNKNOWN_AGENT:

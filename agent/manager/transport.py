@@ -27,6 +27,7 @@ KEY_HEADER = "X-AGENT-KEY"
 # uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
 MAX_IDLE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1024**2
+MAX_REASON = 500
 # Debian and its like, then Red Hat and its like. certifi's file,
 # which requests takes if there is neither, lacks what a company has added.
 SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
@@ -178,7 +179,7 @@ def _read(response: requests.Response) -> tuple[bytes, bool]:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause in words: requests wraps urllib3, which wraps the socket's error."""
+    """The innermost cause in words, which may quote the answer: requests wraps urllib3's error."""
     while isinstance(inner := getattr(error, "reason", None) or error.__context__, BaseException):
         error = inner
-    return str(error) or type(error).__name__
+    return str(error)[:MAX_REASON] or type(error).__name__

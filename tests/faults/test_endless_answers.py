@@ -7,6 +7,7 @@ fail, but they are sent at their time, and the agent ends when it is told to.
 import itertools
 import signal
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -20,9 +21,12 @@ import trustme
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from tests.support.endless import CONNECT, FLOODS, flood
+from agent.errors import ManagerUnavailable
+from tests.support.answering import ASK
+from tests.support.endless import CONNECT, FLOODS, OK, flood
 from tests.support.faulty_manager import FaultyManager, well
 from tests.support.lone_agent import lone_agent
+from tests.support.sockets import MakeManager, client_of
 
 INTERVAL = 5.0
 OFF_AT_MOST = 0.5
@@ -118,6 +122,27 @@ def failed_beats(lines: list[Any]) -> list[float]:
         and line["path"].endswith("heartbeat")
         and line["status"] == "none"
     ]
+
+
+@pytest.mark.parametrize(
+    "costly",
+    [
+        pytest.param(b"Set-Cookie: a=b\r\nSet-Cookie2: " + b"a," * 30_000, id="cookies"),
+        pytest.param(b"\r\n".join([b"X: " + b"\rX:y" * 16_000] * 28), id="headers in one line"),
+    ],
+)
+def test_no_header_costs_more_than_its_bytes(faulty: MakeManager, costly: bytes) -> None:
+    def took(header: bytes) -> float:
+        answer = OK + header + b"\r\nContent-Length: 1\r\n\r\n "
+        manager = faulty(lambda request: answer)
+        began = time.process_time()
+        with pytest.raises(ManagerUnavailable):
+            ASK["heartbeat"](client_of(manager))
+        return time.process_time() - began
+
+    took(b"")
+    plain = took(b"\r\n".join([b"X: " + b"y" * 60_000] * (1 + len(costly) // 64_000)))
+    assert took(costly) < 20 * max(plain, 0.01)
 
 
 @pytest.mark.timeout(180)

@@ -86,6 +86,20 @@ def test_a_refusal_that_is_not_in_the_managers_words_means_try_again(
     assert str(error).endswith(f": {status}, but not in the Manager's words")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(reply({"error": "x" * 10**5}, 401), id="a word"),
+        pytest.param(b"x" * 60_000 + b"\r\n", id="a status line"),
+    ],
+)
+def test_an_error_quotes_only_the_beginning_of_an_answer(
+    faulty: MakeManager, answer: bytes
+) -> None:
+    assert "xxx" in (said := str(refused(faulty, "claim", answer)))
+    assert len(said) < 600
+
+
 WRONG_KEY = {"detail": {"error": "invalid_agent_key", "message": "wrong"}}
 UNKNOWN = {"error": "not_found", "message": "no such agent", "details": {"path": "/v1/agent"}}
 FAULTS = {"detail": [{"loc": ["body", "running"], "msg": "no list", "type": "list_type"}]}
