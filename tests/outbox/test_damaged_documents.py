@@ -1,13 +1,15 @@
 """Documents that the disk does not give: an error before the upload begins, in every form."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from agent.outbox.body import Form, fitting
-from tests.support.bad_sectors import BadDisk
+from agent.protocol import Document, Outcome, Report
+from tests.support.bad_sectors import BLOCK, BadDisk
 from tests.support.outbox import with_document
 from tests.support.recorded_runs import run
 
@@ -27,14 +29,15 @@ def test_a_bad_sector_is_found_in_every_form(bad_disk: BadDisk, form: Form) -> N
     assert b'"truncated":"the whole document"' in b"".join(body)
 
 
-def test_a_bad_sector_beside_the_document_costs_nothing(bad_disk: BadDisk) -> None:
+@pytest.mark.parametrize("form", WITH_DOCUMENT)
+def test_a_bad_sector_before_the_document_costs_nothing(bad_disk: BadDisk, form: Form) -> None:
     path = bad_disk.path / "output"
-    outcome = with_document(path, DOCUMENT)
-    path.write_bytes(DOCUMENT + b" " * 10_000)
-    bad_disk.spoil(path)
-    body, form = fitting(outcome, Form.WHOLE, ROOMY)
-    assert form is Form.WHOLE
-    assert DOCUMENT[1:] in b"".join(body)
+    path.write_bytes(b" " * BLOCK + DOCUMENT)
+    document = Document(str(path), BLOCK, BLOCK + len(DOCUMENT))
+    bad_disk.spoil(path, 0)
+    body, found = fitting(Outcome("succeeded", Report(), document=document), form, ROOMY)
+    assert found is form
+    assert json.loads(b"".join(body))["result"]["end"] == json.loads(DOCUMENT)["end"]
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ESTALE])

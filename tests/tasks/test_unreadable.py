@@ -123,6 +123,7 @@ def test_an_error_that_is_over_costs_no_served_test(
             patch.setattr(os, name, failing(errno.EIO if name != "fstat" else errno.EMFILE))
             served.read()
             assert served.take_unreported() is None
+            assert served.may_lack_some is (name != "link")
     assert served.newest() and not served.may_lack_some
     test = served.take_unreported()
     assert test and content_of(test[0]) == NEWEST
