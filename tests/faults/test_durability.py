@@ -28,7 +28,8 @@ from tests.support.system_calls import Call, calls_in, traced
 need(POSSIBLE and shutil.which("strace"), "durability needs root, loop devices, ext4 and strace")
 
 KEY = "idempotency-key"
-WRITE, SYNC, RENAME, LINK = "write", "fsync fdatasync", "rename renameat renameat2", "link linkat"
+WRITE, SYNC, UNLINK, LINK = "write", "fsync fdatasync", "unlink unlinkat", "link linkat"
+RENAME = "rename renameat renameat2"
 
 
 def manager_of(tasks: list[dict[str, Any]]) -> Callable[[Request], bytes]:
@@ -136,14 +137,18 @@ def test_a_claimed_task_is_on_the_disk_before_the_next_claim(trace: Trace, numbe
 def test_a_result_stays_until_it_is_answered_and_the_disk_has_that(
     trace: Trace, number: int
 ) -> None:
+    """The record, under whatever name, tells the next start what became of the document."""
     sent = trace.sent(trace.results[number])
     answered = trace.first("recvfrom", sent.ended, f"<{sent.paths[0]}>", '"HTTP/1.1 200')
     noted = trace.first(WRITE, answered.ended, "/journal", trace.claims[number].headers[KEY])
-    record = (
-        trace.first(WRITE, -1, trace.results[number].headers[KEY]).paths[0].removesuffix(".new")
-    )
-    for path in (record, record.replace(".result", ".document")):
-        assert trace.lasting(noted) < trace.first("unlink unlinkat", -1, f'"{path}"').began
+    written = trace.first(WRITE, -1, trace.results[number].headers[KEY]).paths[0]
+    stem = written.removesuffix(".result.new")
+    removed = trace.first(UNLINK, -1, f'"{stem}.document"')
+    assert answered.ended < removed.began
+    names = [f'"{stem}.result"', f'"{stem}.settled"']
+    for call in trace.calls:
+        if call.name in UNLINK.split() and any(name in call.text for name in names):
+            assert trace.lasting(noted) < call.began
 
 
 class PowerCut:
