@@ -7,6 +7,7 @@ from io import StringIO
 
 # How similar an unknown name must be to a setting's to be taken for it: MANAGR_URL is at 0.95.
 SIMILAR = 0.8
+MAX_CHARACTERS = 10**6
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ def read(path: str, known: Iterable[str]) -> EnvFile:
     """Read an env file; `known` are the variables that the agent uses.
 
     It is decoded as Python decodes the environment, so that a path may have any bytes here too.
-    Raises OSError, and ValueError for a file that is no text.
+    Raises OSError, and ValueError for a file that is no text or too large.
     """
     found = EnvFile(path)
     with open(path, encoding=sys.getfilesystemencoding(), errors="surrogateescape") as file:
-        content = file.read()
+        content = file.read(MAX_CHARACTERS + 1)
+    if len(content) > MAX_CHARACTERS:
+        raise ValueError(f"it has more than {MAX_CHARACTERS} characters")
     if "\0" in content:
         raise ValueError("it is no text: save it in UTF-8")
     # Imported here to keep an agent without an env file small.

@@ -11,6 +11,8 @@ from agent.errors import ConfigError
 
 PLACEHOLDER_KEY = "your-registration-key-here"
 CREDENTIAL = "agent-key"
+# Characters. A Manager's own is far shorter, and a server takes no header much longer than this.
+MAX_KEY = 4096
 SECRETS = ("AGENT_KEY", "AGENT_KEY_FILE")
 KEY_ACCEPTED = "the registration key that the Manager gave this agent"
 
@@ -71,9 +73,13 @@ def read_key_file(path: Path) -> str:
     secrets that way. Raises ConfigError.
     """
     try:
-        if os.stat(path).st_mode & stat.S_IROTH:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):  # a pipe would wait for a writer, and /dev/zero has no end
+            raise ConfigError(f"AGENT_KEY_FILE {path} cannot be read: it is no regular file")
+        if mode & stat.S_IROTH:
             raise ConfigError(f"AGENT_KEY_FILE {path} is readable by everybody: chmod 0600 it")
-        key = path.read_text().strip()
+        with open(path) as file:
+            key = file.read(MAX_KEY + 1).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"AGENT_KEY_FILE {path} cannot be read: {error}") from error
     return _checked_key(f"AGENT_KEY_FILE {path}", key)
@@ -84,4 +90,6 @@ def _checked_key(source: str, key: str) -> str:
         raise ConfigError(f"{source} is still the example value: must be {KEY_ACCEPTED}")
     if not key or not key.isascii() or not key.isprintable() or key != key.strip():
         raise ConfigError(f"{source} is empty or not plain text: must be {KEY_ACCEPTED}")
+    if len(key) > MAX_KEY:
+        raise ConfigError(f"{source} has more than {MAX_KEY} characters: must be {KEY_ACCEPTED}")
     return key

@@ -14,12 +14,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import gevent
 from gevent import subprocess
 
 from agent.error_classes import ErrorClass
 from agent.errors import ChildError
 
 _PR_SET_PDEATHSIG = 1
+# Bytes; the help of iperf3 has a few thousand.
+_MAX_CAPTURED = 1024**2
 _LIBC = ctypes.CDLL(None)
 # All that a child gets of the agent's environment, which also holds the key.
 _VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
@@ -50,20 +53,24 @@ def spawn_error(path: str, error: OSError) -> ChildError:
 
 
 def capture_output(argv: list[str], timeout: float) -> str:
-    """What a short command prints; raises ChildError when it cannot be run or hangs."""
+    """What a short command prints; raises ChildError when it cannot be run, or does not end."""
     try:
         command = spawn(argv, subprocess.PIPE, subprocess.STDOUT)
-        output: bytes = command.communicate(timeout=timeout)[0]
     except OSError as error:
         raise spawn_error(argv[0], error) from error
-    except subprocess.TimeoutExpired as error:
-        # Its children are killed too, as they would hold the pipe open.
-        with suppress(ProcessLookupError):
-            os.killpg(command.pid, signal.SIGKILL)
-        command.wait()
-        words = f"{argv[0]} did not answer within {timeout:g} s"
-        raise ChildError(ErrorClass.OTHER, words) from error
-    return output.decode(errors="replace")
+    output: bytes = b""
+    with command.stdout, gevent.Timeout(timeout, False):
+        output = command.stdout.read(_MAX_CAPTURED)
+        if len(output) < _MAX_CAPTURED:
+            command.wait()
+            return output.decode(errors="replace")
+    # Its children are killed too, as they may be what goes on.
+    with suppress(ProcessLookupError):
+        os.killpg(command.pid, signal.SIGKILL)
+    command.wait()
+    endless = len(output) == _MAX_CAPTURED
+    words = "prints without an end" if endless else f"did not answer within {timeout:g} s"
+    raise ChildError(ErrorClass.OTHER, f"{argv[0]} {words}")
 
 
 def _die_with(parent: int, prctl: Callable[..., int]) -> None:

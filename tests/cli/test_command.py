@@ -125,6 +125,13 @@ def test_a_fault_says_where_the_wrong_setting_was_given(tmp_path: Path) -> None:
     ]
 
 
+def test_an_env_file_without_an_end_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to("/dev/zero")
+    ended = run(cwd=tmp_path)
+    assert ended.code == 78
+    assert "more than 1000000 characters" in ended.errors
+
+
 def test_mistakes_in_the_env_file_are_reported_and_do_not_stop_the_agent(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "\nMANAGR_URL=http://canary\nmax_task=3\nAGENT_KEY=canary\nRegion=west\n=\n"

@@ -1,6 +1,7 @@
 """The registration key: where it comes from, what is refused, and that no message shows it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,33 @@ def test_a_systemd_credential_is_found(tmp_path: Path, mode: int) -> None:
     assert key_of(place) == CANARY
     assert key_of({"AGENT_KEY_FILE": str(path)}) == CANARY
     assert key_of({**place, "AGENT_KEY": "other"}) == "other"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_a_key_file_that_may_have_no_end_is_not_read(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(path := tmp_path / "agent-key")
+    assert f"AGENT_KEY_FILE {path} cannot be read: it is no regular file" in fault(
+        AGENT_KEY_FILE=str(path)
+    )
+
+
+def test_a_pipe_in_the_place_of_the_key_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = key_file(tmp_path)
+    key = a_key({"AGENT_KEY_FILE": str(path)})
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    assert key() == CANARY
+
+
+def test_a_key_that_no_manager_takes_is_refused_and_not_shown(tmp_path: Path) -> None:
+    assert key_of({"AGENT_KEY": "k" * 4096}) == "k" * 4096
+    path = key_file(tmp_path, CANARY * 1000)
+    for secrets in ({"AGENT_KEY": CANARY * 1000}, {"AGENT_KEY_FILE": str(path)}):
+        message = fault(**secrets)
+        assert "has more than 4096 characters" in message
+        assert CANARY not in message
 
 
 def test_the_key_of_the_environment_overrides_that_of_the_env_file(tmp_path: Path) -> None:

@@ -235,6 +235,24 @@ def test_the_output_of_a_command_includes_its_stderr() -> None:
     assert sorted(words.split()) == ["err", "out"]
 
 
+def test_of_a_command_that_prints_without_an_end_a_mib_is_read_and_then_it_is_killed(
+    tmp_path: Path,
+) -> None:
+    pid = tmp_path / "pid"
+    line = f"echo $$ > {pid}; exec yes"
+    with pytest.raises(ChildError, match="/bin/sh prints without an end"):
+        capture_output(["/bin/sh", "-c", line], 60)
+    assert not is_running(int(pid.read_text()))
+
+
+def test_a_command_that_closes_its_output_and_hangs_is_killed(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    line = f"echo $$ > {pid}; exec sleep 60 >&- 2>&-"
+    with pytest.raises(ChildError, match="did not answer within 0.3 s"):
+        capture_output(["/bin/sh", "-c", line], 0.3)
+    assert not is_running(int(pid.read_text()))
+
+
 def test_a_command_that_hangs_is_killed_with_all_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     line = f"sleep 60 & echo $$ $! > {pids}; wait"
