@@ -1,5 +1,7 @@
 """Connections to the Manager: how they fail, how long they may take, when they are used again."""
 
+import itertools
+import time
 from socket import socket
 from typing import Any
 
@@ -12,7 +14,8 @@ from agent.errors import ManagerUnavailable
 from agent.manager.transport import Transport
 from agent.metrics import Metrics
 from tests.support.clock import Clock
-from tests.support.faulty_manager import Request, well
+from tests.support.endless import flood
+from tests.support.faulty_manager import Request, reply, well
 from tests.support.harness import PATIENCE, until
 from tests.support.sockets import MakeManager, access, client_of, reset, serving, silent
 
@@ -78,6 +81,38 @@ def test_a_call_ends_at_its_deadline_however_the_answer_drips(
     with pytest.raises(ManagerUnavailable, match="no answer within 0.3 s"):
         beat(manager.url)
     assert early.is_set() and not late.is_set()
+
+
+@pytest.mark.process
+def test_others_run_between_the_reads_of_an_answer_without_an_end(faulty: MakeManager) -> None:
+    turns = [time.monotonic()]
+
+    def run() -> None:
+        while True:
+            sleep(0.001)
+            turns.append(time.monotonic())
+
+    manager = faulty(lambda request: flood(request.socket, "endless chunks of one byte"))
+    others = gevent.spawn(run)
+    with pytest.raises(ManagerUnavailable, match="the answer is too long"):
+        beat(manager.url, deadline=PATIENCE)
+    sleep(0.002)
+    others.kill()
+    longest = max(later - sooner for sooner, later in itertools.pairwise(turns))
+    assert longest < (turns[-1] - turns[0]) / 4, "the whole answer was read at once"
+
+
+def test_one_connection_takes_any_number_of_answers(faulty: MakeManager) -> None:
+    ports = set()
+
+    def answer(request: Request) -> bytes:
+        ports.add(request.socket.getpeername()[1])
+        return reply({"task": None, "more": "x" * 10**6})
+
+    client = client_of(faulty(answer))
+    for number in range(4):
+        client.claim(str(number))
+    assert len(ports) == 1
 
 
 def test_a_connection_is_used_again_within_two_seconds_and_not_later(
