@@ -70,8 +70,8 @@ def _interface_with(source: str) -> Route:
     return Route()
 
 
-def allow_descriptors() -> None:
-    """Have as many descriptors as the host's owner allows at most.
+def allow_descriptors() -> int:
+    """Have as many descriptors as the host's owner allows at most; returns how many.
 
     A shell's usual 1,024 are fewer than MAX_TASKS children need, each with one of its own.
     """
@@ -79,6 +79,7 @@ def allow_descriptors() -> None:
     # macOS calls its limit infinite and takes no such number.
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def kernel() -> str:

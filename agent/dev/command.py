@@ -2,10 +2,12 @@
 
 import re
 import signal
+import sys
 from pathlib import Path
 
 import click
 import gevent
+import structlog
 from gevent.event import Event
 
 from agent.dev.errors import StateUnwritable
@@ -46,6 +48,10 @@ def main(
     host, port = match["v6"] or match["host"], int(match["port"])
     if not admin_password and not is_loopback(f"//{listen}"):
         raise BadSetting(f"--listen {listen} is open to other hosts: give --admin-password too")
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        logger_factory=lambda *args: structlog.PrintLogger(sys.stderr),
+    )
     try:
         store = Store(extensions=not no_extensions, state_file=state)
         for agent in agents:

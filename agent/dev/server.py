@@ -1,13 +1,11 @@
 """The dev Manager's HTTP server, and its sweeper: what the Manager does by itself."""
 
-import logging
 import secrets
 
 import gevent
+import structlog
 from flask import Flask
 from gevent.event import Event
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIServer
 
 from agent.dev.api import http
 from agent.dev.api.admin_calls import admin_api
@@ -18,12 +16,19 @@ from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
 from agent.dev.web.access import DEFAULT_PASSWORD
 from agent.dev.web.page import page
+from agent.host import allow_descriptors
+from agent.serving import Limits, Server
 
 SWEEP_SECONDS = 0.5
 # For an answer that is being written when the server stops; a claim that waits gets none.
 STOP_GRACE_SECONDS = 0.2
 
-_log = logging.getLogger(__name__)
+# Two for each of 2,000 agents: a held claim keeps a connection, and so does the last heartbeat.
+CONNECTIONS = 4096
+# For a request: a large result takes long over a slow network.
+REQUEST_SECONDS = 300.0
+
+log = structlog.get_logger()
 
 
 class DevManager:
@@ -36,16 +41,11 @@ class DevManager:
         self._store = store
         self._stopping = Event()
         self._sweeper = gevent.Greenlet(self._sweep)
-        self._server = WSGIServer(
-            (host, port),
-            _application(store, admin_password),
-            log=None,
-            # Without a pool the server would not know its connections, and would close none.
-            spawn=Pool(),
-            handler_class=SocketHandler,
-            # Spares a reverse look-up of the address.
-            environ={"SERVER_NAME": host},
-        )
+        # A body that is too large is read on, or the agent that sends it would not hear so.
+        connections = min(CONNECTIONS, allow_descriptors() // 2)
+        limits = Limits(connections, REQUEST_SECONDS, 2 * http.MAX_BODY_BYTES)
+        application = _application(store, admin_password)
+        self._server = Server((host, port), application, limits, SocketHandler)
 
     @property
     def port(self) -> int:
@@ -60,7 +60,7 @@ class DevManager:
 
     def start(self) -> None:
         """Listen and serve; raises OSError when the address cannot be used."""
-        self._server.start()
+        self._server.start()  # type: ignore[no-untyped-call]
         self._sweeper.start()
 
     def wait(self, stop: Event) -> None:
@@ -72,7 +72,7 @@ class DevManager:
     def stop(self) -> None:
         """Close every connection and write the state file; raises StateUnwritable."""
         self._stopping.set()
-        self._server.stop(timeout=STOP_GRACE_SECONDS)
+        self._server.stop(timeout=STOP_GRACE_SECONDS)  # type: ignore[no-untyped-call]
         self._sweeper.join()
         self._store.save()
 
@@ -81,7 +81,7 @@ class DevManager:
             try:
                 self._store.sweep(utc_now())
             except StateUnwritable as error:
-                _log.error("%s; trying again", error)
+                log.error(f"{error}; trying again")
 
 
 def _application(store: Store, admin_password: str) -> Flask:

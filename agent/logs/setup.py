@@ -4,12 +4,16 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
+from gevent.hub import Hub
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from agent.logs.writer import STDOUT, LineWriter, stamp, to_json
 from agent.text import encodable, map_texts, printable
+
+log = structlog.get_logger()
 
 
 def configure_logging(
@@ -41,6 +45,8 @@ def configure_logging(
         logger_factory=lambda *args: writer,
         cache_logger_on_first_use=False,
     )
+    # gevent would print a traceback, which is no JSON, and may have the key in it.
+    Hub.print_exception = _log_failure  # type: ignore[method-assign]
     return writer
 
 
@@ -52,6 +58,11 @@ def silence_logging() -> None:
 def stdout_has_colors() -> bool:
     """Whether stdout is a terminal and NO_COLOR is not set."""
     return os.isatty(STDOUT) and not os.environ.get("NO_COLOR")
+
+
+def _log_failure(_: Hub, context: object, *error: Any) -> None:
+    """Log what no greenlet and no callback caught."""
+    log.error("a bug: nobody caught an error", where=repr(context), exc_info=error)
 
 
 def _add_agent_name(agent_name: str, _: WrappedLogger, __: str, event: EventDict) -> EventDict:

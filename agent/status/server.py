@@ -4,14 +4,12 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-import gevent
 import structlog
 from gevent.event import Event
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from agent.host import is_loopback
 from agent.metrics import LATE_BOUNDS, Histogram
+from agent.serving import Limits, Server
 from agent.status.page import render_page
 from agent.status.prometheus import CONTENT_TYPE, MetricsExporter
 from agent.status.snapshot import AgentState
@@ -21,12 +19,10 @@ from agent.timing import ticks
 STOP_SECONDS = 0.2
 # Seconds between two measurements of how late the event loop is.
 LAG_INTERVAL = 1.0
-# Connections at a time, and seconds for each. Idle connections must not take the descriptors
-# that tests need, nor keep other clients out for long.
-CONNECTIONS = 50
-CONNECTION_SECONDS = 5.0
+# Connections must not take the descriptors that tests need. Each is for one request.
+LIMITS = Limits(connections=32, seconds=5.0, bytes=64 * 1024)
 # The page loads nothing from elsewhere, and no other page may embed it.
-SECURITY = [
+HEADERS = [
     (
         "Content-Security-Policy",
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
@@ -35,6 +31,7 @@ SECURITY = [
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
+    ("Connection", "close"),
 ]
 _JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
@@ -53,15 +50,7 @@ class StatusServer:
         self._host = f"[{host}]" if ":" in host else host
         self._lag = Histogram(LATE_BOUNDS)
         exporter = MetricsExporter(agent, self._lag)
-        self._server = WSGIServer(
-            address,
-            self._serve,
-            spawn=Pool(CONNECTIONS),
-            handler_class=_Handler,
-            log=None,
-            error_log=_ErrorLog(),
-            environ={"SERVER_NAME": ""},
-        )
+        self._server = Server(address, self._serve, LIMITS)
         self._routes: dict[str, Callable[[], _Answer]] = {
             "/": lambda: (200, _HTML, encodable(render_page(agent.take_snapshot())).encode()),
             # An agent that answers is alive.
@@ -74,7 +63,7 @@ class StatusServer:
     def run(self, stop: Event) -> None:
         """Serve until `stop`. If the address cannot be used, only log a warning."""
         try:
-            self._server.start()
+            self._server.start()  # type: ignore[no-untyped-call]
         except OSError as error:
             advice = "choose another STATUS_ADDRESS; the agent works without it"
             given = f"{self._host}:{self._port}"
@@ -85,12 +74,12 @@ class StatusServer:
             for late in ticks(LAG_INTERVAL, stop):
                 self._lag.observe(max(0.0, late))
         finally:
-            self._server.stop(timeout=STOP_SECONDS)
+            self._server.stop(timeout=STOP_SECONDS)  # type: ignore[no-untyped-call]
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         status, content_type, content = self._answer(environ)
         length = ("Content-Length", str(len(content)))
-        headers = [("Content-Type", content_type), length, *SECURITY]
+        headers = [("Content-Type", content_type), length, *HEADERS]
         if status == 405:
             headers.append(("Allow", "GET, HEAD"))
         start_response(f"{status} {HTTPStatus(status).phrase}", headers)
@@ -113,24 +102,3 @@ class StatusServer:
         reasons = self._agent.not_ready()
         body = to_json({"ok": not reasons, "reasons": reasons})
         return 503 if reasons else 200, _JSON, body
-
-
-class _Handler(WSGIHandler):
-    """One connection, with a time limit."""
-
-    def handle(self) -> None:
-        """Serve the connection until it ends or its time is up."""
-        with gevent.Timeout(CONNECTION_SECONDS, False):
-            WSGIHandler.handle(self)
-
-
-class _ErrorLog:
-    """What pywsgi writes about bad requests, and the traceback if an answer fails."""
-
-    def write(self, text: str) -> None:
-        """Log the text, unless it is blank."""
-        if text.strip():
-            log.error("the status page", says=text.strip())
-
-    def flush(self) -> None:
-        """Do nothing: no text is buffered."""

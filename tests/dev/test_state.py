@@ -6,6 +6,7 @@ import gevent
 import msgspec
 import pytest
 from gevent.event import Event
+from structlog.testing import capture_logs
 
 from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
@@ -106,7 +107,7 @@ def test_a_call_whose_change_cannot_be_saved_is_answered_503(path: Path) -> None
 
 
 def test_the_sweeper_reports_a_failed_save_and_tries_again(
-    path: Path, caplog: pytest.LogCaptureFixture
+    path: Path,
 ) -> None:
     store = Store(state_file=path)
     store.agents.add("a1", "key-1")
@@ -115,8 +116,8 @@ def test_the_sweeper_reports_a_failed_save_and_tries_again(
     store.agents.heartbeat(1, "192.0.2.1", [])
     manager = DevManager(store, "127.0.0.1", 0)
     manager.start()
-    with gevent.Timeout(DEADLINE_SECONDS):
-        while "trying again" not in caplog.text:
+    with gevent.Timeout(DEADLINE_SECONDS), capture_logs() as lines:
+        while not any("trying again" in line["event"] for line in lines):
             gevent.sleep(0.05)
         hindrance.rmdir()
         while Store(state_file=path).agents.get(1).ip_address is None:

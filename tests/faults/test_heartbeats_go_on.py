@@ -1,7 +1,8 @@
 """Heartbeats come at their time whatever else the agent does: promise 6.
 
-The Manager of these tests notes when each heartbeat arrived, with an interval of 1 s. Seen on two
-busy cores: at most 0.09 s from one's time, against the 0.5 s that are promised.
+The Manager of these tests notes when each heartbeat arrived. The interval is 1 s, so that whatever
+holds up the agent for longer than the promised 0.5 s is five times as likely to move one as by
+default. Seen on two busy cores: at most 0.09 s from one's time.
 """
 
 import itertools
@@ -23,8 +24,7 @@ from tests.support.recorded_runs import run
 from tests.support.sockets import MakeManager
 
 INTERVAL = 1.0
-# Three times the half second of the promise.
-OFF_AT_MOST = 1.5
+OFF_AT_MOST = 0.5
 CHILDREN = 200
 LARGE = 100 * 10**6
 

@@ -3,13 +3,15 @@
 import json
 import re
 import signal
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.dev.store.store import Store
-from tests.support.command import NO_MANAGER
+from tests.support.command import NO_MANAGER, run_program
 from tests.support.faulty_manager import well
 from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
 from tests.support.sockets import MakeManager
@@ -165,3 +167,29 @@ def test_loopback_and_https_cause_no_warning(bench: Bench, url: str) -> None:
     )
     assert agent.exit_code() == 69
     assert [line for line in agent.lines if "plain http" in line["message"]] == []
+
+
+# A greenlet fails, and a callback of the event loop.
+FAILING = """
+import gevent
+from agent.logs.setup import configure_logging
+writer = configure_logging("info", "json", "a1", lambda: "key-1")
+
+def fail():
+    raise ValueError("something with key-1 in it")
+
+gevent.spawn(fail)
+gevent.get_hub().loop.run_callback(fail)
+gevent.sleep(0.1)
+writer.close()
+"""
+
+
+def test_what_nobody_caught_is_a_line_without_the_key(tmp_path: Path) -> None:
+    ended = run_program(sys.executable, "-c", FAILING, cwd=tmp_path)
+    assert ended.errors == ""
+    lines = [json.loads(line) for line in ended.output.splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["level"] == "error"
+        assert "ValueError: something with [hidden] in it" in line["exception"]

@@ -113,7 +113,7 @@ def answers(port: int) -> bool:
 
 
 def test_many_idle_connections_do_not_prevent_a_test(bench: Bench) -> None:
-    """Of 120 descriptors, idle connections get 50 at most, each for five seconds."""
+    """Of 120 descriptors, idle connections get 32 at most, and one too many ends the oldest."""
     few = ("prlimit", "--nofile=120:120", *AGENT)
     agent = bench.agent(program=few, STATUS_ADDRESS=f"127.0.0.1:{(page := free_port())}")
     agent.wait_for("status page")

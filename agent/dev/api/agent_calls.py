@@ -4,14 +4,13 @@ import socket
 from typing import cast
 
 from flask import Blueprint, Response, request
-from gevent import GreenletExit
-from gevent.pywsgi import WSGIHandler
 from msgspec import Struct
 from werkzeug.http import parse_dict_header
 
 from agent.dev.api.http import body, reply, store
 from agent.dev.errors import Misfit, NotAuthorized, NotFound, Refused, VersionRefused
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, TaskReport
+from agent.serving import Handler
 
 API_VERSION = "1"
 # A claim waits at most this long, whatever the agent prefers.
@@ -21,20 +20,13 @@ _SOCKET = "agent.dev.socket"
 agent_api = Blueprint("agent", __name__, url_prefix="/v1/agent")
 
 
-class SocketHandler(WSGIHandler):
+class SocketHandler(Handler):
     """Gives the application the connection's socket, which a claim that waited has to look at."""
 
     def handle(self) -> None:
         """Serve a connection. pywsgi sends headers and body apart: Nagle would add 40 ms."""
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().handle()  # type: ignore[no-untyped-call]
-
-    def handle_error(self, kind: type[BaseException], error: object, traceback: object) -> None:
-        """Answer 500 to a bug, and nothing to a request that the server's stop cuts short."""
-        if issubclass(kind, GreenletExit):
-            self.close_connection = True
-        else:
-            super().handle_error(kind, error, traceback)  # type: ignore[no-untyped-call]
+        super().handle()
 
     def get_environ(self) -> dict[str, object]:
         """The WSGI environment with the socket in it."""
