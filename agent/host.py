@@ -27,6 +27,15 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def names_loopback(host: str) -> bool:
+    """Whether a request's `Host` is one that means this machine, whoever asks.
+
+    Any other comes from a web page whose name was made to point here (DNS rebinding).
+    """
+    # None of these is in a host's name; in a URL they would end it, or have another before it.
+    return not set("@/?#\\") & set(host) and is_loopback(f"//{host}")
+
+
 def local_address(url: str) -> str:
     """The local address of the route to the URL's host; raises OSError without name or route."""
     parts = urlsplit(url)

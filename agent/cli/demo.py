@@ -41,11 +41,11 @@ class Demo:
         except ModuleNotFoundError as error:
             words = f"--dev needs {error.name}, which is not installed: run: pip install flask"
             raise ConfigError(words) from error
-        self.key = secrets.token_urlsafe(16)
+        self.key, self._password = secrets.token_urlsafe(16), secrets.token_urlsafe(8)
         self.store = Store()
         self.agent_id = self.store.agents.add(agent_name, self.key).id
         for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
-            self.manager = DevManager(self.store, "127.0.0.1", port)
+            self.manager = DevManager(self.store, "127.0.0.1", port, self._password, True)
             try:
                 self.manager.start()
                 break
@@ -76,7 +76,7 @@ class Demo:
             raise SelfTestFailed(f"the test on loopback {client.status}: {client.error}")
         self.store.wait_for(lambda: b'"end"' in bytes(self._result(test.server_task.id)), 5)
         click.echo(_summary(self._result(client.id), self._result(test.server_task.id)))
-        where = f"  The dev Manager is at {self.manager.url} (admin, admin123)."
+        where = f"  The dev Manager is at {self.manager.url} (admin, {self._password})."
         click.echo(f"{where} Ctrl-C stops it.\n")
 
     def _result(self, task_id: int) -> bytes:

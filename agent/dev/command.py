@@ -11,9 +11,8 @@ import structlog
 from gevent.event import Event
 
 from agent.dev.errors import StateUnwritable
-from agent.dev.server import DevManager
+from agent.dev.server import DEFAULT_PASSWORD, DevManager
 from agent.dev.store.store import Store
-from agent.dev.web.access import DEFAULT_PASSWORD
 from agent.errors import ConfigError
 from agent.host import is_loopback
 
@@ -29,10 +28,21 @@ class BadSetting(click.ClickException):
 @click.command(name="python -m agent.dev")
 @click.option("--listen", default="127.0.0.1:8000", show_default=True, metavar="HOST:PORT")
 @click.option(
-    "--agent", "agents", multiple=True, metavar="NAME:KEY", help="Add an agent; repeatable."
+    "--agent",
+    "agents",
+    multiple=True,
+    metavar="NAME:KEY",
+    envvar="DEV_AGENTS",
+    show_envvar=True,
+    help="Add an agent; repeatable. The variable has blanks between them.",
 )
 @click.option("--state", type=click.Path(path_type=Path), help="Keep everything in this file.")
-@click.option("--admin-password", help="Default: admin123, which is for loopback only.")
+@click.option(
+    "--admin-password",
+    envvar="DEV_ADMIN_PASSWORD",
+    show_envvar=True,
+    help="Default: admin123, which is for loopback only.",
+)
 @click.option("--no-extensions", is_flag=True, help="Do only what today's Manager does.")
 def main(
     listen: str,

@@ -14,11 +14,12 @@ from agent.dev.api.exercise_calls import exercise_api
 from agent.dev.errors import Refused, StateUnwritable
 from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
-from agent.dev.web.access import DEFAULT_PASSWORD
+from agent.dev.web.access import check_host
 from agent.dev.web.page import page
-from agent.host import allow_descriptors
+from agent.host import allow_descriptors, is_loopback
 from agent.serving import Limits, Server
 
+DEFAULT_PASSWORD = "admin123"
 SWEEP_SECONDS = 0.5
 # For an answer that is being written when the server stops; a claim that waits gets none.
 STOP_GRACE_SECONDS = 0.2
@@ -32,10 +33,19 @@ log = structlog.get_logger()
 
 
 class DevManager:
-    """Serves a store over HTTP. A port of 0 takes a free one."""
+    """Serves a store over HTTP. A port of 0 takes a free one.
+
+    On loopback, an `open_page` asks nobody for the password, and nor does one with the default
+    password, which everybody knows.
+    """
 
     def __init__(
-        self, store: Store, host: str, port: int, admin_password: str = DEFAULT_PASSWORD
+        self,
+        store: Store,
+        host: str,
+        port: int,
+        admin_password: str = DEFAULT_PASSWORD,
+        open_page: bool = False,
     ) -> None:
         self.host = host
         self._store = store
@@ -45,6 +55,9 @@ class DevManager:
         connections = min(CONNECTIONS, allow_descriptors() // 2)
         limits = Limits(connections, REQUEST_SECONDS, 2 * http.MAX_BODY_BYTES)
         application = _application(store, admin_password)
+        if is_loopback(f"//[{host}]" if ":" in host else f"//{host}"):
+            application.before_request(check_host)
+            application.config["OPEN_PAGE"] = open_page or admin_password == DEFAULT_PASSWORD
         self._server = Server((host, port), application, limits, SocketHandler)
 
     @property
@@ -88,6 +101,7 @@ def _application(store: Store, admin_password: str) -> Flask:
     app = Flask("agent.dev", static_folder=None, template_folder="web/templates")
     app.extensions["agent.dev.store"] = store
     app.config["ADMIN_PASSWORD"] = admin_password
+    app.config["OPEN_PAGE"] = False
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY_BYTES
     app.register_error_handler(Refused, lambda error: http.reply(error.body(), error.status))

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from gevent.event import Event
 
-from agent.host import is_loopback
+from agent.host import is_loopback, names_loopback
 from agent.metrics import LATE_BOUNDS, Histogram
 from agent.serving import Limits, Server
 from agent.status.page import render_page
@@ -86,10 +86,8 @@ class StatusServer:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else content]
 
     def _answer(self, environ: dict[str, Any]) -> _Answer:
-        # A page on loopback is asked for as localhost or by a loopback address. Any other name
-        # comes from a web page whose name was made to point here (DNS rebinding).
         host = environ.get("HTTP_HOST", "")
-        if host and is_loopback(f"//{self._host}") and not is_loopback(f"//{host}"):
+        if host and is_loopback(f"//{self._host}") and not names_loopback(host):
             return 403, "text/plain", b"open this page as localhost or by an IP address\n"
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return 405, "text/plain", b"this page is read-only\n"

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.support.command import run, stand_in
+from tests.support.dev_client import DEADLINE_SECONDS, Api
 from tests.support.harness import ROOT, AgentProcess, Bench, is_running
 
 pytestmark = pytest.mark.process
@@ -53,6 +55,7 @@ def test_the_demo_measures_loopback_prints_a_summary_and_cleans_up(bench: Bench)
     assert re.search(r"server   received \d[\d.]* [GM]bit/s, CPU \d+ %", summary)
     assert re.search(r"server's own report: \d[\d.]* [GM]bit/s", summary)
     assert "Traceback" not in summary
+    assert re.search(r"The dev Manager is at http://\S+ \(admin, [\w-]{11}\)", summary)
     pids = children(agent)
     assert len(pids) == 2
     assert not any(map(is_running, pids))
@@ -75,6 +78,12 @@ def test_the_demo_uses_the_next_free_port_and_names_it(bench: Bench) -> None:
 
 def test_ctrl_c_during_the_self_test_exits_0_and_cleans_up(bench: Bench) -> None:
     agent = bench.agent("--dev", LOG_FORMAT="json")
+    url = str(agent.wait_for("agent starts")["manager_url"])
+    # Its page is open, and its API has no password that anybody knows.
+    page = requests.get(url, headers={"Accept": "text/html"}, timeout=DEADLINE_SECONDS)
+    assert "Start a test" in page.text
+    with Api(url) as api:
+        assert api.login().status_code == 401
     agent.wait_for("client started")
     agent.signal(signal.SIGINT)
     assert agent.exit_code(timeout=10) == 0, agent.lines

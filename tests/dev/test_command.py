@@ -112,6 +112,19 @@ def test_the_admin_password_can_be_chosen(start: Start) -> None:
 
 
 @pytest.mark.process
+def test_keys_and_password_come_from_the_environment_too(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEV_ADMIN_PASSWORD", "of-the-environment")
+    monkeypatch.setenv("DEV_AGENTS", "a1:key-1 a2:key-2")
+    _, url = start()
+    with Api(url) as api:
+        assert api.login().status_code == 401
+        assert api.login("of-the-environment").status_code == 200
+        assert [agent["name"] for agent in api.call("GET", "agents").json()] == ["a1", "a2"]
+
+
+@pytest.mark.process
 def test_it_listens_on_ipv6_too(start: Start) -> None:
     # The later --listen wins over the fixture's.
     _, url = start("--listen", "[::1]:0")

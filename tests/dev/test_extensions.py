@@ -93,7 +93,7 @@ def test_a_task_is_not_given_to_a_client_that_hung_up(
     api: Api, manager: DevManager, store: Store, caplog: pytest.LogCaptureFixture, reset: bool
 ) -> None:
     dead = socket.create_connection(("127.0.0.1", manager.port))
-    head = "Host: m\r\nX-AGENT-NAME: a1\r\nX-AGENT-KEY: key-1\r\nX-API-Version: 1\r\n"
+    head = "Host: localhost\r\nX-AGENT-NAME: a1\r\nX-AGENT-KEY: key-1\r\nX-API-Version: 1\r\n"
     lines = f"POST /v1/agent/tasks/claim HTTP/1.1\r\n{head}Prefer: wait=20\r\n"
     dead.sendall(f"{lines}Content-Length: 2\r\n\r\n{{}}".encode())
     live = held_claim(api)

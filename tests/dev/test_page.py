@@ -236,7 +236,9 @@ def test_a_form_without_an_origin_is_refused(manager: DevManager, store: Store) 
     assert (answer.status_code, store.exercises.all()) == (403, [])
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "[::1", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:80", "[::1", "10.0.0.1", "a@localhost"]
+)
 def test_a_foreign_host_name_is_refused(manager: DevManager, host: str) -> None:
     answer = get(manager, headers={"Host": host})
     assert answer.status_code == 403
@@ -244,7 +246,7 @@ def test_a_foreign_host_name_is_refused(manager: DevManager, host: str) -> None:
     assert post(manager, headers={"Host": host, "Origin": f"http://{host}"}).status_code == 403
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.2", "[::1]:8000"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.2", "[::1]:8000"])
 def test_loopback_names_are_answered(manager: DevManager, host: str) -> None:
     assert get(manager, headers={"Host": host}).status_code == 200
 
@@ -262,7 +264,7 @@ def test_the_page_asks_for_a_chosen_password(store: Store) -> None:
             assert post(manager, headers=given).status_code == 401
         assert get(manager, headers={"Authorization": "Basic \xff\xfe"}).status_code == 401
         right = {"Authorization": "Basic " + b64encode("admin:pässword".encode()).decode()}
-        assert get(manager, headers={"Host": "manager.example", **right}).status_code == 200
+        assert get(manager, headers=right).status_code == 200
         assert post(manager, headers={**right, "Origin": "http://evil.example"}).status_code == 403
         assert post(manager, headers=right).status_code == 303
     finally:

@@ -3,10 +3,11 @@
 A browser cannot carry the API's token from page to page, and other people's pages can make it
 send what it does carry. So:
 
+- On loopback every call and page answers to the names of loopback alone: another name that was
+  made to point here (DNS rebinding) is refused.
 - With a password of the owner's choice, which is required off loopback, the page asks for it by
-  HTTP Basic, user `admin`.
-- The default password is known to everybody, so asking for it would protect nothing. The page
-  then answers to loopback names alone: another name that was made to point here is refused.
+  HTTP Basic, user `admin`. Otherwise it is open: everybody knows the default password, and the
+  demo's owner is the one who reads its output.
 - A form is accepted only when the browser says in `Origin`, as all of today's do, that this page
   sent it.
 """
@@ -18,26 +19,27 @@ from typing import NoReturn
 from flask import Response, abort, current_app, request
 
 from agent.dev.api.admin_calls import ADMIN
-from agent.host import is_loopback
+from agent.host import names_loopback
 
-DEFAULT_PASSWORD = "admin123"
+
+def check_host() -> None:
+    """Answer 403 to a request for another host than loopback."""
+    # A browser always sends one.
+    host = request.headers.get("Host", "")
+    if host and not names_loopback(host):
+        _refuse("This dev Manager is on loopback: ask for 127.0.0.1 or localhost.")
 
 
 def check_reader() -> None:
-    """Answer 401 or 403 unless the page may be shown."""
-    password: str = current_app.config["ADMIN_PASSWORD"]
-    if password != DEFAULT_PASSWORD:
+    """Answer 401 unless the page may be shown."""
+    if not current_app.config["OPEN_PAGE"]:
+        password: str = current_app.config["ADMIN_PASSWORD"]
         proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
         given = request.headers.get("Authorization", "")
         if not compare_digest(given.encode(), f"Basic {proof}".encode()):
             challenge = {"WWW-Authenticate": 'Basic realm="dev Manager", charset="UTF-8"'}
             text = f"The user is {ADMIN}, the password that of --admin-password.\n"
             abort(Response(text, 401, challenge, mimetype="text/plain"))
-    elif not is_loopback(f"//{request.headers.get('Host', '')}"):
-        _refuse(
-            "Open this page as 127.0.0.1 or localhost, or give the dev Manager another"
-            " --admin-password: everybody knows the default one."
-        )
 
 
 def check_writer() -> None:
