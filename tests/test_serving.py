@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 from agent.serving import MAX_HEAD_BYTES, Limits, Server
@@ -208,3 +209,31 @@ def test_a_bug_is_answered_and_told(serve: MakeServer, capfd: pytest.CaptureFixt
     assert b" 500 " in ask(serve(), GET.replace(b"/", b"/bug", 1))
     said = capfd.readouterr()
     assert "a bug of the application" in said.out + said.err
+
+
+def test_a_body_that_is_there_lets_others_have_their_turns_between_its_reads() -> None:
+    turns, seen = [0], []
+
+    def count() -> None:
+        while True:
+            turns[0] += 1
+            gevent.sleep(0)
+
+    def reading(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        before = turns[0]
+        while environ["wsgi.input"].read(4096):
+            pass
+        seen.append(turns[0] - before)
+        start_response("200 OK", [("Connection", "close")])
+        return [b""]
+
+    server = Server(("127.0.0.1", 0), reading, Limits(10, 30.0, 10**6))
+    server.start()  # type: ignore[no-untyped-call]
+    other = gevent.spawn(count)
+    body = b"a" * 200_000
+    head = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert ask(server, head + body).startswith(b"HTTP/1.1 200")
+    other.kill()
+    server.stop(timeout=0.1)  # type: ignore[no-untyped-call]
+    # The buffer of a connection has 8 KiB.
+    assert seen[0] >= 20
