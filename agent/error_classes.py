@@ -1,10 +1,6 @@
 """The classes of error that a result may carry, each with what a person can do about it."""
 
-import errno
 from enum import StrEnum
-
-# No space, a quota that is reached, a disk that is mounted read-only.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class ErrorClass(StrEnum):
@@ -45,9 +41,3 @@ class ErrorClass(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> "ErrorClass":
         return cls.OTHER
-
-
-def class_of(error: BaseException) -> ErrorClass:
-    """The class for what a disk has answered; `error` is an OSError or was raised from one."""
-    number = getattr(error if isinstance(error, OSError) else error.__cause__, "errno", None)
-    return ErrorClass.STATE_FULL if number is None or number in _FULL else ErrorClass.HOST_ERROR

@@ -11,17 +11,19 @@
     │   └── ChildError          iperf3 itself could not be started
     └── ManagerError
         ├── ManagerUnavailable  no usable answer; try again later
-        │   └── ManagerAway     the agent cannot register; all calls wait for its next try
+        │   └── ManagerAway     no answer at all, 429 or 503: all calls but heartbeats wait
         ├── ManagerRefused      final for the agent
         │   ├── KeyRefused      the key or the API version; exit code 77 at registration
         │   └── AgentUnknown    the agent is unknown or disabled; exit code 67
         └── TaskRefused         final for one call about one task
-            └── ResultTooLarge  the Manager would take a smaller result
+            ├── ResultTooLarge  the Manager would take a smaller result
+            └── TaskReplaced    the task's number is another task's at the Manager by now
 
 Each kind is caught where it is handled. Anything else is a bug and stops the agent.
 """
 
 from agent.error_classes import ErrorClass
+from agent.files import Whose, whose
 
 
 class AgentError(Exception):
@@ -80,7 +82,7 @@ class ManagerError(AgentError):
 
 
 class ManagerUnavailable(ManagerError):
-    """No usable answer: refused, reset, too slow, 5xx, 429, or not the Manager's JSON.
+    """No usable answer: 5xx, a proxy's page, or whatever else is not the Manager's JSON.
 
     `retry_after` is the number of seconds that the Manager asked the agent to wait, if it did.
     """
@@ -91,11 +93,7 @@ class ManagerUnavailable(ManagerError):
 
 
 class ManagerAway(ManagerUnavailable):
-    """The agent cannot register; it tries again in `again_in` seconds, and all calls wait."""
-
-    def __init__(self, message: str, again_in: float, retry_after: float | None = None) -> None:
-        super().__init__(message, retry_after)
-        self.again_in = again_in
+    """Refused, reset, too slow, 429 or 503: other calls would fare no better."""
 
 
 class ManagerRefused(ManagerError):
@@ -128,3 +126,12 @@ class TaskRefused(ManagerError):
 
 class ResultTooLarge(TaskRefused):
     """413: the body is too large for the Manager, or for a proxy before it."""
+
+
+class TaskReplaced(TaskRefused):
+    """The Manager took the call for another task, which has the number of this one by now."""
+
+
+def class_of(error: BaseException) -> ErrorClass:
+    """The class of an OSError of the disk, or of an error that was raised from one."""
+    return ErrorClass.STATE_FULL if whose(error) is Whose.DISK else ErrorClass.HOST_ERROR

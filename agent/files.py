@@ -9,10 +9,34 @@ import os
 import shutil
 import zlib
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 
 # What a file system without hard links answers, or the last link that a file may have.
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+class Whose(Enum):
+    """Who has to do something about an error of the disk."""
+
+    HOST = "nobody: the host is short of something now, so the agent tries again"
+    OWNER = "the agent's owner: the path or its rights are wrong"
+    DISK = "the agent's owner: the disk is full or read-only"
+    FILE = "nobody: what concerns the file fails, and the agent goes on"
+
+
+_NUMBERS = {
+    Whose.HOST: {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR},
+    Whose.OWNER: {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG},
+    Whose.DISK: {errno.ENOSPC, errno.EDQUOT, errno.EROFS},
+}
+
+
+def whose(error: BaseException | None) -> Whose:
+    """Whose an OSError is, or an error that was raised from one: decided here for all code."""
+    cause = error if isinstance(error, OSError) or error is None else error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    return next((each for each, numbers in _NUMBERS.items() if number in numbers), Whose.FILE)
 
 
 def is_writable_file(path: Path) -> bool:

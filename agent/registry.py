@@ -109,30 +109,30 @@ class Entry:
 
 
 class TaskRegistry:
-    """The current tasks, in the order of their claims."""
+    """The current tasks, in the order of their claims.
+
+    Two of one number are there while an earlier task of that number is being stopped.
+    """
 
     def __init__(self) -> None:
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[str, Entry] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    def __contains__(self, task_id: int) -> bool:
-        return task_id in self._entries
 
     def entries(self) -> list[Entry]:
         """All of them."""
         return list(self._entries.values())
 
     def enter(self, claimed: Claimed) -> Entry:
-        """Add a claimed task; no task of its id may be there already."""
+        """Add a claimed task."""
         entry = Entry(claimed, KINDS.get(claimed.task.type))
-        self._entries[claimed.task.id] = entry
+        self._entries[claimed.key] = entry
         return entry
 
     def leave(self, entry: Entry) -> None:
         """Remove a task whose outcome is in the outbox."""
-        del self._entries[entry.task.id]
+        del self._entries[entry.claimed.key]
         entry.gone.set()
 
     def claimed_before(self, entry: Entry) -> list[Entry]:
@@ -157,12 +157,16 @@ class TaskRegistry:
         earlier = self.claimed_before(besides)
         return next((each for each in earlier if each.kind == "server" and each.port == port), None)
 
-    def cancel(self, task_id: int) -> bool:
-        """Stop a task that was canceled at the Manager; False if it is not in the registry."""
-        entry = self._entries.get(task_id)
-        if entry:
-            entry.stop.order(ErrorClass.KILLED, "canceled at the Manager")
-        return entry is not None
+    def cancel(self, task_id: int) -> None:
+        """Stop what runs of a task that was canceled at the Manager."""
+        for entry in self._entries.values():
+            if entry.task.id == task_id:
+                entry.stop.order(ErrorClass.KILLED, "canceled at the Manager")
+
+    def stop_replaced(self, claimed: Claimed) -> None:
+        """Stop what runs of a task whose number is another task's at the Manager by now."""
+        if entry := self._entries.get(claimed.key):
+            entry.stop.order(ErrorClass.INTERRUPTED, "the Manager gave its number to another task")
 
     def stop_all(self, error_class: ErrorClass, reason: str) -> list[Entry]:
         """Order every task to stop; returns them."""

@@ -7,7 +7,7 @@ from itertools import repeat
 
 from gevent.event import Event
 
-from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable
+from agent.errors import KeyRefused, ManagerUnavailable
 
 BACKOFF_FIRST = 1.0
 BACKOFF_CAP = 30.0
@@ -46,17 +46,14 @@ class Backoff:
     def __init__(self) -> None:
         self._delays = _delays()
 
-    def next(self, error: ManagerUnavailable | KeyRefused) -> float:
-        """Seconds until the next attempt after this failure: at least what the Manager asked for.
+    def next(self, error: ManagerUnavailable | KeyRefused | None = None) -> float:
+        """Seconds until the next attempt after a failure: at least what the Manager asked for.
 
-        A refused key has its own pause. While the agent cannot register, all callers wait for its
-        next attempt to register. Neither advances this back-off.
+        A refused key has its own pause, which does not advance this back-off.
         """
         if isinstance(error, KeyRefused):
             return KEY_REFUSED_PAUSE
-        if isinstance(error, ManagerAway):
-            return error.again_in
-        return max(next(self._delays), error.retry_after or 0)
+        return max(next(self._delays), (error and error.retry_after) or 0)
 
     def reset(self) -> None:
         """Begin anew after a success."""

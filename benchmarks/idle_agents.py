@@ -22,6 +22,7 @@ from gevent.pool import Group
 from agent.config.key import Key
 from agent.config.settings import read_settings
 from agent.manager.api import ManagerClient
+from agent.manager.gate import Gate
 from agent.manager.registration import Registration
 from agent.metrics import Histogram, Metrics
 from agent.registry import TaskRegistry
@@ -104,7 +105,7 @@ def crowd(of: Manager) -> Iterator[Calls]:
     gevent.sleep(SPREAD + SETTLING)
     try:
         yield calls
-        if len(greenlets) < 2 * AGENTS:
+        if len(greenlets) < 3 * AGENTS:
             raise RuntimeError("an agent has ended by itself")
     finally:
         greenlets.kill()
@@ -124,8 +125,11 @@ def idle_agent(number: int, url: str, calls: Calls, greenlets: Group) -> None:
         client, registration, TaskRegistry(), calls, settings.heartbeat_interval
     )
     greenlets.spawn(heartbeats.run, stop)
+    greenlets.spawn(registration.run, stop)
     # Without a task a claim loop asks its journal for the next key, and its runner for nothing.
-    journal = cast(Journal, SimpleNamespace(claim_key=str(uuid.uuid4())))
+    readable = Event()
+    readable.set()
+    journal = cast(Journal, SimpleNamespace(claim_key=str(uuid.uuid4()), readable=readable))
     runner = cast(TaskRunner, None)
-    claims = ClaimLoop(client, registration, journal, runner, settings.claim_interval)
+    claims = ClaimLoop(client, Gate(registration), journal, runner, settings.claim_interval)
     claims.run(heartbeats.may_claim, stop)

@@ -5,8 +5,8 @@ import json
 import msgspec
 import pytest
 
-from agent.protocol import Claimed, Life, Outcome, Report, Task
-from agent.state.spool import Parcel
+from agent.protocol import Claimed, Origin, Outcome, Report, Task
+from agent.state.message import Message
 from agent.text import encodable, map_texts, printable, to_json
 
 LATIN_1 = "/opt/caf\udce9/iperf3"
@@ -52,13 +52,14 @@ def test_json_that_can_be_encoded_is_that_of_msgspec() -> None:
 
 def test_a_result_with_a_name_that_is_no_utf_8_is_encoded_in_all_its_parts() -> None:
     task = Task(7, "iperf_client_run", msgspec.Raw(b'{"port":  5201}'))
-    claimed = Claimed(task, Life("http://m", 1, ""), "key")
+    claimed = Claimed(task, Origin("http://m", 1, ""), "key")
     report = Report(argv=[LATIN_1, "-c"], attempts=2)
     outcome = Outcome("failed", report, 1, f"{LATIN_1} cannot be run", {"started": True})
-    text = to_json(Parcel(3, claimed, outcome, "key"))
+    text = to_json(Message(claimed, outcome, number=3))
     assert b'"payload":{"port":  5201}' in text
     found = json.loads(text)["outcome"]
     assert found["stderr"] == "/opt/caf\\udce9/iperf3 cannot be run"
     assert found["report"] == {"argv": ["/opt/caf\\udce9/iperf3", "-c"], "attempts": 2}
     assert (found["answer"], found["exit_code"]) == ({"started": True}, 1)
-    assert msgspec.json.decode(text, type=Parcel).outcome.report.attempts == 2
+    read = msgspec.json.decode(text, type=Message).outcome
+    assert read and read.report.attempts == 2

@@ -7,7 +7,7 @@ import pytest
 from gevent.event import Event
 
 from agent import timing
-from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable
+from agent.errors import KeyRefused, ManagerUnavailable
 from agent.timing import KEY_REFUSED_PAUSE, Backoff, jittered, ticks
 from tests.support.clock import Clock
 
@@ -106,18 +106,9 @@ def test_backoff_waits_for_as_long_as_the_manager_asks() -> None:
     assert backoff.next(ManagerUnavailable("503", retry_after=17)) == 30
 
 
-@pytest.mark.parametrize(
-    ("error", "seconds"),
-    [
-        (ManagerAway("away", again_in=12.5, retry_after=300), 12.5),
-        (KeyRefused("401"), KEY_REFUSED_PAUSE),
-    ],
-)
-def test_waiting_for_the_registration_or_the_key_does_not_use_the_callers_backoff_up(
-    error: ManagerUnavailable | KeyRefused, seconds: float
-) -> None:
+def test_waiting_for_the_key_does_not_use_the_callers_backoff_up() -> None:
     backoff = Backoff()
-    assert [backoff.next(error) for _ in range(9)] == [seconds] * 9
+    assert [backoff.next(KeyRefused("401")) for _ in range(9)] == [KEY_REFUSED_PAUSE] * 9
     assert backoff.next(UNAVAILABLE) <= 1
 
 

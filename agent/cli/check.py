@@ -12,6 +12,7 @@ from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
 from agent.logs.setup import silence_logging, stdout_has_colors
 from agent.manager.api import ManagerClient
+from agent.state.journal import read_journal
 from agent.tasks.installed import InstalledIperf3
 from agent.text import printable, to_json
 
@@ -56,14 +57,7 @@ def _findings(config: Config, faults: Mapping[str, str]) -> Iterator[Finding]:
     if not faults:
         yield Finding("configuration", f"agent {config.agent_name}, key is set")
     if not faults.keys() & {"STATE_DIR", "AGENT_NAME"}:
-        path = config.state
-        if files.is_writable_directory(path):
-            yield Finding("state directory", _usable(path))
-        else:
-            # An agent starts there all the same, but runs no test.
-            advice = "make it writable, or set STATE_DIR to a directory that this user can write"
-            fault = f"{path} is on a read-only disk: {advice}"
-            yield Finding("state directory", fault, "settings")
+        yield _state_directory(config.state)
     if config.log_file:
         yield Finding("log file", _usable(config.log_file))
     try:
@@ -73,6 +67,19 @@ def _findings(config: Config, faults: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("iperf3", str(error), "settings")
     if not any(variable.startswith("MANAGER_") for variable in faults):
         yield from _manager(config)
+
+
+def _state_directory(path: Path) -> Finding:
+    fault = ""
+    if not files.is_writable_directory(path):
+        # An agent starts there all the same, but runs no test.
+        advice = "make it writable, or set STATE_DIR to a directory that this user can write"
+        fault = f"{path} is on a read-only disk: {advice}"
+    try:
+        read_journal(path)
+    except OSError as error:
+        fault = f"{error}: make it a file that this user can read, or set another STATE_DIR"
+    return Finding("state directory", fault or _usable(path), "settings" if fault else "")
 
 
 def _usable(path: Path) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from agent import protocol
 from agent.config.settings import Config
-from agent.errors import ManagerUnavailable
+from agent.errors import ManagerUnavailable, TaskReplaced
 from agent.manager.transport import KEY_HEADER, Answer, Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
@@ -28,6 +28,9 @@ LONG_POLL_WAIT = 20
 _TASK_HEAD = re.compile(
     rb'\s*{\s*"task"\s*:\s*{\s*"id"\s*:\s*(\d{1,19})\s*,\s*"type"\s*:\s*"(?:([\w-]{1,64})")?'
 )
+# What tells in the answer to a result which task that is, before the result itself.
+_ANSWER_HEAD = re.compile(rb'\s*{\s*"id"\s*:\s*(\d{1,19})\b')
+_CREATED_AT = re.compile(rb'"created_at"\s*:\s*"([^"]{1,64})"')
 
 _Answer = TypeVar("_Answer")
 
@@ -44,8 +47,8 @@ class ManagerClient:
     """The five calls of an agent, and the check of the Manager's health.
 
     Each raises ManagerUnavailable, KeyRefused or AgentUnknown; the two about a task also raise
-    TaskRefused. `failures` counts the calls without a usable answer: after one, another Manager
-    may have taken the place of the first. `key` gives the registration key as it is now.
+    TaskRefused, which is TaskReplaced when the answer names another task of that number. `key`
+    gives the registration key as it is now.
     """
 
     def __init__(
@@ -54,7 +57,6 @@ class ManagerClient:
         self._config = config
         self._key = key
         self._transport = Transport(config, metrics or Metrics())
-        self.failures = 0
 
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
         """Register the agent; the answer also has the key, which is not read."""
@@ -87,22 +89,27 @@ class ManagerClient:
             task = protocol.Task(int(head[1]), (head[2] or b"").decode(), unreadable=str(error))
         return Claim(task, held)
 
-    def send_started(self, task_id: int, pid: int, idempotency_key: str) -> None:
+    def send_started(self, task: protocol.Task, pid: int, idempotency_key: str) -> None:
         """Say that a task's process runs."""
-        call, body = f"tasks/{task_id}/started", protocol.StartedBody(pid)
-        self._post(call, body, protocol.Acknowledged, STARTED_DEADLINE, idempotency_key)
+        call, body = f"tasks/{task.id}/started", protocol.StartedBody(pid)
+        taken_for = self._post(call, body, protocol.Acknowledged, STARTED_DEADLINE, idempotency_key)
+        _compare(call, task, taken_for)
 
-    def send_result(self, task_id: int, body: Body, idempotency_key: str) -> None:
+    def send_result(self, task: protocol.Task, body: Body, idempotency_key: str) -> None:
         """Deliver a result; gives up after RESULT_STALL seconds without progress."""
-        call = f"tasks/{task_id}/result"
+        call = f"tasks/{task.id}/result"
         answer = self._send(call, body, RESULT_STALL, idempotency_key)
         # The answer is the whole task with the result that was just sent. Of a large one, the
         # beginning must be enough.
         if answer.whole:
-            self._decode(call, answer, protocol.Acknowledged)
-        elif not re.match(rb'\s*{\s*"id"\s*:\s*%d\b' % task_id, answer.content):
-            self.failures += 1
+            taken_for = self._decode(call, answer, protocol.Acknowledged)
+        elif head := _ANSWER_HEAD.match(answer.content):
+            created_at = _CREATED_AT.search(answer.content.partition(b'"result"')[0])
+            moment = created_at and created_at[1].decode(errors="replace")
+            taken_for = protocol.Acknowledged(int(head[1]), created_at=moment)
+        else:
             raise ManagerUnavailable(f"{call}: a large answer that is not the Manager's")
+        _compare(call, task, taken_for)
 
     def check_health(self) -> None:
         """Ask whether a Manager is there, without naming or registering an agent."""
@@ -136,15 +143,17 @@ class ManagerClient:
             "Content-Type": "application/json",
             **(more_headers or {}),
         }
-        try:
-            return self._transport.call("POST", f"/v1/agent/{call}", body, headers, deadline)
-        except ManagerUnavailable:
-            self.failures += 1
-            raise
+        return self._transport.call("POST", f"/v1/agent/{call}", body, headers, deadline)
 
     def _decode(self, call: str, answer: Answer, kind: type[_Answer]) -> _Answer:
         try:
             return msgspec.json.decode(answer.content, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self.failures += 1
             raise ManagerUnavailable(f"{call}: the answer is not the Manager's: {error}") from error
+
+
+def _compare(call: str, task: protocol.Task, taken_for: protocol.Acknowledged) -> None:
+    """Raise TaskReplaced if the Manager took the call for another task of that number."""
+    if not task.is_same(taken_for):
+        words = f"the Manager has another task {task.id}, created at {taken_for.created_at}"
+        raise TaskReplaced(f"{call}: {words}", 200)

@@ -43,7 +43,8 @@ def refusal(
             return errors.TaskRefused(message, status, current, content)
     if status in REFUSALS and not (word or faults):
         message += ", but not in the Manager's words"
-    return errors.ManagerUnavailable(message, retry_after(headers.get("Retry-After")))
+    kind = errors.ManagerAway if status in (429, 503) else errors.ManagerUnavailable
+    return kind(message, retry_after(headers.get("Retry-After")))
 
 
 def retry_after(value: str | None) -> float | None:

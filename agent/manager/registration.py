@@ -1,23 +1,27 @@
-"""Registering with the Manager, and making sure later that it is still the same one."""
+"""Registering with the Manager, and the address that it is told."""
 
 import time
 from collections.abc import Callable
 
 import gevent
 import structlog
+from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from agent import host
 from agent.config.settings import Config
-from agent.errors import ManagerAway, ManagerUnavailable
+from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable
 from agent.logs.outage import Outage
 from agent.manager.api import ManagerClient
-from agent.protocol import Life
-from agent.timing import Backoff, jittered
+from agent.protocol import Origin
+from agent.timing import Backoff
 
-# Re-register after about this many seconds, even if nothing has failed: a proxy can put another
-# Manager in the place of this one. Jitter keeps agents that started together apart.
-SURE_FOR = 60.0
+# After so many seconds without an answered heartbeat, the Manager may have been set up anew.
+SILENCE = 15.0
+# So many heartbeats may be missed where they come more seldom.
+SILENT_BEATS = 3
+# Seconds between two lookups of the address: a host may get another one.
+ADDRESS_SURE_FOR = 60.0
 # A name server that does not answer would take 10 s and more.
 LOOKUP_DEADLINE = 4.0
 
@@ -25,11 +29,10 @@ log = structlog.get_logger()
 
 
 class Registration:
-    """The registration of one agent. `address` and `life` are known once it has registered.
+    """The registration of one agent. `address` and `origin` are known once it has registered.
 
-    `replaced` is called when the Manager turns out to be another one, or to have been set up
-    anew, before `life` changes. One back-off serves the whole agent: if each task's result had its
-    own, an agent with many results would be back before all others.
+    `replaced` is called when the agent's record at the Manager turns out to be another one than
+    before: what was claimed under the old one is nobody's any more.
     """
 
     def __init__(self, config: Config, client: ManagerClient, replaced: Callable[[], None]) -> None:
@@ -37,90 +40,103 @@ class Registration:
         self._client = client
         self._replaced = replaced
         self._lock = BoundedSemaphore()
-        self._sure_at = -1
-        self._asked_at = 0.0
-        self._sure_for = jittered(SURE_FOR)
-        self._backoff = Backoff()
-        self._ask_at = 0.0
+        self._silence = max(SILENCE, SILENT_BEATS * config.heartbeat_interval)
+        self._is_due = True
+        self._was_silent = False
+        self._heard_at = self._looked_up_at = 0.0
+        self._wake = Event()
         self.address = ""
-        self.life: Life | None = None
+        self.origin: Origin | None = None
 
     def register(self) -> None:
         """Register within REGISTER_TIMEOUT.
 
-        Raises ManagerAway when there was no time for more, KeyRefused and AgentUnknown.
+        Raises ManagerUnavailable when there was no time for more, KeyRefused and AgentUnknown.
         """
         until = time.monotonic() + self._config.register_timeout
-        outage = Outage("the Manager is there")
-        while self.life is None:
+        backoff, outage = Backoff(), Outage("the Manager is there")
+        while self.origin is None:
             try:
-                self.confirm()
-            except ManagerAway as error:
+                self.renew()
+            except ManagerUnavailable as error:
                 left = until - time.monotonic()
                 if left <= 0 or (error.retry_after or 0) >= left:
                     raise
                 # Whatever the back-off says, the last attempt is made when the time is over.
-                pause = min(error.again_in, left)
+                pause = min(backoff.next(error), left)
                 outage.record_failure("not registered yet", error, retry_in=round(pause, 1))
                 gevent.sleep(pause)
-                self.retry_now()
         outage.record_success()
 
-    def confirm(self, within: float | None = None) -> Life:
-        """The Manager's life, from its last answer to a registration.
+    def renew(self) -> None:
+        """Register if that is due: at the agent's start, and once after a long silence.
 
-        It is asked for again if a call has failed since that answer, or if the answer is more
-        than `within` seconds old (by default about SURE_FOR). A Manager that was away may have
-        come back without its tasks, and its task 7 is then not the one whose result waits here.
-        Raises ManagerAway, KeyRefused and AgentUnknown.
+        Raises ManagerUnavailable, KeyRefused and AgentUnknown; it is then still due.
         """
         with self._lock:
-            limit = self._sure_for if within is None else within
-            now = time.monotonic()
-            sure = self._sure_at == self._client.failures and now - self._asked_at <= limit
-            if self.life is None or not sure:
-                failures = self._client.failures
-                self._set(self._ask_when_due())
-                self._sure_at, self._asked_at = failures, now
-            assert self.life
-            return self.life
+            if self._is_due:
+                self._look_up_address()
+                record = self._client.register(self.address, host.operating_system())
+                self._is_due, self._heard_at = False, time.monotonic()
+                self._set(Origin.of(self._config.manager_url, record))
 
-    def retry_now(self) -> None:
-        """Let the next caller of `confirm` ask at once."""
-        self._ask_at = 0.0
+    def record_heartbeat(self, answered: bool) -> None:
+        """Take note of a heartbeat; `run` does what follows from it."""
+        now = time.monotonic()
+        if now - self._heard_at >= self._silence and not self._was_silent:
+            self._is_due = self._was_silent = True
+        if answered:
+            self._heard_at, self._was_silent = now, False
+        is_old = now - self._looked_up_at >= ADDRESS_SURE_FOR
+        if is_old or not answered or self._is_due:
+            self._wake.set()
 
-    def _ask_when_due(self) -> Life:
-        left = self._ask_at - time.monotonic()
-        if left > 0:
-            raise ManagerAway("the Manager is away", left)
-        try:
-            self.address = self._config.advertise_address or self._route_address()
-            record = self._client.register(self.address, host.operating_system())
-        except ManagerUnavailable as error:
-            pause = self._backoff.next(error)
-            self._ask_at = time.monotonic() + pause
-            raise ManagerAway(str(error), pause, error.retry_after) from error
-        self._backoff.reset()
-        return Life.of(self._config.manager_url, record)
+    def run(self, stop: Event) -> None:
+        """Until `stop`, keep the address up to date, and register again when that is due.
 
-    def _set(self, life: Life) -> None:
-        if self.life is None:
-            log.info("registered", agent_id=life.agent_id, address=self.address)
-        elif self.life != life:
+        Heartbeats do not wait for it. While they have no answer, it registers nothing: the next
+        claim or result does. Raises AgentUnknown.
+        """
+        backoff, outage = Backoff(), Outage("the address and the registration are renewed")
+        while gevent.wait([self._wake, stop], count=1) and not stop.is_set():
+            self._wake.clear()
+            try:
+                self._look_up_address()
+                if not self._was_silent:
+                    self.renew()
+            except (KeyRefused, ManagerUnavailable) as error:
+                outage.record_failure("the address or the registration is not renewed yet", error)
+                stop.wait(backoff.next(error))
+            else:
+                outage.record_success()
+                backoff.reset()
+
+    def _set(self, origin: Origin) -> None:
+        if self.origin is None:
+            log.info("registered", agent_id=origin.agent_id, address=self.address)
+        elif not self.origin.is_same(origin):
             log.error(
                 "the Manager was replaced: the tasks in hand belong to the previous one",
-                manager_url=life.manager_url,
-                agent_id=life.agent_id,
-                registered=life.registered,
+                manager_url=origin.manager_url,
+                agent_id=origin.agent_id,
+                registered=origin.first_registered,
             )
             self._replaced()
-        self.life = life
+        elif origin.first_registered is None:
+            # What is known stays known.
+            return
+        self.origin = origin
+
+    def _look_up_address(self) -> None:
+        """Set the address; raises ManagerAway when there is no route to the Manager."""
+        self._looked_up_at = time.monotonic()
+        self.address = self._config.advertise_address or self._route_address()
 
     def _route_address(self) -> str:
         url = self._config.manager_url
-        silence = ManagerUnavailable(f"no route to {url}: its name was not resolved in time")
+        silence = ManagerAway(f"no route to {url}: its name was not resolved in time")
         try:
             with gevent.Timeout(LOOKUP_DEADLINE, silence):
                 return host.local_address(url)
         except OSError as error:
-            raise ManagerUnavailable(f"no route to {url}: {error}") from error
+            raise ManagerAway(f"no route to {url}: {error}") from error

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from agent import __version__
 from agent.config.settings import Config
-from agent.errors import ManagerUnavailable
+from agent.errors import ManagerAway
 from agent.host import is_loopback
 from agent.manager.connection import Adapter
 from agent.manager.refusals import refusal
@@ -70,7 +70,7 @@ class Transport:
             request = self._request(method, path, data, headers)
             status, answer = self._exchange(path, request, deadline)
         except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
-            raise ManagerUnavailable(f"{path}: {_reason(error)}") from error
+            raise ManagerAway(f"{path}: {_reason(error)}") from error
         finally:
             seconds = time.monotonic() - began
             self._metrics.count_call(path.rpartition("/")[2], status, seconds)
@@ -103,7 +103,7 @@ class Transport:
         except gevent.Timeout as timeout:
             if timeout is not limit:
                 raise
-            raise ManagerUnavailable(f"{path}: no answer within {deadline:g} s") from None
+            raise ManagerAway(f"{path}: no answer within {deadline:g} s") from None
         finally:
             limit.close()
         if whole:

@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 import gevent
 
+from agent.errors import StateUnusable
 from agent.protocol import Document
 
 CHUNK_BYTES = 64 * 1024
@@ -35,11 +36,17 @@ class Body:
             pass
 
     def __iter__(self) -> Iterator[bytes]:
-        """The pieces in order; raises OSError when the file is shorter than the document."""
-        for piece in self._pieces():
-            self.progress()
-            yield piece
-            gevent.sleep(0)
+        """The pieces in order; raises StateUnusable when the document cannot be read.
+
+        An OSError would look like one of the connection.
+        """
+        try:
+            for piece in self._pieces():
+                self.progress()
+                yield piece
+                gevent.sleep(0)
+        except OSError as error:
+            raise StateUnusable(f"the document of a result: {error}") from error
 
     def _pieces(self) -> Iterator[bytes]:
         yield from _chunks(BytesIO(self._prefix), len(self._prefix))

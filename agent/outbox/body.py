@@ -1,6 +1,5 @@
 """From an outcome to the body of a `result` call, whole or in one of its smaller forms."""
 
-from enum import Enum
 from typing import Any
 
 import msgspec
@@ -10,25 +9,10 @@ from agent.errors import TaskError
 from agent.iperf3.documents import without_intervals, without_streams
 from agent.manager.upload import Body
 from agent.process.output import view_of
-from agent.protocol import Document, Outcome
+from agent.protocol import Document, Form, Outcome
 from agent.text import to_json
 
 log = structlog.get_logger()
-
-
-class Form(Enum):
-    """How much of its document a result carries; the value, `agent.truncated`, is what it lacks."""
-
-    WHOLE = ""
-    WITHOUT_STREAMS = "the streams of each interval"
-    WITHOUT_INTERVALS = "the intervals"
-    WITHOUT_DOCUMENT = "the whole document"
-
-    @property
-    def next_smaller(self) -> "Form | None":
-        """The form that leaves out a little more; None after the smallest."""
-        forms = list(Form)
-        return next(iter(forms[forms.index(self) + 1 :]), None)
 
 
 def encode(outcome: Outcome, form: Form = Form.WHOLE) -> Body:

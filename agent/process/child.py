@@ -1,6 +1,5 @@
 """One iperf3 child: started, signalled, waited for until it ends or must be ended."""
 
-import errno
 import os
 import signal
 import time
@@ -13,9 +12,8 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent.error_classes import class_of
-from agent.errors import ChildError
-from agent.files import discard
+from agent.errors import ChildError, class_of
+from agent.files import Whose, discard, whose
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
 from agent.process.output import size_of
 from agent.process.spawn import spawn, spawn_error
@@ -24,8 +22,6 @@ STDERR_KEPT = 64 * 1024
 # Seconds between two looks at a child's output.
 OUTPUT_LOOK = 1.0
 FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
-# Out of file descriptors: not a disk error.
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 log = structlog.get_logger()
 
@@ -59,7 +55,7 @@ class ChildProcess:
         except OSError as error:
             discard(stdout)
             discard(stderr)
-            if error.filename in (str(stdout), str(stderr)) and error.errno not in _NO_DESCRIPTOR:
+            if error.filename in (str(stdout), str(stderr)) and whose(error) is not Whose.HOST:
                 words = f"{stdout.parent} cannot be written: {error.strerror}: mend that"
                 raise ChildError(class_of(error), words) from error
             raise spawn_error(argv[0], error) from error

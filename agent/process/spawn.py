@@ -49,7 +49,7 @@ def spawn_error(path: str, error: OSError) -> ChildError:
     if isinstance(error, FileNotFoundError | PermissionError) and error.filename == path:
         words = f"{path} cannot be run ({error.strerror}): install iperf3, or set IPERF3_PATH to it"
         return ChildError(ErrorClass.IPERF3_MISSING, words)
-    return ChildError(ErrorClass.OTHER, f"{path} could not be started: {error}")
+    return ChildError(ErrorClass.HOST_ERROR, f"{path} could not be started: {error}")
 
 
 def capture_output(argv: list[str], timeout: float) -> str:

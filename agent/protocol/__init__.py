@@ -15,16 +15,15 @@ from agent.protocol.messages import (
     Health,
     HeartbeatAnswer,
     HeartbeatBody,
-    Life,
+    Origin,
     Refusal,
     RefusalDetail,
     RegisterBody,
     RunningRow,
     StartedBody,
     Task,
-    timestamp,
-    utc_now,
 )
+from agent.protocol.moments import Moment, timestamp, utc_now
 from agent.protocol.payloads import ClientPayload, ServerPayload
-from agent.protocol.results import Document, Figures, Outcome, Report, read_report
+from agent.protocol.results import Document, Figures, Form, Outcome, Report, read_report
 from agent.protocol.validation import client_payload, server_payload, unknown_keys

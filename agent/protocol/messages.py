@@ -1,13 +1,12 @@
-"""What the Manager and the agent send each other, except payloads and results.
+"""What the Manager and the agent send each other, except payloads and results."""
 
-A claimed task belongs to one life of a Manager, and to the claim that obtained it.
-"""
-
-from datetime import UTC, datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
+
+from agent.protocol.moments import Moment, is_same_moment
 
 TASK_TYPES = ("iperf_server_start", "iperf_client_run", "kill_all")
 # A task of such a status has ended at the Manager.
@@ -18,14 +17,24 @@ class Task(Struct, frozen=True):
     """One task as it was claimed. `payload` is the undecoded JSON of its parameters.
 
     `status` is `accepted`, or a final one when the claim was replayed after the task had ended.
-    `unreadable` says why the payload cannot be read: the task fails with these words.
+    `unreadable` says why the payload cannot be read: the task fails with these words. Version
+    0.1.0 wrote no `created_at`.
     """
 
     id: int
     type: str
     payload: msgspec.Raw = msgspec.Raw(b"{}")
     status: str = "accepted"
+    created_at: Moment = None
     unreadable: str = ""
+
+    def is_same(self, other: "Task | Acknowledged") -> bool:
+        """Whether both are one task. A Manager that counts anew gives a number a second time."""
+        return (
+            self.id == other.id
+            and other.type in (self.type, "")
+            and is_same_moment(self.created_at, other.created_at)
+        )
 
 
 class RegisterBody(Struct):
@@ -39,32 +48,47 @@ class AgentRecord(Struct):
     """The answer to `register`, without the key that it contains as well."""
 
     id: int
-    first_registered: str | None = None
+    first_registered: Moment = None
 
 
-class Life(Struct, frozen=True):
-    """One life of a Manager. A Manager that is set up anew numbers its tasks from 1 again.
+class Origin(Struct, frozen=True):
+    """Where a task comes from: a Manager's URL, and the agent's record there.
 
-    `registered` is when it first registered this agent, to the second, because a database may
-    keep fewer digits than the first answer had.
+    `registered` is for version 0.1.0, which wrote and compares the moment to the second, as text.
     """
 
     manager_url: str
     agent_id: int
     registered: str
+    first_registered: Moment = None
 
     @classmethod
-    def of(cls, manager_url: str, record: AgentRecord) -> "Life":
-        """The life that answered a registration with this record."""
-        registered = (record.first_registered or "").replace(" ", "T")
-        return cls(manager_url, record.id, registered[:19])
+    def of(cls, manager_url: str, record: AgentRecord) -> "Origin":
+        """The origin of what the Manager hands out whose answer to a registration this is."""
+        text = str(record.first_registered or "").replace(" ", "T")
+        return cls(manager_url, record.id, text[:19], record.first_registered)
+
+    def is_same(self, other: "Origin") -> bool:
+        """Whether both are one record of the agent at one Manager."""
+        return (
+            _server(self.manager_url) == _server(other.manager_url)
+            and self.agent_id == other.agent_id
+            and (self.registered == other.registered or is_same_moment(self._moment, other._moment))
+        )
+
+    @property
+    def _moment(self) -> Moment:
+        return self.registered if self.first_registered is None else self.first_registered
 
 
-class Claimed(Struct, frozen=True):
-    """A claimed task. `key` is the Idempotency-Key of its claim; no other task has it."""
+class Claimed(Struct, frozen=True, rename={"origin": "life"}):
+    """A claimed task. `key` is the Idempotency-Key of its claim; no other task has it.
+
+    On the disk `origin` is called `life`, as version 0.1.0 called it.
+    """
 
     task: Task
-    life: Life
+    origin: Origin
     key: str
 
     @property
@@ -116,9 +140,11 @@ class StartedBody(Struct):
 
 
 class Acknowledged(Struct):
-    """The answer to `started` and `result`: the task. Only its id is read."""
+    """The answer to `started` and `result`: which task the Manager took them for."""
 
     id: int
+    type: str = ""
+    created_at: Moment = None
 
 
 class Health(Struct):
@@ -150,11 +176,8 @@ class Refusal(Struct):
     detail: RefusalDetail | list[msgspec.Raw] | str = RefusalDetail()
 
 
-def timestamp(moment: datetime) -> str:
-    """A UTC moment in ISO 8601 with milliseconds and `Z`."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def utc_now() -> str:
-    """The present moment, as `timestamp` writes it."""
-    return timestamp(datetime.now(UTC))
+def _server(url: str) -> tuple[str, str, int | None, str]:
+    """What of a URL tells one Manager from another."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", port, parts.path.rstrip("/")

@@ -1,5 +1,6 @@
 """What became of a task: its outcome with the report, the document and the figures."""
 
+from enum import Enum
 from typing import Literal
 
 import msgspec
@@ -38,6 +39,21 @@ def read_report(result: bytes | msgspec.Raw) -> Report:
         return msgspec.json.decode(result, type=_Result).agent or Report()
     except (ValueError, RecursionError):
         return Report()
+
+
+class Form(Enum):
+    """How much of its document a result carries; the value, `agent.truncated`, is what it lacks."""
+
+    WHOLE = ""
+    WITHOUT_STREAMS = "the streams of each interval"
+    WITHOUT_INTERVALS = "the intervals"
+    WITHOUT_DOCUMENT = "the whole document"
+
+    @property
+    def next_smaller(self) -> "Form | None":
+        """The form that leaves out a little more; None after the smallest."""
+        forms = list(Form)
+        return next(iter(forms[forms.index(self) + 1 :]), None)
 
 
 class Document(Struct, frozen=True):

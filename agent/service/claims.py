@@ -2,22 +2,26 @@
 
 import time
 from contextlib import suppress
+from functools import partial
 
 import gevent
 import structlog
 from gevent.event import Event
+from gevent.util import wrap_errors
 
-from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, StateUnusable
+from agent.errors import KeyRefused, ManagerError, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
 from agent.manager.api import Claim, ManagerClient
-from agent.manager.registration import Registration
-from agent.protocol import FINAL_STATUSES, Claimed, Life
+from agent.manager.gate import Gate
+from agent.protocol import FINAL_STATUSES, Claimed, Task
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner
 from agent.timing import Backoff, jittered
 
 # After this many seconds without a task, claims come at a third of the rate.
 QUIET_AFTER = 60.0
+# A claim in flight has this many seconds to bring its task when the agent stops.
+LAST_CLAIM_TAKES = 0.5
 # A claim that took this many seconds was held by the Manager, which may be asked again at once.
 HELD_AT_LEAST = 1.0
 
@@ -37,13 +41,13 @@ class ClaimLoop:
     def __init__(
         self,
         client: ManagerClient,
-        registration: Registration,
+        gate: Gate,
         journal: Journal,
         runner: TaskRunner,
         interval: float,
     ) -> None:
         self._client = client
-        self._registration = registration
+        self._gate = gate
         self._journal = journal
         self._runner = runner
         self._interval = interval
@@ -53,44 +57,60 @@ class ClaimLoop:
         self._last_task_at = 0.0
 
     def run(self, may_claim: Event, stop: Event) -> None:
-        """Claim while `may_claim` is set, until `stop`. Raises AgentUnknown."""
+        """Claim while `may_claim` is set and the journal is readable, until `stop`.
+
+        Raises AgentUnknown. It is never killed: from the answer on, a task must not be lost.
+        """
         self._last_task_at = time.monotonic()
         while not stop.is_set():
-            if may_claim.is_set():
-                stop.wait(self._claim_once())
+            closed = [each for each in (may_claim, self._journal.readable) if not each.is_set()]
+            if closed:
+                gevent.wait([closed[0], stop], count=1)
             else:
-                gevent.wait([may_claim, stop], count=1)
+                stop.wait(self._gate.closed_for or self._claim_once(stop))
 
-    def _claim_once(self) -> float:
+    def _claim_once(self, stop: Event) -> float:
         """Make one claim; returns the seconds until the next one."""
         asked_at = time.monotonic()
         try:
-            life, claim = self._ask()
+            claim = self._ask(stop)
         except (KeyRefused, ManagerUnavailable) as error:
-            pause = self._backoff.next(error)
+            pause = self._gate.closed_for or self._backoff.next(error)
             what = "the Manager refuses the key" if isinstance(error, KeyRefused) else "no claim"
             self._outage.record_failure(what, error, retry_in=round(pause, 1))
-            self._answer_lost |= not isinstance(error, (KeyRefused, ManagerAway))
+            self._answer_lost |= isinstance(error, ManagerUnavailable)
             return pause
+        if claim is None:
+            return 0.0
         # The outage was over when the claim was made: a Manager that is well may hold it.
         self._outage.record_success(since=asked_at)
         if self._answer_lost and not claim.held:
             log.warning("a claim had no answer: if it obtained a task, that task is lost")
         self._answer_lost = False
-        self._backoff.reset()
         if claim.task is None:
+            self._backoff.reset()
             return self._pause_without_task(asked_at, claim.held)
         self._last_task_at = time.monotonic()
-        self._take(Claimed(claim.task, life, self._journal.claim_key))
-        return 0.0
+        return self._take(claim.task, stop)
 
-    def _ask(self) -> tuple[Life, Claim]:
-        life = self._registration.confirm()
-        claim = self._client.claim(self._journal.claim_key)
-        if claim.task and self._runner.has(claim.task.id):
-            # Either a replay, or the task of another Manager at the same place.
-            life = self._registration.confirm(within=0)
-        return life, claim
+    def _ask(self, stop: Event) -> Claim | None:
+        """The answer to a claim; None if it did not come soon after `stop`.
+
+        Only the wait for it can be cut short, so it has a greenlet of its own.
+        """
+        claim = partial(self._client.claim, self._journal.claim_key)
+        request = gevent.spawn(wrap_errors(ManagerError, self._gate.attempt), claim)
+        gevent.wait([request, stop], count=1)
+        request.join(LAST_CLAIM_TAKES)
+        if not request.ready():
+            # The next run repeats a claim whose task the journal does not have.
+            request.kill()
+            return None
+        answer = request.get()
+        if isinstance(answer, ManagerError):
+            raise answer
+        found: Claim = answer
+        return found
 
     def _pause_without_task(self, asked_at: float, held: bool) -> float:
         now = time.monotonic()
@@ -99,25 +119,33 @@ class ClaimLoop:
         quiet = now - self._last_task_at >= QUIET_AFTER
         return jittered(self._interval * (3 if quiet else 1))
 
-    def _take(self, claimed: Claimed) -> None:
-        """Journal the task and let it run; the next claim waits until the disk has the line.
+    def _take(self, task: Task, stop: Event) -> float:
+        """Let a task run; returns the seconds until the next claim, once the disk has its line.
 
-        When the disk takes nothing, the task still goes to the runner, whose outcome says so.
+        When the disk takes nothing, the task still runs, and its outcome says so.
         """
-        task_id = claimed.task.id
-        in_hand = self._runner.has(task_id)
+        in_hand = self._journal.has(task)
         # A replayed claim may bring a task that has since ended at the Manager.
-        if in_hand or claimed.task.status in FINAL_STATUSES:
+        if in_hand or task.status in FINAL_STATUSES:
             what = "is in hand already" if in_hand else "has ended"
-            log.warning(f"the claim brought a task that {what}", task_id=task_id)
-            with suppress(StateUnusable):
-                self._journal.renew_claim_key()
-            return
+            pause = self._backoff.next()
+            words = f"the claim brought a task that {what}"
+            log.warning(words, task_id=task.id, next_claim_in=round(pause, 1))
+            self._journal.renew_claim_key()
+            return pause
+        self._backoff.reset()
+        assert self._gate.origin
+        claimed = Claimed(task, self._gate.origin, self._journal.claim_key)
+        self._journal.record_claim(claimed)
         try:
-            self._journal.record_claim(claimed)
+            self._journal.write()
         except StateUnusable as error:
             what = "a task could not be written to the journal"
-            log.error(what, task_id=task_id, error=str(error))
+            log.error(what, task_id=task.id, error=str(error))
         self._runner.accept(claimed)
+        gevent.wait([gevent.spawn(self._sync), stop], count=1)
+        return 0.0
+
+    def _sync(self) -> None:
         with suppress(StateUnusable):
             self._journal.sync()

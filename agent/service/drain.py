@@ -1,13 +1,16 @@
 """How an agent ends: its tasks are stopped and its results sent, within a given time."""
 
 import time
+from contextlib import suppress
 
 import gevent
 from gevent.event import Event
 
 from agent.error_classes import ErrorClass
+from agent.errors import StateUnusable
 from agent.outbox.queue import Outbox
 from agent.registry import Entry, TaskRegistry
+from agent.state.ledger import Ledger
 
 # Seconds for killed children to be gone and their outcomes to be in the outbox.
 KILL_TAKES = 1.0
@@ -30,6 +33,12 @@ def send_results(outbox: Outbox, kill: Event, until: float) -> None:
     """Send what waits in the outbox, until `until` or until `kill` is set."""
     flushed = gevent.spawn(outbox.flush, max(0.0, until - time.monotonic()))
     gevent.wait([flushed, kill], count=1)
+
+
+def tidy_up(ledger: Ledger) -> None:
+    """Bring the state directory up to date, unless the disk is too slow: the next run does it."""
+    with suppress(StateUnusable), gevent.Timeout(KILL_TAKES, False):
+        ledger.mend()
 
 
 def fate(entry: Entry) -> dict[str, object]:

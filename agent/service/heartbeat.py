@@ -10,7 +10,7 @@ from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
 from agent.registry import TaskRegistry
-from agent.timing import KEY_REFUSED_PAUSE, ticks
+from agent.timing import ticks
 
 
 class HeartbeatLoop:
@@ -32,7 +32,6 @@ class HeartbeatLoop:
         self._registry = registry
         self._metrics = metrics
         self._interval = interval
-        self._silent_until = 0.0
         self._outage = Outage("the Manager is back")
         self.may_claim = Event()
         self.may_claim.set()
@@ -41,19 +40,18 @@ class HeartbeatLoop:
         """Send heartbeats until `stop`. Raises AgentUnknown."""
         for late in ticks(self._interval, stop):
             self._metrics.heartbeat_lateness.observe(late)
-            if time.monotonic() >= self._silent_until:
-                self._beat()
+            self._registration.record_heartbeat(self._beat())
 
-    def _beat(self) -> None:
+    def _beat(self) -> bool:
+        """Send one heartbeat; returns whether it was answered."""
         try:
             answer = self._client.send_heartbeat(self._registration.address, self._registry.rows())
-        except KeyRefused as error:
-            self._silent_until = time.monotonic() + KEY_REFUSED_PAUSE
-            self._outage.record_failure("the Manager refuses the key; tests go on", error)
-            return
-        except ManagerUnavailable as error:
-            self._outage.record_failure("no heartbeat; tests go on", error)
-            return
+        except (KeyRefused, ManagerUnavailable) as error:
+            what = "no heartbeat; tests go on"
+            if isinstance(error, KeyRefused):
+                what = "the Manager refuses the key; tests go on"
+            self._outage.record_failure(what, error)
+            return False
         self._metrics.heard_at = time.monotonic()
         self._outage.record_success()
         if answer.pull_tasks:
@@ -62,3 +60,4 @@ class HeartbeatLoop:
             self.may_claim.clear()
         for task_id in answer.cancel:
             self._registry.cancel(task_id)
+        return True

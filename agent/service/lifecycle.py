@@ -11,9 +11,10 @@ from agent import __version__
 from agent.config.key import Key
 from agent.config.settings import Config, changed_settings
 from agent.error_classes import ErrorClass
-from agent.errors import ManagerRefused, TaskError
+from agent.errors import ManagerRefused, StateUnusable, TaskError
 from agent.host import allow_descriptors
 from agent.manager.api import ManagerClient
+from agent.manager.gate import Gate
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
 from agent.outbox.delivery import Delivery
@@ -21,18 +22,17 @@ from agent.outbox.queue import Outbox
 from agent.registry import TaskRegistry
 from agent.service import systemd
 from agent.service.claims import ClaimLoop
-from agent.service.drain import fate, send_results, stop_tasks
+from agent.service.disk import watch_disk
+from agent.service.drain import fate, send_results, stop_tasks, tidy_up
 from agent.service.heartbeat import HeartbeatLoop
 from agent.service.signals import StopSignals
 from agent.service.supervisor import Supervisor
 from agent.state.directory import StateDirectory
 from agent.state.ledger import Ledger
 from agent.tasks.context import TaskContext
-from agent.tasks.recovery import recover
+from agent.tasks.recovery import clear_leftovers, recover
 from agent.tasks.runner import TaskRunner
 
-# A claim in flight has this many seconds to bring its task; one that the Manager holds is cut.
-LAST_CLAIM_TAKES = 0.5
 # Seconds between two looks at whether the agent is idle.
 IDLE_LOOK = 0.1
 # The children's share of the shutdown time-out; the rest is for their results.
@@ -57,15 +57,16 @@ class Agent:
         self._registry = registry = TaskRegistry()
         metrics = Metrics()
         client = ManagerClient(config, key, metrics)
-        self.registration = registration = Registration(config, client, self._leave_all)
-        delivery = Delivery(client, registration, ledger, registry, config.max_result_bytes)
-        self._outbox = Outbox(delivery, registration, ledger.spool, spawn)
+        self.registration = registration = Registration(config, client, self._stop_all)
+        gate = Gate(registration)
+        delivery = Delivery(client, gate, ledger, registry, config.max_result_bytes)
+        self._outbox = Outbox(delivery, gate, ledger, spawn)
         self.context = TaskContext(config, registry, self._outbox, ledger, metrics)
         runner = TaskRunner(self.context, spawn)
         interval = config.heartbeat_interval
         self._heartbeats = HeartbeatLoop(client, registration, registry, metrics, interval)
         interval = config.claim_interval
-        self._claims = ClaimLoop(client, registration, ledger.journal, runner, interval)
+        self._claims = ClaimLoop(client, gate, ledger.journal, runner, interval)
         self._stop_claims = Event()
         self._stop_rest = Event()
 
@@ -113,15 +114,24 @@ class Agent:
         )
         if missing:
             log.error("no usable iperf3: tests will fail until there is one", error=missing)
-        recover(self._ledger, self._outbox, self.context.metrics, self._config.stop_grace)
+        try:
+            self._recover()
+        except StateUnusable as error:
+            log.error("what the previous run left cannot be read now", error=str(error))
+        clear_leftovers(self._ledger)
         self.registration.register()
+
+    def _recover(self) -> None:
+        """Take over what the previous run left; raises StateUnusable."""
+        recover(self._ledger, self._outbox, self.context.metrics, self._config.stop_grace)
 
     def _work(self, exit_after_idle: float | None, self_test: Callable[[], None] | None) -> None:
         """Run the loops until something ends the agent, and then stop everything in order."""
         spawn = self._supervisor.spawn
         heartbeats = spawn(self._heartbeats.run, self._stop_rest)
         claims = spawn(self._claims.run, self._heartbeats.may_claim, self._stop_claims)
-        spawn(self._ledger.state.watch, self._save_all, self._stop_rest)
+        spawn(self.registration.run, self._stop_rest)
+        spawn(watch_disk, self._ledger, self._recover, self._stop_rest)
         spawn(systemd.keep_informed, self._registry, self.context.metrics, self._stop_rest)
         self._outbox.start()
         self._wait_for_the_end(exit_after_idle, spawn(self_test) if self_test else None)
@@ -134,15 +144,9 @@ class Agent:
         if self._supervisor.failure:
             raise self._supervisor.failure
 
-    def _save_all(self) -> None:
-        """Write what the state directory could not take before; raises StateUnusable."""
-        self._ledger.mend()
-        self._outbox.save_all()
-
-    def _leave_all(self) -> None:
-        """Stop every task and wait until all are gone: their Manager no longer exists."""
-        for entry in self._registry.stop_all(ErrorClass.INTERRUPTED, "the Manager was replaced"):
-            entry.gone.wait()
+    def _stop_all(self) -> None:
+        """Stop every task: their Manager no longer exists."""
+        self._registry.stop_all(ErrorClass.INTERRUPTED, "the Manager was replaced")
 
     def _wait_for_the_end(
         self, exit_after_idle: float | None, self_test: gevent.Greenlet | None
@@ -170,9 +174,9 @@ class Agent:
 
     def _end_claims(self, claims: gevent.Greenlet) -> None:
         self._stop_claims.set()
-        claims.join(LAST_CLAIM_TAKES)
-        # It has no child, and the next run repeats a claim whose task the journal does not have.
-        claims.kill()
+        # What it has claimed it hands to the runner, when the disk has taken the line.
+        within = self._config.shutdown_timeout * CHILDREN_SHARE
+        gevent.wait([claims, self._signals.kill], within, count=1)
 
     def _drain(self, claims: gevent.Greenlet) -> None:
         """Claim nothing more, stop every child, and send every result."""
@@ -186,6 +190,7 @@ class Agent:
         if not isinstance(self._supervisor.failure, ManagerRefused):
             send_results(self._outbox, kill, began + timeout)
         self._outbox.stop()
+        tidy_up(self._ledger)
         log.info(
             "agent stopped",
             undelivered=len(self._outbox),

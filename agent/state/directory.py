@@ -14,23 +14,19 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import structlog
-from gevent.event import Event
 from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.files import write_whole
+from agent.files import Whose, whose, write_whole
 
 FORMAT = "1"
-# Seconds between two attempts to write in a directory that could not be written.
-LOOK = 5.0
-# More than one, so that the fsync of a large document does not hold up the journal.
-THREADS = 4
+# At most; the journal must not wait while the outcomes of many tests are synced.
+THREADS = 32
 
-_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 log = structlog.get_logger()
@@ -39,7 +35,7 @@ log = structlog.get_logger()
 class StateDirectory:
     """An opened and locked state directory.
 
-    `trouble` says why a write failed, until `watch` finds that the directory can be written again.
+    `trouble` says why a write failed, until `end_trouble`. `runs` counts what was read or written.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -55,7 +51,7 @@ class StateDirectory:
         self.kept = path / "kept"
         self.trouble = ""
         self._max_bytes = max_bytes
-        self._runs = 0
+        self.runs = 0
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _open_lock(path / "lock")
@@ -71,46 +67,36 @@ class StateDirectory:
             raise ConfigError(f"STATE_DIR {path} cannot be used: {reason}") from error
         self._threads = ThreadPool(THREADS)
 
-    def run(
-        self,
-        function: Callable[_Arguments, _Result],
-        *args: _Arguments.args,
-        **kwargs: _Arguments.kwargs,
-    ) -> _Result:
+    def run(self, function: Callable[..., _Result], *args: object) -> _Result:
         """Run the function in a native thread while the hub turns; StateUnusable for OSError."""
-        self._runs += 1
+        self.runs += 1
         # The pool would print the traceback of an error that is raised in it.
-        found = self._threads.apply(wrap_errors(OSError, function), args, kwargs)
+        found = self._threads.apply(wrap_errors(OSError, function), args)
         if isinstance(found, OSError):
-            if not self.trouble:
-                log.error("the state directory cannot be written", path=self.path, error=str(found))
-            self.trouble = str(found)
             raise StateUnusable(f"the state directory {self.path}: {found}") from found
         result: _Result = found
         return result
 
-    def watch(self, recovered: Callable[[], None], stop: Event) -> None:
-        """Until `stop`, try a directory again that could not be written, and enforce the quota.
+    def write(self, function: Callable[..., _Result], *args: object) -> _Result:
+        """The same for a function that writes: a failure becomes the directory's `trouble`."""
+        try:
+            return self.run(function, *args)
+        except StateUnusable as error:
+            if whose(error) is not Whose.HOST:
+                if not self.trouble:
+                    words = "the state directory cannot be written"
+                    log.error(words, path=self.path, error=str(error.__cause__))
+                self.trouble = str(error.__cause__)
+            raise
 
-        `recovered` is called when it can be written again, and may raise StateUnusable. The disk
-        is left alone while nothing was read or written since the last look.
-        """
-        seen = -1
-        while not stop.wait(LOOK):
-            if self._runs == seen and not self.trouble:
-                continue
-            # The look itself counts as well.
-            seen = self._runs + 1
-            # A write that fails during the look is a new trouble, which this look did not try.
-            tried = bool(self.trouble)
-            try:
-                self.run(self._look)
-                if tried:
-                    recovered()
-                    self.trouble = ""
-                    log.info("the state directory can be written again", path=self.path)
-            except StateUnusable:
-                continue
+    def look(self) -> None:
+        """Try a write if one failed, and enforce the quota; raises StateUnusable."""
+        self.write(self._look)
+
+    def end_trouble(self) -> None:
+        """Take note that everything could be written."""
+        self.trouble = ""
+        log.info("the state directory can be written again", path=self.path)
 
     def _look(self) -> None:
         """Try a write if one failed; remove the oldest kept documents while there are too many."""

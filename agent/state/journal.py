@@ -5,25 +5,22 @@ a task also has the key of the next claim: after a crash at any moment, the agen
 whose task is not in the journal, and no other.
 """
 
-import os
 import uuid
-from collections import deque
+from pathlib import Path
 
 import msgspec
 import structlog
-from gevent.lock import BoundedSemaphore
+from gevent.event import Event
 from msgspec import Struct
 
-from agent.errors import RecordDamaged, StateUnusable
-from agent.files import write_whole
+from agent.errors import ConfigError, RecordDamaged, StateUnusable
+from agent.files import Whose, whose
 from agent.process.identity import ProcessIdentity
-from agent.protocol import Claimed, Report
+from agent.protocol import Claimed, Report, Task
+from agent.state.appended import AppendedFile
 from agent.state.directory import StateDirectory
-from agent.state.records import frame, unframe
+from agent.state.records import unframe
 from agent.text import to_json
-
-# The file is rewritten when it has this many lines more than there are tasks.
-SPARE_LINES = 1000
 
 log = structlog.get_logger()
 
@@ -39,11 +36,13 @@ class TaskRecord(Struct):
     """A claimed task that is not settled.
 
     `reported` says that the Manager has an outcome of it; only a server goes on after that.
+    `replaced` says that its number is another task's by now: nothing more of it is sent.
     """
 
     claimed: Claimed
     child: ChildRecord | None = None
     reported: bool = False
+    replaced: bool = False
 
 
 class _JournalLine(Struct, omit_defaults=True):
@@ -53,137 +52,150 @@ class _JournalLine(Struct, omit_defaults=True):
 
 
 class Journal:
-    """The journal of one state directory.
+    """The journal of one state directory; `read`, `write` and `sync` alone wait for the disk.
 
     `claim_key` is the Idempotency-Key of the next claim, and `settled_before` has the keys of the
-    tasks that the previous run settled, whose results are not sent again.
-
-    While the directory cannot be written the journal goes on in memory. Each method that writes
-    then raises StateUnusable, and the next one that succeeds writes everything.
+    tasks that the previous run settled. `readable` is set once the file was read; until then
+    nothing is written, nothing may be claimed, and `unread` says why. While the directory cannot
+    be written the journal goes on in memory, and the next `sync` that succeeds writes everything.
     """
 
     def __init__(self, state: StateDirectory) -> None:
-        """Read what the previous run left; a journal with damaged lines is kept in rejected/."""
+        """Read what the previous run left; raises ConfigError when that needs a person."""
         self._state = state
-        self._path = state.path / "journal"
-        self._file = -1
-        self._lock = BoundedSemaphore()
-        self._lines = 0
-        # False while the file may end in a torn line, after which nothing may be appended.
-        self._whole = False
+        self._file = AppendedFile(state, state.path / "journal", self._useful_lines)
         self._tasks: dict[str, TaskRecord] = {}
-        # The results of these may still be in the outbox, so that a rewritten file names them too.
-        self._lately_settled: deque[str] = deque(maxlen=SPARE_LINES)
+        self._previous: list[TaskRecord] = []
         self.settled_before: set[str] = set()
-        self.claim_key = ""
-        self._read()
+        self.claim_key = self.unread = ""
+        self.readable = Event()
+        self.read()
+
+    def read(self) -> None:
+        """Read the file, if that was not done yet and can be done now; raises ConfigError."""
+        if self.readable.is_set():
+            return
+        try:
+            content = self._state.run(read_journal, self._state.path)
+        except StateUnusable as error:
+            if whose(error) is Whose.OWNER:
+                advice = "make the journal a file that this user can read, or set another STATE_DIR"
+                raise ConfigError(f"{error}: {advice}") from error
+            if not self.unread:
+                log.error("the journal cannot be read: nothing is claimed", error=str(error))
+            self.unread = str(error)
+            return
+        if content is not None:
+            self._take(content)
+        # The line with the next key may be damaged: the key of a known task would bring that task.
+        if not self.claim_key or self.claim_key in self._tasks:
+            self.claim_key = str(uuid.uuid4())
+        self._previous = self.unsettled()
+        self.unread = ""
+        self.readable.set()
 
     def unsettled(self) -> list[TaskRecord]:
         """The tasks that are not settled, in the order of their claims."""
         return list(self._tasks.values())
 
+    def take_previous(self) -> list[TaskRecord]:
+        """The tasks that neither the previous run nor this one has settled, once."""
+        found, self._previous = self._previous, []
+        return [record for record in found if record.claimed.key in self._tasks]
+
+    def has(self, task: Task) -> bool:
+        """Whether the agent runs this task, or has an outcome of it that waits."""
+        records = self._tasks.values()
+        return any(each.claimed.task.is_same(task) and not each.replaced for each in records)
+
+    def is_replaced(self, claimed: Claimed) -> bool:
+        """Whether the task's number is another task's by now."""
+        return claimed.key in self._tasks and self._tasks[claimed.key].replaced
+
     def record_claim(self, claimed: Claimed) -> None:
-        """Note a task, and with it the new key for the next claim."""
-        self.claim_key = str(uuid.uuid4())
-        self._tasks[claimed.key] = record = TaskRecord(claimed.without_payload)
-        self._append(_JournalLine(key=self.claim_key, task=record))
+        """Note a task, which replaces others of its number, and the key for the next claim."""
+        self._replace_others(claimed)
+        self._tasks[claimed.key] = TaskRecord(claimed.without_payload)
+        self.renew_claim_key(self._tasks[claimed.key])
 
-    def renew_claim_key(self) -> None:
-        """Note a new key without a task: the claim with the old one brought nothing new."""
+    def renew_claim_key(self, task: TaskRecord | None = None) -> None:
+        """Note a new key, and the task that the claim with the old one brought, if it is new."""
         self.claim_key = str(uuid.uuid4())
-        self._append(_JournalLine(key=self.claim_key))
-
-    def sync(self) -> None:
-        """Return when all that was noted is on the disk."""
-        with self._lock:
-            if self._file >= 0:
-                self._state.run(os.fdatasync, self._file)
+        self._note(_JournalLine(key=self.claim_key, task=task))
 
     def record_child(self, claimed: Claimed, child: ChildRecord) -> None:
         """Note the child that a task has now."""
-        if record := self._tasks.get(claimed.key):
-            record.child = child
-            self._append(_JournalLine(task=record))
+        self._change(claimed, child=child)
 
-    def mark_reported(self, claimed: Claimed) -> None:
-        """Note on the disk that the Manager has an outcome of a task that goes on."""
-        if (record := self._tasks.get(claimed.key)) and not record.reported:
-            record.reported = True
-            self._append(_JournalLine(task=record))
-            self.sync()
+    def mark_replaced(self, claimed: Claimed) -> None:
+        """Note that the task's number is another task's by now."""
+        self._change(claimed, replaced=True)
 
-    def mark_settled(self, claimed: Claimed) -> None:
-        """Note on the disk that there is nothing more to report of a task."""
-        if self._tasks.pop(claimed.key, None):
-            self._lately_settled.append(claimed.key)
-            self._append(_JournalLine(settled=claimed.key))
-            self.sync()
+    def mark_delivered(self, claimed: Claimed, is_final: bool) -> None:
+        """Note that the Manager has an outcome; after a final one nothing is left to report."""
+        if not is_final:
+            self._change(claimed, reported=True)
+        elif self._tasks.pop(claimed.key, None):
+            self._note(_JournalLine(settled=claimed.key))
 
-    def mend(self) -> None:
-        """Rewrite the file if something could not be written."""
-        with self._lock:
-            if not self._whole:
-                self._rewrite()
+    def write(self) -> None:
+        """Return when a restarted agent will find what was noted; raises StateUnusable."""
+        self._file.write()
 
-    def _read(self) -> None:
-        there = self._path.exists()
+    def sync(self) -> None:
+        """Return when all that was noted so far is on the disk; raises StateUnusable."""
+        if not self.readable.is_set():
+            raise StateUnusable(f"the journal cannot be read: {self.unread}")
+        self._file.sync()
+
+    def _take(self, content: bytes) -> None:
+        """Take over what the file has, except for its damaged lines."""
         damaged = 0
-        for raw in self._path.read_bytes().splitlines() if there else ():
+        for raw in content.splitlines():
             try:
                 line = msgspec.json.decode(unframe(raw), type=_JournalLine)
-            except (RecordDamaged, msgspec.MsgspecError):
+            except (RecordDamaged, msgspec.MsgspecError, UnicodeDecodeError):
                 damaged += 1
                 continue
-            self._lines += 1
             self.claim_key = line.key or self.claim_key
             if line.settled:
                 self.settled_before.add(line.settled)
                 self._tasks.pop(line.settled, None)
             if line.task:
+                self._replace_others(line.task.claimed)
                 self._tasks[line.task.claimed.key] = line.task
-        # The line with the next key may be damaged: the key of a known task would bring that task.
-        if not self.claim_key or self.claim_key in self._tasks:
-            self.claim_key = str(uuid.uuid4())
-        # A journal that the agent wrote has at least one line.
-        if damaged or (there and not self._lines):
-            aside = self._state.rejected / f"journal.{uuid.uuid4()}"
-            log.error("the journal has damaged lines", lines=damaged, set_aside=str(aside))
-            try:
-                os.link(self._path, aside)
-            except OSError as error:
-                log.error("the damaged journal cannot be set aside", error=str(error))
+        # A journal that the agent wrote has at least one key.
+        if damaged or not self.claim_key:
+            self._file.damaged = self._state.rejected / f"journal.{uuid.uuid4()}"
+            aside = str(self._file.damaged)
+            log.error("the journal has damaged lines", lines=damaged, set_aside=aside)
 
-    def _append(self, line: _JournalLine) -> None:
-        data = frame(to_json(line))
-        with self._lock:
-            self._lines += 1
-            if not self._whole or self._lines > len(self._tasks) + SPARE_LINES:
-                self._rewrite()
-                return
-            try:
-                self._state.run(_write_all, self._file, data)
-            except StateUnusable:
-                self._whole = False
-                raise
+    def _replace_others(self, claimed: Claimed) -> None:
+        """A new task takes its number away from all others."""
+        if claimed.key not in self._tasks:
+            for record in self._tasks.values():
+                if record.claimed.task.id == claimed.task.id:
+                    self.mark_replaced(record.claimed)
 
-    def _rewrite(self) -> None:
-        """Replace the file by one that has what is in memory and nothing else."""
-        self._whole = False
-        lines = [
-            _JournalLine(key=self.claim_key),
-            *(_JournalLine(task=task) for task in self._tasks.values()),
-            *(_JournalLine(settled=key) for key in self._lately_settled),
-        ]
-        data = b"".join(frame(to_json(line)) for line in lines)
-        self._state.run(write_whole, self._path, data)
-        fresh = self._state.run(os.open, self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = fresh
-        self._whole = True
-        self._lines = len(lines)
+    def _change(self, claimed: Claimed, **values: object) -> None:
+        record = self._tasks.get(claimed.key)
+        if record and any(getattr(record, name) != value for name, value in values.items()):
+            for name, value in values.items():
+                setattr(record, name, value)
+            self._note(_JournalLine(task=record))
+
+    def _note(self, line: _JournalLine) -> None:
+        if self.readable.is_set():
+            self._file.note(to_json(line))
+
+    def _useful_lines(self) -> list[bytes]:
+        tasks = [_JournalLine(task=task) for task in self._tasks.values()]
+        return [to_json(each) for each in (_JournalLine(key=self.claim_key), *tasks)]
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def read_journal(directory: Path) -> bytes | None:
+    """The content of the journal in a state directory, None if there is none; raises OSError."""
+    try:
+        return (directory / "journal").read_bytes()
+    except FileNotFoundError:
+        return None

@@ -1,198 +1,202 @@
-"""Results on the disk, from before they are first sent until the Manager has them.
+"""Outcomes on the disk, from before they are first sent until the Manager has them.
 
-A result is a record in `NUMBER.result` and, if iperf3 wrote a document, that file as
-`NUMBER.document`. Both together are a parcel.
+An outcome is a record in `NUMBER.result` and, if iperf3 wrote a document, that file as
+`NUMBER.document`. A record that the Manager has is renamed to `NUMBER.settled`, which takes no
+space on the disk, and stays until the journal has noted that. Everything here blocks.
 """
 
-import os
-from collections.abc import Callable
+import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-import msgspec
 import structlog
-from msgspec import Struct
 
 from agent import files
-from agent.errors import RecordDamaged, StateUnusable
-from agent.protocol import Claimed, Outcome
-from agent.state import records
+from agent.errors import ConfigError, RecordDamaged
+from agent.files import Whose, whose
 from agent.state.directory import StateDirectory
-from agent.text import to_json
+from agent.state.message import Message
 
 # Bytes that are kept of an answer that refuses a result for good.
 ANSWER_KEPT = 64 * 1024
-_RECORD, _DOCUMENT, _ANSWER, _SETTLED = ".result", ".document", ".answer", ".settled"
+_RECORD, _DOCUMENT, _ANSWER, SETTLED = ".result", ".document", ".answer", ".settled"
 
 log = structlog.get_logger()
 
 
-class Parcel(Struct):
-    """One outcome on its way to the Manager. `saved` says that the disk has it.
-
-    `checksum` is the CRC-32 of the document's whole file.
-    """
-
-    number: int
-    claimed: Claimed
-    outcome: Outcome
-    idempotency_key: str
-    checksum: int = 0
-    saved: bool = False
-
-
 class Spool:
-    """The parcels of one state directory; methods that write raise StateUnusable.
+    """The outcomes in one state directory. Methods that write raise OSError.
 
-    `rejected` is how many were given up: the results that are in rejected/ now.
+    `unread` says which records cannot be read now. `rejected` counts the results that were given
+    up: those that are in rejected/ now.
     """
 
     def __init__(self, state: StateDirectory) -> None:
-        self._state = state
-        places = (state.outbox, state.rejected, state.kept)
-        taken = [_number(file) for place in places for file in place.iterdir()]
+        self._outbox, self._rejected, self._kept = state.outbox, state.rejected, state.kept
+        rejected = _names(self._rejected)
+        taken = map(_number, rejected + _names(self._outbox) + _names(self._kept))
         self._numbers = count(max(taken, default=0) + 1)
-        self.rejected = sum(1 for file in state.rejected.iterdir() if file.suffix == _RECORD)
+        # Those of this run, and those of the previous one that were loaded.
+        self._known: set[int] = set()
+        self.unread = [f"{state.outbox} was not read yet"]
+        self.rejected = sum(1 for file in rejected if file.suffix == _RECORD)
 
-    def new_parcel(self, claimed: Claimed, outcome: Outcome, idempotency_key: str) -> Parcel:
-        """A parcel that is not on the disk yet."""
-        return Parcel(next(self._numbers), claimed.without_payload, outcome, idempotency_key)
+    def next_number(self) -> int:
+        """A number that no record has."""
+        number = next(self._numbers)
+        self._known.add(number)
+        return number
 
-    def load(self) -> list[Parcel]:
-        """The parcels that the previous run left, the oldest first; damaged ones are set aside.
+    def load(self) -> list[Message]:
+        """What the previous run left and no earlier call returned, the oldest first.
 
-        It blocks while it reads, so call it before anything else runs.
+        A damaged record is set aside. One that cannot be read now is left, for the next call.
         """
-        found = []
-        for path in sorted(self._state.outbox.glob(f"*{_RECORD}"), key=_number):
-            try:
-                found.append(self._read(path))
-            except (OSError, RecordDamaged, msgspec.MsgspecError) as error:
-                log.error("a damaged result is set aside", file=str(path), error=str(error))
-                with suppress(StateUnusable):
-                    self._state.run(self._move_aside, _number(path), str(error).encode())
-        with suppress(StateUnusable):
-            self._state.run(self._clear, {parcel.number for parcel in found})
+        found, unread = [], []
+        for path in sorted(self.files(_RECORD) + self.files(SETTLED), key=_number):
+            if _number(path) not in self._known:
+                try:
+                    found += self._load(path)
+                    self._known.add(_number(path))
+                except OSError as error:
+                    unread.append(str(error))
+        self.unread = unread
         return found
 
-    def load_settled(self) -> list[Parcel]:
-        """Delivered parcels, now without documents, that the previous journal could not note."""
+    def load_rejected(self) -> list[Message]:
+        """What was set aside, as far as it can be read."""
         found = []
-        for path in self._state.outbox.glob(f"*{_SETTLED}"):
-            with suppress(OSError, RecordDamaged, msgspec.MsgspecError):
-                found.append(_record(path))
+        for path in self._rejected.glob(f"*{_RECORD}"):
+            with suppress(RecordDamaged, OSError):
+                found.append(Message.decode(_number(path), path.read_bytes()))
         return found
 
-    def save(self, parcel: Parcel) -> None:
-        """Return when the parcel is on the disk."""
-        if not parcel.saved:
-            self._state.run(self._write, parcel)
+    def files(self, suffix: str) -> list[Path]:
+        """The files with that suffix and a number; raises OSError."""
+        # `glob` would take a directory that it may not read for an empty one.
+        files_now = [path for path in self._outbox.iterdir() if path.suffix == suffix]
+        return [path for path in files_now if path == self._path(_number(path), suffix)]
 
-    def remove(self, parcel: Parcel, noted: bool = True, but_document: bool = False) -> None:
-        """Forget a parcel that was delivered, or all of it but the document, which is kept.
+    def forget(self, settled: list[Path]) -> None:
+        """Remove settled records, of which the journal knows now."""
+        for path in settled:
+            path.unlink(missing_ok=True)
 
-        If the journal could not note the delivery, the record is renamed, which takes no disk
-        space, and stays until `forget_settled`.
-        """
-        if but_document:
-            # A move takes no disk space; `keep` may have found none for a second name.
-            self._state.run(self._keep_document, parcel, os.rename)
-        self._state.run(self._unlink, parcel, noted)
-
-    def forget_settled(self) -> None:
-        """Remove the records that stand for missing lines of the journal."""
-        self._state.run(self._unlink_settled)
-
-    def keep(self, parcel: Parcel) -> None:
-        """Link the document into kept/, before a smaller form of it counts as delivered."""
-        self._state.run(self._keep_document, parcel, os.link)
-
-    def set_aside(self, parcel: Parcel, answer: bytes) -> None:
-        """Move a parcel that the Manager will never take, with its answer beside it."""
-        self.save(parcel)
-        self._state.run(self._move_aside, parcel.number, answer)
-
-    def _clear(self, known: set[int]) -> None:
+    def clear(self) -> None:
         """Remove what a crash left half done; its source is still in place."""
-        for path in self._state.outbox.iterdir():
-            if path.suffix != _SETTLED and (_number(path) not in known or path.suffix == ".new"):
+        known = {_number(path) for path in self.files(_RECORD)}
+        for path in self._outbox.iterdir():
+            if path.suffix == ".new" or (path.suffix == _DOCUMENT and _number(path) not in known):
                 path.unlink()
 
-    def _path(self, number: int, suffix: str) -> Path:
-        return self._state.outbox / f"{number:09d}{suffix}"
+    def save(self, message: Message) -> None:
+        """Return when the message is on the disk.
 
-    def _read(self, path: Path) -> Parcel:
-        parcel = _record(path)
-        parcel.saved = True
-        if parcel.outcome.document:
-            path = self._path(parcel.number, _DOCUMENT)
-            if not path.exists() or files.checksum(path) != parcel.checksum:
-                raise RecordDamaged("its document is damaged")
-            parcel.outcome = _with_document_at(str(path), parcel.outcome)
-        return parcel
-
-    def _write(self, parcel: Parcel) -> None:
-        """Link the document first: after a crash in between it also has its old name."""
-        before, path = "", self._path(parcel.number, _DOCUMENT)
-        if document := parcel.outcome.document:
-            if document.path != str(path):
-                before = document.path
-                path.unlink(missing_ok=True)
-                os.link(before, path)
-            files.sync(path)
-            parcel.checksum = files.checksum(path)
-        # Without its path, which may not be UTF-8: the next run makes it anew.
-        outcome = _with_document_at("", parcel.outcome)
-        on_disk = msgspec.structs.replace(parcel, outcome=outcome)
-        data = records.frame(to_json(on_disk))
-        files.write_whole(self._path(parcel.number, _RECORD), data)
-        parcel.outcome = _with_document_at(str(path), parcel.outcome)
-        parcel.saved = True
+        The document goes first: after a crash in between, it also has its old name.
+        """
+        if message.saved:
+            return
+        before, path = message.document, self._path(message.number, _DOCUMENT)
         if before:
-            os.unlink(before)
+            try:
+                if before.path != str(path):
+                    path.unlink(missing_ok=True)
+                    files.link_or_copy(before.path, path)
+                files.sync(path)
+                message.checksum = files.checksum(path)
+            except OSError as error:
+                if whose(error) is not Whose.FILE:
+                    raise
+                self.lose_document(message, str(error))
+        files.write_whole(self._path(message.number, _RECORD), message.encode())
+        message.move_document(str(path))
+        message.saved = True
+        if before and before.path != str(path):
+            files.discard(Path(before.path))
 
-    def _unlink(self, parcel: Parcel, noted: bool) -> None:
-        record = self._path(parcel.number, _RECORD)
-        if not noted and record.exists():
-            record.rename(record.with_suffix(_SETTLED))
-        # When the record could not be written, its document still has both names.
-        record.unlink(missing_ok=True)
-        self._path(parcel.number, _DOCUMENT).unlink(missing_ok=True)
-        if parcel.outcome.document:
-            Path(parcel.outcome.document.path).unlink(missing_ok=True)
+    def settle(self, message: Message, keep_document: bool) -> None:
+        """Mark a message that the Manager has; its document is removed, or moved to kept/.
 
-    def _keep_document(self, parcel: Parcel, how: Callable[[str, Path], None]) -> None:
-        if document := parcel.outcome.document:
-            # A rename between two names of the same file leaves both.
-            with suppress(FileExistsError, FileNotFoundError):
-                how(document.path, self._state.kept / f"{parcel.number:09d}{_DOCUMENT}")
+        A disk that is full takes this as well, and gets the document's space back.
+        """
+        # Not `exists`, which takes a file that cannot be looked at for none.
+        with suppress(FileNotFoundError):
+            record = self._path(message.number, _RECORD)
+            record.rename(record.with_suffix(SETTLED))
+            files.sync(self._outbox)
+        if message.document:
+            path, name = Path(message.document.path), f"{message.number:09d}{_DOCUMENT}"
+            with suppress(FileNotFoundError):
+                if keep_document:
+                    path.replace(self._kept / name)
+            # If the record was never written, the document may have two names.
+            path.unlink(missing_ok=True)
+            (self._outbox / name).unlink(missing_ok=True)
 
-    def _unlink_settled(self) -> None:
-        for path in self._state.outbox.glob(f"*{_SETTLED}"):
-            path.unlink()
+    def set_aside(self, message: Message, answer: bytes) -> None:
+        """Move a message that the Manager will never take, with its answer beside it."""
+        self.save(message)
+        self._move_aside(message.number, answer)
+
+    def lose_document(self, message: Message, reason: str) -> None:
+        """Set a document aside that is damaged or cannot be read: the outcome goes without it."""
+        assert message.document
+        path = Path(message.document.path)
+        log.error("the document of a result is lost", file=str(path), error=reason)
+        with suppress(FileNotFoundError):
+            path.rename(self._rejected / f"{message.number:09d}{_DOCUMENT}")
+        message.lose_document()
+
+    def _load(self, path: Path) -> list[Message]:
+        """The message of a record, unless that is damaged; raises OSError."""
+        number = _number(path)
+        try:
+            message = Message.decode(number, path.read_bytes())
+        except RecordDamaged as error:
+            log.error("a damaged result is set aside", file=str(path), error=str(error))
+            self._move_aside(number, str(error).encode())
+            return []
+        document = self._path(number, _DOCUMENT)
+        message.settled = path.suffix == SETTLED
+        message.move_document(str(document))
+        if message.document and not message.settled:
+            try:
+                if files.checksum(document) != message.checksum:
+                    self.lose_document(message, "its checksum is wrong")
+            except OSError as error:
+                if whose(error) is Whose.HOST:
+                    raise
+                self.lose_document(message, str(error))
+        return [message]
 
     def _move_aside(self, number: int, answer: bytes) -> None:
-        for suffix in (_DOCUMENT, _RECORD):
-            path = self._path(number, suffix)
-            if path.exists():
-                path.rename(self._state.rejected / path.name)
+        """Move a record and its document to rejected/; after a failure, the record goes last."""
+        files.write_whole(self._rejected / f"{number:09d}{_ANSWER}", answer[:ANSWER_KEPT])
+        for path in (self._path(number, suffix) for suffix in (_DOCUMENT, _RECORD, SETTLED)):
+            with suppress(FileNotFoundError):
+                path.rename(self._rejected / path.name)
         self.rejected += 1
-        answer_path = self._state.rejected / f"{number:09d}{_ANSWER}"
-        files.write_whole(answer_path, answer[:ANSWER_KEPT])
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self._outbox / f"{number:09d}{suffix}"
 
 
-def _record(path: Path) -> Parcel:
-    return msgspec.json.decode(records.unframe(path.read_bytes()), type=Parcel)
+def _names(directory: Path) -> list[Path]:
+    """The files of a directory; raises ConfigError when it may not be read.
+
+    For a disk that fails otherwise it is one name, whose number no record reaches.
+    """
+    try:
+        return list(directory.iterdir())
+    except OSError as error:
+        if whose(error) is Whose.OWNER:
+            advice = "make it a directory that this user can read, or set another STATE_DIR"
+            raise ConfigError(f"{error}: {advice}") from error
+        log.error("a directory of results cannot be read now", error=str(error))
+        return [directory / str(int(time.time()))]
 
 
 def _number(path: Path) -> int:
     stem = path.name.partition(".")[0]
     return int(stem) if stem.isdecimal() else 0
-
-
-def _with_document_at(path: str, outcome: Outcome) -> Outcome:
-    if outcome.document is None:
-        return outcome
-    document = msgspec.structs.replace(outcome.document, path=path)
-    return msgspec.structs.replace(outcome, document=document)

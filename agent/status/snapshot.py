@@ -70,12 +70,14 @@ class AgentState:
         """Why the agent could not run a test now, or not report it; empty if it could."""
         reasons = []
         heard_ago = self.heard_ago()
-        if self.registration.life is None:
+        if self.registration.origin is None:
             reasons.append("not registered with the Manager yet")
         elif heard_ago is None or heard_ago > OFFLINE_AFTER:
             reasons.append(f"no heartbeat was answered for {OFFLINE_AFTER:g} s")
         if self.context.state.trouble:
             reasons.append(f"the state directory cannot be written: {self.context.state.trouble}")
+        if self.context.ledger.unread:
+            reasons.append(f"what the previous run left is unread: {self.context.ledger.unread}")
         if self.context.iperf3.features is None:
             reasons.append("no usable iperf3: install it or set IPERF3_PATH")
         return reasons
@@ -87,7 +89,7 @@ class AgentState:
 
     def take_snapshot(self) -> Snapshot:
         """The whole state, with the newest results first."""
-        context, metrics, life = self.context, self.context.metrics, self.registration.life
+        context, metrics, origin = self.context, self.context.metrics, self.registration.origin
         heard_ago, due = self.heard_ago(), context.config.heartbeat_interval + ANSWER_TIME
         entries = context.registry.entries()
         own = psutil.Process()
@@ -99,7 +101,7 @@ class AgentState:
             uptime=time.monotonic() - metrics.born,
             manager_url=context.config.manager_url,
             address=self.registration.address,
-            agent_id=life.agent_id if life else None,
+            agent_id=origin.agent_id if origin else None,
             heard_ago=heard_ago,
             silent=heard_ago is not None and heard_ago > due,
             not_ready=self.not_ready(),

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from agent.error_classes import ErrorClass, class_of
-from agent.errors import StateUnusable
+from agent.error_classes import ErrorClass
+from agent.errors import StateUnusable, class_of
 from agent.files import discard
 from agent.host import route_to
 from agent.iperf3.argv import JSON_STREAM, client_argv

@@ -1,12 +1,10 @@
 """What the tasks of an agent share."""
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent import __version__
 from agent.config.settings import Config
-from agent.errors import StateUnusable
 from agent.host import default_congestion, kernel
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
@@ -33,15 +31,11 @@ class TaskContext:
         self.state = self.ledger.state
 
     def record_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
-        """Enter a child that was just started into the registry and the journal.
-
-        A write failure does not stop the test: if the agent dies, the child dies too.
-        """
+        """Enter a child that was just started into the registry and the journal."""
         if not entry.started_at:
             self.metrics.wait_seconds.observe(time.monotonic() - entry.entered)
         entry.record_start(child.pid)
-        with suppress(StateUnusable):
-            self.ledger.journal.record_child(entry.claimed, ChildRecord(child.identity, report))
+        self.ledger.journal.record_child(entry.claimed, ChildRecord(child.identity, report))
 
     def end_child(self, entry: Entry, child: ChildProcess, ending: Ending) -> None:
         """Stop a child that still runs, without a grace if it wrote too much; note its end."""

@@ -1,12 +1,13 @@
 """What the agent's previous run left: children, results, and tasks without an outcome."""
 
-import os
+from pathlib import Path
 
 import structlog
 
 from agent import __version__
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
+from agent.files import discard
 from agent.iperf3.warnings import is_cut_short
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
@@ -27,17 +28,11 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
     """Put into the outbox what the Manager does not have yet: one outcome for each task.
 
     Children of the previous run that still run are stopped first, each with `grace` seconds from
-    TERM to KILL.
+    TERM to KILL. What cannot be read now is left for the next call. Raises StateUnusable.
     """
-    waiting = ledger.load_waiting()
-    for parcel in waiting:
-        outbox.restore(parcel)
-    have_outcome = {parcel.claimed.key for parcel in waiting}
-    have_ended = {parcel.claimed.key for parcel in waiting if parcel.outcome.final}
-    for record in ledger.journal.unsettled():
-        if record.claimed.key in have_ended:
-            continue
-        record.reported |= record.claimed.key in have_outcome
+    for message in ledger.load_waiting():
+        outbox.enqueue(message)
+    for record in ledger.take_interrupted():
         identity = record.child and record.child.identity
         task_id = record.claimed.task.id
         if identity and stop_orphan(identity, grace):
@@ -53,33 +48,36 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
         )
         outbox.put(record.claimed, outcome)
         metrics.count_outcome(record.claimed.task, outcome)
-    if not ledger.state.trouble:
-        _clear(ledger)
 
 
 def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
     report = record.child.report if record.child else Report(version=__version__)
-    if record.claimed.task.type == "iperf_server_start":
-        return _server_outcome(state, record, report)
+    is_server = record.claimed.task.type == "iperf_server_start"
+    try:
+        if not is_server:
+            return _client_outcome(state, record, report)
+        document = newest_served(server_output(state.children, record.claimed))
+    except (OSError, StateUnusable) as error:
+        log.error("the output of a test is lost", error=str(error))
+        document = None
+    return _server_outcome(record, report, document) if is_server else _interrupted(report)
+
+
+def _client_outcome(state: StateDirectory, record: TaskRecord, report: Report) -> Outcome:
     # The journal may lack the last child: a short test can end before it is written there.
     newest = newest_output(state.children, record.claimed)
     if newest is None:
         return _interrupted(report)
     report.attempts, stdout = newest
-    try:
-        judged, path = judge_output(state, stdout, exit_code=0, stderr="")
-    except StateUnusable as error:
-        log.error("the output of a test is lost", error=str(error))
-        return _interrupted(report)
+    judged, path = judge_output(state, stdout, exit_code=0, stderr="")
     document = Document(str(path), *judged.span) if judged.span else None
     if judged.ok and judged.summary and not is_cut_short(judged.summary):
         return Outcome("succeeded", report, document=document)
     return _interrupted(report, document)
 
 
-def _server_outcome(state: StateDirectory, record: TaskRecord, report: Report) -> Outcome:
+def _server_outcome(record: TaskRecord, report: Report, document: Document | None) -> Outcome:
     """Its newest document; a server that was reported to listen stays a success."""
-    document = newest_served(server_output(state.children, record.claimed))
     if not record.reported:
         return _interrupted(report, document)
     report.ended = INTERRUPTED
@@ -93,11 +91,22 @@ def _interrupted(report: Report, document: Document | None = None) -> Outcome:
     return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)
 
 
-def _clear(ledger: Ledger) -> None:
-    """Remove what the children of the previous run wrote: what is of use is in the outbox."""
+def clear_leftovers(ledger: Ledger) -> None:
+    """Remove what the previous run left half done: what is of use is in the outbox.
+
+    Call it before a child is started. All stays while something is unread or cannot be written.
+    """
+    if ledger.is_behind:
+        return
     try:
-        ledger.mend()
-        for file in ledger.state.children.iterdir():
-            ledger.state.run(os.unlink, file)
+        # Now, so that no claim waits while the file is written anew.
+        ledger.journal.sync()
+        ledger.state.write(ledger.spool.clear)
+        ledger.state.write(_empty, ledger.state.children)
     except StateUnusable as error:
         log.error("old output of children cannot be removed", error=str(error))
+
+
+def _empty(directory: Path) -> None:
+    for file in directory.iterdir():
+        discard(file)

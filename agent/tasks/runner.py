@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import TaskError, class_of
 from agent.protocol import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
 from agent.registry import Entry
 from agent.tasks.client import run_client
@@ -23,13 +23,16 @@ class TaskRunner:
         self._context = context
         self._spawn = spawn
 
-    def has(self, task_id: int) -> bool:
-        """Whether the agent has a task of that id now."""
-        return task_id in self._context.registry
-
     def accept(self, claimed: Claimed) -> None:
-        """Start a task of an id that is free, and return at once; outcomes go to the outbox."""
-        self._spawn(self._run, self._context.registry.enter(claimed))
+        """Start a task, and return at once; outcomes go to the outbox.
+
+        An earlier task of its number is stopped: at the Manager there is only the new one.
+        """
+        registry = self._context.registry
+        for entry in registry.entries():
+            if entry.task.id == claimed.task.id:
+                registry.stop_replaced(entry.claimed)
+        self._spawn(self._run, registry.enter(claimed))
 
     def _run(self, entry: Entry) -> None:
         structlog.contextvars.bind_contextvars(task_id=entry.task.id)
@@ -53,7 +56,7 @@ class TaskRunner:
             # Not a bug: a disk fails, or the host has no free descriptor.
             log.error("task broken off", error=str(error))
             words = f"broken off, as this agent's host had an error: {error}"
-            self._put(entry, self._broken_off(TaskError(ErrorClass.STATE_FULL, words), listens))
+            self._put(entry, self._broken_off(TaskError(class_of(error), words), listens))
         except Exception:
             bug = TaskError(ErrorClass.OTHER, "a bug in the agent: its log has the traceback")
             self._put(entry, self._broken_off(bug, listens))

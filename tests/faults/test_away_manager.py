@@ -4,11 +4,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import gevent
-import msgspec
 import pytest
 
-from agent.state.records import unframe
-from agent.state.spool import Parcel
+from agent.state.message import Message
 from tests.support.harness import AgentProcess, free_port, iperf3_server, is_running, until
 from tests.support.lone_agent import lone_agent
 from tests.support.manager_process import HEARTBEAT_WITHIN, killable
@@ -88,7 +86,7 @@ def test_an_empty_managers_task_gets_no_result_of_an_old_one(tmp_path: Path) -> 
     """Some 15 s: the old results go to rejected/ when the agent has registered again.
 
     The new task 7 is a server, which takes further results: nothing but the agent's knowledge
-    of the Manager's lives keeps the old one's away from it.
+    of the Manager's records keeps the old one's away from it.
     """
     with ExitStack() as stack:
         ports = [free_port() for _ in range(4)]
@@ -137,7 +135,6 @@ def set_aside(directory: Path) -> set[int]:
     for path in (directory / "state" / "rejected").glob("*.result"):
         answer = path.with_suffix(".answer")
         if answer.exists():
-            assert "earlier installation" in answer.read_text()
-            parcel = msgspec.json.decode(unframe(path.read_bytes()), type=Parcel)
-            found.add(parcel.claimed.task.id)
+            assert "another record" in answer.read_text()
+            found.add(Message.decode(0, path.read_bytes()).claimed.task.id)
     return found

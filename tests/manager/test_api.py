@@ -2,14 +2,16 @@
 
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from agent.errors import ManagerUnavailable, TaskRefused
+from agent.errors import ManagerUnavailable, TaskRefused, TaskReplaced
 from agent.manager.api import ManagerClient
 from agent.manager.upload import Body
-from agent.protocol import RunningRow
+from agent.protocol import RunningRow, Task
+from tests.support.answering import task
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.sockets import MakeManager, access, client_of, client_with, silent
 
@@ -23,8 +25,8 @@ def test_each_call_is_a_post_with_its_body_and_the_agents_headers(faulty: MakeMa
     client.register("10.0.0.1", "Debian")
     client.send_heartbeat("10.0.0.1", [row])
     client.claim("claim-key")
-    client.send_started(9, 77, "started-key")
-    client.send_result(9, Body(b'{"status":"succeeded"}'), "result-key")
+    client.send_started(task(9), 77, "started-key")
+    client.send_result(task(9), Body(b'{"status":"succeeded"}'), "result-key")
     assert [(request.method, request.path, request.json()) for request in manager.requests] == [
         ("POST", "/v1/agent/register", {"ip_address": "10.0.0.1", "operating_system": "Debian"}),
         (
@@ -82,7 +84,7 @@ def test_the_key_is_removed_from_answers_that_are_kept(faulty: MakeManager, key:
 
     client = ManagerClient(access(faulty(answer).url), lambda: keys[0])
     with pytest.raises(TaskRefused) as raised:
-        client.send_result(7, Body(b"{}"), "1")
+        client.send_result(task(7), Body(b"{}"), "1")
     assert json.loads(raised.value.answer)["detail"]["you"] == "[hidden]"
     assert key not in raised.value.answer.decode()
 
@@ -130,6 +132,58 @@ def test_a_result_is_accepted_if_a_large_answer_begins_with_its_task(faulty: Mak
     manager = faulty(lambda request: raw_reply(b'{"id": 7, "result": %b}' % request.body))
     client = client_of(manager)
     body = Body(b'"' + b"x" * (2 * MIB) + b'"')
-    client.send_result(7, body, "key")
+    client.send_result(task(7), body, "key")
+    with pytest.raises(TaskReplaced):
+        client.send_result(task(70), body, "key")
+    manager.answer = lambda request: raw_reply(b'{"results": %b}' % request.body)
     with pytest.raises(ManagerUnavailable, match="not the Manager's"):
-        client.send_result(70, body, "key")
+        client.send_result(task(7), body, "key")
+
+
+BORN = "2026-01-02T03:04:05Z"
+LATER = "2026-01-02T03:04:09+00:00"
+SMALL, LARGE = Body(b'""'), Body(b'"' + b"x" * (2 * MIB) + b'"')
+CREATED = Task(7, "iperf_client_run", created_at=BORN)
+
+
+def taken_for(task_id: int, **fields: str) -> Callable[[Request], bytes]:
+    """A Manager that takes each call for one about this task, and says so before the result."""
+    head = json.dumps({"id": task_id, **fields}).encode()[:-1]
+    return lambda request: raw_reply(head + b', "result": %b}' % request.body)
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "answer", [taken_for(8, created_at=BORN), taken_for(7, created_at=LATER)], ids=["id", "moment"]
+)
+def test_a_result_that_was_taken_for_another_tasks_is_not_delivered(
+    faulty: MakeManager, answer: Callable[[Request], bytes], body: Body
+) -> None:
+    with pytest.raises(TaskReplaced):
+        client_of(faulty(answer)).send_result(CREATED, body, "key")
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "fields", [{"created_at": "2026-01-02 03:04:05.4"}, {}, {"created_at": ""}]
+)
+def test_a_result_is_delivered_when_the_answer_names_its_task(
+    faulty: MakeManager, fields: dict[str, str], body: Body
+) -> None:
+    client_of(faulty(taken_for(7, **fields))).send_result(CREATED, body, "key")
+
+
+def test_a_moment_within_the_result_itself_is_not_the_tasks(faulty: MakeManager) -> None:
+    """In a large answer it comes after `result`, and is whatever the test's other side wrote."""
+    client = client_of(faulty(taken_for(7)))
+    inner = b'{"created_at": "%b", "x": "%b"}' % (LATER.encode(), b"x" * (2 * MIB))
+    client.send_result(CREATED, Body(inner), "key")
+
+
+@pytest.mark.parametrize("fields", [{"created_at": LATER}, {"type": "kill_all"}])
+def test_started_that_was_taken_for_another_task_raises(
+    faulty: MakeManager, fields: dict[str, str]
+) -> None:
+    manager = faulty(lambda _: reply({"id": 7, **fields}))
+    with pytest.raises(TaskReplaced, match="another task 7"):
+        client_of(manager).send_started(CREATED, 77, "key")

@@ -8,11 +8,12 @@ import pytest
 from gevent import sleep
 from gevent.event import Event
 
-from agent.errors import ManagerUnavailable, ResultTooLarge
+from agent.errors import ManagerUnavailable, ResultTooLarge, StateUnusable
 from agent.manager.transport import Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
 from agent.protocol import Document
+from tests.support.answering import task
 from tests.support.faulty_manager import raw_reply, reply, well
 from tests.support.sockets import MakeManager, access, client_of, client_with, serving
 
@@ -26,7 +27,7 @@ def test_a_part_of_a_file_is_sent_byte_for_byte(faulty: MakeManager, tmp_path: P
     path.write_bytes(content)
     manager = faulty(well)
     body = Body(b"before ", Document(str(path), 5, len(content) - 3), b" after")
-    client_of(manager).send_result(4, body, "key")
+    client_of(manager).send_result(task(4), body, "key")
     (request,) = manager.requests
     expected = b"before " + content[5:-3] + b" after"
     assert request.headers["content-length"] == str(len(expected)) == str(len(body))
@@ -40,8 +41,8 @@ def test_a_document_that_was_cut_short_is_not_sent_as_if_it_were_whole(
     path = tmp_path / "document"
     path.write_bytes(b"x" * 100)
     manager = faulty(well)
-    with pytest.raises(ManagerUnavailable, match="shorter than its document"):
-        client_of(manager).send_result(4, Body(b"", Document(str(path), 0, 200)), "k")
+    with pytest.raises(StateUnusable, match="shorter than its document"):
+        client_of(manager).send_result(task(4), Body(b"", Document(str(path), 0, 200)), "k")
     assert not [request for request in manager.requests if len(request.body) == 200]
 
 
@@ -92,4 +93,4 @@ def test_a_413_sent_before_the_body_was_read_is_understood() -> None:
             connection.sendall(raw_reply(b"<html>", 413))
 
     with serving(refuse_and_close) as url, pytest.raises(ResultTooLarge):
-        client_with(access(url)).send_result(1, Body(b"x" * (32 * MIB)), "key")
+        client_with(access(url)).send_result(task(1), Body(b"x" * (32 * MIB)), "key")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.outbox.body import Form, fitting
-from agent.protocol import Document, Outcome, Report
+from agent.outbox.body import fitting
+from agent.protocol import Document, Form, Outcome, Report
 from tests.support.bad_sectors import BLOCK, BadDisk
 from tests.support.outbox import with_document
 from tests.support.recorded_runs import run

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.iperf3.documents import without_intervals
-from agent.protocol import Claimed, Document, Outcome, Report
+from agent.protocol import Document, Outcome, Report
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.outbox import claimed, post_to, with_document
 from tests.support.recorded_runs import run
@@ -80,27 +80,6 @@ def test_a_result_too_large_for_the_manager_is_sent_without_the_streams(
     assert result == {**MEASURED, "intervals": intervals}
     assert post.files() == ["kept/000000001.document"]
     assert (post.state.kept / "000000001.document").read_bytes() == DOCUMENT
-
-
-def test_a_whole_document_is_kept_before_it_is_noted_that_the_smaller_one_arrived(
-    faulty: MakeManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An agent that is killed in between loses nothing."""
-    post = post_to(faulty(takes_up_to(len(DOCUMENT))), directory)
-    there: list[list[str]] = []
-    settled = post.journal.mark_settled
-
-    def looked_at(claimed: Claimed) -> None:
-        there.append(post.files())
-        settled(claimed)
-
-    monkeypatch.setattr(post.journal, "mark_settled", looked_at)
-    post.put(7, with_document(tmp_path / "document", DOCUMENT))
-    assert post.outbox.flush(5)
-    assert there == [
-        ["kept/000000001.document", "outbox/000000001.document", "outbox/000000001.result"]
-    ]
-    assert post.files() == ["kept/000000001.document"]
 
 
 def test_a_whole_document_is_kept_although_the_disk_has_no_space_for_a_second_name(

@@ -9,7 +9,7 @@ from gevent.event import Event
 from agent.error_classes import ErrorClass
 from agent.errors import AgentUnknown
 from agent.protocol import Outcome, Report
-from tests.support.clock import Clock
+from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.harness import until
 from tests.support.outbox import post_to, task_of
@@ -22,10 +22,8 @@ UNAVAILABLE = raw_reply(b"<html>", 503)
 
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the outbox; neither its pauses nor `flush` take real time."""
-    clock = Clock()
-    monkeypatch.setattr("agent.outbox.queue.gevent", clock)
-    return clock
+    """The clock of outbox and gate; neither their pauses nor `flush` take real time."""
+    return install_clock(monkeypatch, "outbox.queue.gevent", "manager.gate.time")
 
 
 def test_an_outcome_without_a_document_is_sent_as_it_is(
@@ -165,7 +163,7 @@ def test_attempts_come_at_the_pace_of_a_back_off(
     assert post.manager.calls() == ["result"] * 10
     bounds = (1, 2, 4, 8, 16, 30)
     assert all(pause <= bound for pause, bound in zip(clock.pauses[:6], bounds, strict=True))
-    assert clock.pauses[6:] == [30] * 3
+    assert [round(pause, 6) for pause in clock.pauses[6:]] == [30] * 3
 
 
 def test_started_is_dropped_when_a_result_waits_behind_it(

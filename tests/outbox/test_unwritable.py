@@ -45,7 +45,7 @@ def test_a_result_that_cannot_be_written_is_delivered_from_memory(
     obstacle.rmdir()
     assert [line["event"] for line in logs if line["log_level"] == "error"] == [
         "the state directory cannot be written",
-        "a result waits in memory only",
+        "the state directory does not take a result now: it waits in memory",
     ]
     (request,) = post.manager.requests
     assert request.json()["result"]["end"] == {"sum": 1}
@@ -61,8 +61,8 @@ def test_results_in_memory_are_written_once_the_disk_works_again(
     post.put(8, PLAIN)
     for obstacle in obstacles:
         obstacle.rmdir()
-    post.outbox.save_all()
-    assert [parcel.claimed.task.id for parcel in Spool(post.state).load()] == [7, 8]
+    post.ledger.mend()
+    assert [message.claimed.task.id for message in Spool(post.state).load()] == [7, 8]
     post.outbox.start()
     assert post.outbox.flush(5)
     assert post.files() == []
@@ -73,17 +73,22 @@ def test_a_delivered_result_frees_its_space_although_the_journal_cannot_be_writt
 ) -> None:
     post = post_to(faulty(well), directory, start=False)
     obstacle = no_journal(post)
+    post.journal.record_claim(post.claimed(7))
     with pytest.raises(StateUnusable):
-        post.journal.record_claim(post.claimed(7))
+        post.ledger.mend()
     post.put(7, with_document(post.state.children / "7.1.json", CONTENT))
     assert post.files() == ["outbox/000000001.document", "outbox/000000001.result"]
     post.outbox.start()
     assert post.outbox.flush(5)
-    assert post.files() == ["outbox/000000001.settled"], "the record alone, in the journal's place"
+    (record,) = post.state.outbox.iterdir()
+    assert record.name == "000000001.settled", "the record alone, in the journal's place"
+    with pytest.raises(StateUnusable):
+        post.ledger.mend()
+    assert record.exists()
     obstacle.rmdir()
-    post.journal.mend()
-    Spool(post.state).forget_settled()
+    post.ledger.mend()
     assert post.files() == []
+    assert list(post.state.outbox.iterdir()) == []
     assert post.journal.unsettled() == Journal(post.state).unsettled() == []
 
 
@@ -97,7 +102,7 @@ def test_a_task_that_has_ended_is_not_run_again_although_the_journal_cannot_be_w
         obstacle = no_journal(loop.post)
         manager.wait_for(lambda: "result" in manager.calls())
         obstacle.rmdir()
-        loop.post.journal.mend()
+        loop.post.ledger.mend()
     results = [request.path for request in manager.requests if request.call == "result"]
     assert results == ["/v1/agent/tasks/8/result"]
     keys = [r.headers["idempotency-key"] for r in manager.requests if r.call == "claim"]

@@ -11,13 +11,14 @@ from tests.support.faulty_manager import raw_reply, reply, well
 from tests.support.harness import free_port
 from tests.support.sockets import MakeManager, client_of
 
+CLOCKED = ("service.claims", "manager.gate", "logs.outage")
 HELD_NOTHING = reply({"task": None}, Preference_Applied="wait")
 
 
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the claim loop, and of what it logs."""
-    return install_clock(monkeypatch, "service.claims.time", "logs.outage.time")
+    """The clock of the claim loop, of the gate before it, and of what it logs."""
+    return install_clock(monkeypatch, *(f"{each}.time" for each in CLOCKED))
 
 
 def test_without_a_task_it_asks_again_after_the_interval(faulty: MakeManager, clock: Clock) -> None:
@@ -104,6 +105,37 @@ def test_a_task_that_is_in_hand_is_not_run_twice(faulty: MakeManager, clock: Clo
     assert loop.post.journal.unsettled() == [], "nor reported again by the agent's next run"
     results = [request.path for request in manager.requests if request.call == "result"]
     assert sorted(results) == ["/v1/agent/tasks/1/result", "/v1/agent/tasks/2/result"]
+
+
+@pytest.mark.process
+def test_a_claim_that_brings_the_same_task_again_and_again_is_made_ever_less_often(
+    faulty: MakeManager, clock: Clock
+) -> None:
+    late = {"server_ip": "127.0.0.1", "port": free_port(), "client_delay_seconds": 60}
+    answers = ClaimAnswers(clock, *[claimed(1, "iperf_client_run", **late)] * 12)
+    manager = faulty(answers)
+    with claiming(manager, clock, interval=1) as loop:
+        manager.registers = False
+        manager.wait_for(lambda: len(answers.times) >= 11)
+        loop.post.registry.cancel(1)
+    gaps = answers.gaps()
+    assert gaps[0] == 0, "the first one brought it"
+    assert all(gap <= bound for gap, bound in zip(gaps[1:7], (1, 2, 4, 8, 16, 30), strict=True))
+    assert gaps[7:10] == [30] * 3
+    assert set(manager.calls()) <= {"claim", "result"}, "nor does it register"
+    keys = [request.headers["idempotency-key"] for request in claims(manager)]
+    assert len(set(keys[:11])) == 11
+
+
+def test_a_task_that_has_ended_at_the_manager_is_not_run_and_the_next_one_is(
+    faulty: MakeManager, clock: Clock
+) -> None:
+    ended = reply({"task": {"id": 1, "type": "kill_all", "status": "canceled"}})
+    manager = faulty(ClaimAnswers(clock, ended, claimed(2)))
+    with claiming(manager, clock):
+        manager.wait_for(lambda: "result" in manager.calls())
+    (result,) = [request for request in manager.requests if request.call == "result"]
+    assert result.path == "/v1/agent/tasks/2/result"
 
 
 def test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says(

@@ -1,49 +1,24 @@
-"""The state directory: its permissions, lock, format, recovery and quota."""
+"""The state directory: its permissions, lock and format, and whose an error is."""
 
+import errno
 import os
 import signal
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import gevent
 import pytest
-from gevent.event import Event
 from structlog.testing import capture_logs
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.state import directory as module
 from agent.state.directory import StateDirectory
-from tests.support.harness import Bench, until
+from agent.state.ledger import Ledger
+from tests.support.harness import Bench
 
 
 def mode(path: Path) -> int:
     """The permission bits."""
     return stat.S_IMODE(path.stat().st_mode)
-
-
-@contextmanager
-def watched(state: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Watch the directory every 10 ms; gives the trouble that each recovery ended."""
-    monkeypatch.setattr(module, "LOOK", 0.01)
-    recovered: list[str] = []
-    stop = Event()
-    greenlet = gevent.spawn(state.watch, lambda: recovered.append(state.trouble), stop)
-    try:
-        yield recovered
-    finally:
-        stop.set()
-        greenlet.join(5)
-        assert greenlet.successful()
-
-
-def fill(path: Path, age: int, size: int = 8192) -> Path:
-    """A file that was written so many seconds ago."""
-    path.write_bytes(b"x" * size)
-    os.utime(path, (1_000_000 - age, 1_000_000 - age))
-    return path
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -119,97 +94,48 @@ def test_an_agent_with_a_format_that_it_does_not_know_ends_with_78(bench: Bench)
     assert agent.exit_code() == 78
 
 
-def test_disk_work_is_done_in_another_thread_and_its_error_is_the_directorys(
+def test_disk_work_is_done_in_another_thread_and_a_failed_write_is_the_directorys(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     state = StateDirectory(tmp_path, 1024**3)
     with capture_logs() as logs:
         assert state.run(threading.get_native_id) != threading.get_native_id()
-        assert state.trouble == ""
+        with pytest.raises(StateUnusable, match="nowhere"):
+            state.run(os.stat, tmp_path / "nowhere")
+        assert state.trouble == "", "a failed reading is the reader's"
         for _ in range(2):
             with pytest.raises(StateUnusable, match="nowhere"):
-                state.run(os.unlink, tmp_path / "nowhere")
+                state.write(os.unlink, tmp_path / "nowhere")
     assert "nowhere" in state.trouble
     assert [line["event"] for line in logs] == ["the state directory cannot be written"]
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_trouble_is_over_when_the_directory_can_be_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_host_is_short_of_is_not_the_directorys_trouble(
+    tmp_path: Path, number: int
 ) -> None:
     state = StateDirectory(tmp_path, 1024**3)
-    obstacle = tmp_path / "writable.new"
-    obstacle.mkdir()
-    with watched(state, monkeypatch) as recovered:
-        with pytest.raises(StateUnusable):
-            state.run(os.unlink, tmp_path / "nowhere")
-        until(lambda: "writable.new" in state.trouble)
-        assert not recovered
-        with capture_logs() as logs:
-            obstacle.rmdir()
-            until(lambda: not state.trouble)
-    assert len(recovered) == 1
-    assert [line["event"] for line in logs] == ["the state directory can be written again"]
+
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    with capture_logs() as logs, pytest.raises(StateUnusable, match=os.strerror(number)):
+        state.write(fail)
+    assert state.trouble == "" and not logs
 
 
-def test_a_write_that_fails_while_others_are_tried_again_is_a_new_trouble(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("below", ["outbox", "rejected", "kept"])
+def test_a_directory_below_it_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
 ) -> None:
-    state = StateDirectory(tmp_path, 1024**3)
-    looks: list[str] = []
+    listdir = os.listdir
 
-    def look() -> None:
-        looks.append(state.trouble)
-        if len(looks) == 1:
-            state.trouble = "a write failed meanwhile"
+    def refused(path: Path) -> list[str]:
+        if path.name == below:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listdir(path)
 
-    monkeypatch.setattr(state, "_look", look)
-    with watched(state, monkeypatch) as recovered:
-        state.run(os.stat, tmp_path)
-        until(lambda: len(looks) == 1)
-        assert not recovered
-        until(lambda: len(recovered) == 1)
-    assert looks[:2] == ["", "a write failed meanwhile"]
-
-
-def test_over_the_quota_the_oldest_kept_documents_go_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = StateDirectory(tmp_path, 40_000)
-    waiting = fill(state.outbox / "000000001.document", age=500)
-    refused = fill(state.rejected / "000000002.document", age=400)
-    oldest, older, newest = (
-        fill(state.kept / f"{number:09d}.document", age)
-        for number, age in ((9, 300), (3, 200), (5, 100))
-    )
-    with watched(state, monkeypatch):
-        until(lambda: not oldest.exists())
-    assert waiting.exists() and refused.exists() and older.exists() and newest.exists()
-    assert not state.trouble
-
-
-def test_the_directory_is_looked_at_again_when_something_was_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = StateDirectory(tmp_path, 4096)
-    kept = fill(state.kept / "000000001.document", age=10)
-    with watched(state, monkeypatch):
-        until(lambda: not kept.exists())
-        fill(kept, age=10)
-        gevent.sleep(0.2)
-        assert kept.exists(), "this agent has done nothing since, and sleeps"
-        state.run(os.getpid)
-        until(lambda: not kept.exists())
-
-
-def test_files_that_may_not_be_removed_are_trouble_when_they_exceed_the_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = StateDirectory(tmp_path, 20_000)
-    kept = fill(state.kept / "000000001.document", age=10)
-    refused = fill(state.rejected / "000000002.document", age=400, size=40_960)
-    with watched(state, monkeypatch) as recovered:
-        until(lambda: "empty rejected/, or raise STATE_MAX_BYTES" in state.trouble)
-        assert not kept.exists() and refused.exists() and not recovered
-        refused.unlink()
-        until(lambda: not state.trouble)
+    monkeypatch.setattr(os, "listdir", refused)
+    with pytest.raises(ConfigError, match="Permission denied.*make it a directory that"):
+        Ledger(StateDirectory(tmp_path, 1024**3))

@@ -1,19 +1,37 @@
-"""State directories that a released agent left are taken over whole.
+"""State directories that a released agent left are taken over whole, and given back.
 
 tests/support/record_state.py recorded them: each is of an agent that was killed in the scene that
 the directory is named after.
 """
 
+import os
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from agent.error_classes import ErrorClass
+from agent.process.identity import identify
+from agent.protocol import AgentRecord, Claimed, Figures, Origin, Outcome, Report, Task
+from agent.state.directory import StateDirectory
+from agent.state.journal import ChildRecord
+from agent.state.ledger import Ledger
+from agent.state.message import Message
+from tests.support import version_0_1_0
 from tests.support.faulty_manager import Request, reply, well
 from tests.support.harness import AgentProcess
-from tests.support.record_state import DATA, REGISTERED, agent_variables, results
+from tests.support.outbox import with_document
+from tests.support.record_state import (
+    CREATED_AT,
+    DATA,
+    MANAGER_URL,
+    REGISTERED,
+    agent_variables,
+    results,
+)
 from tests.support.sockets import MakeManager
 
 RELEASES = sorted(path.name for path in DATA.iterdir())
@@ -69,3 +87,67 @@ def test_what_a_released_agent_left_reaches_the_manager_once(
     for record in (DATA / release / scene).glob("outbox/*.result"):
         assert any(key in record.read_text() for key in keys)
     assert not [path for below in LEFT_EMPTY for path in (state / below).iterdir()]
+
+
+@pytest.mark.parametrize("registered", [CREATED_AT, "2026-11-28 20:00:00+00:00", None])
+def test_what_this_version_leaves_is_read_by_0_1_0(directory: Path, registered: str | None) -> None:
+    """Whoever goes back to it loses no result, no task and no claim."""
+    ledger = Ledger(StateDirectory(directory, 1024**3))
+    journal, state = ledger.journal, ledger.state
+    origin = Origin.of(MANAGER_URL, AgentRecord(1, registered))
+    tasks = [
+        Claimed(Task(number, kind, created_at=CREATED_AT), origin, f"key {number}")
+        for number, kind in enumerate(["iperf_client_run"] * 4 + ["iperf_server_start"] * 2)
+    ]
+    for each in tasks:
+        journal.record_claim(each)
+    report = Report(version="2", argv=["iperf3"], attempts=2, error_class=ErrorClass.PEER_LOST)
+    journal.record_child(tasks[0], ChildRecord(identify(os.getpid()), report))
+    replacing = msgspec.structs.replace(
+        tasks[1], task=Task(1, "kill_all", created_at="2027-01-01T00:00:00Z"), key="key 1 again"
+    )
+    journal.record_claim(replacing)
+    outcomes = {
+        2: with_document(state.children / "2.json", b'{"end":{"sum":1}}'),
+        3: Outcome("failed", report, exit_code=1, stderr="lost", figures=Figures(sent=1.5)),
+        4: Outcome("succeeded", report, answer={"started": True, "pid": 77}, final=False),
+        5: Outcome("succeeded", report, answer={"started": True, "pid": 78}, final=False),
+    }
+    messages = {
+        number: message_of(ledger, tasks[number], each) for number, each in outcomes.items()
+    }
+    ledger.settle(messages[3])
+    ledger.settle(messages[5])
+    journal.sync()
+
+    assert (directory / "format").read_text() == "1\n"
+    key, known, settled = version_0_1_0.read_journal(directory / "journal")
+    assert key == journal.claim_key and settled == {"key 3"}
+    assert [each.claimed.task.id for each in known.values()] == [0, 1, 2, 4, 5, 1]
+    assert known["key 5"].reported and not known["key 4"].reported
+    child = known["key 0"].child
+    assert child and child.identity and child.identity.pid == os.getpid()
+    assert (child.report.attempts, child.report.error_class) == (2, "peer_lost")
+    life = version_0_1_0.Life(MANAGER_URL, 1, (registered or "").replace(" ", "T")[:19])
+    assert {each.claimed.life for each in known.values()} == {life}
+    parcels = [version_0_1_0.read_parcel(path) for path in sorted(state.outbox.glob("*.result"))]
+    assert [parcel.claimed.task.id for parcel in parcels] == [2, 4]
+    assert [parcel.idempotency_key for parcel in parcels] == [
+        messages[number].idempotency_key for number in (2, 4)
+    ]
+    assert parcels[0].outcome.document and not parcels[0].outcome.document.path
+    assert parcels[1].outcome.answer == {"started": True, "pid": 77}
+    assert {parcel.claimed.life for parcel in parcels} == {life}
+    done = [version_0_1_0.read_parcel(path) for path in sorted(state.outbox.glob("*.settled"))]
+    assert [(each.claimed.key, each.outcome.final) for each in done] == [
+        ("key 3", True),
+        ("key 5", False),
+    ]
+    assert done[0].outcome.figures and done[0].outcome.figures.sent == 1.5
+
+
+def message_of(ledger: Ledger, task: Claimed, outcome: Outcome) -> Message:
+    """An outcome that waits."""
+    message = Message(task, outcome, number=ledger.spool.next_number())
+    ledger.save(message)
+    return message

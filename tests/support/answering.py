@@ -1,5 +1,6 @@
 """The calls, and for each answer in tests/support/answers.py a Manager or a proxy that gives it."""
 
+import json
 import os
 import ssl
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import trustme
 from agent.config.settings import Config
 from agent.manager.api import ManagerClient
 from agent.manager.upload import Body
+from agent.protocol import Task
 from tests.support.endless import CONNECT, FLOODS, flood
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
 from tests.support.sockets import access, reset, serving, silent
@@ -32,14 +34,20 @@ SENT = {"started": "running", "result": "succeeded"}
 SOON = 0.3
 
 Call = Callable[[ManagerClient], object]
+TASK = Task(1, "iperf_client_run", created_at="2026-01-02T03:04:05Z")
 # Each call, as one attempt of it is made.
 ASK: dict[str, Call] = {
     "register": lambda client: client.register("10.0.0.1", "Debian"),
     "heartbeat": lambda client: client.send_heartbeat("10.0.0.1", []),
     "claim": lambda client: client.claim("key"),
-    "started": lambda client: client.send_started(1, 77, "key"),
-    "result": lambda client: client.send_result(1, Body(b'{"status":"succeeded"}'), "key"),
+    "started": lambda client: client.send_started(TASK, 77, "key"),
+    "result": lambda client: client.send_result(TASK, Body(b'{"status":"succeeded"}'), "key"),
 }
+
+
+def task(task_id: int) -> Task:
+    """A client task of that number."""
+    return Task(task_id, "iperf_client_run")
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,16 @@ def telling(body: Any, status: int, **headers: str) -> AbstractContextManager[Sc
 def showing(status: int, **headers: str) -> AbstractContextManager[Scene]:
     """A proxy that always gives its page."""
     return answering(lambda _: raw_reply(PAGE, status, **headers))
+
+
+def about(**fields: str) -> AbstractContextManager[Scene]:
+    """A Manager whose task of that number has these fields."""
+
+    def answer(request: Request) -> bytes:
+        told = json.loads(well(request).partition(b"\r\n\r\n")[2])
+        return reply({**told, **fields})
+
+    return answering(answer)
 
 
 def in_state(status: Callable[[str], str]) -> AbstractContextManager[Scene]:
@@ -203,6 +221,8 @@ def flooding_tls(kind: str) -> Iterator[Scene]:
 
 PLAYS: dict[str, Callable[[], AbstractContextManager[Scene]]] = {
     "200 with the expected JSON": partial(answering, well),
+    "200 with another task's `created_at`": partial(about, created_at="2026-01-02T03:04:09Z"),
+    "200 with another task's `type`": partial(about, type="iperf_server_start"),
     "200 with an HTML page": partial(showing, 200),
     "200 cut short": partial(answering, lambda request: well(request)[:-2]),
     "204": partial(answering, lambda _: b"HTTP/1.1 204 No Content\r\n\r\n"),

@@ -47,9 +47,9 @@ AGAIN = Action(
     "retry",
     "The agent retries the call with exponential back-off: after each failure it waits for a "
     "random time, of at most 1 s at first, and doubles that limit up to 30 s. Running tests go "
-    "on. The first registration is given up after `REGISTER_TIMEOUT`, and the agent exits with "
-    "69. `started` is dropped once the task's result waits. An agent that shuts down makes one "
-    "more attempt at once.",
+    "on, and so do other calls. The first registration is given up after `REGISTER_TIMEOUT`, and "
+    "the agent exits with 69. `started` is dropped once the task's result waits. An agent that "
+    "shuts down makes one more attempt at once.",
     {
         "register": "manager/test_registration.py::"
         "test_registration_is_retried_until_it_succeeds",
@@ -60,6 +60,35 @@ AGAIN = Action(
         "test_a_message_is_sent_again_with_its_idempotency_key_until_it_is_accepted",
     },
 )
+ALL_WAIT = Action(
+    "all wait",
+    "The same as *retry*, but together: claims, `started` and results have one back-off, and none "
+    "of them is sent before it is over. An agent with a thousand results calls a Manager that is "
+    "away no more often than one with a single result.",
+    {
+        call: "manager/test_gate.py::test_an_outage_that_one_call_meets_pauses_the_other_two"
+        for call in ("claim", "started", "result")
+    },
+)
+ALL_WAIT_WHEN_TOLD = Action(
+    "all wait as told",
+    "The same as *all wait*, and *retry when told*.",
+    {
+        call: "manager/test_gate.py::test_the_gate_stays_closed_for_as_long_as_the_manager_says"
+        for call in ("claim", "started", "result")
+    },
+)
+REPLACED = Action(
+    "replaced",
+    "The task's number is another task's at the Manager by now. What runs of the task is stopped, "
+    "and its outcome is moved to `rejected/` in the state directory.",
+    {
+        "started": "manager/test_replaced_tasks.py::"
+        "test_a_200_to_started_that_names_another_task_stops_what_runs",
+        "result": "manager/test_replaced_tasks.py::"
+        "test_a_result_whose_200_names_another_task_is_set_aside",
+    },
+)
 AGAIN_WHEN_TOLD = Action(
     "retry when told",
     "The same as *retry*, but not before the time in `Retry-After`, which is a number of "
@@ -67,10 +96,6 @@ AGAIN_WHEN_TOLD = Action(
     {
         "register": "manager/test_registration.py::"
         "test_registration_waits_for_as_long_as_it_is_told",
-        "claim": "service/test_claims.py::"
-        "test_a_manager_that_is_away_is_left_alone_for_as_long_as_it_says",
-        "started": "outbox/test_queue.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
-        "result": "outbox/test_queue.py::test_the_manager_is_left_alone_for_as_long_as_it_says",
     },
 )
 NEXT_TICK = Action(
@@ -84,11 +109,9 @@ NEXT_TICK = Action(
 )
 IN_30_SECONDS = Action(
     "retry in 30 s",
-    "Running tests go on. The agent retries the call after 30 s, with the key that is in its "
-    "file then.",
+    "Running tests go on. Claims, `started` and results pause together for 30 s, and are then "
+    "sent with the key that is in its file at that time.",
     {
-        "heartbeat": "service/test_heartbeat.py::"
-        "test_a_refused_key_silences_the_heartbeats_for_30_s_and_does_not_end_them",
         "claim": "service/test_claims.py::"
         "test_a_refused_key_pauses_the_claims_and_does_not_end_them",
         "started": "outbox/test_queue.py::"
@@ -168,15 +191,19 @@ SMALLER = Action(
 
 _FOR_AN_AGENT = (AGAIN, NEXT_TICK, AGAIN)
 _TRY_AGAIN = (*_FOR_AN_AGENT, AGAIN, AGAIN)
-_WHEN_TOLD = (AGAIN_WHEN_TOLD, NEXT_TICK, *[AGAIN_WHEN_TOLD] * 3)
-_REFUSED_KEY = (EXIT_77, *[IN_30_SECONDS] * 4)
+_AWAY = (AGAIN, NEXT_TICK, *[ALL_WAIT] * 3)
+_WHEN_TOLD = (AGAIN_WHEN_TOLD, NEXT_TICK, *[ALL_WAIT_WHEN_TOLD] * 3)
+_REFUSED_KEY = (EXIT_77, NEXT_TICK, *[IN_30_SECONDS] * 3)
+_ANOTHER_TASK = (DONE, DONE, DONE, REPLACED, REPLACED)
 _FINAL = (*_FOR_AN_AGENT, DROPPED, SET_ASIDE)
 
 # Each answer, and what it makes the agent do, in the order of CALLS.
 ANSWERS: dict[str, tuple[Action, ...]] = {
     "200 with the expected JSON": (DONE,) * 5,
+    "200 with another task's `created_at`": _ANOTHER_TASK,
+    "200 with another task's `type`": _ANOTHER_TASK,
     "200 with an HTML page": _TRY_AGAIN,
-    "200 cut short": _TRY_AGAIN,
+    "200 cut short": _AWAY,
     "204": _TRY_AGAIN,
     "301 to another host": _TRY_AGAIN,
     "400 `invalid_task_state`, with the status that was sent": (
@@ -205,23 +232,23 @@ ANSWERS: dict[str, tuple[Action, ...]] = {
     "426": _REFUSED_KEY,
     "426 with a proxy's page": _TRY_AGAIN,
     "429 with `Retry-After`": _WHEN_TOLD,
-    "429 without `Retry-After`": _TRY_AGAIN,
+    "429 without `Retry-After`": _AWAY,
     "500": _TRY_AGAIN,
     "502": _TRY_AGAIN,
     "503 with `Retry-After`": _WHEN_TOLD,
-    "503 without `Retry-After`": _TRY_AGAIN,
+    "503 without `Retry-After`": _AWAY,
     "504": _TRY_AGAIN,
-    "connection refused": _TRY_AGAIN,
-    "reset before the request was read": _TRY_AGAIN,
-    "reset after the request was read": _TRY_AGAIN,
-    "no answer": _TRY_AGAIN,
-    "one byte a second": _TRY_AGAIN,
+    "connection refused": _AWAY,
+    "reset before the request was read": _AWAY,
+    "reset after the request was read": _AWAY,
+    "no answer": _AWAY,
+    "one byte a second": _AWAY,
     "a gigabyte that begins with the expected JSON": (*_FOR_AN_AGENT, AGAIN, DONE),
     "a gigabyte of anything else": _TRY_AGAIN,
-    **dict.fromkeys(FLOODS, _TRY_AGAIN),
-    "TLS certificate for another name": _TRY_AGAIN,
-    "TLS certificate that has expired": _TRY_AGAIN,
-    "TLS certificate of an unknown authority": _TRY_AGAIN,
+    **dict.fromkeys(FLOODS, _AWAY),
+    "TLS certificate for another name": _AWAY,
+    "TLS certificate that has expired": _AWAY,
+    "TLS certificate of an unknown authority": _AWAY,
 }
 
 

@@ -38,7 +38,7 @@ class Claiming:
         settings = read_settings({"state_dir": str(directory)}, {"AGENT_KEY": "key-1"})
         context = TaskContext(settings, post.registry, post.outbox, post.ledger)
         runner = TaskRunner(context, post.supervisor.spawn)
-        loop = ClaimLoop(post.client, post.registration, post.journal, runner, interval)
+        loop = ClaimLoop(post.client, post.gate, post.journal, runner, interval)
         self.greenlet = post.supervisor.spawn(loop.run, self.may_claim, self.stop)
 
 

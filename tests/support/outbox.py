@@ -5,10 +5,11 @@ from pathlib import Path
 
 from agent.config.settings import read_settings
 from agent.manager.api import ManagerClient
+from agent.manager.gate import Gate
 from agent.manager.registration import Registration
 from agent.outbox.delivery import Delivery
 from agent.outbox.queue import Outbox
-from agent.protocol import Claimed, Document, Life, Outcome, Report, Task
+from agent.protocol import Claimed, Document, Origin, Outcome, Report, Task
 from agent.registry import TaskRegistry
 from agent.service.supervisor import Supervisor
 from agent.state.directory import StateDirectory
@@ -18,12 +19,18 @@ from tests.support.faulty_manager import FaultyManager, Request
 from tests.support.sockets import client_of
 
 ROOMY = 64 * 1024**2
-LIFE = Life("http://manager", 1, "")
+ORIGIN = Origin("http://manager", 1, "")
 
 
-def claimed(task_id: int, task_type: str = "iperf_client_run", life: Life = LIFE) -> Claimed:
+def claimed(
+    task_id: int,
+    task_type: str = "iperf_client_run",
+    origin: Origin = ORIGIN,
+    created_at: str | None = None,
+) -> Claimed:
     """A task as a claim brought it."""
-    return Claimed(Task(task_id, task_type), life, f"key of {task_id}")
+    task = Task(task_id, task_type, created_at=created_at)
+    return Claimed(task, origin, f"key of {task_id}")
 
 
 @dataclass
@@ -34,6 +41,7 @@ class Post:
     client: ManagerClient
     supervisor: Supervisor
     registration: Registration
+    gate: Gate
     ledger: Ledger
     registry: TaskRegistry
     outbox: Outbox
@@ -58,15 +66,19 @@ class Post:
 
     def claimed(self, task_id: int) -> Claimed:
         """A task that this Manager, as it is now, handed out."""
-        assert self.registration.life
-        return claimed(task_id, life=self.registration.life)
+        assert self.registration.origin
+        return claimed(task_id, origin=self.registration.origin)
 
     def files(self) -> list[str]:
-        """The names of what waits on the disk, or was set aside or kept there."""
+        """The names of what waits on the disk, or was set aside or kept there.
+
+        A settled record is left out: it goes with the next look after the disk.
+        """
         return sorted(
             f"{below.name}/{file.name}"
             for below in (self.state.outbox, self.state.rejected, self.state.kept)
             for file in below.iterdir()
+            if file.suffix != ".settled"
         )
 
 
@@ -80,13 +92,14 @@ def post_to(
     )
     client, supervisor, registry = client_of(manager), Supervisor(), TaskRegistry()
     registration = Registration(settings, client, lambda: None)
-    registration.confirm()
+    registration.register()
+    gate = Gate(registration)
     ledger = Ledger(StateDirectory(directory, 1024**3))
-    delivery = Delivery(client, registration, ledger, registry, max_result_bytes)
-    outbox = Outbox(delivery, registration, ledger.spool, supervisor.spawn)
+    delivery = Delivery(client, gate, ledger, registry, max_result_bytes)
+    outbox = Outbox(delivery, gate, ledger, supervisor.spawn)
     if start:
         outbox.start()
-    return Post(manager, client, supervisor, registration, ledger, registry, outbox)
+    return Post(manager, client, supervisor, registration, gate, ledger, registry, outbox)
 
 
 def task_of(request: Request) -> int:

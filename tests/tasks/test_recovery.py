@@ -1,6 +1,6 @@
 """An agent that starts again after a kill: one outcome for each task that has none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gevent
@@ -23,7 +23,7 @@ from agent.state.journal import ChildRecord, Journal
 from agent.state.ledger import Ledger
 from agent.state.spool import Spool
 from agent.tasks.client_output import output_file
-from agent.tasks.recovery import recover
+from agent.tasks.recovery import clear_leftovers, recover
 from agent.tasks.served import served_file, server_output
 from tests.support.faulty_manager import FaultyManager, well
 from tests.support.outbox import Post, claimed, post_to, task_of, with_document
@@ -61,8 +61,8 @@ def fixture_killed(faulty: MakeManager, directory: Path) -> Post:
 
 def claimed_task(killed: Post, task_id: int, task_type: str = "iperf_client_run") -> Claimed:
     """A task that the killed agent has claimed, and nothing more."""
-    assert killed.registration.life
-    task = claimed(task_id, task_type, killed.registration.life)
+    assert killed.registration.origin
+    task = claimed(task_id, task_type, killed.registration.origin)
     killed.journal.record_claim(task)
     return task
 
@@ -83,20 +83,14 @@ def ran(killed: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> N
 
 def restarted(killed: Post, grace: float = 1) -> Post:
     """The agent that starts again on the same state directory, recovered and delivering."""
+    killed.journal.sync()
     ledger, registry = Ledger(killed.state), TaskRegistry()
-    delivery = Delivery(killed.client, killed.registration, ledger, registry, 64 << 20)
-    outbox = Outbox(delivery, killed.registration, ledger.spool, killed.supervisor.spawn)
+    delivery = Delivery(killed.client, killed.gate, ledger, registry, 64 << 20)
+    outbox = Outbox(delivery, killed.gate, ledger, killed.supervisor.spawn)
     recover(ledger, outbox, Metrics(), grace)
+    clear_leftovers(ledger)
     outbox.start()
-    return Post(
-        killed.manager,
-        killed.client,
-        killed.supervisor,
-        killed.registration,
-        ledger,
-        registry,
-        outbox,
-    )
+    return replace(killed, ledger=ledger, registry=registry, outbox=outbox)
 
 
 def sent(manager: FaultyManager, task_id: int) -> list[Sent]:
@@ -109,8 +103,10 @@ def only_result(killed: Post, task_id: int) -> Sent:
     """Start again, wait until all is delivered and removed; returns the task's only result."""
     later = restarted(killed)
     assert later.outbox.flush(10)
+    later.ledger.mend()
     assert later.journal.unsettled() == Journal(killed.state).unsettled() == []
     assert later.files() == []
+    assert list(killed.state.outbox.iterdir()) == []
     assert list(killed.state.children.iterdir()) == []
     (result,) = sent(killed.manager, task_id)
     return result
@@ -207,7 +203,7 @@ def test_a_server_that_was_never_reported_fails(killed: Post) -> None:
 def test_a_reported_server_stays_a_success_and_has_ended(killed: Post) -> None:
     server = claimed_task(killed, 7, "iperf_server_start")
     ran(killed, server, b"")
-    killed.journal.mark_reported(server)
+    killed.journal.mark_delivered(server, is_final=False)
     result = only_result(killed, 7)
     assert (result.status, result.stderr) == ("succeeded", "")
     assert result.result["started"] is True
@@ -218,17 +214,32 @@ def test_a_reported_server_stays_a_success_and_has_ended(killed: Post) -> None:
 def test_the_newest_document_of_a_reported_server_is_repeated(killed: Post) -> None:
     server = claimed_task(killed, 7, "iperf_server_start")
     ran(killed, server, SERVED + SERVED[: len(SERVED) // 2])
-    killed.journal.mark_reported(server)
+    killed.journal.mark_delivered(server, is_final=False)
     result = only_result(killed, 7)
     assert result.status == "succeeded"
     assert result.report["ended"] == INTERRUPTED
     assert result.result["end"] and "started" not in result.result
 
 
+def test_output_that_cannot_be_read_costs_a_server_its_document_and_nothing_else(
+    killed: Post,
+) -> None:
+    server = claimed_task(killed, 7, "iperf_server_start")
+    ran(killed, server, SERVED)
+    killed.journal.mark_delivered(server, is_final=False)
+    output = written(killed, server)
+    output.unlink()
+    output.mkdir()
+    later = restarted(killed)
+    assert later.outbox.flush(10)
+    (result,) = sent(killed.manager, 7)
+    assert result.status == "succeeded" and result.result["started"] is True
+
+
 def test_a_document_copied_out_of_a_servers_output_is_repeated(killed: Post) -> None:
     server = claimed_task(killed, 7, "iperf_server_start")
     ran(killed, server, b"")
-    killed.journal.mark_reported(server)
+    killed.journal.mark_delivered(server, is_final=False)
     start, end = find_documents(SERVED)[0]
     served_file(written(killed, server)).write_bytes(SERVED[start:end])
     assert only_result(killed, 7).result["end"]
@@ -244,6 +255,7 @@ def test_a_server_whose_first_result_still_waits_counts_as_reported(killed: Post
     first, second = sent(killed.manager, 7)
     assert (first.status, first.result["pid"]) == ("succeeded", 77)
     assert (second.status, second.report["ended"]) == ("succeeded", INTERRUPTED)
+    later.ledger.mend()
     assert later.files() == []
     assert Journal(killed.state).unsettled() == []
 
@@ -261,6 +273,7 @@ def test_a_waiting_final_result_is_not_followed_by_another(killed: Post) -> None
 
 def test_recovered_tasks_are_counted_and_shown(killed: Post) -> None:
     claimed_task(killed, 7)
+    killed.journal.sync()
     metrics = Metrics()
     recover(Ledger(killed.state), killed.outbox, metrics, 1)
     assert metrics.outcomes == {("iperf_client_run", "failed", "interrupted"): 1}
@@ -271,7 +284,7 @@ def test_recovered_tasks_are_counted_and_shown(killed: Post) -> None:
 def test_a_result_that_was_settled_before_the_kill_is_not_sent_again(killed: Post) -> None:
     task = claimed_task(killed, 7)
     killed.outbox.put(task, Outcome("succeeded", Report(), answer={"killed": True}))
-    killed.journal.mark_settled(task)
+    killed.journal.mark_delivered(task, is_final=True)
     later = restarted(killed)
     assert later.outbox.flush(10)
     assert later.files() == []
@@ -286,19 +299,22 @@ def test_a_result_delivered_while_the_disk_was_full_is_not_sent_again(
     task = claimed_task(killed, 7, "iperf_client_run" if final else "iperf_server_start")
     outcome = with_document(killed.state.children / "7.1.json", WHOLE.strip())
     killed.outbox.put(task, msgspec.structs.replace(outcome, final=final))
+    killed.journal.sync()
     in_the_way = killed.state.path / "journal.new"
     in_the_way.mkdir()
     delivering = restarted(killed)
     assert delivering.outbox.flush(10)
     told = 1 if final else 2
     assert len(sent(killed.manager, 7)) == told
-    assert delivering.files() == [f"outbox/{told:09d}.settled"]
+    settled = [f"{number:09d}.settled" for number in range(1, told + 1)]
+    assert sorted(file.name for file in killed.state.outbox.iterdir()) == settled
     in_the_way.rmdir()
     killed.state.trouble = ""
     later = restarted(killed)
     assert later.outbox.flush(10)
     assert len(sent(killed.manager, 7)) == told
-    assert later.files() == []
+    later.ledger.mend()
+    assert list(killed.state.outbox.iterdir()) == []
     assert later.journal.unsettled() == Journal(killed.state).unsettled() == []
 
 

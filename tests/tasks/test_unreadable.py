@@ -12,8 +12,7 @@ from gevent.monkey import get_original
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from agent.error_classes import class_of
-from agent.errors import StateUnusable
+from agent.errors import StateUnusable, class_of
 from agent.iperf3.verdict import last_served
 from agent.protocol import Document
 from agent.registry import TaskRegistry

@@ -1,0 +1,72 @@
+"""What the Manager is to be told of a task, in memory and on the disk."""
+
+import time
+import uuid
+
+import msgspec
+from msgspec import Struct
+
+from agent.errors import RecordDamaged
+from agent.protocol import Claimed, Document, Form, Outcome
+from agent.state import records
+from agent.text import to_json
+
+
+class Message(Struct, eq=False, omit_defaults=True):
+    """`started`, with a pid, or an outcome, which lies on the disk as the record `number`.
+
+    `checksum` is the CRC-32 of the document's whole file. `saved` says that the disk has it all,
+    and `settled` that the Manager had it before the agent's start. `form` is the largest that the
+    Manager takes, and `born` a moment on the monotonic clock.
+    """
+
+    claimed: Claimed
+    outcome: Outcome | None = None
+    pid: int = 0
+    number: int = 0
+    idempotency_key: str = msgspec.field(default_factory=lambda: str(uuid.uuid4()))
+    checksum: int = 0
+    saved: bool = False
+    settled: bool = False
+    form: Form = Form.WHOLE
+    born: float = msgspec.field(default_factory=time.monotonic)
+
+    @property
+    def document(self) -> Document | None:
+        """The document of its outcome."""
+        return self.outcome.document if self.outcome else None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing is left to report of the task after it."""
+        return self.outcome is not None and self.outcome.final
+
+    def move_document(self, path: str) -> None:
+        """Note where the document's file is now."""
+        if self.outcome and self.outcome.document:
+            document = msgspec.structs.replace(self.outcome.document, path=path)
+            self.outcome = msgspec.structs.replace(self.outcome, document=document)
+
+    def lose_document(self) -> None:
+        """Go on without the document, and say so in the report."""
+        if self.outcome:
+            report = self.outcome.report
+            warnings = [*report.warnings, "The document was lost on the agent's disk."]
+            report = msgspec.structs.replace(report, warnings=warnings)
+            self.outcome = msgspec.structs.replace(self.outcome, report=report, document=None)
+
+    def encode(self) -> bytes:
+        """The record. It lacks the document's path: the next run knows where it is."""
+        record = msgspec.structs.replace(self, claimed=self.claimed.without_payload)
+        record.move_document("")
+        return records.frame(to_json(record))
+
+    @classmethod
+    def decode(cls, number: int, content: bytes) -> "Message":
+        """The message of a record that was read; raises RecordDamaged."""
+        try:
+            message = msgspec.json.decode(records.unframe(content), type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RecordDamaged(str(error)) from error
+        message.number, message.saved, message.born = number, True, time.monotonic()
+        return message

@@ -1,0 +1,179 @@
+"""The journal's file: one fdatasync serves many, and none of them is told too early."""
+
+import errno
+import os
+from pathlib import Path
+
+import gevent
+import pytest
+
+from agent.errors import StateUnusable
+from agent.state.appended import AppendedFile
+from agent.state.directory import StateDirectory
+from agent.state.records import unframe
+from tests.support.harness import until
+from tests.support.slow_disk import SlowDisk
+
+
+class Lines:
+    """An appended file, all of whose lines are of use."""
+
+    def __init__(self, directory: Path) -> None:
+        self.state = StateDirectory(directory, 1024**3)
+        self.path = directory / "lines"
+        self.noted: list[bytes] = []
+        self.file = AppendedFile(self.state, self.path, lambda: self.noted)
+
+    def note(self, line: bytes) -> None:
+        """Note a line."""
+        self.noted.append(line)
+        self.file.note(line)
+
+    def there(self) -> list[bytes]:
+        """What the file has now."""
+        return [unframe(line) for line in self.path.read_bytes().splitlines()]
+
+
+@pytest.fixture(name="lines")
+def fixture_lines(directory: Path) -> Lines:
+    """A file that was written once."""
+    lines = Lines(directory)
+    lines.note(b"first")
+    lines.file.sync()
+    return lines
+
+
+def test_many_syncs_share_few_fdatasyncs_and_each_has_its_line(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+
+    def append(number: int) -> bool:
+        line = b"line %d" % number
+        lines.note(line)
+        lines.file.sync()
+        return line in lines.there()
+
+    syncs = [gevent.spawn(append, number) for number in range(50)]
+    disk.reached.wait(5)
+    disk.release()
+    gevent.joinall(syncs, timeout=10)
+    assert [each.value for each in syncs] == [True] * 50
+    assert disk.syncs <= 3
+    assert sorted(lines.there()) == sorted(lines.noted)
+
+
+def test_no_sync_returns_before_an_fdatasync_that_began_after_its_note(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    lines.note(b"one")
+    first = gevent.spawn(lines.file.sync)
+    disk.reached.wait(5)
+    lines.note(b"two")
+    second = gevent.spawn(lines.file.sync)
+    gevent.sleep(0.1)
+    assert not first.ready() and not second.ready()
+    disk.release()
+    gevent.joinall([first, second], timeout=5, raise_error=True)
+    assert disk.syncs == 2
+    assert lines.there() == [b"first", b"one", b"two"]
+
+
+def test_a_sync_of_what_was_only_written_waits_for_an_fdatasync(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    lines.note(b"one")
+    until(lambda: lines.there() == [b"first", b"one"])
+    assert disk.syncs == 0
+    sync = gevent.spawn(lines.file.sync)
+    assert disk.reached.wait(5)
+    assert not sync.ready()
+    disk.release()
+    sync.get(timeout=5)
+    lines.file.sync()
+    assert disk.syncs == 1, "and not for a second one"
+
+
+def test_a_note_during_a_slow_fdatasync_is_written_and_does_not_wait(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    lines.note(b"one")
+    sync = gevent.spawn(lines.file.sync)
+    disk.reached.wait(5)
+    with gevent.Timeout(1):
+        lines.note(b"two")
+        lines.note(b"three")
+    until(lambda: lines.there() == [b"first", b"one", b"two", b"three"])
+    assert not sync.ready()
+    disk.release()
+    sync.get(timeout=5)
+    assert disk.syncs == 1, "without a sync: nobody asked for one"
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_after_a_failure_the_next_sync_writes_the_whole_file_anew(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    before = lines.path.stat().st_ino
+    with monkeypatch.context() as patch:
+        if call == "write":
+            half = os.write
+
+            def torn(descriptor: int, data: bytes) -> int:
+                half(descriptor, data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            patch.setattr(os, "write", torn)
+        else:
+            disk = SlowDisk(patch)
+            disk.release(fails_with=errno.EIO)
+        lines.note(b"one")
+        with pytest.raises(StateUnusable):
+            lines.file.sync()
+    assert lines.state.trouble
+    lines.note(b"two")
+    lines.file.sync()
+    assert lines.there() == [b"first", b"one", b"two"]
+    assert lines.path.stat().st_ino != before
+    lines.note(b"three")
+    lines.file.sync()
+    assert lines.there() == [b"first", b"one", b"two", b"three"]
+
+
+def test_a_failure_of_one_fails_all_that_waited_for_it(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them tries itself, and none is told that its line is on the disk."""
+    disk = SlowDisk(monkeypatch)
+    lines.note(b"one")
+    syncs = [gevent.spawn(lines.file.sync) for _ in range(3)]
+    disk.reached.wait(5)
+    obstacle = lines.path.with_name("lines.new")
+    obstacle.mkdir()
+    disk.release(fails_with=errno.EIO)
+    gevent.joinall(syncs, timeout=5)
+    assert [type(each.exception) for each in syncs] == [StateUnusable] * 3
+    obstacle.rmdir()
+    lines.file.sync()
+    assert lines.there() == [b"first", b"one"]
+
+
+def test_a_write_that_failed_in_the_background_is_made_up_for_by_the_next(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failed: list[int] = []
+
+        def full(descriptor: int, data: bytes) -> int:
+            failed.append(descriptor)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr(os, "write", full)
+        lines.note(b"one")
+        until(lambda: failed)
+        until(lambda: lines.state.trouble)
+    lines.note(b"two")
+    until(lambda: lines.there() == [b"first", b"one", b"two"])
