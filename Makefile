@@ -17,7 +17,8 @@ LONGEST := tasks cli dev manager service logs
 DIRECTORIES := $(filter-out $(APART),$(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 PARTS := $(filter $(DIRECTORIES),$(LONGEST)) $(filter-out $(LONGEST),$(DIRECTORIES)) rest
 # Those of `make test-faults` are its files.
-LONGEST_FAULTS := hostile soak clocks away_manager crowd killed_agent partition lost_claims disks
+LONGEST_FAULTS := disk_errors hostile soak clocks away_manager crowd killed_agent partition \
+	lost_claims disks
 FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/faults/test_*.py)))
 FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
