@@ -51,9 +51,10 @@ class Entry:
 
     `kind` is None for a task that runs no child; `port` is 0 until the payload was read. `pid`
     and `started_at` are of the child that runs now, `last_child` is the pid and the fate of the
-    one before. `has_served` says that a server's child has ended or is about to be ended,
-    `was_disturbed` that another test ran on this host at the same time. `planned_seconds` is None
-    for a test of unknown length. `gone` is set when the task has left the registry.
+    one before. A client `is_waiting` until its first child, and between two. `has_served` says
+    that a server's child has ended or is about to be ended, `was_disturbed` that another test ran
+    on this host at the same time. `planned_seconds` is None for a test of unknown length. `gone`
+    is set when the task has left the registry.
 
     A client that streams its intervals has its latest rate in `bits_per_second`, all TCP
     `retransmits` so far, and the rates of the latest intervals.
@@ -65,6 +66,7 @@ class Entry:
     pid: int = 0
     last_child: tuple[int, str] | None = None
     started_at: datetime | None = None
+    is_waiting: bool = True
     has_served: bool = False
     was_disturbed: bool = False
     planned_seconds: float | None = None
@@ -87,7 +89,7 @@ class Entry:
 
     def record_start(self, pid: int) -> None:
         """Note the child that was just started."""
-        self.pid, self.started_at = pid, datetime.now(UTC)
+        self.pid, self.started_at, self.is_waiting = pid, datetime.now(UTC), False
         self.bits_per_second = self.retransmits = None
         self.intervals = []
 

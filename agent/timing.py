@@ -69,6 +69,20 @@ def _delays() -> Iterator[float]:
     yield from repeat(BACKOFF_CAP)
 
 
+def pauses(first: float, most: float, within: float) -> Iterator[float]:
+    """Pauses between attempts: about `first` seconds, twice that, and so on, up to `most`.
+
+    The last one ends `within` seconds after this call.
+    """
+    return _pauses(first, most, time.monotonic() + within)
+
+
+def _pauses(pause: float, most: float, until: float) -> Iterator[float]:
+    while (left := until - time.monotonic()) > 0:
+        yield min(jittered(pause), most, left)
+        pause = min(2 * pause, most)
+
+
 def jittered(delay: float) -> float:
     """`delay`, made longer or shorter by a random amount of at most a fifth of it."""
     return delay * random.uniform(0.8, 1.2)

@@ -8,7 +8,7 @@ from gevent.event import Event
 
 from agent import timing
 from agent.errors import KeyRefused, ManagerUnavailable
-from agent.timing import KEY_REFUSED_PAUSE, Backoff, jittered, ticks
+from agent.timing import KEY_REFUSED_PAUSE, Backoff, jittered, pauses, ticks
 from tests.support.clock import Clock
 
 INTERVAL = 5.0
@@ -116,3 +116,29 @@ def test_jitter_moves_a_delay_by_at_most_a_fifth_to_either_side() -> None:
     delays = [jittered(10) for _ in range(1000)]
     assert 8 <= min(delays) < 8.5
     assert 11.5 < max(delays) <= 12
+
+
+@pytest.mark.parametrize(("first", "most"), [(2, 60), (0.001, 60), (100, 100), (60, 60)])
+def test_pauses_double_up_to_a_limit_that_none_of_them_exceeds(first: float, most: float) -> None:
+    found = list(islice(pauses(first, most, within=3600), 100))
+    for number, pause in enumerate(found):
+        bound = min(most, first * 2**number)
+        assert 0.8 * bound <= pause <= min(most, 1.2 * bound)
+    assert len(set(found)) > 10, "many that were refused together do not come back together"
+
+
+def test_pauses_of_no_seconds_stay_so() -> None:
+    assert list(islice(pauses(0, 60, within=3600), 3)) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("first", "most"), [(2, 60), (3600, 3600)])
+def test_pauses_end_with_their_time(clock: Clock, first: float, most: float) -> None:
+    began = clock.now
+    found = pauses(first, most, within=3600)
+    for pause in found:
+        clock.sleep(pause)
+        assert clock.now <= began + 3600
+    assert clock.now == began + 3600, "the last attempt comes at the end"
+    assert list(found) == []
+    clock.now += 1
+    assert list(pauses(first, most, within=-1)) == []

@@ -12,8 +12,20 @@ from agent.outbox.queue import Outbox
 from agent.registry import Entry, TaskRegistry
 from agent.state.ledger import Ledger
 
+# Seconds between two looks at the client tests.
+LOOK = 0.1
 # Seconds for killed children to be gone and their outcomes to be in the outbox.
 KILL_TAKES = 1.0
+
+
+def finish_clients(registry: TaskRegistry, ends: list[Event]) -> None:
+    """Wait for the client tests that run, or for one of the events; stop those that wait."""
+    while registry.clients() and not gevent.wait(ends, timeout=LOOK, count=1):
+        # At each look: a test that runs may be refused, and then it would wait as well.
+        for entry in registry.clients():
+            if entry.is_waiting:
+                words = "the agent was told to retire (SIGUSR1)"
+                entry.stop.order(ErrorClass.INTERRUPTED, words)
 
 
 def stop_tasks(registry: TaskRegistry, why: str, kill: Event, until: float) -> list[Entry]:

@@ -23,7 +23,7 @@ from agent.registry import TaskRegistry
 from agent.service import systemd
 from agent.service.claims import ClaimLoop
 from agent.service.disk import watch_disk
-from agent.service.drain import fate, send_results, stop_tasks, tidy_up
+from agent.service.drain import fate, finish_clients, send_results, stop_tasks, tidy_up
 from agent.service.heartbeat import HeartbeatLoop
 from agent.service.signals import StopSignals
 from agent.service.supervisor import Supervisor
@@ -165,12 +165,10 @@ class Agent:
         log.info("idle for long enough", seconds=exit_after_idle)
 
     def _retire(self, claims: gevent.Greenlet) -> None:
-        """Claim nothing more and let the client tests finish."""
+        """Claim nothing more and let the client tests that run finish."""
         log.info("agent retires", why=self._signals.name, clients=len(self._registry.clients()))
         self._end_claims(claims)
-        ends = [self._signals.drain, self._supervisor.failed]
-        while self._registry.clients() and not gevent.wait(ends, timeout=IDLE_LOOK, count=1):
-            continue
+        finish_clients(self._registry, [self._signals.drain, self._supervisor.failed])
 
     def _end_claims(self, claims: gevent.Greenlet) -> None:
         self._stop_claims.set()

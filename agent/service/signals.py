@@ -2,7 +2,7 @@
 
 The first TERM or INT asks for a drain, the second for a kill, the third ends the process at
 once, with the status a shell shows for that signal. USR1 asks the agent to retire: to end when the
-last client test has, as an upgrade wants it.
+last client test that runs has, as an upgrade wants it.
 """
 
 import os

@@ -2,34 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import msgspec
 import structlog
 
-from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable, class_of
 from agent.files import discard
 from agent.host import route_to
 from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
-from agent.iperf3.verdict import RETRIABLE, Verdict, judge_client
+from agent.iperf3.verdict import Verdict, judge_client
 from agent.iperf3.warnings import warnings_about
-from agent.process.child import FLOODED, ChildProcess, Ending, watch
+from agent.process.child import ChildProcess, Ending, watch
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
 from agent.registry import Entry
-from agent.state.directory import is_full
+from agent.tasks.attempt import Attempt
 from agent.tasks.client_output import StreamReader, judge_output, output_file
 from agent.tasks.context import TaskContext
 from agent.tasks.policy import check_core, checked_target, within_limits
-from agent.timing import jittered
+from agent.timing import pauses
 
 # The Manager's clock (time + 10 s) starts with `started`, so a refused attempt must not start it.
 STARTED_AFTER = 1.0
 # Seconds that a test may exceed its time by. Without `omit`, that and STOP_GRACE fit in those 10 s.
 DEADLINE_GRACE = 5.0
+# Seconds between two attempts, unless the task asks for more, and for all of them together.
+LONGEST_PAUSE = 60.0
+ATTEMPTS_TAKE = 3600.0
 
 log = structlog.get_logger()
 
@@ -56,16 +56,6 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     yield test.outcome(test.last_attempt(), features)
 
 
-@dataclass
-class _Attempt:
-    """One run of iperf3 that has ended; `output` is the file that it wrote."""
-
-    ending: Ending
-    exit_code: int
-    verdict: Verdict
-    output: Path
-
-
 class _ClientTest:
     def __init__(
         self, context: TaskContext, entry: Entry, payload: ClientPayload, report: Report
@@ -74,27 +64,30 @@ class _ClientTest:
         self._payload, self._report = payload, report
         self._max_seconds = payload.time + payload.omit + DEADLINE_GRACE
 
-    def last_attempt(self) -> _Attempt:
-        """Attempt the test until its server is ready for it, or no try is left."""
+    def last_attempt(self) -> Attempt:
+        """Attempt the test until its server is ready for it, or no try or time is left."""
         delay = self._payload.retry_delay_seconds
+        delays = pauses(delay, max(delay, LONGEST_PAUSE), within=ATTEMPTS_TAKE)
         for left in range(self._payload.max_retries, -1, -1):
             attempt = self._attempt()
-            retriable = attempt.verdict.error_class in RETRIABLE
-            if attempt.ending is not Ending.ENDED or not retriable or not left:
+            if not attempt.may_be_repeated or not left:
                 break
-            pause, why = jittered(delay), attempt.verdict.message
+            pause, why = next(delays, None), attempt.verdict.message
+            if pause is None:
+                attempt.make_last("not tried again after an hour of attempts")
+                break
             retry_in = round(pause, 2)
             log.info("the server is not ready", why=why, tries_left=left, retry_in=retry_in)
+            self._entry.is_waiting = True
             if self._entry.stop.ordered.wait(pause):
                 break
-            delay *= 2
             discard(attempt.output)
         return attempt
 
-    def outcome(self, attempt: _Attempt, features: Features) -> Outcome:
+    def outcome(self, attempt: Attempt, features: Features) -> Outcome:
         """What to report of the test; `features` is of the iperf3 that ran it."""
         judged, report = attempt.verdict, self._report
-        report.error_class, message = self._failure(attempt)
+        report.error_class, message = attempt.failure(self._entry.stop, self._max_seconds)
         if report.error_class:
             log.warning("task failed", error_class=report.error_class, error=message)
         if self._entry.was_disturbed:
@@ -114,7 +107,7 @@ class _ClientTest:
             figures=judged.figures,
         )
 
-    def _attempt(self) -> _Attempt:
+    def _attempt(self) -> Attempt:
         """Run iperf3 once, to its end or to whatever ends it."""
         entry, report = self._entry, self._report
         report.attempts += 1
@@ -157,7 +150,7 @@ class _ClientTest:
         self._mark_disturbed(measured=True)
         return wait(self._max_seconds - STARTED_AFTER), True
 
-    def _judge(self, child: ChildProcess, exit_code: int, ending: Ending) -> _Attempt:
+    def _judge(self, child: ChildProcess, exit_code: int, ending: Ending) -> Attempt:
         stderr, output = child.take_stderr(), child.stdout
         if ending is Ending.OUTPUT:
             # A flood is not read: that could hold up every greenlet for minutes.
@@ -167,28 +160,10 @@ class _ClientTest:
                 judged, output = judge_output(self._context.state, output, exit_code, stderr)
             except StateUnusable as error:
                 judged = Verdict(False, class_of(error), f"{error}: the document is lost")
-        return _Attempt(ending, exit_code, judged, output)
+        return Attempt(ending, exit_code, judged, output)
 
     def _mark_disturbed(self, measured: bool) -> None:
         """Tests at the same time disturb each other; one that was only refused disturbs none."""
         for other in self._context.registry.other_running_clients(self._entry):
             self._entry.was_disturbed = True
             other.was_disturbed |= measured
-
-    def _failure(self, attempt: _Attempt) -> tuple[ErrorClass | None, str]:
-        """The error class and the message for an operator; None and "" after a success."""
-        stop, judged = self._entry.stop, attempt.verdict
-        if attempt.ending is Ending.TIME:
-            words = f"timed out after {self._max_seconds:g} s: iperf3 had not ended by then"
-            return ErrorClass.TIMED_OUT, words
-        if attempt.ending is Ending.OUTPUT:
-            return ErrorClass.BAD_OUTPUT, FLOODED
-        if stop.ordered.is_set() and not judged.ok:
-            return stop.error_class, stop.reason
-        if attempt.ending is Ending.STOPPED:
-            return stop.error_class, f"{stop.reason}; the test was cut short"
-        directory = attempt.output.parent
-        if judged.error_class is ErrorClass.BAD_OUTPUT and is_full(directory):
-            words = f"the disk of {directory} is full: the document is lost"
-            return ErrorClass.STATE_FULL, words
-        return judged.error_class, judged.message

@@ -1,0 +1,55 @@
+"""One attempt at a client task that has ended: whether another one makes sense, why it failed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agent.error_classes import ErrorClass
+from agent.iperf3.verdict import RETRIABLE, Verdict
+from agent.process.child import FLOODED, Ending
+from agent.registry import Stop
+from agent.state.directory import is_full
+
+
+@dataclass
+class Attempt:
+    """One run of iperf3 that has ended; `output` is the file that it wrote."""
+
+    ending: Ending
+    exit_code: int
+    verdict: Verdict
+    output: Path
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether another attempt a little later may succeed."""
+        return self.ending is Ending.ENDED and self.verdict.error_class in RETRIABLE
+
+    def make_last(self, why: str) -> None:
+        """Have its message say why there is no further attempt."""
+        words = f"{self.verdict.message}; {why}"
+        self.verdict = msgspec.structs.replace(self.verdict, message=words)
+
+    def failure(self, stop: Stop, max_seconds: float) -> tuple[ErrorClass | None, str]:
+        """The error class and the message for an operator; None and "" after a success.
+
+        `stop` is the order that the task may have got, `max_seconds` what an attempt may take.
+        """
+        judged = self.verdict
+        if self.ending is Ending.TIME:
+            words = f"timed out after {max_seconds:g} s: iperf3 had not ended by then"
+            return ErrorClass.TIMED_OUT, words
+        if self.ending is Ending.OUTPUT:
+            return ErrorClass.BAD_OUTPUT, FLOODED
+        if stop.ordered.is_set() and not judged.ok:
+            ended = self.ending is Ending.ENDED
+            last = f"; the last attempt: {judged.message}" if ended else ""
+            return stop.error_class, f"{stop.reason}{last}"
+        if self.ending is Ending.STOPPED:
+            return stop.error_class, f"{stop.reason}; the test was cut short"
+        directory = self.output.parent
+        if judged.error_class is ErrorClass.BAD_OUTPUT and is_full(directory):
+            words = f"the disk of {directory} is full: the document is lost"
+            return ErrorClass.STATE_FULL, words
+        return judged.error_class, judged.message
