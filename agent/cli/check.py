@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from agent import files, host
-from agent.config.key import Key
+from agent.config.key import Key, weakness
 from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
 from agent.logs.setup import silence_logging, stdout_has_colors
@@ -55,7 +55,9 @@ def _findings(config: Config, faults: Mapping[str, str]) -> Iterator[Finding]:
     for fault in faults.values():
         yield Finding("configuration", fault, "settings")
     if not faults:
-        yield Finding("configuration", f"agent {config.agent_name}, key is set")
+        warning = weakness(config.agent_key)
+        words = f"agent {config.agent_name}, key is set{warning and f'; {warning}'}"
+        yield Finding("configuration", words)
     if not faults.keys() & {"STATE_DIR", "AGENT_NAME"}:
         yield _state_directory(config.state)
     if config.log_file:

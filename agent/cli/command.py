@@ -136,6 +136,7 @@ def _run_agent(
             "MANAGER_URL is plain http: others on the network can read the key and the results;"
             " use https, with MANAGER_CA_FILE for a CA of your own"
         )
+    key.warn()
     try:
         agent = Agent(config, key, signals)
         agent.run(exit_after_idle, run_self_test, _status_page(agent, config.status_address))

@@ -13,10 +13,19 @@ PLACEHOLDER_KEY = "your-registration-key-here"
 CREDENTIAL = "agent-key"
 # Characters. A Manager's own is far shorter, and a server takes no header much longer than this.
 MAX_KEY = 4096
+SHORT_KEY = 8
 SECRETS = ("AGENT_KEY", "AGENT_KEY_FILE")
 KEY_ACCEPTED = "the registration key that the Manager gave this agent"
 
 log = structlog.get_logger()
+
+
+def weakness(key: str) -> str:
+    """What is wrong with a key that works all the same; empty if nothing is."""
+    if len(key) >= SHORT_KEY:
+        return ""
+    words = f"the registration key has fewer than {SHORT_KEY} characters"
+    return f"{words}, and can be guessed: give this agent a longer one at the Manager"
 
 
 class Key:
@@ -36,7 +45,14 @@ class Key:
                 self._key = read_key_file(self._path)
             except ConfigError as error:
                 log.error("the key file has changed and is not usable", faults=error.faults)
+            else:
+                self.warn()
         return self._key
+
+    def warn(self) -> None:
+        """Log what is wrong with the key."""
+        if words := weakness(self._key):
+            log.warning(words)
 
     def _modification_time(self) -> int:
         try:

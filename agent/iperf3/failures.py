@@ -26,7 +26,11 @@ _MEANINGS = (
         ErrorClass.UNKNOWN_HOST,
         "the host name could not be looked up",
     ),
-    (f"{_CONNECT}.*(assign requested|No such device|by protocol)", ErrorClass.ARGUMENTS, ""),
+    (
+        f"{_CONNECT}.*(assign requested|No such device|Invalid argument|by protocol)",
+        ErrorClass.ARGUMENTS,
+        "",
+    ),
     (_CONNECT, ErrorClass.UNREACHABLE, ""),
     ("interrupt - the (client|server) has terminated", ErrorClass.KILLED, ""),
     ("authorization failed", ErrorClass.NOT_ALLOWED, "the server wants a user name and password"),

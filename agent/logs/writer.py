@@ -18,6 +18,7 @@ from gevent.monkey import get_original
 from structlog.typing import EventDict
 
 MAX_PENDING_LINES = 10_000
+MAX_PENDING_BYTES = 16 * 1024**2
 STDOUT = 1
 # The journal's priorities are those of syslog.
 CRITICAL, ERROR, WARNING, INFO, DEBUG = 2, 3, 4, 6, 7
@@ -42,18 +43,22 @@ class LineWriter:
         # systemd names its stream there: see systemd.exec(5).
         status = os.fstat(STDOUT)
         self._to_journal = os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
-        self._lines: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
+        self._lines: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
         self._finished: SimpleQueue[None] = SimpleQueue()
         self._dropped = 0
+        # Bytes. Each has one thread that changes it; the difference is what waits.
+        self._queued = self._written = 0
         get_original("_thread", "start_new_thread")(self._write_lines, ())
 
     def write(self, line: str, priority: int = INFO) -> None:
-        """Queue a line and return at once. If too many lines wait, it is dropped and counted."""
-        if self._lines.qsize() >= MAX_PENDING_LINES:
+        """Queue a line and return at once. If too much waits, it is dropped and counted."""
+        data = line.encode(errors="backslashreplace") + b"\n"
+        pending = self._queued - self._written + len(data)
+        if self._lines.qsize() >= MAX_PENDING_LINES or pending > MAX_PENDING_BYTES:
             self._dropped += 1
             return
         self._report_dropped()
-        self._lines.put((priority, line))
+        self._put(data, priority)
 
     debug = partialmethod(write, priority=DEBUG)
     info = partialmethod(write, priority=INFO)
@@ -74,13 +79,16 @@ class LineWriter:
     def _report_dropped(self) -> None:
         if self._dropped:
             event = {"level": "warning", "message": "log lines dropped", "count": self._dropped}
-            self._lines.put((WARNING, to_json(stamp(None, "warning", event))))
+            self._put(to_json(stamp(None, "warning", event)).encode() + b"\n", WARNING)
             self._dropped = 0
+
+    def _put(self, data: bytes, priority: int) -> None:
+        self._queued += len(data)
+        self._lines.put((priority, data))
 
     def _write_lines(self) -> None:
         while (item := self._lines.get()) is not None:
-            priority, line = item
-            data = line.encode(errors="backslashreplace") + b"\n"
+            priority, data = item
             shown = data
             if self._to_journal:
                 prefix = b"<%d>" % priority
@@ -89,6 +97,7 @@ class LineWriter:
             _write_all(STDOUT, self._before + shown)
             if self._file:
                 self._file.write(data)
+            self._written += len(data)
         self._finished.put(None)
 
 

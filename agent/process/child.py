@@ -19,9 +19,13 @@ from agent.process.output import size_of
 from agent.process.spawn import spawn, spawn_error
 
 STDERR_KEPT = 64 * 1024
+# No test needs more, and a server that runs for months may write as much. It does not depend on
+# the settings, and not on what a server has written to stdout.
+MAX_STDERR_BYTES = 1024**2
 # Seconds between two looks at a child's output.
 OUTPUT_LOOK = 1.0
 FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
+STDERR_FLOODED = "iperf3 wrote more than 1 MiB to stderr and was stopped"
 
 log = structlog.get_logger()
 
@@ -40,6 +44,7 @@ class ChildProcess:
 
     An unread pipe would block iperf3's exit, and one that a grandchild holds open would block
     the agent: files do neither. `ended` is set when the child has ended and was reaped.
+    `flooded` says in words which of the files is too large, once `watch` has found that.
     `identity` lets the agent's next run find the child; it is None off Linux, and for a child
     that ended at once.
     """
@@ -48,6 +53,7 @@ class ChildProcess:
         """Start the child; raises ChildError when that fails."""
         self.stdout = stdout
         self.stderr = stderr
+        self.flooded = ""
         self._was_stopped = False
         try:
             with open(stdout, "wb") as out, open(stderr, "wb") as err:
@@ -146,9 +152,9 @@ def watch(
 ) -> Ending:
     """Wait for the first of: the child's end, the order to stop, the time, too much output.
 
-    The limit applies to stdout and to stderr separately. `look` is called about once a second
-    and at the end, to read the output while the child runs. When the agent was held up, a child
-    may have ended and be over its time as well: then it has ended.
+    `max_output_bytes` is for stdout; stderr has a limit of its own. `look` is called about once a
+    second and at the end, to read the output while the child runs. When the agent was held up, a
+    child may have ended and be over its time as well: then it has ended.
     """
     until = time.monotonic() + seconds
     while True:
@@ -158,7 +164,11 @@ def watch(
         ended = child.exit_code is not None
         if look:
             look()
-        if max(map(size_of, (child.stdout, child.stderr))) > max_output_bytes:
+        if size_of(child.stdout) > max_output_bytes:
+            child.flooded = FLOODED
+        elif size_of(child.stderr) > MAX_STDERR_BYTES:
+            child.flooded = STDERR_FLOODED
+        if child.flooded:
             return Ending.OUTPUT
         if ended:
             return Ending.ENDED

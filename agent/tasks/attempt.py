@@ -7,7 +7,7 @@ import msgspec
 
 from agent.error_classes import ErrorClass
 from agent.iperf3.verdict import RETRIABLE, Verdict
-from agent.process.child import FLOODED, Ending
+from agent.process.child import Ending
 from agent.registry import Stop
 from agent.state.directory import is_full
 
@@ -41,7 +41,7 @@ class Attempt:
             words = f"timed out after {max_seconds:g} s: iperf3 had not ended by then"
             return ErrorClass.TIMED_OUT, words
         if self.ending is Ending.OUTPUT:
-            return ErrorClass.BAD_OUTPUT, FLOODED
+            return judged.error_class, judged.message
         if stop.ordered.is_set() and not judged.ok:
             ended = self.ending is Ending.ENDED
             last = f"; the last attempt: {judged.message}" if ended else ""

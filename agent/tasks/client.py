@@ -7,12 +7,13 @@ from functools import partial
 import msgspec
 import structlog
 
+from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable, class_of
 from agent.files import discard
 from agent.host import route_to
 from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
-from agent.iperf3.verdict import Verdict, judge_client
+from agent.iperf3.verdict import Verdict
 from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess, Ending, watch
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
@@ -154,7 +155,7 @@ class _ClientTest:
         stderr, output = child.take_stderr(), child.stdout
         if ending is Ending.OUTPUT:
             # A flood is not read: that could hold up every greenlet for minutes.
-            judged = judge_client(exit_code, b"", stderr)
+            judged = Verdict(False, ErrorClass.BAD_OUTPUT, child.flooded)
         else:
             try:
                 judged, output = judge_output(self._context.state, output, exit_code, stderr)

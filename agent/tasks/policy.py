@@ -92,9 +92,15 @@ def checked_target(
 def _addresses(host: str, family: int) -> list[str] | Exception:
     # In threads of its own: a silent name server blocks one for 10 s or more, and gevent's own
     # threads must stay free for the Manager's name.
-    look_up = wrap_errors((OSError, UnicodeError), _getaddrinfo)
-    found = _lookups().apply(look_up, (host, None, family, socket.SOCK_STREAM))
-    return found if isinstance(found, Exception) else [_with_zone(*info[4]) for info in found]
+    look_up = wrap_errors((OSError, UnicodeError), _look_up)
+    found: list[str] | Exception = _lookups().apply(look_up, (host, family))
+    return found
+
+
+def _look_up(host: str, family: int) -> list[str]:
+    """The addresses of a host; raises UnicodeError, or OSError, also for a zone without device."""
+    infos = _getaddrinfo(host, None, family, socket.SOCK_STREAM)
+    return [_with_zone(*info[4]) for info in infos]
 
 
 @cache

@@ -13,7 +13,7 @@ from agent.errors import TaskError
 from agent.files import discard
 from agent.iperf3.argv import server_argv
 from agent.iperf3.verdict import Verdict, judge_server_exit
-from agent.process.child import FLOODED, ChildProcess, Ending, watch
+from agent.process.child import ChildProcess, Ending, watch
 from agent.process.output import in_thread, view_of
 from agent.process.ports import find_listener, is_listening
 from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
@@ -91,7 +91,7 @@ class _RunningServer:
             if ending is Ending.ENDED:
                 raise self._early_end()
             if ending is Ending.OUTPUT:
-                raise TaskError(ErrorClass.BAD_OUTPUT, FLOODED)
+                raise TaskError(ErrorClass.BAD_OUTPUT, self._child.flooded)
             self._entry.stop.raise_if_ordered("")
             if time.monotonic() - self._born > LISTEN_DEADLINE:
                 words = f"iperf3 did not listen on port {self._payload.port}"
@@ -145,7 +145,7 @@ class _RunningServer:
         if ending is Ending.STOPPED:
             return self._entry.stop.reason
         if ending is Ending.OUTPUT:
-            return FLOODED
+            return self._child.flooded
         if self._payload.one_off and exit_code == 0 and self._served.newest():
             return "served its one test"
         if exit_code < 0:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.config.key import Key
 from agent.config.settings import read_settings
 from agent.errors import ConfigError
 from tests.support.command import NO_MANAGER, run
+from tests.support.lone_agent import lone_agent
 
 CANARY = "canary-5d1c"
 
@@ -139,6 +141,33 @@ def test_a_key_that_no_manager_takes_is_refused_and_not_shown(tmp_path: Path) ->
         message = fault(**secrets)
         assert "has more than 4096 characters" in message
         assert CANARY not in message
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("key", "is_short"), [("7-chars", True), ("8-chars!", False)])
+def test_a_short_key_is_taken_with_a_warning(tmp_path: Path, key: str, is_short: bool) -> None:
+    words = "the registration key has fewer than 8 characters"
+    path = key_file(tmp_path, key)
+    ended = run("--check", cwd=tmp_path, AGENT_KEY_FILE=str(path), MANAGER_URL=NO_MANAGER)
+    assert ended.code == 69, "nothing is wrong but the Manager"
+    assert (words in ended.output) == is_short
+    with lone_agent(NO_MANAGER, tmp_path, AGENT_KEY="", AGENT_KEY_FILE=str(path)) as agent:
+        agent.wait_for("not registered yet")
+        warned = [line for line in agent.lines if words in line["message"]]
+        assert [line["level"] for line in warned] == ["warning"] * is_short
+        assert key not in str(agent.lines) + ended.output + ended.errors
+
+
+@pytest.mark.parametrize(("key", "is_short"), [("7-chars", True), ("8-chars!", False)])
+def test_a_short_key_that_comes_later_is_taken_with_a_warning(
+    tmp_path: Path, key: str, is_short: bool
+) -> None:
+    path = key_file(tmp_path)
+    current = a_key({"AGENT_KEY_FILE": str(path)})
+    replaced(path, key, 1000.0)
+    with capture_logs() as logs:
+        assert (current(), current()) == (key, key)
+    assert [line["log_level"] for line in logs] == ["warning"] * is_short
 
 
 def test_the_key_of_the_environment_overrides_that_of_the_env_file(tmp_path: Path) -> None:

@@ -21,8 +21,15 @@ case "$*" in
 *"-c floods "*|*"--bind-dev floods"*)
     trap '' TERM
     while :; do head -c 50000 /dev/zero; echo '{"{"'; sleep 0.05; done;;
-*"-c complains "*)
+*"-c complains "*|*"--bind-dev complains"*)
     while :; do head -c 50000 /dev/zero | tr '\0' x >&2; sleep 0.05; done;;
+*"-c mutters "*)
+    head -c 1000000 /dev/zero | tr '\0' '\n' >&2
+    shift 2
+    exec iperf3 -c 127.0.0.1 "$@";;
+*"--bind-dev mutters"*)
+    (sleep 0.5; head -c 1100000 /dev/zero >&2) &
+    exec iperf3 -s -p "$3" -J;;
 *"-c deaf "*)
     trap '' TERM
     echo deaf >&2
@@ -94,13 +101,34 @@ def test_a_client_that_floods_its_output_is_killed_and_the_agent_lives_on(odd: B
     odd.wait(lambda: odd.store.agents.get(1).last_heartbeat != seen, timeout=2)
 
 
-def test_a_client_that_floods_its_stderr_is_stopped_and_only_the_end_of_it_is_kept(
-    odd: Bench,
-) -> None:
+STDERR_FLOODED = "iperf3 wrote more than 1 MiB to stderr and was stopped"
+
+
+def test_a_client_that_floods_its_stderr_is_stopped(odd: Bench) -> None:
     task = run(odd, "complains")
     assert error_class(odd, task) == "bad_output"
-    assert task.error == "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
+    assert task.error == STDERR_FLOODED
     assert not is_running(pid_of(odd, task))
+
+
+def test_a_server_that_floods_its_stderr_before_it_listens_fails_as_bad_output(odd: Bench) -> None:
+    task = odd.task("iperf_server_start", port=free_port(), bind_dev="complains")
+    assert error_class(odd, task) == "bad_output"
+    assert task.error == STDERR_FLOODED
+
+
+def test_a_server_that_floods_its_stderr_is_stopped(odd: Bench) -> None:
+    task = odd.ended(odd.task("iperf_server_start", port=free_port(), bind_dev="mutters"))
+    odd.wait(lambda: b'"ended"' in bytes(task.result))
+    assert odd.result(task)["agent"]["ended"] == STDERR_FLOODED
+    assert not is_running(odd.result(task)["pid"])
+
+
+def test_a_megabyte_on_stderr_costs_no_test_its_result(odd: Bench) -> None:
+    port = free_port()
+    with iperf3_server(port):
+        task = odd.ended(run(odd, "mutters", port))
+    assert task.status == "succeeded", task.error
 
 
 def test_a_server_that_floods_before_it_listens_fails_as_bad_output(odd: Bench) -> None:
@@ -164,7 +192,7 @@ def test_a_server_is_no_success_before_it_listens(odd: Bench) -> None:
     task = odd.task("iperf_server_start", port=free_port(), bind_dev="slow")
     started = odd.agents[0].wait_for("server started", task_id=task.id)
     assert odd.ended(task).status == "succeeded", task.error
-    lines = odd.agents[0].lines
+    lines = [line for line in odd.agents[0].lines if line.get("task_id") == task.id]
     listens = odd.agents[0].wait_for("server listens", task_id=task.id)
     assert listens["timestamp"] > started["timestamp"]
     assert sum(line["message"] == "server listens" for line in lines) == 1

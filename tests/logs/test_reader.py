@@ -15,6 +15,7 @@ import gevent
 import pytest
 from gevent import subprocess
 
+from agent.logs.writer import MAX_PENDING_BYTES, MAX_PENDING_LINES
 from tests.support.faulty_manager import FaultyManager, well
 from tests.support.harness import environment
 from tests.support.sockets import MakeManager
@@ -109,20 +110,26 @@ def test_heartbeats_continue_after_the_reader_of_the_log_has_gone(
 TALKER = """
 import sys
 from agent.logs.writer import LineWriter
-writer = LineWriter()
-for number in range(15000):
-    writer.write('{"number":%d}' % number)
+writer, lines, padding = LineWriter(), int(sys.argv[1]), " " * int(sys.argv[2])
+for number in range(lines):
+    writer.write('{"number":%d}%s' % (number, padding))
 print("written", file=sys.stderr, flush=True)
 for _ in range(int(sys.stdin.readline())):
     writer.write('{"number":-1}')
 writer.close(30)
 """
+LONG = 100_000
 
 
+@pytest.mark.parametrize(
+    ("written", "padding", "most"),
+    [(15_000, 0, MAX_PENDING_LINES), (500, LONG, MAX_PENDING_BYTES // LONG)],
+    ids=["many", "long"],
+)
 @pytest.mark.parametrize("more_lines", [0, 1])
-def test_dropped_lines_are_counted(more_lines: int) -> None:
+def test_dropped_lines_are_counted(written: int, padding: int, most: int, more_lines: int) -> None:
     talker = subprocess.Popen(
-        [sys.executable, "-c", TALKER],
+        [sys.executable, "-c", TALKER, str(written), str(padding)],
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -133,7 +140,7 @@ def test_dropped_lines_are_counted(more_lines: int) -> None:
         assert talker.stdin and talker.stdout and talker.stderr
         with gevent.Timeout(20):
             assert talker.stderr.readline() == "written\n"
-            early = [talker.stdout.readline() for _ in range(5000)]
+            early = [talker.stdout.readline() for _ in range(most // 2)]
             output, _ = talker.communicate(f"{more_lines}\n")
     finally:
         talker.kill()
@@ -142,8 +149,10 @@ def test_dropped_lines_are_counted(more_lines: int) -> None:
     dropped = [line for line in lines if line.get("message") == "log lines dropped"]
     assert all({"timestamp", "level"} <= set(line) for line in dropped)
     numbers = [line["number"] for line in lines if "number" in line]
-    lost = 15000 + more_lines - len(numbers)
+    lost = written + more_lines - len(numbers)
     assert sum(line["count"] for line in dropped) == lost > 0
     first = numbers[: len(numbers) - more_lines]
     assert first == sorted(set(first)), "what was not dropped is in order"
     assert numbers[len(first) :] == [-1] * more_lines
+    # The pipe has some as well.
+    assert most * 0.9 < len(first) < written * 0.9

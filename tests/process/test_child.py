@@ -11,7 +11,15 @@ from gevent import monkey
 from gevent.event import Event
 
 from agent.errors import ChildError
-from agent.process.child import STDERR_KEPT, ChildProcess, Ending, watch
+from agent.process.child import (
+    FLOODED,
+    MAX_STDERR_BYTES,
+    STDERR_FLOODED,
+    STDERR_KEPT,
+    ChildProcess,
+    Ending,
+    watch,
+)
 from agent.process.identity import identify
 from agent.process.output import free_start, view_of
 from agent.process.spawn import capture_output
@@ -220,10 +228,21 @@ def test_a_watch_ends_when_the_time_is_over(
     assert sum(clock.pauses) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("stream", ["1", "2"])
-def test_a_watch_ends_when_the_child_writes_too_much(shell: Shell, stream: str) -> None:
-    child = shell(f"head -c 2000 /dev/zero >&{stream}; sleep 60")
-    assert watch(child, Event(), 60, 1000) is Ending.OUTPUT
+@pytest.mark.parametrize(
+    ("stream", "size", "most", "words"),
+    [(1, 2000, 1000, FLOODED), (2, MAX_STDERR_BYTES + 1, 10 * MAX_STDERR_BYTES, STDERR_FLOODED)],
+)
+def test_a_watch_ends_when_the_child_writes_too_much(
+    shell: Shell, stream: int, size: int, most: int, words: str
+) -> None:
+    child = shell(f"head -c {size} /dev/zero >&{stream}; sleep 60")
+    assert watch(child, Event(), 60, most) is Ending.OUTPUT
+    assert child.flooded == words
+
+
+def test_the_limit_of_stderr_is_its_own(shell: Shell) -> None:
+    child = shell(f"head -c {MAX_STDERR_BYTES} /dev/zero >&2")
+    assert watch(child, Event(), 60, 0) is Ending.ENDED
 
 
 def test_a_child_that_wrote_too_much_and_ended_wrote_too_much(shell: Shell) -> None:

@@ -14,7 +14,7 @@ from agent.errors import TaskError
 from agent.protocol import ClientPayload
 from agent.tasks import policy
 from agent.tasks.policy import check_core, checked_target, within_limits
-from tests.support.harness import Bench
+from tests.support.harness import Bench, free_port
 
 CORES = os.cpu_count() or 1
 
@@ -145,7 +145,23 @@ def test_a_target_outside_the_allowed_networks_is_refused(target: str, targets: 
 
 
 @pytest.mark.parametrize(
-    ("target", "ip_version"), [("127.0.0.1", 6), ("::1", 4), ("fe80::1%no-such-device", None)]
+    ("target", "ip_version"),
+    [
+        ("127.0.0.1", 6),
+        ("::1", 4),
+        ("fe80::1%no-such-device", None),
+        # Zones of devices that are not there: the resolver takes them as they are.
+        ("::1%99999", None),
+        ("fe80::1%99999", 6),
+        ("ff02::1%99999", None),
+        ("::ffff:127.0.0.1%99999", None),
+        ("fe80::1%4294967295", None),
+        # Zones that the resolver refuses.
+        ("::1%lo", None),
+        ("fe80::1%4294967296", None),
+        ("fe80::1%-1", None),
+        (f"fe80::1%{'a' * 200}", None),
+    ],
 )
 def test_a_target_without_an_address_of_that_family_is_an_unknown_host(
     target: str, ip_version: int | None
@@ -202,6 +218,29 @@ def test_iperf3_gets_the_address_that_was_checked(bench: Bench) -> None:
     task = bench.ended(bench.task("iperf_client_run", number=1, **payload))
     argv = bench.result(task)["agent"]["argv"]
     assert argv[1:3] == ["-c", "127.0.0.1"] and "localhost" not in argv
+
+
+@pytest.mark.parametrize(
+    ("networks", "of_targets"),
+    # Of an address that is not looked up, iperf3 says what the kernel says.
+    [("::/0", {"unknown_host"}), ("", {"arguments", "unreachable"})],
+    ids=["checked", "unchecked"],
+)
+def test_a_device_that_is_not_there_fails_its_task_and_is_no_bug(
+    bench: Bench, networks: str, of_targets: set[str]
+) -> None:
+    agent = bench.agent(ALLOWED_TARGETS=networks)
+    zones = ["::1%99999", "fe80::1%99999", "::1%no-such", "fe80::1%no-such"]
+    devices: list[dict[str, Any]] = [*({"bind": zone} for zone in zones), {"bind_dev": "no-such"}]
+    to_here: dict[str, Any] = {"server_ip": "::1", "port": 1, "max_retries": 0}
+    targets = [bench.task("iperf_client_run", **to_here | {"server_ip": zone}) for zone in zones]
+    others = [bench.task("iperf_client_run", **to_here, **device) for device in devices]
+    others += [bench.task("iperf_server_start", port=free_port(), **device) for device in devices]
+    for task in [*targets, *others]:
+        assert bench.ended(task).status == "failed", task.payload
+        told = bench.result(task)["agent"]["error_class"]
+        assert told in (of_targets if task in targets else {"arguments"}), task
+    assert not [line for line in agent.lines if "exception" in line]
 
 
 @pytest.mark.parametrize("affinity", [None, 0, CORES - 1, "0", f"{CORES - 1},999"])
