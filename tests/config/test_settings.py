@@ -10,7 +10,7 @@ from agent.config.settings import SETTINGS, read_settings
 from agent.errors import ConfigError
 from tests.support.command import NO_MANAGER, run, run_program
 
-KEY = {"AGENT_KEY": "canary"}
+KEY = {"AGENT_KEY": "key-of-a1"}
 
 FAULTS = [
     ("API_VERSION", "one", "a whole number from 1 to 99"),

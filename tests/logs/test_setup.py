@@ -125,7 +125,7 @@ def test_the_console_format_is_for_people_and_is_appended_to_the_log_file(bench:
     log_file = bench.directory / "agent.log"
     log_file.write_text("before\n")
     settings = {"LOG_FORMAT": "console", "LOG_FILE": str(log_file), "MANAGER_URL": NO_MANAGER}
-    agent = bench.agent(number=1, REGISTER_TIMEOUT="1", **settings)
+    agent = bench.agent(number=1, REGISTER_TIMEOUT="1", AGENT_KEY=CANARY, **settings)
     assert agent.exit_code() == 69
     assert all(isinstance(line, str) for line in agent.lines)
     first = agent.lines[0]

@@ -13,6 +13,8 @@ from tests.support.harness import AgentProcess, Bench, free_port, iperf3_server
 from tests.support.lone_agent import lone_agent
 
 # The messages of the lines without a task, if nothing goes wrong.
+# Of a usual length: the log has a line about a short one.
+KEY = "key-of-a1"
 OF_NO_TASK = {"agent starts", "registered", "agent stops", "agent stopped"}
 DEAF = 'trap "" TERM\nwhile :; do sleep 1; done'
 
@@ -58,14 +60,16 @@ def test_the_start_line_has_the_versions_and_the_changed_settings(bench: Bench) 
 def test_a_missing_iperf3_is_null_in_the_start_line_and_an_error_in_the_next(
     bench: Bench,
 ) -> None:
-    agent = bench.agent(IPERF3_PATH="/no/iperf3")
+    bench.store.agents.update(1, {"registration_key": KEY})
+    agent = bench.agent(IPERF3_PATH="/no/iperf3", AGENT_KEY=KEY)
     agent.wait_for("registered")
     assert agent.lines[0]["iperf3"] is None
     assert agent.lines[1]["level"] == "error" and "/no/iperf3" in agent.lines[1]["error"]
 
 
 def test_the_log_tells_what_happens_to_each_task_and_each_line_has_its_id(bench: Bench) -> None:
-    agent = bench.agent()
+    bench.store.agents.update(1, {"registration_key": KEY})
+    agent = bench.agent(AGENT_KEY=KEY)
     port = free_port()
     target: dict[str, Any] = {"server_ip": "127.0.0.1", "max_retries": 0}
     server = bench.ended(bench.task("iperf_server_start", port=port))
@@ -140,7 +144,7 @@ def test_a_child_that_ended_before_a_retry_is_reported_as_ended_by_itself(bench:
 
 @pytest.mark.process
 def test_an_agent_that_cannot_register_logs_it_once_and_at_its_end(tmp_path: Path) -> None:
-    with lone_agent(NO_MANAGER, tmp_path, REGISTER_TIMEOUT="4") as agent:
+    with lone_agent(NO_MANAGER, tmp_path, REGISTER_TIMEOUT="4", AGENT_KEY=KEY) as agent:
         assert agent.exit_code() == 69
     assert [line["message"] for line in agent.lines] == [
         "agent starts",
