@@ -60,12 +60,14 @@ def _by(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:
 class Metrics:
     """All counts since the agent's start; times are in seconds, moments on the monotonic clock.
 
-    `heard_at` is the moment of the last answered heartbeat, None before the first. `figures` has
-    those of the last client test by direction and protocol.
+    `heard_at` is the moment of the last answered heartbeat, None before the first. That answer may
+    have named another host with this agent's name and key: `other_instance` is its address.
+    `figures` has those of the last client test by direction and protocol.
     """
 
     born: float = field(default_factory=time.monotonic)
     heard_at: float | None = None
+    other_instance: str = ""
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     request_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(CALL_BOUNDS))
     heartbeat_lateness: Histogram = field(default_factory=lambda: Histogram(LATE_BOUNDS))

@@ -56,6 +56,8 @@ class ManagerClient:
     ) -> None:
         self._config = config
         self._key = key
+        # Not kept on the disk, which a cloned machine has as well.
+        self._instance = str(uuid.uuid4())
         self._transport = Transport(config, metrics or Metrics())
 
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
@@ -138,6 +140,7 @@ class ManagerClient:
         headers = {
             "X-AGENT-NAME": self._config.agent_name,
             KEY_HEADER: self._key(),
+            "X-Agent-Instance": self._instance,
             "X-API-Version": str(self._config.api_version),
             "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
             "Content-Type": "application/json",

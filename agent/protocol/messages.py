@@ -121,10 +121,14 @@ class HeartbeatBody(Struct):
 
 
 class HeartbeatAnswer(Struct):
-    """The answer to `heartbeat`; `cancel` lists the tasks that the agent has to stop."""
+    """The answer to `heartbeat`; `cancel` lists the tasks that the agent has to stop.
+
+    `other_instance` is the address of another host that reports with the same name and key.
+    """
 
     pull_tasks: bool = True
     cancel: list[int] = []
+    other_instance: str | None = None
 
 
 class ClaimAnswer(Struct):

@@ -4,7 +4,7 @@ import time
 
 from gevent.event import Event
 
-from agent.errors import KeyRefused, ManagerUnavailable
+from agent.errors import AgentError, KeyRefused, ManagerUnavailable
 from agent.logs.outage import Outage
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
@@ -33,6 +33,7 @@ class HeartbeatLoop:
         self._metrics = metrics
         self._interval = interval
         self._outage = Outage("the Manager is back")
+        self._turns = Outage("no other agent has this agent's name and key any more")
         self.may_claim = Event()
         self.may_claim.set()
 
@@ -54,6 +55,16 @@ class HeartbeatLoop:
             return False
         self._metrics.heard_at = time.monotonic()
         self._outage.record_success()
+        self._metrics.other_instance = answer.other_instance or ""
+        if answer.other_instance:
+            words = (
+                f"it reports from {answer.other_instance}: give each host a name and key of its own"
+            )
+            self._turns.record_failure(
+                "another agent has this agent's name and key", AgentError(words)
+            )
+        else:
+            self._turns.record_success()
         if answer.pull_tasks:
             self.may_claim.set()
         else:

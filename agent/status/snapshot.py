@@ -47,6 +47,7 @@ class Snapshot(Struct):
     agent_id: int | None
     heard_ago: float | None
     silent: bool
+    other_instance: str
     not_ready: list[str]
     running: list[Running]
     waiting: int
@@ -74,6 +75,8 @@ class AgentState:
             reasons.append("not registered with the Manager yet")
         elif heard_ago is None or heard_ago > OFFLINE_AFTER:
             reasons.append(f"no heartbeat was answered for {OFFLINE_AFTER:g} s")
+        if other := self.context.metrics.other_instance:
+            reasons.append(f"another agent has this agent's name and key: it reports from {other}")
         if self.context.state.trouble:
             reasons.append(f"the state directory cannot be written: {self.context.state.trouble}")
         if self.context.ledger.unread:
@@ -104,6 +107,7 @@ class AgentState:
             agent_id=origin.agent_id if origin else None,
             heard_ago=heard_ago,
             silent=heard_ago is not None and heard_ago > due,
+            other_instance=metrics.other_instance,
             not_ready=self.not_ready(),
             running=[_running(entry) for entry in entries if entry.kind and entry.pid],
             waiting=sum(1 for entry in entries if not entry.pid),

@@ -96,6 +96,14 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
+def test_hosts_that_share_an_agents_name_are_named(manager: DevManager, store: Store) -> None:
+    words = "Several agents have this name and key: 10.0.0.1, <b>. Give each its own."
+    for instance, address in (("one", "10.0.0.1"), ("two", "<b>"), ("one", "10.0.0.1")):
+        assert words not in text(get(manager))
+        store.agents.heartbeat(1, address, [], instance)
+    assert words in text(get(manager))
+
+
 def test_a_browser_gets_the_page_and_curl_the_calls(manager: DevManager) -> None:
     page = get(manager)
     assert page.headers["Content-Type"].startswith("text/html")

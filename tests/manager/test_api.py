@@ -54,6 +54,10 @@ def test_each_call_is_a_post_with_its_body_and_the_agents_headers(faulty: MakeMa
         assert request.headers["x-agent-key"] == "key-1"
         assert request.headers["x-api-version"] == "3"
         assert request.headers["content-type"] == "application/json"
+    (instance,) = {request.headers["x-agent-instance"] for request in manager.requests}
+    client_of(manager).claim("claim-key")
+    later = manager.requests.pop().headers["x-agent-instance"]
+    assert uuid.UUID(instance) != uuid.UUID(later), "another start of the agent"
     keys = [request.headers["idempotency-key"] for request in manager.requests]
     assert keys[2:] == ["claim-key", "started-key", "result-key"]
     assert uuid.UUID(keys[0]) != uuid.UUID(keys[1])

@@ -33,7 +33,8 @@ class Beating:
         manager.registers = True
         registration = Registration(settings, client, lambda: None)
         registration.register()
-        loop = HeartbeatLoop(client, registration, self.registry, Metrics(), interval)
+        self.metrics = Metrics()
+        loop = HeartbeatLoop(client, registration, self.registry, self.metrics, interval)
         self.may_claim = loop.may_claim
         self.may_claim.clear()
         self.greenlet = self.supervisor.spawn(loop.run, self.stop)
@@ -80,6 +81,27 @@ def test_a_heartbeat_has_a_row_for_each_child_that_runs(faulty: MakeManager) -> 
     assert [("client", 7, 5201, os.getpid())] in reported
     assert reported[-1] == [("server", 9, 5202, 4711)]
     assert bodies[-1]["running"][0]["started_at"].endswith("Z")
+
+
+@pytest.mark.parametrize("nobody", [{}, {"other_instance": None}, {"other_instance": ""}])
+def test_another_host_of_the_name_is_known_until_an_answer_names_none(
+    faulty: MakeManager, nobody: dict[str, object]
+) -> None:
+    names: dict[str, object] = {"other_instance": "192.0.2.7"}
+    answers = [nobody, names, names, nobody]
+    manager = faulty(lambda _: reply({"pull_tasks": True, **(answers.pop(0) if answers else {})}))
+    with capture_logs() as logs, beating(manager) as loop:
+        manager.wait_for(lambda: len(manager.requests) == 3)
+        assert loop.metrics.other_instance == "192.0.2.7"
+        manager.wait_for(lambda: len(manager.requests) == 6)
+        assert loop.metrics.other_instance == ""
+    said = [line for line in logs if "this agent's name and key" in line["event"]]
+    assert [line["event"] for line in said] == [
+        "another agent has this agent's name and key",
+        "no other agent has this agent's name and key any more",
+    ]
+    assert said[0]["error"].startswith("it reports from 192.0.2.7: ")
+    assert said[1]["failures"] == 2
 
 
 def test_heartbeats_that_a_slow_manager_delays_are_skipped(

@@ -55,12 +55,20 @@ class _Heartbeat(Struct):
 
 @agent_api.post("/heartbeat")
 def heartbeat() -> Response:
-    """An agent says that it is alive and what it runs; the answer may name tasks to cancel."""
+    """An agent says that it is alive and what it runs.
+
+    The answer may name tasks to cancel, and another host that has the same name and key.
+    """
     agent = _caller()
     said = body(_Heartbeat)
-    store().agents.heartbeat(agent.id, said.ip_address, said.running)
-    canceled = store().tasks.canceled(agent.id)
-    return reply({"pull_tasks": True, **({"cancel": canceled} if canceled else {})})
+    instance = request.headers.get("X-Agent-Instance", "") if store().extensions else ""
+    others = store().agents.heartbeat(agent.id, said.ip_address, said.running, instance)
+    answer: dict[str, object] = {"pull_tasks": True}
+    if canceled := store().tasks.canceled(agent.id):
+        answer["cancel"] = canceled
+    if others:
+        answer["other_instance"] = others[-1]
+    return reply(answer)
 
 
 @agent_api.post("/tasks/claim")

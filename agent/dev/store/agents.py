@@ -1,17 +1,15 @@
 """The agents: who they are, and what they last said."""
 
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from hmac import compare_digest
 from threading import Condition
 from typing import Any
 
 from agent.dev.errors import Conflict, NotAuthorized, NotFound
 from agent.dev.store.database import Database, find, wake
+from agent.dev.store.instances import OFFLINE_AFTER, Instances
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, utc_now
-
-# The Manager's own rule: three heartbeats of 5 s missed.
-OFFLINE_AFTER = timedelta(seconds=15)
 
 
 class Agents:
@@ -22,6 +20,7 @@ class Agents:
         self._database = database
         self._agents = database.state.agents
         self._running: dict[int, list[HeartbeatRow]] = {}
+        self._instances: defaultdict[int, Instances] = defaultdict(Instances)
 
     def add(self, name: str, key: str, operating_system: str | None = None) -> ManagedAgent:
         """Make an agent known; raises Conflict when the name is taken."""
@@ -86,17 +85,25 @@ class Agents:
         self._database.commit()
         return agent
 
-    def heartbeat(self, agent_id: int, ip_address: str, running: list[HeartbeatRow]) -> None:
-        """An agent says what it runs. The next sweep writes it: a crash may lose it."""
-        self._seen(agent_id, ip_address)
+    def heartbeat(
+        self, agent_id: int, ip_address: str, running: list[HeartbeatRow], instance: str = ""
+    ) -> list[str]:
+        """An agent says what it runs. The next sweep writes it: a crash may lose it.
+
+        Returns the addresses of other instances of the agent that take turns with this one.
+        """
+        agent, instances = self._seen(agent_id, ip_address), self._instances[agent_id]
+        instances.record(instance, ip_address, utc_now())
+        agent.taking_turns = instances.addresses()
         self._running[agent_id] = running
         self._database.touch()
+        return instances.others(instance)
 
     def mark_offline(self, now: datetime) -> None:
         """Mark the agents that are silent for too long."""
         for agent in self.find("online", include_disabled=True):
             if agent.last_heartbeat and now - agent.last_heartbeat > OFFLINE_AFTER:
-                agent.status = "offline"
+                agent.status, agent.taking_turns = "offline", []
                 self._database.touch()
 
     def _check_name(self, name: str) -> None:

@@ -28,7 +28,10 @@ def utc_now() -> datetime:
 
 
 class ManagedAgent(Struct):
-    """An agent as the Manager knows it. `registration_key` is a secret."""
+    """An agent as the Manager knows it. `registration_key` is a secret.
+
+    `taking_turns` has the addresses of several hosts that report with its name and key.
+    """
 
     id: int
     name: str
@@ -39,6 +42,7 @@ class ManagedAgent(Struct):
     disabled: bool = False
     first_registered: datetime | None = None
     last_heartbeat: datetime | None = None
+    taking_turns: list[str] = []
 
 
 class Exercise(Struct):
