@@ -7,6 +7,7 @@ Everything here blocks, an fsync for as long as the disk takes. Where the hub mu
 import errno
 import os
 import shutil
+import stat
 import zlib
 from contextlib import suppress
 from enum import Enum
@@ -112,6 +113,18 @@ def link_or_copy(source: str | Path, target: Path) -> None:
             raise
 
 
+def read_whole(path: Path) -> bytes:
+    """The content of a file; raises OSError, also for what is no regular file."""
+    _check_regular(path)
+    return path.read_bytes()
+
+
+def _check_regular(path: Path) -> None:
+    """Raise OSError for what is no regular file: a pipe would wait for its writer."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+
+
 def sync(path: Path) -> None:
     """Return when the file or directory is on the disk; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -121,15 +134,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def discard(path: Path) -> None:
-    """Remove a file if it is there; one that cannot be removed goes at the agent's next start."""
-    with suppress(OSError):
-        path.unlink()
+def discard(*paths: Path) -> None:
+    """Remove files that are there; one that cannot be removed goes at the agent's next start."""
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
 
 
 def checksum(path: Path) -> int:
     """The CRC-32 of a file's content; raises OSError."""
     found = 0
+    _check_regular(path)
     with open(path, "rb") as file:
         while chunk := file.read(1024**2):
             found = zlib.crc32(chunk, found)

@@ -157,6 +157,8 @@ class ManagerClient:
 
 def _compare(call: str, task: protocol.Task, taken_for: protocol.Acknowledged) -> None:
     """Raise TaskReplaced if the Manager took the call for another task of that number."""
+    if taken_for.id != task.id:
+        raise ManagerUnavailable(f"{call}: the answer is about task {taken_for.id}")
     if not task.is_same(taken_for):
         words = f"the Manager has another task {task.id}, created at {taken_for.created_at}"
         raise TaskReplaced(f"{call}: {words}", 200)

@@ -15,8 +15,9 @@ CHUNK_BYTES = 64 * 1024
 class Body:
     """`prefix`, then a part of a file, then `suffix`.
 
-    `progress` is called before each piece. The pieces are small and the hub turns between them,
-    so that 100 MB block nothing else.
+    `progress` and `before_each` are called before each piece. The pieces are small and the hub
+    turns between them, so that 100 MB block nothing else. If `before_each` raises, the Manager
+    gets no whole request.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class Body:
     ) -> None:
         self._prefix, self._document, self._suffix = prefix, document, suffix
         self.progress: Callable[[], None] = lambda: None
+        self.before_each: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         """The Content-Length in bytes."""
@@ -43,6 +45,7 @@ class Body:
         try:
             for piece in self._pieces():
                 self.progress()
+                self.before_each()
                 yield piece
                 gevent.sleep(0)
         except OSError as error:

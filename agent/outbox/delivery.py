@@ -58,6 +58,7 @@ class Delivery:
 
         Raises ManagerUnavailable, KeyRefused and AgentUnknown, with the message unsettled.
         """
+        was_tried = message.tried
         try:
             self._gate.attempt(partial(self._send, message))
         except ResultTooLarge as error:
@@ -67,7 +68,7 @@ class Delivery:
             self._ledger.journal.mark_replaced(message.claimed)
             self._set_aside(message, str(error))
         except TaskRefused as error:
-            self._settle_refusal(message, error)
+            self._settle_refusal(message, error, was_tried)
         return True
 
     def _send(self, message: Message) -> None:
@@ -75,18 +76,23 @@ class Delivery:
         origin = self._gate.origin
         if not origin or not claimed.origin.is_same(origin):
             self._set_aside(message, "the task is of another Manager, or of another record there")
-        elif self._ledger.journal.is_replaced(claimed):
-            self._set_aside(message, "the Manager gave the task's number to another task")
-        elif message.outcome is None:
+            return
+        self._check_current(message)
+        if message.outcome is None:
             self._client.send_started(claimed.task, message.pid, message.idempotency_key)
+        elif not message.document and self._ledger.journal.was_served(claimed):
+            log.warning("not sent: it would take the place of the document that the Manager has")
+            self._ledger.settle(message)
         else:
             self._send_result(message)
 
     def _send_result(self, message: Message) -> None:
+        sent = message.document
         try:
             self._upload(message)
         except StateUnusable as error:
-            if whose(error) is Whose.HOST:
+            # It moves when the disk takes a result that waited in memory.
+            if whose(error) is Whose.HOST or message.document != sent:
                 raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
             self._ledger.lose_document(message, str(error))
             self._upload(message)
@@ -96,9 +102,17 @@ class Delivery:
         """Send the largest form that the Manager takes; StateUnusable for a bad document."""
         outcome, run = message.outcome, self._ledger.state.run
         assert outcome
+        run(self._ledger.spool.check_document, message)
         body, message.form = run(fitting, outcome, message.form, self._max_result_bytes)
+        body.before_each = partial(self._check_current, message)
+        message.tried = True
         self._client.send_result(message.claimed.task, body, message.idempotency_key)
         log.info("result delivered", status=outcome.status, bytes=len(body))
+
+    def _check_current(self, message: Message) -> None:
+        """Raise TaskReplaced once a claim has brought another task of the number."""
+        if self._ledger.journal.is_replaced(message.claimed):
+            raise TaskReplaced("the Manager gave the task's number to another task", 0)
 
     def _settle_too_large(self, message: Message, error: ResultTooLarge) -> bool:
         """Set it aside when there is no smaller form; False when there is one to send now."""
@@ -111,14 +125,17 @@ class Delivery:
         log.warning("too large for the Manager", error=str(error), left_out=smaller.value)
         return False
 
-    def _settle_refusal(self, message: Message, error: TaskRefused) -> None:
+    def _settle_refusal(self, message: Message, error: TaskRefused, was_tried: bool) -> None:
         """Act on a final answer; after a lost reply it may say that the message did arrive."""
         sent = message.outcome.status if message.outcome else "running"
         if error.current_status == "canceled":
             log.info("the task was canceled at the Manager")
             self._registry.cancel(message.claimed.task.id)
-        elif error.current_status == sent:
+        elif error.current_status == sent and (was_tried or message.outcome is None):
             log.info("the Manager has it already", status=sent)
+            # Perhaps in a smaller form: an earlier run of the agent may have sent it.
+            self._ledger.settle(message, keep_document=True)
+            return
         else:
             log.error("the Manager refuses it: set aside", status=sent, error=str(error))
             self._ledger.set_aside(message, error.answer)

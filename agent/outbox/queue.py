@@ -67,9 +67,13 @@ class Outbox:
         self.enqueue(Message(claimed, pid=pid))
 
     def put(self, claimed: Claimed, outcome: Outcome) -> None:
-        """Take over an outcome and its document's file; return when the ledger has it."""
+        """Take over an outcome and its document's file; a final one is then in the ledger.
+
+        A server goes on after the others, and must hear an order to stop while the disk is slow.
+        """
         message = Message(claimed, outcome, number=self._ledger.spool.next_number())
-        self._ledger.save(message)
+        if outcome.final or not self._started:
+            self._ledger.save(message)
         self.enqueue(message)
 
     def enqueue(self, message: Message) -> None:
@@ -127,6 +131,8 @@ class Outbox:
         """Send the queue's first message until it is settled or given up; False after `stop`."""
         message = queue[0]
         backoff = Backoff()
+        if not message.is_final:
+            self._ledger.save(message)
         while not self._stop.is_set():
             if self._delivery.would_disturb(message) and not self._flushing.is_set():
                 gevent.wait([self._stop, self._flushing], LARGE_RESULT_LOOK, count=1)

@@ -32,7 +32,7 @@ class Task(Struct, frozen=True):
         """Whether both are one task. A Manager that counts anew gives a number a second time."""
         return (
             self.id == other.id
-            and other.type in (self.type, "")
+            and (self.type == other.type or "" in (self.type, other.type))
             and is_same_moment(self.created_at, other.created_at)
         )
 

@@ -20,10 +20,14 @@ from agent.timing import Backoff, jittered
 
 # After this many seconds without a task, claims come at a third of the rate.
 QUIET_AFTER = 60.0
-# A claim in flight has this many seconds to bring its task when the agent stops.
-LAST_CLAIM_TAKES = 0.5
+# A claim in flight has this many seconds to bring its task when the agent stops, if the Manager
+# holds claims and if it does not.
+LAST_HELD_CLAIM_TAKES, LAST_CLAIM_TAKES = 0.5, 1.5
 # A claim that took this many seconds was held by the Manager, which may be asked again at once.
 HELD_AT_LEAST = 1.0
+# A claim and its task wait for the disk for at most this many seconds.
+DISK_TAKES = 2.0
+LOST = "a claim had no answer: if it obtained a task, that task is lost"
 
 log = structlog.get_logger()
 
@@ -53,7 +57,7 @@ class ClaimLoop:
         self._interval = interval
         self._backoff = Backoff()
         self._outage = Outage("claims are answered again")
-        self._answer_lost = False
+        self._answer_lost = self._is_held = False
         self._last_task_at = 0.0
 
     def run(self, may_claim: Event, stop: Event) -> None:
@@ -85,8 +89,9 @@ class ClaimLoop:
         # The outage was over when the claim was made: a Manager that is well may hold it.
         self._outage.record_success(since=asked_at)
         if self._answer_lost and not claim.held:
-            log.warning("a claim had no answer: if it obtained a task, that task is lost")
+            log.warning(LOST)
         self._answer_lost = False
+        self._is_held = claim.held
         if claim.task is None:
             self._backoff.reset()
             return self._pause_without_task(asked_at, claim.held)
@@ -101,10 +106,12 @@ class ClaimLoop:
         claim = partial(self._client.claim, self._journal.claim_key)
         request = gevent.spawn(wrap_errors(ManagerError, self._gate.attempt), claim)
         gevent.wait([request, stop], count=1)
-        request.join(LAST_CLAIM_TAKES)
+        request.join(LAST_HELD_CLAIM_TAKES if self._is_held else LAST_CLAIM_TAKES)
         if not request.ready():
             # The next run repeats a claim whose task the journal does not have.
             request.kill()
+            if not self._is_held:
+                log.warning(LOST)
             return None
         answer = request.get()
         if isinstance(answer, ManagerError):
@@ -124,7 +131,9 @@ class ClaimLoop:
 
         When the disk takes nothing, the task still runs, and its outcome says so.
         """
-        in_hand = self._journal.has(task)
+        assert self._gate.origin
+        claimed = Claimed(task, self._gate.origin, self._journal.claim_key)
+        in_hand = self._journal.has(claimed)
         # A replayed claim may bring a task that has since ended at the Manager.
         if in_hand or task.status in FINAL_STATUSES:
             what = "is in hand already" if in_hand else "has ended"
@@ -134,17 +143,20 @@ class ClaimLoop:
             self._journal.renew_claim_key()
             return pause
         self._backoff.reset()
-        assert self._gate.origin
-        claimed = Claimed(task, self._gate.origin, self._journal.claim_key)
         self._journal.record_claim(claimed)
+        # An agent that stops does not wait for the disk: it reports the task, and thus ends it.
+        # Behind a disk that stands still there may be a kill_all.
+        gevent.wait([gevent.spawn(self._write, task.id), stop], DISK_TAKES, count=1)
+        self._runner.accept(claimed)
+        gevent.wait([gevent.spawn(self._sync), stop], DISK_TAKES, count=1)
+        return 0.0
+
+    def _write(self, task_id: int) -> None:
         try:
             self._journal.write()
         except StateUnusable as error:
             what = "a task could not be written to the journal"
-            log.error(what, task_id=task.id, error=str(error))
-        self._runner.accept(claimed)
-        gevent.wait([gevent.spawn(self._sync), stop], count=1)
-        return 0.0
+            log.error(what, task_id=task_id, error=str(error))
 
     def _sync(self) -> None:
         with suppress(StateUnusable):

@@ -22,14 +22,19 @@ def watch_disk(ledger: Ledger, recover: Callable[[], None], stop: Event) -> None
         if state.runs == seen and not ledger.is_behind:
             continue
         # A write that fails during the look is a new trouble, which this look did not try.
-        tried = bool(state.trouble)
-        try:
-            state.look()
-            if ledger.unread:
-                recover()
-            ledger.mend()
-        except StateUnusable:
+        tried, failed = bool(state.trouble), False
+        # Each of them, as one may make room for another.
+        for step in (state.look, recover if ledger.unread else _nothing, ledger.mend):
+            try:
+                step()
+            except StateUnusable:
+                failed = True
+        if failed:
             continue
         seen = state.runs
         if tried:
             state.end_trouble()
+
+
+def _nothing() -> None:
+    """Recover nothing: all was read."""

@@ -71,8 +71,10 @@ class AppendedFile:
             written = self._written
             if self._synced < written:
                 try:
-                    # A duplicate, as the file may be written anew meanwhile.
-                    self._state.write(_sync_and_close, os.dup(self._file))
+                    with self._writing:
+                        # A duplicate, as the file may be written anew during the sync.
+                        descriptor = self._state.write(os.dup, self._file)
+                    self._state.write(_sync_and_close, descriptor)
                 except StateUnusable:
                     self._is_whole = False
                     raise
@@ -85,20 +87,29 @@ class AppendedFile:
     def _rewrite(self) -> None:
         """Replace the file by one that has what is of use."""
         if self.damaged:
-            self._state.write(link_or_copy, self._path, self.damaged)
+            self._state.write(_set_aside, self._path, self.damaged)
             self.damaged = None
         noted, self._pending, self._lines = self._noted, [], 0
         self._state.write(write_whole, self._path, b"".join(map(frame, self._useful())))
         fresh = self._state.write(os.open, self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._is_whole = fresh, True
+        before, self._file, self._is_whole = self._file, fresh, True
+        if before >= 0:
+            # What an NFS reports only now was written again.
+            with suppress(OSError):
+                os.close(before)
         self._written = self._synced = noted
 
 
 def _append(descriptor: int, data: bytes) -> None:
+    if not os.fstat(descriptor).st_nlink:
+        raise OSError("somebody has removed the journal")
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+def _set_aside(path: Path, aside: Path) -> None:
+    with suppress(FileNotFoundError, FileExistsError):
+        link_or_copy(path, aside)
 
 
 def _sync_and_close(descriptor: int) -> None:

@@ -12,6 +12,7 @@ kept/       whole documents of which the Manager took a smaller form
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +22,7 @@ from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.files import Whose, whose, write_whole
+from agent.files import Whose, read_whole, whose, write_whole
 
 FORMAT = "1"
 # At most; the journal must not wait while the outcomes of many tests are synced.
@@ -42,7 +43,8 @@ class StateDirectory:
         """Make the directory if need be, and lock it until this process ends.
 
         `max_bytes` is how much it may hold. Raises StateLocked when another process uses it,
-        ConfigError when it cannot be written or has an unknown format.
+        ConfigError when it cannot be written or has an unknown format, StateUnusable when the
+        disk fails at the moment.
         """
         self.path = path
         self.children = path / "children"
@@ -56,15 +58,17 @@ class StateDirectory:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _open_lock(path / "lock")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock_too = _lock_directory(path)
             _check_format(path)
-            for below in (self.children, self.outbox, self.rejected, self.kept):
-                below.mkdir(mode=0o700, exist_ok=True)
+            self._make_directories()
         except BlockingIOError as error:
             advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
             raise StateLocked(f"another agent runs in {path}: {advice}") from error
         except OSError as error:
-            reason = f"{error.strerror}: must be a directory that this user can write"
-            raise ConfigError(f"STATE_DIR {path} cannot be used: {reason}") from error
+            words = f"STATE_DIR {path} cannot be used: {error.strerror}"
+            if whose(error) is Whose.HOST or error.errno in (errno.EIO, errno.ESTALE):
+                raise StateUnusable(words) from error
+            raise ConfigError(f"{words}: must be a directory that this user can write") from error
         self._threads = ThreadPool(THREADS)
 
     def run(self, function: Callable[..., _Result], *args: object) -> _Result:
@@ -98,14 +102,20 @@ class StateDirectory:
         self.trouble = ""
         log.info("the state directory can be written again", path=self.path)
 
+    def _make_directories(self) -> None:
+        """Make what is not there, or what somebody has removed."""
+        for below in (self.children, self.outbox, self.rejected, self.kept):
+            below.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def _look(self) -> None:
         """Try a write if one failed; remove the oldest kept documents while there are too many."""
+        self._make_directories()
         if self.trouble:
             write_whole(self.path / "writable", b"")
-        files = sorted(self.kept.iterdir(), key=lambda file: file.stat().st_mtime)
-        used = sum(_size(file) for file in self.path.rglob("*") if file.is_file())
+        files = sorted(self.kept.iterdir(), key=lambda file: _seen(file)[0])
+        used = sum(_seen(file)[1] for file in self.path.rglob("*"))
         while used > self._max_bytes and files:
-            used -= _size(files[0])
+            used -= _seen(files[0])[1]
             files.pop(0).unlink()
         if used > self._max_bytes:
             advice = "empty rejected/, or raise STATE_MAX_BYTES"
@@ -117,12 +127,13 @@ def is_full(path: Path) -> bool:
     return os.statvfs(path).f_bavail == 0
 
 
-def _size(file: Path) -> int:
-    """The bytes that a file takes on the disk; 0 if it is gone by now."""
+def _seen(file: Path) -> tuple[float, int]:
+    """When a file was changed, and the bytes that it takes; zeros if it cannot be looked at."""
     try:
-        return file.stat().st_blocks * 512
-    except FileNotFoundError:
-        return 0
+        found = file.stat()
+    except OSError:
+        return 0.0, 0
+    return found.st_mtime, found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
 
 
 def _open_lock(path: Path) -> int:
@@ -138,11 +149,24 @@ def _open_lock(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
+def _lock_directory(path: Path) -> int:
+    """A descriptor of the locked directory: somebody may remove a file in it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError as error:
+        log.debug("no lock of the directory itself, as on NFS", error=str(error))
+    return descriptor
+
+
 def _check_format(path: Path) -> None:
     marker = path / "format"
     if not marker.exists():
         write_whole(marker, f"{FORMAT}\n".encode())
-    found = marker.read_text(errors="replace").strip()
+    found = read_whole(marker).decode(errors="replace").strip()
     if found != FORMAT:
         advice = "use the version that wrote it, or another STATE_DIR"
         words = f"STATE_DIR {path} has the format {found!r}, and this version knows {FORMAT!r}"

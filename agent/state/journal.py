@@ -14,9 +14,9 @@ from gevent.event import Event
 from msgspec import Struct
 
 from agent.errors import ConfigError, RecordDamaged, StateUnusable
-from agent.files import Whose, whose
+from agent.files import Whose, read_whole, whose
 from agent.process.identity import ProcessIdentity
-from agent.protocol import Claimed, Report, Task
+from agent.protocol import Claimed, Report
 from agent.state.appended import AppendedFile
 from agent.state.directory import StateDirectory
 from agent.state.records import unframe
@@ -36,12 +36,14 @@ class TaskRecord(Struct):
     """A claimed task that is not settled.
 
     `reported` says that the Manager has an outcome of it; only a server goes on after that.
+    `served` says that it has a document of it, which no later result may replace by nothing.
     `replaced` says that its number is another task's by now: nothing more of it is sent.
     """
 
     claimed: Claimed
     child: ChildRecord | None = None
     reported: bool = False
+    served: bool = False
     replaced: bool = False
 
 
@@ -54,10 +56,11 @@ class _JournalLine(Struct, omit_defaults=True):
 class Journal:
     """The journal of one state directory; `read`, `write` and `sync` alone wait for the disk.
 
-    `claim_key` is the Idempotency-Key of the next claim, and `settled_before` has the keys of the
-    tasks that the previous run settled. `readable` is set once the file was read; until then
-    nothing is written, nothing may be claimed, and `unread` says why. While the directory cannot
-    be written the journal goes on in memory, and the next `sync` that succeeds writes everything.
+    `claim_key` is the Idempotency-Key of the next claim. `previous` has the tasks of the previous
+    run that wait for an outcome, and `settled_before` the keys of those that it settled. Until
+    the file was read and `readable` is set, nothing is written, nothing may be claimed, and
+    `unread` says why. While the directory cannot be written the journal goes on in memory, and
+    the next `sync` that succeeds writes everything.
     """
 
     def __init__(self, state: StateDirectory) -> None:
@@ -65,7 +68,7 @@ class Journal:
         self._state = state
         self._file = AppendedFile(state, state.path / "journal", self._useful_lines)
         self._tasks: dict[str, TaskRecord] = {}
-        self._previous: list[TaskRecord] = []
+        self.previous: dict[str, TaskRecord] = {}
         self.settled_before: set[str] = set()
         self.claim_key = self.unread = ""
         self.readable = Event()
@@ -90,7 +93,7 @@ class Journal:
         # The line with the next key may be damaged: the key of a known task would bring that task.
         if not self.claim_key or self.claim_key in self._tasks:
             self.claim_key = str(uuid.uuid4())
-        self._previous = self.unsettled()
+        self.previous = dict(self._tasks)
         self.unread = ""
         self.readable.set()
 
@@ -98,15 +101,13 @@ class Journal:
         """The tasks that are not settled, in the order of their claims."""
         return list(self._tasks.values())
 
-    def take_previous(self) -> list[TaskRecord]:
-        """The tasks that neither the previous run nor this one has settled, once."""
-        found, self._previous = self._previous, []
-        return [record for record in found if record.claimed.key in self._tasks]
-
-    def has(self, task: Task) -> bool:
+    def has(self, claimed: Claimed) -> bool:
         """Whether the agent runs this task, or has an outcome of it that waits."""
-        records = self._tasks.values()
-        return any(each.claimed.task.is_same(task) and not each.replaced for each in records)
+        there = (each.claimed for each in self._tasks.values() if not each.replaced)
+        return any(
+            each.task.is_same(claimed.task) and each.origin.is_same(claimed.origin)
+            for each in there
+        )
 
     def is_replaced(self, claimed: Claimed) -> bool:
         """Whether the task's number is another task's by now."""
@@ -131,11 +132,17 @@ class Journal:
         """Note that the task's number is another task's by now."""
         self._change(claimed, replaced=True)
 
-    def mark_delivered(self, claimed: Claimed, is_final: bool) -> None:
+    def was_served(self, claimed: Claimed) -> bool:
+        """Whether the Manager has a document of the task."""
+        return claimed.key in self._tasks and self._tasks[claimed.key].served
+
+    def mark_delivered(self, claimed: Claimed, is_final: bool, served: bool = False) -> None:
         """Note that the Manager has an outcome; after a final one nothing is left to report."""
         if not is_final:
-            self._change(claimed, reported=True)
-        elif self._tasks.pop(claimed.key, None):
+            self._change(claimed, reported=True, served=served or self.was_served(claimed))
+            return
+        self.previous.pop(claimed.key, None)
+        if self._tasks.pop(claimed.key, None):
             self._note(_JournalLine(settled=claimed.key))
 
     def write(self) -> None:
@@ -166,9 +173,8 @@ class Journal:
                 self._tasks[line.task.claimed.key] = line.task
         # A journal that the agent wrote has at least one key.
         if damaged or not self.claim_key:
-            self._file.damaged = self._state.rejected / f"journal.{uuid.uuid4()}"
-            aside = str(self._file.damaged)
-            log.error("the journal has damaged lines", lines=damaged, set_aside=aside)
+            self._file.damaged = aside = self._state.rejected / f"journal.{uuid.uuid4()}"
+            log.error("the journal has damaged lines", lines=damaged, set_aside=str(aside))
 
     def _replace_others(self, claimed: Claimed) -> None:
         """A new task takes its number away from all others."""
@@ -196,6 +202,6 @@ class Journal:
 def read_journal(directory: Path) -> bytes | None:
     """The content of the journal in a state directory, None if there is none; raises OSError."""
     try:
-        return (directory / "journal").read_bytes()
+        return read_whole(directory / "journal")
     except FileNotFoundError:
         return None

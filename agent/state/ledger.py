@@ -5,7 +5,7 @@ settled, and goes when the journal on the disk says so as well. What the disk do
 done when it can be written again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 
@@ -13,6 +13,7 @@ import structlog
 from gevent.lock import BoundedSemaphore
 
 from agent.errors import StateUnusable
+from agent.files import discard
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal, TaskRecord
 from agent.state.message import Message
@@ -38,8 +39,10 @@ class Ledger:
 
     @property
     def unread(self) -> str:
-        """What of the previous run cannot be read now, and why; empty if all was read."""
-        return "; ".join(filter(None, [self.journal.unread, *self.spool.unread]))
+        """What of the previous run cannot be read now, and why; empty if all was recovered."""
+        files = "; ".join(filter(None, [self.journal.unread, *self.spool.unread]))
+        tasks = "the tasks of the previous run are not recovered yet"
+        return files or (tasks if self.journal.previous else "")
 
     @property
     def is_behind(self) -> bool:
@@ -65,23 +68,22 @@ class Ledger:
             self.settle(self._settled.pop(), keep_document=True)
         return waiting
 
-    def take_interrupted(self) -> list[TaskRecord]:
-        """The tasks of the previous run whose last outcome it did not save, once.
+    def interrupted(self) -> Iterator[TaskRecord]:
+        """The tasks of the previous run whose last outcome it did not save.
 
-        None while something cannot be read that may be the outcome of one of them. Raises
-        StateUnusable.
+        A record counts as seen to when the next one is asked for. There is none while something
+        cannot be read that may be the outcome of one of them. Raises StateUnusable.
         """
-        if self.unread:
-            return []
+        if self.journal.unread or self.spool.unread or not self.journal.previous:
+            return
         # Set aside just before the end of the previous run, which could not note it any more.
         for message in self.state.run(self.spool.load_rejected):
             self._note_end(message)
-        found = []
-        for record in self.journal.take_previous():
-            record.reported |= record.claimed.key in self._have_outcome
-            if not self._have_outcome.get(record.claimed.key):
-                found.append(record)
-        return found
+        for key, record in list(self.journal.previous.items()):
+            record.reported |= key in self._have_outcome
+            if not self._have_outcome.get(key):
+                yield record
+            self.journal.previous.pop(key, None)
 
     def save(self, message: Message) -> None:
         """Return when the outcome is on the disk, or waits in memory for the disk."""
@@ -89,16 +91,12 @@ class Ledger:
 
     def settle(self, message: Message, keep_document: bool = False) -> None:
         """Note that the Manager has the outcome; its document is removed, or moved to kept/."""
-        self._note_end(message)
+        self._note_end(message, served=message.document is not None)
         self._do(message, partial(self.state.write, self.spool.settle, message, keep_document))
 
     def lose_document(self, message: Message, reason: str) -> None:
         """Go on without the document of an outcome, which is set aside if that is possible."""
-        try:
-            self.state.run(self.spool.lose_document, message, reason)
-        except StateUnusable as error:
-            log.error("a bad document cannot be set aside", error=str(error))
-            message.lose_document()
+        self.state.run(self.spool.lose_document, message, reason)
 
     def set_aside(self, message: Message, answer: bytes) -> None:
         """Move an outcome that the Manager will never take to rejected/, with the reason."""
@@ -117,7 +115,7 @@ class Ledger:
                     failure = error
         settled = self.state.run(self.spool.files, SETTLED)
         self.journal.sync()
-        self.state.write(self.spool.forget, settled)
+        self.state.run(discard, *settled)
         if failure:
             raise failure
 
@@ -145,8 +143,8 @@ class Ledger:
         self.state.write(self.spool.set_aside, message, answer)
         self._note_end(message)
 
-    def _note_end(self, message: Message) -> None:
+    def _note_end(self, message: Message, served: bool = False) -> None:
         if message.outcome and self.journal.readable.is_set():
-            self.journal.mark_delivered(message.claimed, message.is_final)
+            self.journal.mark_delivered(message.claimed, message.is_final, served)
         elif message.outcome:
             self._settled.append(message)

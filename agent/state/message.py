@@ -16,8 +16,9 @@ class Message(Struct, eq=False, omit_defaults=True):
     """`started`, with a pid, or an outcome, which lies on the disk as the record `number`.
 
     `checksum` is the CRC-32 of the document's whole file. `saved` says that the disk has it all,
-    and `settled` that the Manager had it before the agent's start. `form` is the largest that the
-    Manager takes, and `born` a moment on the monotonic clock.
+    and `settled` that the Manager had it before the agent's start. `tried` says that an earlier
+    attempt may have reached the Manager. `form` is the largest that the Manager takes, and `born`
+    a moment on the monotonic clock.
     """
 
     claimed: Claimed
@@ -28,6 +29,7 @@ class Message(Struct, eq=False, omit_defaults=True):
     checksum: int = 0
     saved: bool = False
     settled: bool = False
+    tried: bool = False
     form: Form = Form.WHOLE
     born: float = msgspec.field(default_factory=time.monotonic)
 
@@ -68,5 +70,6 @@ class Message(Struct, eq=False, omit_defaults=True):
             message = msgspec.json.decode(records.unframe(content), type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise RecordDamaged(str(error)) from error
-        message.number, message.saved, message.born = number, True, time.monotonic()
+        message.number, message.born = number, time.monotonic()
+        message.saved = message.tried = True
         return message

@@ -5,6 +5,7 @@ An outcome is a record in `NUMBER.result` and, if iperf3 wrote a document, that 
 space on the disk, and stays until the journal has noted that. Everything here blocks.
 """
 
+import os
 import time
 from contextlib import suppress
 from itertools import count
@@ -61,6 +62,8 @@ class Spool:
                     self._known.add(_number(path))
                 except OSError as error:
                     unread.append(str(error))
+                    if str(error) not in self.unread:
+                        log.error("a result cannot be read now", error=str(error))
         self.unread = unread
         return found
 
@@ -69,7 +72,7 @@ class Spool:
         found = []
         for path in self._rejected.glob(f"*{_RECORD}"):
             with suppress(RecordDamaged, OSError):
-                found.append(Message.decode(_number(path), path.read_bytes()))
+                found.append(Message.decode(_number(path), files.read_whole(path)))
         return found
 
     def files(self, suffix: str) -> list[Path]:
@@ -77,11 +80,6 @@ class Spool:
         # `glob` would take a directory that it may not read for an empty one.
         files_now = [path for path in self._outbox.iterdir() if path.suffix == suffix]
         return [path for path in files_now if path == self._path(_number(path), suffix)]
-
-    def forget(self, settled: list[Path]) -> None:
-        """Remove settled records, of which the journal knows now."""
-        for path in settled:
-            path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what a crash left half done; its source is still in place."""
@@ -106,7 +104,9 @@ class Spool:
                 files.sync(path)
                 message.checksum = files.checksum(path)
             except OSError as error:
-                if whose(error) is not Whose.FILE:
+                # Else it may be the directory that is not there.
+                is_gone = not os.path.lexists(before.path)
+                if whose(error) is not Whose.FILE or not (is_gone or path.parent.exists()):
                     raise
                 self.lose_document(message, str(error))
         files.write_whole(self._path(message.number, _RECORD), message.encode())
@@ -139,20 +139,29 @@ class Spool:
         self.save(message)
         self._move_aside(message.number, answer)
 
+    def check_document(self, message: Message) -> None:
+        """Raise OSError if the document of a saved message cannot be read, or was changed."""
+        if message.saved and message.document:
+            if files.checksum(Path(message.document.path)) != message.checksum:
+                raise OSError("its checksum is wrong")
+
     def lose_document(self, message: Message, reason: str) -> None:
         """Set a document aside that is damaged or cannot be read: the outcome goes without it."""
         assert message.document
         path = Path(message.document.path)
         log.error("the document of a result is lost", file=str(path), error=reason)
-        with suppress(FileNotFoundError):
-            path.rename(self._rejected / f"{message.number:09d}{_DOCUMENT}")
         message.lose_document()
+        try:
+            with suppress(FileNotFoundError):
+                path.rename(self._rejected / f"{message.number:09d}{_DOCUMENT}")
+        except OSError as error:
+            log.warning("it stays where it is", file=str(path), error=str(error))
 
     def _load(self, path: Path) -> list[Message]:
         """The message of a record, unless that is damaged; raises OSError."""
         number = _number(path)
         try:
-            message = Message.decode(number, path.read_bytes())
+            message = Message.decode(number, files.read_whole(path))
         except RecordDamaged as error:
             log.error("a damaged result is set aside", file=str(path), error=str(error))
             self._move_aside(number, str(error).encode())
@@ -162,8 +171,7 @@ class Spool:
         message.move_document(str(document))
         if message.document and not message.settled:
             try:
-                if files.checksum(document) != message.checksum:
-                    self.lose_document(message, "its checksum is wrong")
+                self.check_document(message)
             except OSError as error:
                 if whose(error) is Whose.HOST:
                     raise

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
+import gevent
 import msgspec
 import structlog
 
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable, class_of
-from agent.files import discard
+from agent.files import Whose, discard, whose
 from agent.host import route_to
 from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
@@ -28,6 +29,8 @@ from agent.timing import pauses
 STARTED_AFTER = 1.0
 # Seconds that a test may exceed its time by. Without `omit`, that and STOP_GRACE fit in those 10 s.
 DEADLINE_GRACE = 5.0
+# How often the document is read while the host is short of descriptors, and every how many seconds.
+JUDGE_TRIES, JUDGE_PAUSE = 5, 1.0
 # Seconds between two attempts, unless the task asks for more, and for all of them together.
 LONGEST_PAUSE = 60.0
 ATTEMPTS_TAKE = 3600.0
@@ -157,10 +160,16 @@ class _ClientTest:
             # A flood is not read: that could hold up every greenlet for minutes.
             judged = Verdict(False, ErrorClass.BAD_OUTPUT, child.flooded)
         else:
-            try:
-                judged, output = judge_output(self._context.state, output, exit_code, stderr)
-            except StateUnusable as error:
-                judged = Verdict(False, class_of(error), f"{error}: the document is lost")
+            for left in range(JUDGE_TRIES, 0, -1):
+                try:
+                    judged, output = judge_output(self._context.state, output, exit_code, stderr)
+                    break
+                except StateUnusable as error:
+                    judged = Verdict(False, class_of(error), f"{error}: the document is lost")
+                    if whose(error) is not Whose.HOST or left == 1:
+                        break
+                    log.warning("the document cannot be read now", error=str(error))
+                    gevent.sleep(JUDGE_PAUSE)
         return Attempt(ending, exit_code, judged, output)
 
     def _mark_disturbed(self, measured: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.files import discard, sync
+from agent.files import Whose, discard, sync, whose
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.verdict import Verdict, judge_client
 from agent.process.output import in_thread, read_part, view_of
@@ -95,7 +95,7 @@ def _judge(stdout: Path, document: Path, exit_code: int, stderr: str) -> Verdict
 
 
 def _compose(stream: Path, document: Path) -> None:
-    """Write the document of a stream, and remove the stream even if that fails.
+    """Write the document of a stream, and remove the stream, also if that fails for good.
 
     Without a document the test is reported as failed, and nobody needs the stream.
     """
@@ -105,8 +105,9 @@ def _compose(stream: Path, document: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         sync(document.parent)
-    except OSError:
+    except OSError as error:
         discard(document)
+        if whose(error) is not Whose.HOST:
+            discard(stream)
         raise
-    finally:
-        discard(stream)
+    discard(stream)

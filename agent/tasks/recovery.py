@@ -1,13 +1,11 @@
 """What the agent's previous run left: children, results, and tasks without an outcome."""
 
-from pathlib import Path
-
 import structlog
 
 from agent import __version__
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
-from agent.files import discard
+from agent.files import Whose, discard, whose
 from agent.iperf3.warnings import is_cut_short
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
@@ -32,7 +30,7 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
     """
     for message in ledger.load_waiting():
         outbox.enqueue(message)
-    for record in ledger.take_interrupted():
+    for record in ledger.interrupted():
         identity = record.child and record.child.identity
         task_id = record.claimed.task.id
         if identity and stop_orphan(identity, grace):
@@ -56,8 +54,11 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
     try:
         if not is_server:
             return _client_outcome(state, record, report)
-        document = newest_served(server_output(state.children, record.claimed))
+        stdout = server_output(state.children, record.claimed)
+        document = state.run(newest_served, stdout)
     except (OSError, StateUnusable) as error:
+        if whose(error) is Whose.HOST:
+            raise StateUnusable(str(error)) from error
         log.error("the output of a test is lost", error=str(error))
         document = None
     return _server_outcome(record, report, document) if is_server else _interrupted(report)
@@ -65,7 +66,7 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
 
 def _client_outcome(state: StateDirectory, record: TaskRecord, report: Report) -> Outcome:
     # The journal may lack the last child: a short test can end before it is written there.
-    newest = newest_output(state.children, record.claimed)
+    newest = state.run(newest_output, state.children, record.claimed)
     if newest is None:
         return _interrupted(report)
     report.attempts, stdout = newest
@@ -102,11 +103,6 @@ def clear_leftovers(ledger: Ledger) -> None:
         # Now, so that no claim waits while the file is written anew.
         ledger.journal.sync()
         ledger.state.write(ledger.spool.clear)
-        ledger.state.write(_empty, ledger.state.children)
+        ledger.state.run(lambda: discard(*ledger.state.children.iterdir()))
     except StateUnusable as error:
         log.error("old output of children cannot be removed", error=str(error))
-
-
-def _empty(directory: Path) -> None:
-    for file in directory.iterdir():
-        discard(file)

@@ -198,7 +198,7 @@ def test_what_a_killed_agent_owes_of_an_old_task_is_set_aside_when_the_number_is
     assert f"another task 7, created at {SECOND}" in rejected(tmp_path, "answer")[0]
 
 
-@pytest.mark.parametrize("named", [{"created_at": SECOND}, {"type": SERVER}, {"id": 8}])
+@pytest.mark.parametrize("named", [{"created_at": SECOND}, {"type": SERVER}])
 def test_a_result_whose_200_names_another_task_is_set_aside(
     manager: RestoredManager, tmp_path: Path, named: dict[str, Any]
 ) -> None:
@@ -214,6 +214,22 @@ def test_a_result_whose_200_names_another_task_is_set_aside(
     assert len(rejected(tmp_path)) == 1
     assert "the Manager has another task 7" in rejected(tmp_path, "answer")[0]
     assert len(manager.sent("result")) == 1
+
+
+def test_an_answer_about_another_number_is_no_answer(
+    manager: RestoredManager, tmp_path: Path
+) -> None:
+    """A proxy mixed two answers up: the Manager may never have seen the result."""
+    mixed_up = [{"id": 8}]
+    manager.refuse = lambda request: (
+        reply(mixed_up.pop()) if request.call == "result" and mixed_up else None
+    )
+    with lone_agent(manager.url, tmp_path) as agent:
+        manager.give("kill_all", FIRST)
+        manager.wait_for(lambda: len(manager.sent("result")) == 2)
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+    assert rejected(tmp_path) == []
 
 
 def test_a_200_to_started_that_names_another_task_stops_what_runs(

@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.iperf3.documents import without_intervals
-from agent.protocol import Document, Outcome, Report
+from agent.manager.upload import Body
+from agent.protocol import Claimed, Document, Outcome, Report, Task
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.outbox import claimed, post_to, with_document
 from tests.support.recorded_runs import run
@@ -156,7 +157,9 @@ def test_a_result_that_is_too_large_in_every_form_is_set_aside(
 def test_a_refusal_that_names_the_status_sent_means_that_it_was_delivered(
     faulty: MakeManager, directory: Path, call: str, status: str
 ) -> None:
-    post = post_to(faulty(lambda _: invalid_state(status)), directory)
+    answers = [b""]
+    manager = faulty(lambda _: answers.pop() if answers else invalid_state(status))
+    post = post_to(manager, directory)
     entry = post.registry.enter(claimed(7))
     with capture_logs() as logs:
         if call == "result":
@@ -164,9 +167,47 @@ def test_a_refusal_that_names_the_status_sent_means_that_it_was_delivered(
         else:
             post.send_started(7, 77)
         assert post.outbox.flush(5)
-    assert post.manager.calls() == [call]
-    assert not [line for line in logs if line["log_level"] in ("warning", "error")]
-    assert not entry.stop.ordered.is_set()
+    assert manager.calls() == [call] * 2
+    assert not [line for line in logs if line["log_level"] == "error"]
+    assert not entry.stop.ordered.is_set() and post.files() == []
+
+
+def test_a_refusal_of_the_first_attempt_cannot_mean_that_it_was_delivered(
+    faulty: MakeManager, directory: Path
+) -> None:
+    """The Manager took another result for this task: its own stays on the disk."""
+    post = post_to(faulty(lambda _: invalid_state("succeeded")), directory)
+    post.put(7, SUCCEEDED)
+    assert post.outbox.flush(5)
+    assert post.files() == ["rejected/000000001.answer", "rejected/000000001.result"]
+
+
+def test_an_upload_ends_when_the_number_of_its_task_is_given_away(
+    faulty: MakeManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = post_to(faulty(well), directory)
+    old = post.claimed(7)
+    post.journal.record_claim(old)
+    document = with_document(tmp_path / "document", b"{" + b" " * 10 * 1024**2 + b"}")
+    send, pieces = post.client.send_result, []
+
+    def send_watched(task: Task, body: Body, key: str) -> None:
+        check = body.before_each
+
+        def give_the_number_away() -> None:
+            pieces.append(1)
+            if len(pieces) == 20:
+                post.journal.record_claim(Claimed(old.task, old.origin, "another key"))
+            check()
+
+        body.before_each = give_the_number_away
+        send(task, body, key)
+
+    monkeypatch.setattr(post.client, "send_result", send_watched)
+    post.outbox.put(old, document)
+    assert post.outbox.flush(5)
+    assert "rejected/000000001.result" in post.files() and len(pieces) == 20
+    assert all(len(request.body) < 10 * 1024**2 for request in post.manager.requests)
 
 
 @pytest.mark.parametrize("call", ["result", "started"])

@@ -236,7 +236,8 @@ def test_what_could_not_be_written_is_kept_in_memory_and_written_later(
 
 def has(journal: Journal, task_id: int, created_at: str | None = None) -> bool:
     """Whether the journal has a claim's task in hand."""
-    return journal.has(Task(task_id, "iperf_client_run", created_at=created_at))
+    task = Task(task_id, "iperf_client_run", created_at=created_at)
+    return journal.has(Claimed(task, ORIGIN, ""))
 
 
 def test_a_new_task_of_an_old_number_replaces_the_old_one(state: StateDirectory) -> None:
@@ -300,6 +301,7 @@ def test_a_journal_behind_a_loop_of_links_is_a_fault_of_the_configuration(
 def test_so_is_one_that_this_user_may_not_open(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    (state.path / "journal").touch()
     fail_to_read(monkeypatch, number)
     with pytest.raises(ConfigError, match=os.strerror(number)):
         Journal(state)
@@ -317,7 +319,7 @@ def test_a_directory_in_its_place_is_left_alone_until_the_journal_is_back(
         journal = Journal(state)
         journal.read()
     assert [line["event"] for line in logs] == ["the journal cannot be read: nothing is claimed"]
-    assert not journal.readable.is_set() and "Is a directory" in journal.unread
+    assert not journal.readable.is_set() and "no regular file" in journal.unread
     journal.mark_delivered(claimed, is_final=True)
     with pytest.raises(StateUnusable, match="the journal cannot be read"):
         journal.sync()
@@ -327,7 +329,7 @@ def test_a_directory_in_its_place_is_left_alone_until_the_journal_is_back(
     journal.read()
     assert journal.readable.is_set() and not journal.unread
     assert (ids(journal), journal.claim_key) == ([7], first.claim_key)
-    assert [record.claimed for record in journal.take_previous()] == [claimed]
+    assert [record.claimed for record in journal.previous.values()] == [claimed]
     claim(journal, 8)
     assert ids(after(journal, state)) == [7, 8]
 

@@ -51,7 +51,7 @@ def after(state: StateDirectory) -> tuple[list[int], list[int]]:
     """What the next run sends of the one before, and what it reports as interrupted."""
     ledger = Ledger(state)
     waiting = [message.claimed.task.id for message in ledger.load_waiting()]
-    return waiting, [record.claimed.task.id for record in ledger.take_interrupted()]
+    return waiting, [record.claimed.task.id for record in list(ledger.interrupted())]
 
 
 @contextmanager
@@ -82,9 +82,9 @@ def test_an_outcome_that_is_not_the_last_leaves_its_task_interrupted(state: Stat
     put(first, claim(first, 7, "iperf_server_start"), LISTENS)
     second = Ledger(state)
     assert len(second.load_waiting()) == 1
-    (record,) = second.take_interrupted()
+    (record,) = list(second.interrupted())
     assert record.reported, "what waits will be with the Manager before what is put now"
-    assert second.take_interrupted() == [], "once"
+    assert list(second.interrupted()) == [], "once"
 
 
 def test_nothing_was_interrupted_while_an_outcome_may_be_unread(state: StateDirectory) -> None:
@@ -93,11 +93,11 @@ def test_nothing_was_interrupted_while_an_outcome_may_be_unread(state: StateDire
     claim(first, 8)
     ledger = Ledger(state)
     with without(state.outbox / "000000001.result"):
-        assert ledger.load_waiting() == [] and ledger.take_interrupted() == []
+        assert ledger.load_waiting() == [] and list(ledger.interrupted()) == []
         assert "000000001.result" in ledger.unread
     (message,) = ledger.load_waiting()
     assert message.claimed.task.id == 7
-    assert [record.claimed.task.id for record in ledger.take_interrupted()] == [8]
+    assert [record.claimed.task.id for record in list(ledger.interrupted())] == [8]
 
 
 def test_what_this_run_has_saved_is_not_taken_for_the_previous_ones(state: StateDirectory) -> None:
@@ -130,7 +130,7 @@ def test_an_end_that_an_unread_journal_does_not_know_is_noted_when_it_is_read(
             ledger.set_aside(message, b"no")
         with pytest.raises(StateUnusable):
             ledger.mend()
-    assert ledger.load_waiting() == [] == ledger.take_interrupted()
+    assert ledger.load_waiting() == [] == list(ledger.interrupted())
     ledger.mend()
     assert list(state.outbox.iterdir()) == []
     assert after(state) == ([], [])
@@ -143,7 +143,7 @@ def test_an_end_of_a_previous_run_is_noted_when_the_journal_is_read(state: State
         first.spool.settle(message, False)
         ledger = Ledger(state)
         assert ledger.load_waiting() == []
-    assert ledger.load_waiting() == [] == ledger.take_interrupted()
+    assert ledger.load_waiting() == [] == list(ledger.interrupted())
     ledger.mend()
     assert after(state) == ([], [])
 

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from agent import files
 from agent.error_classes import ErrorClass
+from agent.files import discard
 from agent.protocol import Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.message import Message
@@ -62,9 +63,10 @@ def names(path: Path) -> list[str]:
 
 
 def like(messages: list[Message]) -> list[tuple[object, ...]]:
-    """What can be compared: a message is no other, and was born in its own run."""
+    """What can be compared: a message is no other, and has a run of its own."""
+    same = {"born": 0.0, "tried": True}
     return [
-        msgspec.structs.astuple(msgspec.structs.replace(message, born=0.0)) for message in messages
+        msgspec.structs.astuple(msgspec.structs.replace(message, **same)) for message in messages
     ]
 
 
@@ -218,7 +220,7 @@ def test_a_document_for_which_the_host_is_short_of_descriptors_is_read_later(
         refuse(patch, files, "checksum", errno.EMFILE)
         assert ids(spool.load()) == [8]
         assert len(spool.unread) == 1 and "Too many open files" in spool.unread[0]
-    assert not logs
+    assert [line["event"] for line in logs] == ["a result cannot be read now"]
     (message,) = spool.load()
     assert message.claimed.task.id == 7 and message.document
     assert not spool.unread and spool.load() == []
@@ -294,11 +296,11 @@ def test_new_numbers_are_higher_than_all_that_are_in_use(state: StateDirectory) 
     assert saved(state, 9).number == 3
     for message in Spool(state).load():
         spool.settle(message, keep_document=False)
-    spool.forget(spool.files(SETTLED))
+    discard(*spool.files(SETTLED))
     smaller = saved(state, 10, measured(state))
     assert smaller.number == 3, "the highest that is left is the one that was set aside"
     spool.settle(smaller, keep_document=True)
-    spool.forget(spool.files(SETTLED))
+    discard(*spool.files(SETTLED))
     assert saved(state, 11).number == 4
 
 
@@ -360,7 +362,7 @@ def test_a_settled_message_leaves_its_record_until_it_is_forgotten(
     (found,) = later.load()
     assert found.settled and found.claimed.task.id == 7
     assert later.next_number() == 2
-    later.forget(later.files(SETTLED))
+    discard(*later.files(SETTLED))
     assert names(state.outbox) == []
 
 

@@ -304,9 +304,10 @@ def test_a_result_delivered_while_the_disk_was_full_is_not_sent_again(
     in_the_way.mkdir()
     delivering = restarted(killed)
     assert delivering.outbox.flush(10)
-    told = 1 if final else 2
+    # What the end of a server would add has no document, of which the Manager has one.
+    told = 1
     assert len(sent(killed.manager, 7)) == told
-    settled = [f"{number:09d}.settled" for number in range(1, told + 1)]
+    settled = [f"{number:09d}.settled" for number in ((1,) if final else (1, 2))]
     assert sorted(file.name for file in killed.state.outbox.iterdir()) == settled
     in_the_way.rmdir()
     killed.state.trouble = ""
