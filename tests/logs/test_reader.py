@@ -115,7 +115,7 @@ for number in range(lines):
     writer.write('{"number":%d}%s' % (number, padding))
 print("written", file=sys.stderr, flush=True)
 for _ in range(int(sys.stdin.readline())):
-    writer.write('{"number":-1}')
+    writer.write('{"number":-1}%s' % padding)
 writer.close(30)
 """
 LONG = 100_000

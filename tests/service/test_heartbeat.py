@@ -102,6 +102,7 @@ def test_another_host_of_the_name_is_known_until_an_answer_names_none(
     ]
     assert said[0]["error"].startswith("it reports from 192.0.2.7: ")
     assert said[1]["failures"] == 2
+    assert "no heartbeat; tests go on" not in [line["event"] for line in logs]
 
 
 def test_heartbeats_that_a_slow_manager_delays_are_skipped(
