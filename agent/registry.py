@@ -159,10 +159,10 @@ class TaskRegistry:
         earlier = self.claimed_before(besides)
         return next((each for each in earlier if each.kind == "server" and each.port == port), None)
 
-    def cancel(self, task_id: int) -> None:
-        """Stop what runs of a task that was canceled at the Manager."""
+    def cancel(self, task_id: int, key: str = "") -> None:
+        """Stop what runs of a task that was canceled at the Manager, or only that of a claim."""
         for entry in self._entries.values():
-            if entry.task.id == task_id:
+            if entry.task.id == task_id and key in ("", entry.claimed.key):
                 entry.stop.order(ErrorClass.KILLED, "canceled at the Manager")
 
     def stop_replaced(self, claimed: Claimed) -> None:
