@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 
 def _text(pattern: str, words: str) -> Meta:
@@ -22,6 +22,7 @@ Core = Annotated[int, Meta(ge=0, le=999, description="a core number from 0 to 99
 _TWO_CORES = 'two of them, for the client and the server, such as "0,1"'
 CorePair = Annotated[str, _text("[0-9]{1,3}(,[0-9]{1,3})?", _TWO_CORES)]
 IpVersion = Literal[4, 6]
+TaskIds = Annotated[list[int], Meta(description="a list of task numbers")]
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
 
 
@@ -82,3 +83,9 @@ class ClientPayload(Struct, frozen=True):
     connect_timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = 5000
     dont_fragment: bool = False
     udp_counters_64bit: bool = False
+
+
+class KillAllPayload(Struct, frozen=True):
+    """The parameters of a `kill_all` task. Without `task_ids` it is for all earlier tasks."""
+
+    task_ids: TaskIds | UnsetType = UNSET

@@ -10,7 +10,7 @@ from msgspec.json import encode
 
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError
-from agent.protocol.payloads import ClientPayload, ServerPayload
+from agent.protocol.payloads import ClientPayload, KillAllPayload, ServerPayload
 
 # A thousand levels of nesting are a RecursionError, all other faults ValueErrors.
 _UNFIT = (ValueError, RecursionError)
@@ -18,19 +18,22 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 # Parts of msgspec's own messages.
 _NO_OBJECT = "Expected `object`, got "
 _MISSING = re.compile(r"missing required field `(\w+)`")
-_KEY = re.compile(r" - at `\$\.(\w+)`\Z")
+_KEY = re.compile(r" - at `\$\.(\w+)(?:\[\d+\])?`\Z")
 _MOST_SHOWN = 60
-_Payload = TypeVar("_Payload", ServerPayload, ClientPayload)
+_Payload = TypeVar("_Payload", ServerPayload, ClientPayload, KillAllPayload)
 
 
 def server_payload(raw: msgspec.Raw) -> ServerPayload:
     """Decode the payload of an `iperf_server_start` task; raises TaskError(`bad_payload`)."""
-    return _decode(raw, ServerPayload)
+    payload = _decode(raw, ServerPayload)
+    _check_bind(payload.bind)
+    return payload
 
 
 def client_payload(raw: msgspec.Raw) -> ClientPayload:
     """Decode the payload of an `iperf_client_run` task; raises TaskError(`bad_payload`)."""
     payload = _decode(raw, ClientPayload)
+    _check_bind(payload.bind)
     host = payload.server_ip
     # iperf3 would read `name%device` as --bind-dev.
     if not _is_address(host) and not _NAME.fullmatch(host):
@@ -42,20 +45,27 @@ def client_payload(raw: msgspec.Raw) -> ClientPayload:
     return payload
 
 
-def unknown_keys(raw: msgspec.Raw, known: type[ServerPayload] | type[ClientPayload]) -> list[str]:
+def kill_all_payload(raw: msgspec.Raw) -> KillAllPayload:
+    """Decode the payload of a `kill_all` task; raises TaskError(`bad_payload`)."""
+    return _decode(raw, KillAllPayload)
+
+
+def unknown_keys(raw: msgspec.Raw, known: type[msgspec.Struct]) -> list[str]:
     """The keys of a payload that the agent does not know, sorted."""
     return sorted(_values(raw).keys() - known.__struct_fields__)
 
 
 def _decode(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
     try:
-        payload = msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=kind)
     except _UNFIT as error:
         raise _misfit(_fault(str(error), raw, kind)) from error
+
+
+def _check_bind(address: str | None) -> None:
     # iperf3 would look a name up, and `-B` also takes `host%device`.
-    if payload.bind is not None and not _is_address(payload.bind):
-        raise _misfit(_must_be("bind", "an IP address", encode(payload.bind)))
-    return payload
+    if address is not None and not _is_address(address):
+        raise _misfit(_must_be("bind", "an IP address", encode(address)))
 
 
 def _misfit(words: str) -> TaskError:

@@ -3,15 +3,31 @@
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import structlog
 
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError, class_of
-from agent.protocol import TASK_TYPES, Claimed, ClientPayload, Outcome, ServerPayload, unknown_keys
-from agent.registry import Entry
+from agent.protocol import (
+    TASK_TYPES,
+    Claimed,
+    ClientPayload,
+    KillAllPayload,
+    Outcome,
+    ServerPayload,
+    kill_all_payload,
+    unknown_keys,
+)
+from agent.registry import Entry, Kind
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext
 from agent.tasks.server import run_server
+
+PAYLOADS: dict[Kind | None, type[msgspec.Struct]] = {
+    "server": ServerPayload,
+    "client": ClientPayload,
+    None: KillAllPayload,
+}
 
 log = structlog.get_logger()
 
@@ -77,18 +93,24 @@ class TaskRunner:
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         """The outcomes of a task, as they come; raises TaskError for one that cannot run."""
-        if entry.task.type == "kill_all":
-            return self._kill_all(entry)
         self._check(entry)
-        is_server = entry.kind == "server"
-        known = ServerPayload if is_server else ClientPayload
-        if unknown := unknown_keys(entry.task.payload, known):
+        if unknown := unknown_keys(entry.task.payload, PAYLOADS[entry.kind]):
             log.warning("payload keys that this agent does not know are ignored", keys=unknown)
-        return (run_server if is_server else run_client)(self._context, entry)
+        if entry.kind is None:
+            return self._kill_all(entry)
+        return (run_server if entry.kind == "server" else run_client)(self._context, entry)
 
     def _kill_all(self, entry: Entry) -> Iterator[Outcome]:
-        """Stop the earlier tasks; yield once they are gone and their outcomes are in the outbox."""
+        """Stop earlier tasks, those that it names if it names any.
+
+        Yield once they are gone and their outcomes are in the outbox; raises TaskError.
+        """
+        task_ids = kill_all_payload(entry.task.payload).task_ids
         others = self._context.registry.claimed_before(entry)
+        if task_ids is not msgspec.UNSET:
+            # There may be a hundred thousand, so each of them is looked at once.
+            named = {other.task.id for other in others}.intersection(task_ids)
+            others = [other for other in others if other.task.id in named]
         for other in others:
             other.stop.order(ErrorClass.KILLED, "stopped by kill_all")
         for other in others:
@@ -98,13 +120,15 @@ class TaskRunner:
         yield Outcome("succeeded", self._context.new_report(), answer=answer)
 
     def _check(self, entry: Entry) -> None:
-        """Raise TaskError for a start task that this agent cannot take now."""
-        if entry.kind is None:
+        """Raise TaskError for a task that this agent cannot take now; a `kill_all` it can."""
+        if entry.task.type not in TASK_TYPES:
             known = ", ".join(TASK_TYPES)
             words = f"unknown task type {entry.task.type!r}: this agent runs {known}"
             raise TaskError(ErrorClass.UNSUPPORTED, words)
         if entry.task.unreadable:
             raise TaskError(ErrorClass.BAD_PAYLOAD, entry.task.unreadable)
+        if entry.kind is None:
+            return
         state = self._context.state
         if state.trouble:
             words = f"this agent's state directory {state.path} cannot be written: {state.trouble}"

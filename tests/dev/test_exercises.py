@@ -94,9 +94,9 @@ def test_an_exercise_ends_with_a_kill_all_when_all_its_tasks_have_ended(store: S
     run(store, new)
     store.sweep(utc_now())
     assert store.exercises.get(1).ended_at is not None
-    assert [task.agent_id for task in store.tasks.find(task_type="kill_all", status="pending")] == [
-        1
-    ]
+    (kill,) = store.tasks.find(task_type="kill_all", status="pending")
+    scope = [new.server_task.id, new.client_task.id]
+    assert (kill.agent_id, kill.payload) == (1, {"task_ids": scope})
     store.sweep(utc_now())
     assert len(store.tasks.find(task_type="kill_all")) == 1
     assert store.exercises.tasks(1) == [new.server_task, new.client_task]
@@ -130,6 +130,29 @@ def test_each_stop_cancels_unclaimed_tasks_and_sends_kill_all(store: Store) -> N
     assert store.exercises.stop(exercise.id).ended_at == ended
     assert len(store.tasks.find(task_type="kill_all")) == 4
     assert store.tasks.report(1, new.server_task.id, report("failed")).status == "failed"
+
+
+def test_each_agent_has_to_end_its_own_tasks_of_the_exercise(store: Store) -> None:
+    store.agents.register(2, "127.0.0.1", None)
+    exercise = store.exercises.create("two tests")
+    there = store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
+    store.exercises.create("another")
+    store.exercises.add_test(2, Plan(1, 2, 5202))
+    back = store.exercises.add_test(exercise.id, Plan(2, 1, 5201))
+    store.exercises.stop(exercise.id)
+    assert [(task.agent_id, task.payload) for task in store.tasks.find(task_type="kill_all")] == [
+        (1, {"task_ids": [there.server_task.id, back.client_task.id]}),
+        (2, {"task_ids": [there.client_task.id, back.server_task.id]}),
+    ]
+
+
+def test_todays_manager_has_all_tasks_ended() -> None:
+    store = Store(extensions=False)
+    store.agents.add("a1", "key-1")
+    store.agents.register(1, "127.0.0.1", None)
+    add_loopback_test(store)
+    store.exercises.stop(1)
+    assert [task.payload for task in store.tasks.find(task_type="kill_all")] == [{}]
 
 
 def test_an_ended_exercise_accepts_no_test_and_no_start(store: Store) -> None:

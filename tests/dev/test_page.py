@@ -206,17 +206,13 @@ def test_a_conflict_is_explained_and_leaves_nothing_behind(
     assert len(store.exercises.tests()) == 1
 
 
-def test_an_agent_that_takes_part_in_a_test_is_left_alone(
-    manager: DevManager, store: Store
-) -> None:
-    post(manager)
-    answer = post(manager, form={**FORM, "server_port": "5202"})
-    assert answer.status_code == 409
-    assert "'a2' takes part in test 1: wait for its end, or stop it." in text(answer)
+def test_an_agent_may_take_part_in_several_tests(manager: DevManager, store: Store) -> None:
+    for port in ("5201", "5202"):
+        assert post(manager, form={**FORM, "server_port": port}).status_code == 303
     stopped = post(manager, "/tests/1/stop")
     assert (stopped.status_code, stopped.headers["Location"]) == (303, "/?test=1#result")
     assert store.exercises.get(1).ended_at is not None
-    assert post(manager, form={**FORM, "server_port": "5202"}).status_code == 303
+    assert store.exercises.get(2).ended_at is None
 
 
 def test_a_test_that_does_not_exist_is_reported(manager: DevManager) -> None:

@@ -194,7 +194,7 @@ def test_a_task_that_cannot_be_read_as_a_whole_fails_and_holds_up_no_other(
         manager.wait_for(lambda: len(handing.results) == 4)
     assert handing.results[7]["result"]["agent"]["error_class"] == "bad_payload"
     assert handing.results[7]["stderr"]
-    assert handing.results[8]["status"] == "succeeded"
+    assert handing.results[8]["result"]["agent"]["error_class"] == "bad_payload"
     assert handing.results[10]["result"]["agent"]["error_class"] == "unsupported"
 
 

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from agent.errors import TaskError
 from agent.protocol import (
     ClientPayload,
+    KillAllPayload,
     ServerPayload,
     client_payload,
+    kill_all_payload,
     server_payload,
     unknown_keys,
 )
 
-Payload = ClientPayload | ServerPayload
+Payload = ClientPayload | ServerPayload | KillAllPayload
 Decode = Callable[[msgspec.Raw], Payload]
 LABEL = "a" * 63
 
@@ -144,6 +146,38 @@ def test_the_message_about_the_payload_of_a_server_is_alike() -> None:
     assert refusal(server_payload, bytes(raw(given_keys))) == message
 
 
+def test_a_kill_all_names_tasks_or_means_all_of_them() -> None:
+    assert kill_all_payload(raw({"task_ids": [3, -1, 2**70]})).task_ids == [3, -1, 2**70]
+    assert kill_all_payload(raw({"task_ids": []})).task_ids == []
+    assert kill_all_payload(raw({"task_id": [4]})).task_ids is msgspec.UNSET
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"task_ids": null}',
+        b'{"task_ids": 3}',
+        b'{"task_ids": "3"}',
+        b'{"task_ids": {"3": 3}}',
+        b'{"task_ids": [3, null]}',
+        b'{"task_ids": ["3"]}',
+        b'{"task_ids": [true]}',
+        b'{"task_ids": [3.5]}',
+        b'{"task_ids": [[3]]}',
+        b'{"task_ids": [1%s]}' % (b"0" * 5000),
+        b'{"task_ids": [3], "task_ids": "3"}',
+    ],
+)
+def test_a_scope_that_is_no_list_of_numbers_is_refused(text: bytes) -> None:
+    words = "payload: task_ids must be a list of task numbers, not "
+    assert refusal(kill_all_payload, text).startswith(words)
+
+
+@pytest.mark.parametrize("text", [b"null", b"[3]", b"3", b'"all"'])
+def test_a_kill_all_whose_payload_is_no_object_is_refused(text: bytes) -> None:
+    assert "it must be a JSON object" in refusal(kill_all_payload, text)
+
+
 def test_only_the_beginning_of_a_long_value_is_shown() -> None:
     message = refusal(client_payload, bytes(raw({"server_ip": "x" * 5000, "port": 1})))
     assert len(message) < 150
@@ -171,7 +205,12 @@ def test_other_json_and_broken_json_are_refused(text: bytes, words: str) -> None
 
 
 def test_every_key_has_words_for_what_it_accepts() -> None:
-    for decode, kind in ((client_payload, ClientPayload), (server_payload, ServerPayload)):
+    kinds: list[tuple[Decode, type[Payload]]] = [
+        (client_payload, ClientPayload),
+        (server_payload, ServerPayload),
+        (kill_all_payload, KillAllPayload),
+    ]
+    for decode, kind in kinds:
         for key in kind.__struct_fields__:
             usual = {"server_ip": "a", "port": 1, key: [["no key takes this"]]}
             assert refusal(decode, bytes(raw(usual))).startswith(f"payload: {key} must be ")
@@ -198,11 +237,12 @@ json_values = st.recursive(
     max_leaves=8,
 )
 known_keys = st.sampled_from(ClientPayload.__struct_fields__ + ServerPayload.__struct_fields__)
-payloads = st.dictionaries(known_keys | st.text(), json_values, max_size=6)
+decoders = st.sampled_from([client_payload, server_payload, kill_all_payload])
+payloads = st.dictionaries(known_keys | st.just("task_ids") | st.text(), json_values, max_size=6)
 
 
 @settings(deadline=None, max_examples=200)
-@given(payloads | json_values, st.sampled_from([client_payload, server_payload]))
+@given(payloads | json_values, decoders)
 def test_any_json_is_accepted_or_a_bad_payload(value: Any, decode: Decode) -> None:
     check(decode, bytes(raw(value)))
 
@@ -219,7 +259,7 @@ def test_any_value_is_accepted_or_refused_with_its_key(
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=60), st.sampled_from([client_payload, server_payload]))
+@given(st.binary(max_size=60), decoders)
 def test_any_bytes_are_accepted_or_a_bad_payload(text: bytes, decode: Decode) -> None:
     check(decode, text)
 

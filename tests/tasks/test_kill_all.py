@@ -3,6 +3,7 @@
 The stand-in for iperf3 starts a server that ignores TERM when the payload has `bind_dev` "deaf".
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -163,3 +164,61 @@ def test_killed_tasks_count_until_they_are_gone(bench: Bench) -> None:
     assert killed(bench, kill) == 1
     assert over.finished_at and kill.finished_at and over.finished_at < kill.finished_at
     assert server(bench, free_port()).status == "succeeded"
+
+
+def test_a_scoped_kill_all_ends_the_tasks_that_it_names_and_no_other(odd: Bench) -> None:
+    named, other = server(odd, free_port()), server(odd, free_port())
+    waiting = waiting_client(odd)
+    kill = odd.task("kill_all", task_ids=[named.id, waiting.id, 999_999, 10**30, -1])
+    assert killed(odd, kill) == 2, "an unknown number counts for nothing"
+    assert odd.ended(waiting).error == "stopped by kill_all before the test began"
+    assert odd.result(named)["agent"]["ended"] == "stopped by kill_all"
+    assert is_running(odd.result(other)["pid"])
+    assert killed(odd, odd.task("kill_all")) == 1
+
+
+def test_a_scoped_kill_all_waits_for_none_but_its_own(odd: Bench) -> None:
+    deaf, named = server(odd, free_port(), bind_dev="deaf"), server(odd, free_port())
+    both = odd.task("kill_all")
+    assert killed(odd, odd.task("kill_all", task_ids=[named.id])) == 1
+    assert is_running(odd.result(deaf)["pid"]) and not both.finished_at
+    assert killed(odd, both) == 2
+
+
+def test_a_scoped_kill_all_names_nothing_that_is_claimed_after_it(odd: Bench) -> None:
+    deaf = server(odd, free_port(), bind_dev="deaf")
+    following = deaf.id + 2
+    kill = odd.task("kill_all", task_ids=[deaf.id, kill_id := deaf.id + 1, following])
+    later = server(odd, free_port())
+    assert (kill.id, later.id) == (kill_id, following)
+    assert killed(odd, kill) == 1
+    assert is_running(odd.result(later)["pid"])
+    assert killed(odd, odd.task("kill_all", task_ids=[later.id])) == 1
+
+
+def test_an_empty_scope_ends_nothing(odd: Bench) -> None:
+    left = server(odd, free_port())
+    assert killed(odd, odd.task("kill_all", task_ids=[])) == 0
+    assert is_running(odd.result(left)["pid"])
+    assert killed(odd, odd.task("kill_all")) == 1
+
+
+@pytest.mark.parametrize(
+    "scope", [None, 0, "all", {}, True, ["1"], [True], [None], [[1]], [1.5], [1, "2"], [1, {}]]
+)
+def test_a_scope_that_is_no_list_of_numbers_ends_nothing(odd: Bench, scope: Any) -> None:
+    left = server(odd, free_port())
+    kill = odd.ended(odd.task("kill_all", task_ids=scope))
+    assert kill.status == "failed"
+    words = "payload: task_ids must be a list of task numbers, not "
+    assert kill.error == words + json.dumps(scope, separators=(",", ":"))
+    assert odd.result(kill)["agent"]["error_class"] == "bad_payload"
+    assert is_running(odd.result(left)["pid"])
+    assert killed(odd, odd.task("kill_all")) == 1
+
+
+def test_a_key_that_the_agent_does_not_know_is_logged(odd: Bench) -> None:
+    kill = odd.task("kill_all", task_id=7)
+    assert killed(odd, kill) == 0
+    words = "payload keys that this agent does not know are ignored"
+    odd.agents[0].wait_for(words, task_id=kill.id, keys=["task_id"])

@@ -1,5 +1,6 @@
 """The exercises and their tests."""
 
+from collections import defaultdict
 from datetime import datetime
 
 from agent.dev.errors import Conflict
@@ -17,10 +18,11 @@ CLIENT_DELAY_SECONDS = 2
 class Exercises:
     """The exercises by id, and the tests by theirs."""
 
-    def __init__(self, database: Database, agents: Agents, tasks: Tasks) -> None:
+    def __init__(self, database: Database, agents: Agents, tasks: Tasks, extensions: bool) -> None:
         self._database = database
         self._agents = agents
         self._tasks = tasks
+        self._extensions = extensions
         self._exercises = database.state.exercises
         self._tests = database.state.tests
 
@@ -143,7 +145,11 @@ class Exercises:
         return agent.ip_address
 
     def _end(self, exercise: Exercise, now: datetime) -> None:
-        """Release the ports, and tell the agents that took part to stop what they run."""
+        """Release the ports, and tell the agents that took part to stop what they run of it."""
         exercise.ended_at = exercise.ended_at or now
-        for agent_id in sorted({task.agent_id for task in self.tasks(exercise.id)}):
-            self._tasks.stage_release(self._tasks.stage(agent_id, records.KILL_ALL, {}))
+        task_ids: defaultdict[int, list[int]] = defaultdict(list)
+        for task in self.tasks(exercise.id):
+            task_ids[task.agent_id].append(task.id)
+        for agent_id in sorted(task_ids):
+            scope = {"task_ids": task_ids[agent_id]} if self._extensions else {}
+            self._tasks.stage_release(self._tasks.stage(agent_id, records.KILL_ALL, scope))

@@ -17,8 +17,9 @@ class Store:
     """The agents, the tasks and the exercises. No method yields to the hub but those that wait.
 
     `extensions=False` behaves like today's Manager: no long poll, no claim replay, no list of
-    tasks to cancel. `state_file` keeps everything over a restart. It is written whole at each
-    change: enough for a bench, too slow for a thousand large results.
+    tasks to cancel, and each `kill_all` is for all tasks. `state_file` keeps everything over a
+    restart. It is written whole at each change: enough for a bench, too slow for a thousand large
+    results.
     """
 
     def __init__(self, extensions: bool = True, state_file: Path | None = None) -> None:
@@ -27,7 +28,7 @@ class Store:
         self._database = Database(state_file)
         self.agents = Agents(self._database)
         self.tasks = Tasks(self._database, self.agents, extensions)
-        self.exercises = Exercises(self._database, self.agents, self.tasks)
+        self.exercises = Exercises(self._database, self.agents, self.tasks, extensions)
 
     def wait_for(self, predicate: Callable[[], _Value], timeout: float) -> _Value:
         """Wait until `predicate()` is true, for at most `timeout` seconds; its last value.

@@ -8,7 +8,6 @@ from msgspec import Struct
 from agent.dev.errors import Conflict, Misfit, Refused
 from agent.dev.store.records import ManagedAgent, Plan, Test
 from agent.dev.store.store import Store
-from agent.dev.web.overview import under_way
 
 
 class Number(Struct, frozen=True):
@@ -59,7 +58,7 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
     Raises Refused, and then leaves nothing behind; Misfit names the `field` to correct.
     """
     payload = _payload(values)
-    client, server = (_free_agent(store, values, side) for side in ("client", "server"))
+    client, server = (_agent(store, values, side) for side in ("client", "server"))
     exercise = store.exercises.create(f"page: {client.name} to {server.name}", payload["time"])
     port, parallel = payload["port"], payload["parallel"]
     plan = Plan(server.id, client.id, port, "udp" in payload, parallel, options=payload)
@@ -87,22 +86,14 @@ def _payload(values: dict[str, str]) -> dict[str, Any]:
     return payload
 
 
-def _free_agent(store: Store, values: dict[str, str], side: str) -> ManagedAgent:
-    """The agent that the form names for that side.
-
-    Raises Refused when it is disabled, or takes part in a test that goes on: the end of an
-    exercise stops all that its agents run, so it would stop the new test as well.
-    """
+def _agent(store: Store, values: dict[str, str], side: str) -> ManagedAgent:
+    """The agent that the form names for that side; raises Refused when it is disabled."""
     agent_id = _whole_number(values.get(f"{side}_agent_id", ""))
     if not agent_id:
         raise Misfit(f"Choose a {side} from the list", f"{side}_agent_id")
     agent = store.agents.get(agent_id)
     if agent.disabled:
         raise Conflict("agent_disabled", f"{agent.name!r} is disabled")
-    for test in store.exercises.tests():
-        if agent_id in (test.client_agent_id, test.server_agent_id) and under_way(store, test):
-            message = f"{agent.name!r} takes part in test {test.id}: wait for its end, or stop it"
-            raise Conflict("agent_busy", message)
     return agent
 
 

@@ -42,7 +42,7 @@ def seen(agent: ManagedAgent, now: datetime) -> str:
 
 
 def under_way(store: Store, test: Test) -> bool:
-    """Whether the test's exercise has started and not ended: its agents must be left alone."""
+    """Whether the test's exercise has started and not ended."""
     exercise = store.exercises.get(test.exercise_id)
     return exercise.started_at is not None and exercise.ended_at is None
 
