@@ -89,7 +89,7 @@ class Handing:
                 self._by_key[key] = next(self._waiting, reply({"task": None}))
             return self._by_key[key]
         if request.call == "result" and not self.takes_results:
-            return reply({}, 503)
+            return reply({}, 500)
         if request.call == "result":
             self.results[int(request.path.split("/")[-2])] = request.json()
         return well(request)
