@@ -177,14 +177,6 @@ def test_a_scoped_kill_all_ends_the_tasks_that_it_names_and_no_other(odd: Bench)
     assert killed(odd, odd.task("kill_all")) == 1
 
 
-def test_a_scoped_kill_all_waits_for_none_but_its_own(odd: Bench) -> None:
-    deaf, named = server(odd, free_port(), bind_dev="deaf"), server(odd, free_port())
-    both = odd.task("kill_all")
-    assert killed(odd, odd.task("kill_all", task_ids=[named.id])) == 1
-    assert is_running(odd.result(deaf)["pid"]) and not both.finished_at
-    assert killed(odd, both) == 2
-
-
 def test_a_scoped_kill_all_names_nothing_that_is_claimed_after_it(odd: Bench) -> None:
     deaf = server(odd, free_port(), bind_dev="deaf")
     following = deaf.id + 2
