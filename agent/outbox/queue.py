@@ -44,6 +44,7 @@ class Outbox:
         self._ledger = ledger
         self._spawn = spawn
         self._queues: dict[str, deque[Message]] = {}
+        self._saving: dict[Message, gevent.Greenlet] = {}
         self._slots = BoundedSemaphore(SLOTS)
         self._outage = Outage("results are delivered again")
         self._started = False
@@ -72,8 +73,11 @@ class Outbox:
         A server goes on after the others, and must hear an order to stop while the disk is slow.
         """
         message = Message(claimed, outcome, number=self._ledger.spool.next_number())
+        saving = gevent.spawn(self._ledger.save, message)
         if outcome.final or not self._started:
-            self._ledger.save(message)
+            saving.join()
+        else:
+            self._saving[message] = saving
         self.enqueue(message)
 
     def enqueue(self, message: Message) -> None:
@@ -131,8 +135,8 @@ class Outbox:
         """Send the queue's first message until it is settled or given up; False after `stop`."""
         message = queue[0]
         backoff = Backoff()
-        if not message.is_final:
-            self._ledger.save(message)
+        if saving := self._saving.pop(message, None):
+            saving.join()
         while not self._stop.is_set():
             if self._delivery.would_disturb(message) and not self._flushing.is_set():
                 gevent.wait([self._stop, self._flushing], LARGE_RESULT_LOOK, count=1)

@@ -25,8 +25,10 @@ QUIET_AFTER = 60.0
 LAST_HELD_CLAIM_TAKES, LAST_CLAIM_TAKES = 0.5, 1.5
 # A claim that took this many seconds was held by the Manager, which may be asked again at once.
 HELD_AT_LEAST = 1.0
-# A claim and its task wait for the disk for at most this many seconds.
-DISK_TAKES = 2.0
+# A task waits for its line in the journal for at most this many seconds.
+WRITE_TAKES = 2.0
+# Seconds between two attempts to write the journal while the disk takes nothing.
+SYNC_AGAIN = 1.0
 LOST = "a claim had no answer: if it obtained a task, that task is lost"
 
 log = structlog.get_logger()
@@ -145,11 +147,18 @@ class ClaimLoop:
         self._backoff.reset()
         self._journal.record_claim(claimed)
         # An agent that stops does not wait for the disk: it reports the task, and thus ends it.
-        # Behind a disk that stands still there may be a kill_all.
-        gevent.wait([gevent.spawn(self._write, task.id), stop], DISK_TAKES, count=1)
+        gevent.wait([gevent.spawn(self._write, task.id), stop], WRITE_TAKES, count=1)
         self._runner.accept(claimed)
-        gevent.wait([gevent.spawn(self._sync), stop], DISK_TAKES, count=1)
+        # A task that the disk does not have is lost with the agent: one at a time is enough.
+        while not self._is_on_disk(stop) and self._journal.has(claimed):
+            stop.wait(SYNC_AGAIN)
         return 0.0
+
+    def _is_on_disk(self, stop: Event) -> bool:
+        """Whether the journal is on the disk; True as well after `stop`."""
+        syncing = gevent.spawn(self._sync)
+        gevent.wait([syncing, stop], count=1)
+        return stop.is_set() or bool(syncing.value)
 
     def _write(self, task_id: int) -> None:
         try:
@@ -158,6 +167,8 @@ class ClaimLoop:
             what = "a task could not be written to the journal"
             log.error(what, task_id=task_id, error=str(error))
 
-    def _sync(self) -> None:
+    def _sync(self) -> bool:
         with suppress(StateUnusable):
             self._journal.sync()
+            return True
+        return False

@@ -1,7 +1,7 @@
 """A clock that moves only when the code under test waits, so that times can be compared exactly."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gevent
 import pytest
@@ -21,6 +21,11 @@ class Clock:
     def monotonic(self) -> float:
         """The seconds that have passed."""
         return self.now
+
+    def spawn(self, function: Callable[..., object], *args: object) -> gevent.Greenlet:
+        """As gevent.spawn."""
+        started: gevent.Greenlet = gevent.spawn(function, *args)
+        return started
 
     def sleep(self, seconds: float) -> None:
         """Let so many seconds pass at once."""
