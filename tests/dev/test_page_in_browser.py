@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -36,6 +37,15 @@ def find(driver: Chrome, selector: str) -> WebElement:
     """The one element of that CSS selector."""
     (element,) = driver.find_elements("css selector", selector)
     return element
+
+
+def bars(driver: Chrome) -> list[tuple[str, str]]:
+    """Role and name of each progress bar; none if a reload replaced one in the meantime."""
+    try:
+        found = driver.find_elements("css selector", "progress")
+        return [(bar.aria_role, bar.accessible_name) for bar in found]
+    except StaleElementReferenceException:
+        return []
 
 
 def press(driver: Chrome, *keys: str) -> None:
@@ -95,9 +105,8 @@ def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pai
         press(driver, Keys.ENTER)
 
         until(lambda: status(driver).startswith("running"))
-        bars = driver.find_elements("css selector", "progress")
-        assert {bar.aria_role for bar in bars} == {"progressbar"}
-        assert all(bar.accessible_name for bar in bars)
+        until(lambda: (seen := bars(driver)) and all(role and name for role, name in seen))
+        until(lambda: {role for role, _ in bars(driver)} == {"progressbar"})
         until(lambda: status(driver).startswith("succeeded"))
         figure = find(driver, "#detail svg")
         assert figure.accessible_name.startswith("Throughput over 6")

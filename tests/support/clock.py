@@ -58,6 +58,11 @@ class FastClock:
         """The seconds that have passed."""
         return time.monotonic() * self._times
 
+    def spawn(self, function: Callable[..., object], *args: object) -> gevent.Greenlet:
+        """As gevent.spawn."""
+        started: gevent.Greenlet = gevent.spawn(function, *args)
+        return started
+
     def wait(
         self, objects: Sequence[object], timeout: float | None = None, count: int | None = None
     ) -> list[object]:
