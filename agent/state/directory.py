@@ -26,7 +26,7 @@ from agent.files import Whose, read_whole, whose, write_whole
 
 FORMAT = "1"
 # At most; the journal must not wait while the outcomes of many tests are synced.
-THREADS = 32
+THREADS = 8
 
 _Result = TypeVar("_Result")
 

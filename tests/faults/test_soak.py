@@ -15,7 +15,7 @@ import pytest
 
 from agent.dev.store.records import ManagedTask
 from agent.protocol import FINAL_STATUSES
-from agent.state.directory import StateDirectory
+from agent.state.directory import THREADS, StateDirectory
 from agent.state.journal import Journal
 from tests.support.harness import AgentProcess, Bench, free_port, until
 from tests.support.lone_agent import lone_agent
@@ -201,5 +201,6 @@ def test_bad_weather_loses_nothing_and_leaks_nothing(
     assert not list((tmp_path / "state/outbox").iterdir())
     assert not Journal(StateDirectory(tmp_path / "state", 1024**3)).unsettled()
     assert after.descriptors == before.descriptors
-    assert after.threads == before.threads
+    # The pool for the disk grows to its size when many results are saved at once.
+    assert after.threads <= before.threads + THREADS
     assert after.resident - before.resident < GROWTH
