@@ -118,6 +118,7 @@ def test_a_claim_that_brings_the_same_task_again_and_again_is_made_ever_less_oft
         manager.registers = False
         manager.wait_for(lambda: len(answers.times) >= 11)
         loop.post.registry.cancel(1)
+        manager.wait_for(lambda: "result" in manager.calls())
     gaps = answers.gaps()
     assert gaps[0] == 0, "the first one brought it"
     assert all(gap <= bound for gap, bound in zip(gaps[1:7], (1, 2, 4, 8, 16, 30), strict=True))
