@@ -37,7 +37,7 @@ class Outbox:
     """
 
     def __init__(
-        self, delivery: Delivery, gate: Gate, ledger: Ledger, spawn: Callable[..., object]
+        self, delivery: Delivery, gate: Gate, ledger: Ledger, spawn: Callable[..., gevent.Greenlet]
     ) -> None:
         self._delivery = delivery
         self._gate = gate
@@ -73,11 +73,10 @@ class Outbox:
         A server goes on after the others, and must hear an order to stop while the disk is slow.
         """
         message = Message(claimed, outcome, number=self._ledger.spool.next_number())
-        saving = gevent.spawn(self._ledger.save, message)
         if outcome.final or not self._started:
-            saving.join()
+            self._ledger.save(message)
         else:
-            self._saving[message] = saving
+            self._saving[message] = self._spawn(self._ledger.save, message)
         self.enqueue(message)
 
     def enqueue(self, message: Message) -> None:

@@ -195,7 +195,7 @@ class Journal:
             self._file.note(to_json(line))
 
     def _useful_lines(self) -> list[bytes]:
-        tasks = [_JournalLine(task=task) for task in self._tasks.values()]
+        tasks = [_JournalLine(task=task) for task in self.unsettled()]
         return [to_json(each) for each in (_JournalLine(key=self.claim_key), *tasks)]
 
 

@@ -1,7 +1,7 @@
 """A clock that moves only when the code under test waits, so that times can be compared exactly."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import gevent
 import pytest
@@ -21,11 +21,6 @@ class Clock:
     def monotonic(self) -> float:
         """The seconds that have passed."""
         return self.now
-
-    def spawn(self, function: Callable[..., object], *args: object) -> gevent.Greenlet:
-        """As gevent.spawn."""
-        started: gevent.Greenlet = gevent.spawn(function, *args)
-        return started
 
     def sleep(self, seconds: float) -> None:
         """Let so many seconds pass at once."""
@@ -57,11 +52,6 @@ class FastClock:
     def monotonic(self) -> float:
         """The seconds that have passed."""
         return time.monotonic() * self._times
-
-    def spawn(self, function: Callable[..., object], *args: object) -> gevent.Greenlet:
-        """As gevent.spawn."""
-        started: gevent.Greenlet = gevent.spawn(function, *args)
-        return started
 
     def wait(
         self, objects: Sequence[object], timeout: float | None = None, count: int | None = None
