@@ -57,15 +57,6 @@ def written(children: Path, task: ManagedTask, suffix: str, blocks: int) -> Path
     return found()[0]
 
 
-def lives(bench: Bench, agent: AgentProcess) -> None:
-    """It beats, and ends as it should."""
-    before = bench.store.agents.get(1).last_heartbeat
-    bench.wait(lambda: bench.store.agents.get(1).last_heartbeat != before, timeout=3)
-    agent.signal(signal.SIGTERM)
-    assert agent.exit_code() == 0
-    assert all(isinstance(line, dict) for line in agent.lines), agent.lines
-
-
 def test_the_document_of_a_test_that_ends(
     bad_disk: BadDisk, children: Path, bench: Bench, tmp_path: Path
 ) -> None:
@@ -79,7 +70,7 @@ def test_the_document_of_a_test_that_ends(
     assert bench.ended(task).status == "failed"
     assert bench.result(task)["agent"]["error_class"] == "host_error"
     assert task.error and "Input/output error" in task.error
-    lives(bench, agent)
+    bench.ends_well(agent)
 
 
 def test_the_stream_of_a_running_test(bad_disk: BadDisk, children: Path, bench: Bench) -> None:
@@ -90,7 +81,7 @@ def test_the_stream_of_a_running_test(bad_disk: BadDisk, children: Path, bench: 
         assert bench.ended(task).status == "failed"
     assert bench.result(task)["agent"]["error_class"] == "host_error"
     assert task.error and "Input/output error" in task.error
-    lives(bench, agent)
+    bench.ends_well(agent)
 
 
 def served(port: int) -> None:
@@ -114,7 +105,7 @@ def test_the_output_of_a_running_server(bad_disk: BadDisk, children: Path, bench
     bench.wait(lambda: b'"ended"' in bytes(server.result))
     assert bench.result(server)["agent"]["warnings"] == [LOST]
     assert server.status == "succeeded"
-    lives(bench, agent)
+    bench.ends_well(agent)
 
 
 @pytest.mark.parametrize("kind", ["client", "server"])
@@ -145,4 +136,4 @@ def test_the_output_that_a_killed_agent_has_left(
     if kind == "client":
         assert bench.ended(task).error == "interrupted: the agent restarted"
     bench.wait(lambda: b"interrupted" in bytes(task.result))
-    lives(bench, agent)
+    bench.ends_well(agent)

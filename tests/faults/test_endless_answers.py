@@ -26,7 +26,7 @@ from tests.support.answering import ASK
 from tests.support.endless import CONNECT, FLOODS, OK, flood
 from tests.support.faulty_manager import FaultyManager, well
 from tests.support.lone_agent import lone_agent
-from tests.support.sockets import MakeManager, client_of
+from tests.support.sockets import MakeManager, client_of, relay
 
 INTERVAL = 5.0
 OFF_AT_MOST = 0.5
@@ -90,17 +90,7 @@ class Way:
                 connection = self._context.wrap_socket(connection, server_side=True)
             address = self._manager.url.removeprefix("http://").split(":")
             with create_connection((address[0], int(address[1]))) as inner:
-                back = gevent.spawn(_pass_on, inner, connection)
-                try:
-                    _pass_on(connection, inner)
-                finally:
-                    back.kill()
-
-
-def _pass_on(source: socket, sink: socket) -> None:
-    with suppress(OSError):
-        while piece := source.recv(65536):
-            sink.sendall(piece)
+                relay(connection, inner)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 from socket import SHUT_WR, create_connection, socket
 from urllib.parse import urlsplit
 
-import gevent
 import pytest
 import trustme
 from gevent.pool import Pool
@@ -19,7 +18,7 @@ from tests.support.command import run
 from tests.support.faulty_manager import FaultyManager, well
 from tests.support.harness import Bench, free_port
 from tests.support.lone_agent import lone_agent
-from tests.support.sockets import MakeManager
+from tests.support.sockets import MakeManager, relay
 
 # What an administrator may have told OpenSSL to allow.
 LAX = """
@@ -157,17 +156,7 @@ class Front:
                         pass
                 return
             with create_connection((self._manager.hostname, self._manager.port)) as inner:
-                back = gevent.spawn(_pass_on, inner, outer)
-                try:
-                    _pass_on(outer, inner)
-                finally:
-                    back.kill()
-
-
-def _pass_on(source: socket, sink: socket) -> None:
-    with suppress(OSError):
-        while piece := source.recv(65536):
-            sink.sendall(piece)
+                relay(outer, inner)
 
 
 @contextmanager

@@ -51,15 +51,6 @@ def served(port: int) -> None:
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)  # type: ignore[attr-defined]
 
 
-def ends(bench: Bench, agent: AgentProcess) -> None:
-    """It beats, ends as it should, and has met no bug."""
-    before = bench.store.agents.get(1).last_heartbeat
-    bench.wait(lambda: bench.store.agents.get(1).last_heartbeat != before, timeout=3)
-    agent.signal(signal.SIGTERM)
-    assert agent.exit_code() == 0
-    assert all(isinstance(line, dict) for line in agent.lines), agent.lines
-
-
 @pytest.mark.parametrize("call, number", FAULTS)
 def test_a_running_agent(
     disk: FaultyDisk, bench: Bench, agent: AgentProcess, call: str, number: int
@@ -85,7 +76,7 @@ def test_a_running_agent(
     assert bench.ended(bench.task("kill_all")).status == "succeeded"
     bench.wait(lambda: b'"ended"' in bytes(server.result))
     assert server.status == "succeeded"
-    ends(bench, agent)
+    bench.ends_well(agent)
 
 
 @pytest.mark.parametrize("call, number", FAULTS)
@@ -104,4 +95,4 @@ def test_the_next_run_of_a_killed_agent(
     bench.wait(lambda: INTERRUPTED.encode() in bytes(server.result))
     assert server.status == "succeeded"
     disk.lift()
-    ends(bench, agent)
+    bench.ends_well(agent)

@@ -165,6 +165,14 @@ class Bench:
         if not self.store.wait_for(condition, timeout):
             raise AssertionError(f"never so: {[t for t in self.store.tasks.find()]}")
 
+    def ends_well(self, agent: AgentProcess) -> None:
+        """Agent a1 beats, ends with TERM as it should, and has met no bug."""
+        before = self.store.agents.get(1).last_heartbeat
+        self.wait(lambda: self.store.agents.get(1).last_heartbeat != before, timeout=3)
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+        assert all(isinstance(line, dict) for line in agent.lines), agent.lines
+
     def ended(self, task: ManagedTask, timeout: float = PATIENCE) -> ManagedTask:
         """Wait until the task has a final status; returns it."""
         self.wait(lambda: task.status in FINAL_STATUSES, timeout)

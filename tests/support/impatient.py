@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.harness import AgentProcess
+from tests.support.lone_agent import lone_agent
 
 # Seconds of silence after which it registers again; the real agent has 15 s.
 SILENCE = 1.0
@@ -29,18 +30,7 @@ def impatient_agent(
 
     `route_in` is a file with the local address of its route to the Manager.
     """
-    settings = {
-        "MANAGER_URL": url,
-        "AGENT_NAME": "a1",
-        "AGENT_KEY": "key-1",
-        "STATE_DIR": str(directory / "state"),
-        "CLAIM_INTERVAL": "0.1",
-        "HEARTBEAT_INTERVAL": "0.2",
-        **({"ROUTE_IN": str(route_in)} if route_in else {}),
-    }
+    route = {"ROUTE_IN": str(route_in)} if route_in else {}
     program = (sys.executable, "-c", _PROGRAM)
-    agent = AgentProcess(cwd=directory, program=program, **settings)
-    try:
+    with lone_agent(url, directory, program=program, **route) as agent:
         yield agent
-    finally:
-        agent.close()

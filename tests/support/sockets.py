@@ -2,9 +2,10 @@
 
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from socket import SO_LINGER, SOL_SOCKET, socket
 
+import gevent
 from gevent.server import StreamServer
 
 from agent.config.settings import Config, read_settings
@@ -38,6 +39,21 @@ def serving(handle: Callable[[socket], None]) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.stop()
+
+
+def relay(one: socket, other: socket) -> None:
+    """Pass on what each of two connections says to the other, until `one` has ended."""
+    back = gevent.spawn(_pass_on, other, one)
+    try:
+        _pass_on(one, other)
+    finally:
+        back.kill()
+
+
+def _pass_on(source: socket, sink: socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65536):
+            sink.sendall(piece)
 
 
 def reset(connection: socket) -> None:
