@@ -45,11 +45,11 @@ run: $(VENV)/.run iperf3 ## Run the agent if .env exists or MANAGER_URL is set, 
 # $(1) is how many run at a time, $(2) the targets.
 side_by_side = $(MAKE) --no-print-directory --keep-going --jobs=$(1) --output-sync=target $(2)
 
-# Tests mostly wait, so that six parts go well on two cores.
+# Tests mostly wait, so that four parts go well on two cores; with six a start took seconds.
 test: $(VENV)/.dev iperf3 chromium ## Run the tests, in parts side by side; COVERAGE=yes measures them
-	@echo "The parts run side by side, and each is shown when it is done: three minutes or so."
+	@echo "The parts run side by side, and each is shown when it is done: four minutes or so."
 	@rm -rf $(dir $(MEASURED)) && mkdir $(dir $(MEASURED))
-	@$(call side_by_side,6,$(PARTS:%=test-%))
+	@$(call side_by_side,4,$(PARTS:%=test-%))
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet --data-file=$(MEASURED))
 	$(if $(COVERAGE),$(BIN)/coverage report --data-file=$(MEASURED) --fail-under=90 \
 		--show-missing --skip-covered)
@@ -69,10 +69,10 @@ $(FAULTS:%=test-faults-%): test-faults-%:
 	$(BIN)/pytest -rs tests/faults/test_$*.py
 
 test-unit: $(VENV)/.dev ## Run the tests that start no process
-	@$(call side_by_side,6,$(PARTS:%=test-%) ONLY="not process")
+	@$(call side_by_side,4,$(PARTS:%=test-%) ONLY="not process")
 
 test-fast: $(VENV)/.dev iperf3 chromium ## Run the tests that are not marked slow
-	@$(call side_by_side,6,$(PARTS:%=test-%) ONLY="not slow")
+	@$(call side_by_side,4,$(PARTS:%=test-%) ONLY="not slow")
 
 test-deployment: $(VENV)/.dev iperf3 machines ## Boot machines and deploy on them with cloud-init and systemd
 	$(BIN)/pytest -rs tests/deployment

@@ -109,7 +109,7 @@ def refuses_tests_and_does_the_rest(bench: Bench, trouble: str) -> None:
     assert refused.error and trouble in refused.error and ADVICE in refused.error
     for _ in range(3):
         before = bench.store.agents.get(1).last_heartbeat
-        bench.wait(lambda: bench.store.agents.get(1).last_heartbeat != before, timeout=3)
+        bench.wait(lambda: bench.store.agents.get(1).last_heartbeat != before)
     kill = bench.ended(bench.task("kill_all"))
     assert kill.status == "succeeded" and bench.result(kill)["killed"] is True
 

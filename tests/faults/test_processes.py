@@ -98,7 +98,7 @@ def test_a_client_that_floods_its_output_is_killed_and_the_agent_lives_on(odd: B
     assert task.error == "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
     assert not is_running(pid_of(odd, task))
     seen = odd.store.agents.get(1).last_heartbeat
-    odd.wait(lambda: odd.store.agents.get(1).last_heartbeat != seen, timeout=2)
+    odd.wait(lambda: odd.store.agents.get(1).last_heartbeat != seen)
 
 
 STDERR_FLOODED = "iperf3 wrote more than 1 MiB to stderr and was stopped"
@@ -210,7 +210,7 @@ def test_a_server_that_is_stopped_before_it_listens_has_failed(odd: Bench) -> No
 def test_no_file_of_a_child_outlives_its_task(odd: Bench) -> None:
     end_all(odd)
     children = odd.directory / "state-1" / "children"
-    until(lambda: not list(children.iterdir()), timeout=5)
+    until(lambda: not list(children.iterdir()))
 
 
 def test_a_server_that_dies_is_noticed_within_a_second(odd: Bench) -> None:
@@ -220,7 +220,7 @@ def test_a_server_that_dies_is_noticed_within_a_second(odd: Bench) -> None:
     odd.wait(lambda: [row for row in odd.store.agents.running(1) if row.task_id == task.id])
     began = time.monotonic()
     os.kill(odd.result(task)["pid"], signal.SIGKILL)
-    odd.wait(lambda: b'"ended"' in bytes(task.result), timeout=3)
+    odd.wait(lambda: b'"ended"' in bytes(task.result))
     seconds = time.monotonic() - began
     print(f"noticed after {seconds:.3f} s")
     why = "iperf3 was killed by signal 9, not by this agent"
@@ -228,7 +228,6 @@ def test_a_server_that_dies_is_noticed_within_a_second(odd: Bench) -> None:
     assert task.status == "succeeded"
     odd.wait(
         lambda: not [row for row in odd.store.agents.running(1) if row.task_id == task.id],
-        timeout=3,
     )
 
 

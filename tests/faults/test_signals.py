@@ -179,7 +179,7 @@ def test_one_term_ends_it_well_at_any_moment(
         moment(scene, agent)
         agent.signal(TERM)
         assert ends(agent, f"TERM while {moment.__name__}", most) == 0
-        until(lambda: not any(is_running(pid) for pid in scene.children()), timeout=3)
+        until(lambda: not any(is_running(pid) for pid in scene.children()))
         assert all(isinstance(line, dict) for line in agent.lines), agent.lines
     if moment in (running, sending):
         (result,) = scene.results()
@@ -219,7 +219,7 @@ def test_the_third_term_is_the_end_at_once_whatever_hangs(scene: Scene) -> None:
         agent.signal(INT)
         agent.signal(signal.SIGCONT)
         assert ends(agent, "three signals", 1) in (128 + TERM, 128 + INT)
-        until(lambda: not any(is_running(pid) for pid in scene.children()), timeout=3)
+        until(lambda: not any(is_running(pid) for pid in scene.children()))
 
 
 def test_a_term_at_the_start_of_a_child_loses_neither_the_child_nor_the_task(scene: Scene) -> None:
@@ -272,7 +272,7 @@ def test_an_iperf3_that_hangs_when_a_task_asks_for_its_version_holds_up_no_term(
         agent.signal(TERM)
         code = ends(agent, "TERM while a task asks for the version", SHUTDOWN_TIMEOUT)
         assert code == 0
-    until(lambda: not any(is_running(pid) for pid in scene.children()), timeout=3)
+    until(lambda: not any(is_running(pid) for pid in scene.children()))
     if not scene.results():
         later.unlink()
         with scene.agent() as agent:
@@ -326,7 +326,7 @@ def test_usr1_ends_an_agent_without_a_client_test(
         moment(scene, agent)
         agent.signal(USR1)
         assert ends(agent, f"USR1 while {moment.__name__}", most) == 0
-        until(lambda: not any(is_running(pid) for pid in scene.children()), timeout=3)
+        until(lambda: not any(is_running(pid) for pid in scene.children()))
         if moment is sending:
             agent.wait_for("agent stopped", undelivered=0)
 

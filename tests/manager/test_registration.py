@@ -26,7 +26,7 @@ PAGE = b"<html>no such page</html>"
 
 def test_an_agent_that_reaches_no_manager_in_time_ends_with_69(tmp_path: Path) -> None:
     with lone_agent(NO_MANAGER, tmp_path, REGISTER_TIMEOUT="1") as agent:
-        assert agent.exit_code(timeout=6) == 69
+        assert agent.exit_code() == 69
         said = agent.wait_for("agent ends", exit_code=69)["error"]
     assert "Connection refused" in said
 
@@ -142,7 +142,7 @@ def test_an_agent_that_is_disabled_stops_its_children_and_ends_with_67(bench: Be
     server = bench.ended(bench.task("iperf_server_start", port=free_port()))
     pid = bench.result(server)["pid"]
     bench.store.agents.set_disabled(1, True)
-    assert agent.exit_code(timeout=6) == 67
+    assert agent.exit_code() == 67
     assert not is_running(pid)
 
 
@@ -153,7 +153,7 @@ def test_a_signal_ends_an_agent_whose_manager_is_silent(
     with lone_agent(manager.url, tmp_path) as agent:
         manager.wait_for(lambda: manager.requests)
         agent.signal(signal.SIGTERM)
-        assert agent.exit_code(timeout=6) == 0
+        assert agent.exit_code() == 0
         agent.wait_for("agent stopped before it was registered", why="SIGTERM")
     assert all(isinstance(line, dict) for line in agent.lines), "a traceback is no JSON"
 

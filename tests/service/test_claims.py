@@ -45,7 +45,7 @@ def test_after_a_task_it_asks_again_at_once(faulty: MakeManager, clock: Clock) -
     answers = ClaimAnswers(clock, *[claimed(number) for number in range(1, 6)])
     manager = faulty(answers)
     with claiming(manager, clock, interval=60):
-        manager.wait_for(lambda: manager.calls().count("result") == 5, timeout=5)
+        manager.wait_for(lambda: manager.calls().count("result") == 5)
         manager.wait_for(lambda: len(answers.times) > 6)
     results = [request.json()["status"] for request in manager.requests if request.call == "result"]
     assert results == ["succeeded"] * 5

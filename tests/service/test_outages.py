@@ -83,7 +83,7 @@ def test_a_canceled_task_is_stopped_with_the_next_heartbeat(bench: Bench) -> Non
     client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=60)
     pid = agent.wait_for("client started", task_id=client.id)["pid"]
     bench.store.tasks.cancel(client.id)
-    agent.wait_for("client ended", task_id=client.id, timeout=5)
+    agent.wait_for("client ended", task_id=client.id)
     agent.wait_for("the task was canceled at the Manager", task_id=client.id)
     assert not is_running(pid)
     assert is_running(bench.result(server)["pid"]), "the others go on"

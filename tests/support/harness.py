@@ -168,7 +168,7 @@ class Bench:
     def ends_well(self, agent: AgentProcess) -> None:
         """Agent a1 beats, ends with TERM as it should, and has met no bug."""
         before = self.store.agents.get(1).last_heartbeat
-        self.wait(lambda: self.store.agents.get(1).last_heartbeat != before, timeout=3)
+        self.wait(lambda: self.store.agents.get(1).last_heartbeat != before)
         agent.signal(signal.SIGTERM)
         assert agent.exit_code() == 0
         assert all(isinstance(line, dict) for line in agent.lines), agent.lines

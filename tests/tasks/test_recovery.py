@@ -348,7 +348,7 @@ def test_a_large_result_waits_while_a_client_test_runs(
         gevent.sleep(0.1)
     assert not sent(killed.manager, 7)
     running.record_end()
-    killed.manager.wait_for(lambda: sent(killed.manager, 7), timeout=5)
+    killed.manager.wait_for(lambda: sent(killed.manager, 7))
 
 
 def test_a_large_result_waits_only_for_a_while(
@@ -361,7 +361,7 @@ def test_a_large_result_waits_only_for_a_while(
     killed.registry.enter(claimed(1)).record_start(77)
     killed.put(7, with_document(killed.state.children / "7.json", WHOLE.strip()))
     assert killed.outbox.oldest_age() < 0.5 and not sent(killed.manager, 7)
-    killed.manager.wait_for(lambda: sent(killed.manager, 7), timeout=5)
+    killed.manager.wait_for(lambda: sent(killed.manager, 7))
 
 
 def test_a_large_result_does_not_wait_when_the_agent_ends(

@@ -37,7 +37,7 @@ def served(bench: Bench, server_task: ManagedTask) -> str:
     task = bench.ended(client(bench, server_task))
     assert task.status == "succeeded", task.error
     cookie: str = bench.result(task)["start"]["cookie"]
-    bench.wait(lambda: cookie.encode() in bytes(server_task.result), timeout=3)
+    bench.wait(lambda: cookie.encode() in bytes(server_task.result))
     return cookie
 
 
