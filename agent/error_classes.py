@@ -20,10 +20,14 @@ class ErrorClass(StrEnum):
     PEER_LOST = "peer_lost", "The other side went away: check its task, and the network between."
     TIMED_OUT = "timed_out", "The server or the network froze, or an agent left: try again."
     KILLED = "killed", "See the message. If it names a signal, the host's log may say more."
+    CRASHED = "crashed", "iperf3 has a bug, or does not fit the host: try another version of it."
     INTERRUPTED = "interrupted", "The agent was stopped, or told to stop the test: start it again."
     BAD_OUTPUT = "bad_output", "iperf3 wrote no usable result: check it, and the agent's disk."
     BAD_PAYLOAD = "bad_payload", "The message names the parameter that is wrong: change it."
-    UNSUPPORTED = "unsupported", "The host's iperf3 is too old: upgrade it, or omit the option."
+    UNSUPPORTED = (
+        "unsupported",
+        "The host's iperf3 or kernel lacks an option: upgrade it, or omit it.",
+    )
     NOT_ALLOWED = "not_allowed", "The server wants a login, or the agent's owner forbids the test."
     TOO_MANY = "too_many", "The agent runs as many tasks as it may: wait, or raise its MAX_TASKS."
     STATE_FULL = "state_full", "Free space in the state directory; the agent then recovers."

@@ -6,10 +6,11 @@ from msgspec import Struct
 
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError
+from agent.iperf3.failures import told_lines
 
 # "iperf 3.12 (cJSON 1.7.15)", "iperf 3.19.1 ..."; a build from git says "iperf 3.9+".
-# iperf 2 says "iperf version 2.1.8 ...", which does not match.
-_VERSION = re.compile(r"\Aiperf (([0-9]+(?:\.[0-9]+)+)\S*)")
+# iperf 2 says "iperf version 2.1.8 ...", which does not match. The loader may write before it.
+_VERSION = re.compile(r"^iperf (([0-9]+(?:\.[0-9]+)+)\S*)", re.MULTILINE)
 # "  -b, --bitrate #[KMG][/#]  ...", "  --bidir  ...": the option at the start of a line, not one
 # in a description.
 _OPTION = re.compile(r"^\s+(?:-\w, )?(--[a-z0-9][a-z0-9-]*)", re.MULTILINE)
@@ -39,9 +40,9 @@ def parse_features(path: str, version_text: str, help_text: str) -> Features:
     Raises TaskError(`iperf3_missing`) for another program, and for an iperf3 without the options
     of every run.
     """
-    match = _VERSION.match(version_text)
+    match = _VERSION.search(version_text)
     if match is None or int(match[2].split(".")[0]) < 3:
-        said = (version_text.splitlines() or ["nothing"])[0][:80]
+        said = (told_lines(version_text) or ["nothing"])[0][:80]
         fault = f"{path} is not iperf3: its --version says {said!r}"
     else:
         features = Features(path, match[1], frozenset(_OPTION.findall(help_text)))

@@ -12,6 +12,9 @@ from agent.protocol import Figures
 
 # Another attempt a little later may succeed.
 RETRIABLE = frozenset({ErrorClass.REFUSED, ErrorClass.BUSY})
+_SIGNALS = {known.value: known.name for known in signal.Signals}
+# Nobody sends these: a program does it to itself.
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
 class Verdict(Struct, frozen=True):
@@ -107,11 +110,14 @@ def _read(document: memoryview) -> tuple[Summary | None, Figures | None]:
 def _why(
     code: int, stderr: str, span: Span | None, summary: Summary | None
 ) -> tuple[ErrorClass, str]:
-    if words := (summary.error if summary else "") or error_line(stderr):
-        return classify(words)
+    said, noise = summary.error if summary else "", error_line(stderr)
     if code < 0:
-        names = {known.value: known.name for known in signal.Signals}
-        return ErrorClass.KILLED, f"iperf3 was ended by {names.get(-code, f'signal {-code}')}"
+        # Said of an earlier test, perhaps, or nothing but noise.
+        words = f"; before that it wrote: {noise or said}" if noise or said else ""
+        error_class = ErrorClass.CRASHED if -code in _CRASHES else ErrorClass.KILLED
+        return error_class, f"iperf3 was ended by {_SIGNALS.get(-code, f'signal {-code}')}{words}"
+    if said or noise:
+        return classify(said or noise)
     if code > 0:
         return ErrorClass.OTHER, f"iperf3 ended with exit code {code} and did not say why"
     if span is None:

@@ -148,9 +148,10 @@ class _RunningServer:
             return self._child.flooded
         if self._payload.one_off and exit_code == 0 and self._served.newest():
             return "served its one test"
-        if exit_code < 0:
+        judged = self._judge(exit_code)
+        if exit_code < 0 and judged.error_class is ErrorClass.KILLED:
             return f"iperf3 was killed by signal {-exit_code}, not by this agent"
-        return f"iperf3 ended by itself: {self._judge(exit_code).message}"
+        return f"iperf3 ended by itself: {judged.message}"
 
     def _judge(self, exit_code: int) -> Verdict:
         stderr, start = self._child.take_stderr(), self._served.read_up_to

@@ -4,6 +4,7 @@ import pytest
 
 from agent.errors import TaskError
 from agent.iperf3.features import parse_features
+from tests.iperf3.test_failures import LOADER
 from tests.support.recorded_runs import DATA, VERSIONS, features
 
 HELP = (DATA / "3.12" / "help.txt").read_text()
@@ -35,6 +36,14 @@ def test_the_version_is_kept_as_printed_and_compared_as_numbers(
 ) -> None:
     read = parse_features("/opt/iperf3", text, HELP)
     assert (read.version, read.release) == (version, release)
+
+
+def test_what_the_loader_writes_before_it_means_nothing() -> None:
+    """It is on stderr, which `--version` and `--help` have in common with stdout here."""
+    read = parse_features("/opt/iperf3", LOADER + "iperf 3.12 (cJSON 1.7.15)", LOADER + HELP)
+    assert read.version == "3.12" and "--bidir" in read.options
+    with pytest.raises(TaskError, match="says 'iperf version 2.1.8"):
+        parse_features("/bin/x", LOADER + "iperf version 2.1.8 (12 August 2022)", HELP)
 
 
 @pytest.mark.parametrize(
