@@ -25,9 +25,9 @@ from agent.tasks.context import TaskContext
 from agent.tasks.policy import check_core, checked_target, within_limits
 from agent.timing import pauses
 
-# The Manager's clock (time + 10 s) starts with `started`, so a refused attempt must not start it.
+# The Manager's clock (time + 30 s) starts with `started`, so a refused attempt must not start it.
 STARTED_AFTER = 1.0
-# Seconds that a test may exceed its time by. Without `omit`, that and STOP_GRACE fit in those 10 s.
+# Seconds that a test may exceed its time by. Without `omit`, that and STOP_GRACE fit in those 30 s.
 DEADLINE_GRACE = 5.0
 # How often the document is read while the host is short of descriptors, and every how many seconds.
 JUDGE_TRIES, JUDGE_PAUSE = 5, 1.0

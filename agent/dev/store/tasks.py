@@ -10,8 +10,9 @@ from agent.dev.store.database import Database, find, wake
 from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, utc_now
 from agent.protocol import FINAL_STATUSES
 
-# The Manager's own rule: a client task is overdue this long after its test should have ended.
-OVERDUE_SECONDS = 10
+# The Manager's own rule: a client task is overdue this long after its test should have ended, or
+# a tenth of the test if that is longer. It does not count `omit`.
+OVERDUE_SECONDS = 30
 # iperf3's default, for a payload without `time`.
 DEFAULT_TEST_SECONDS = 10
 
@@ -137,7 +138,7 @@ class Tasks:
             if not isinstance(seconds, int | float):
                 seconds = DEFAULT_TEST_SECONDS
             running = now - (task.started_at or now)
-            if running.total_seconds() > seconds + OVERDUE_SECONDS:
+            if running.total_seconds() > seconds + max(OVERDUE_SECONDS, seconds / 10):
                 task.finish("timed_out")
                 self._database.touch()
 
