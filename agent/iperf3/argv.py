@@ -41,8 +41,9 @@ def server_argv(features: Features, payload: ServerPayload) -> list[str]:
         _Option("port", payload.port, "--port", "-p"),
         _Option("json", True, "--json", "-J"),
         _Option("one_off", payload.one_off, "--one-off", "-1"),
+        _Option("idle_timeout", payload.idle_timeout, "--idle-timeout"),
     ]
-    return _argv(features, options + _place(payload))
+    return _argv(features, options + _either(payload))
 
 
 def client_argv(features: Features, payload: ClientPayload, target: str) -> list[str]:
@@ -70,7 +71,7 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
         _Option("bidir", payload.bidir, "--bidir"),
         _Option("omit", payload.omit or None, "--omit", "-O"),
     ]
-    return _argv(features, options + _packets(payload) + _place(payload))
+    return _argv(features, options + _packets(payload) + _either(payload))
 
 
 def _packets(payload: ClientPayload) -> list[_Option]:
@@ -89,17 +90,25 @@ def _packets(payload: ClientPayload) -> list[_Option]:
         _Option("cport", payload.cport, "--cport"),
         _Option("dont_fragment", payload.dont_fragment, "--dont-fragment"),
         _Option("udp_counters_64bit", payload.udp_counters_64bit, "--udp-counters-64bit"),
+        _Option("gsro", payload.gsro, "--gsro"),
+        _Option("skip_rx_copy", payload.skip_rx_copy, "--skip-rx-copy"),
     ]
 
 
-def _place(payload: ServerPayload | ClientPayload) -> list[_Option]:
-    """Which addresses, interface and cores iperf3 uses on this host."""
+def _either(payload: ServerPayload | ClientPayload) -> list[_Option]:
+    """What a server takes as well: where iperf3 runs on this host, and how it notices the dead."""
+    # The value of --cntl-ka is optional, so it is no word of its own.
+    probes = "" if payload.cntl_ka is True else f"--cntl-ka={payload.cntl_ka}"
     return [
         _Option("ip_version", payload.ip_version == 4, "--version4", "-4"),
         _Option("ip_version", payload.ip_version == 6, "--version6", "-6"),
         _Option("bind", payload.bind, "--bind", "-B"),
         _Option("bind_dev", payload.bind_dev, "--bind-dev"),
         _Option("affinity", payload.affinity, "--affinity", "-A"),
+        _Option("rcv_timeout_ms", payload.rcv_timeout_ms, "--rcv-timeout"),
+        _Option("snd_timeout_ms", payload.snd_timeout_ms, "--snd-timeout"),
+        _Option("cntl_ka", bool(payload.cntl_ka), "--cntl-ka", probes),
+        _Option("mptcp", payload.mptcp, "--mptcp", "-m"),
     ]
 
 

@@ -18,6 +18,8 @@ _OPTION = re.compile(r"^\s+(?:-\w, )?(--[a-z0-9][a-z0-9-]*)", re.MULTILINE)
 _NEEDED = frozenset(
     "--server --client --port --json --parallel --time --interval --connect-timeout".split()
 )
+# 3.19.1 was the first that did what it says.
+_UNSOUND_IN_3_19 = {"--skip-rx-copy"}
 
 
 class Features(Struct, frozen=True):
@@ -45,7 +47,10 @@ def parse_features(path: str, version_text: str, help_text: str) -> Features:
         said = (told_lines(version_text) or ["nothing"])[0][:80]
         fault = f"{path} is not iperf3: its --version says {said!r}"
     else:
-        features = Features(path, match[1], frozenset(_OPTION.findall(help_text)))
+        options = frozenset(_OPTION.findall(help_text))
+        if match[2] == "3.19":
+            options -= _UNSOUND_IN_3_19
+        features = Features(path, match[1], options)
         missing = sorted(_NEEDED - features.options)
         if not missing:
             return features

@@ -22,12 +22,16 @@ Core = Annotated[int, Meta(ge=0, le=999, description="a core number from 0 to 99
 _TWO_CORES = 'two of them, for the client and the server, such as "0,1"'
 CorePair = Annotated[str, _text("[0-9]{1,3}(,[0-9]{1,3})?", _TWO_CORES)]
 IpVersion = Literal[4, 6]
+_KEEP_ALIVE = "IDLE/INTERVAL/COUNT in seconds and probes, such as 20/5/3"
+KeepAlive = Annotated[str, _text("[0-9]{1,5}(/[0-9]{1,5}){0,2}", _KEEP_ALIVE)]
+ReceiveTimeout = Annotated[int, Meta(ge=100, le=86_400_000)]
+SendTimeout = Annotated[int, Meta(ge=1, le=86_400_000)]
 TaskIds = Annotated[list[int], Meta(description="a list of task numbers")]
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
 
 
 class ServerPayload(Struct, frozen=True):
-    """The parameters of an `iperf_server_start` task. `max_seconds` is in seconds.
+    """The parameters of an `iperf_server_start` task. Times are in seconds unless named ms.
 
     `udp` changes nothing: an iperf3 server serves both protocols and has no option for it.
     """
@@ -40,6 +44,11 @@ class ServerPayload(Struct, frozen=True):
     one_off: bool = False
     affinity: Core | None = None
     max_seconds: Seconds | None = None
+    idle_timeout: Annotated[int, Meta(ge=1, le=86400)] | None = None
+    rcv_timeout_ms: ReceiveTimeout | None = None
+    snd_timeout_ms: SendTimeout | None = None
+    cntl_ka: bool | KeepAlive = False
+    mptcp: bool = False
 
 
 class ClientPayload(Struct, frozen=True):
@@ -83,6 +92,12 @@ class ClientPayload(Struct, frozen=True):
     connect_timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = 5000
     dont_fragment: bool = False
     udp_counters_64bit: bool = False
+    rcv_timeout_ms: ReceiveTimeout | None = None
+    snd_timeout_ms: SendTimeout | None = None
+    cntl_ka: bool | KeepAlive = False
+    mptcp: bool = False
+    gsro: bool = False
+    skip_rx_copy: bool = False
 
 
 class KillAllPayload(Struct, frozen=True):

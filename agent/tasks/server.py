@@ -146,8 +146,11 @@ class _RunningServer:
             return self._entry.stop.reason
         if ending is Ending.OUTPUT:
             return self._child.flooded
-        if self._payload.one_off and exit_code == 0 and self._served.newest():
-            return "served its one test"
+        if self._payload.one_off and exit_code == 0:
+            if self._served.newest():
+                return "served its one test"
+            if self._payload.idle_timeout:
+                return f"no client came within its {self._payload.idle_timeout} s"
         judged = self._judge(exit_code)
         if exit_code < 0 and judged.error_class is ErrorClass.KILLED:
             return f"iperf3 was killed by signal {-exit_code}, not by this agent"

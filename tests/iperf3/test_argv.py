@@ -1,5 +1,6 @@
 """Payloads become command lines that iperf3 takes, and never smuggle in an option."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -17,12 +18,15 @@ from agent.iperf3.verdict import judge_client, judge_server_exit
 from agent.protocol import ClientPayload, ServerPayload, client_payload, server_payload
 from tests.support.recorded_runs import VERSIONS, features
 
-FEATURES = features("3.12")
+NEWEST = features("3.22")
 # The options as iperf3's own help has them: those that stand alone, and those with a value.
-ALONE = set("-s -u -J -R --bidir -N -Z -4 -6 -1 --dont-fragment --udp-counters-64bit".split())
+ALONE = set("-s -u -J -R --bidir -N -Z -4 -6 -1 -m --dont-fragment --udp-counters-64bit".split())
+ALONE |= {"--json-stream", "--gsro", "--skip-rx-copy"}
 VALUED = set("-c -p -b -P -t -n -i -O -l -w -M -C -S -L -B -A --fq-rate --dscp --cport".split())
-VALUED |= {"--connect-timeout", "--bind-dev"}
-STRING_KEYS = ("server_ip", "bind", "bind_dev", "congestion", "dscp", "affinity")
+VALUED |= {"--connect-timeout", "--bind-dev", "--idle-timeout", "--rcv-timeout", "--snd-timeout"}
+# An option whose value is part of its word.
+PROBES = re.compile(r"--cntl-ka(=[0-9]+(/[0-9]+){0,2})?")
+STRING_KEYS = ("server_ip", "bind", "bind_dev", "congestion", "dscp", "affinity", "cntl_ka")
 EVERYTHING: dict[str, Any] = {
     "reverse": True,
     "bitrate": 5_000_000,
@@ -45,20 +49,24 @@ EVERYTHING: dict[str, Any] = {
     "connect_timeout_ms": 700,
     "dont_fragment": True,
     "udp_counters_64bit": True,
+    "rcv_timeout_ms": 100,
+    "snd_timeout_ms": 1,
 }
+# What only newer ones have.
+NEWER: dict[str, Any] = {"cntl_ka": "20/5/3", "mptcp": True, "gsro": True, "skip_rx_copy": True}
 
 
-def client(target: str = "10.0.0.1", **keys: Any) -> list[str]:
+def client(target: str = "10.0.0.1", version: str = "3.12", **keys: Any) -> list[str]:
     """The words of a client's command line, without the path."""
     keys = {"server_ip": target, "port": 5200, **keys}
     payload = client_payload(msgspec.Raw(msgspec.json.encode(keys)))
-    return client_argv(FEATURES, payload, payload.server_ip)[1:]
+    return client_argv(features(version), payload, payload.server_ip)[1:]
 
 
-def server(**keys: Any) -> list[str]:
+def server(version: str = "3.12", **keys: Any) -> list[str]:
     """The words of a server's command line, without the path."""
     payload = server_payload(msgspec.Raw(msgspec.json.encode({"port": 5200, **keys})))
-    return server_argv(FEATURES, payload)[1:]
+    return server_argv(features(version), payload)[1:]
 
 
 def assert_safe(words: list[str]) -> None:
@@ -69,7 +77,7 @@ def assert_safe(words: list[str]) -> None:
             value = next(rest)
             assert value and not value.startswith("-"), (word, value)
         else:
-            assert word in ALONE, word
+            assert word in ALONE or PROBES.fullmatch(word), word
 
 
 def test_a_plain_client_has_the_usual_command_line() -> None:
@@ -128,10 +136,18 @@ def test_a_server_never_gets_the_option_for_udp() -> None:
         ({"dont_fragment": True}, "--dont-fragment"),
         ({"udp_counters_64bit": True}, "--udp-counters-64bit"),
         ({"reverse": True}, "-R"),
+        ({"rcv_timeout_ms": 100}, "--rcv-timeout 100"),
+        ({"snd_timeout_ms": 1}, "--snd-timeout 1"),
+        ({"cntl_ka": True}, "--cntl-ka"),
+        ({"cntl_ka": "20/5/3"}, "--cntl-ka=20/5/3"),
+        ({"mptcp": True}, "-m"),
+        ({"gsro": True}, "--gsro"),
+        ({"skip_rx_copy": True}, "--skip-rx-copy"),
     ],
 )
 def test_each_key_of_a_client_becomes_its_option(keys: dict[str, Any], expected: str) -> None:
-    assert f" {expected} " in f" {' '.join(client(**keys))} "
+    version = "3.22" if keys.keys() & NEWER.keys() else "3.12"
+    assert f" {expected} " in f" {' '.join(client(version=version, **keys))} "
 
 
 @pytest.mark.parametrize(
@@ -143,10 +159,17 @@ def test_each_key_of_a_client_becomes_its_option(keys: dict[str, Any], expected:
         ({"ip_version": 6}, "-6"),
         ({"one_off": True}, "-1"),
         ({"affinity": 0}, "-A 0"),
+        ({"idle_timeout": 3}, "--idle-timeout 3"),
+        ({"rcv_timeout_ms": 86_400_000}, "--rcv-timeout 86400000"),
+        ({"snd_timeout_ms": 7}, "--snd-timeout 7"),
+        ({"cntl_ka": True}, "--cntl-ka"),
+        ({"cntl_ka": "20"}, "--cntl-ka=20"),
+        ({"mptcp": True}, "-m"),
     ],
 )
 def test_each_key_of_a_server_becomes_its_option(keys: dict[str, Any], expected: str) -> None:
-    assert server(**keys) == ["-s", "-p", "5200", "-J", *expected.split()]
+    version = "3.22" if keys.keys() & NEWER.keys() else "3.12"
+    assert server(version=version, **keys) == ["-s", "-p", "5200", "-J", *expected.split()]
 
 
 def test_the_agent_and_not_iperf3_ends_a_server_after_its_time() -> None:
@@ -179,6 +202,23 @@ def test_the_message_about_a_missing_option_names_the_key_and_a_remedy() -> None
         server_argv(old, ServerPayload(port=1, bind_dev="lo"))
 
 
+@pytest.mark.parametrize(
+    ("version", "key", "value"),
+    [
+        *[("3.9", key, 100) for key in ("idle_timeout", "rcv_timeout_ms", "snd_timeout_ms")],
+        *[("3.18", key, value) for key, value in NEWER.items()],
+    ],
+)
+def test_a_key_that_is_too_new_for_the_iperf3_is_unsupported(
+    version: str, key: str, value: Any
+) -> None:
+    for words, kind in ((client, ClientPayload), (server, ServerPayload)):
+        if key in kind.__struct_fields__:
+            with pytest.raises(TaskError, match=rf"\(payload key {key}\)") as raised:
+                words(version=version, **{key: value})
+            assert raised.value.error_class == "unsupported"
+
+
 addresses = st.ip_addresses().map(str)
 devices = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", fullmatch=True)
 zones = st.from_regex(r"[A-Za-z0-9_.:-]{1,15}", fullmatch=True)
@@ -191,6 +231,10 @@ shared_keys = {
     "bind": st.none() | addresses,
     "bind_dev": st.none() | devices,
     "ip_version": st.sampled_from([None, 4, 6]),
+    "rcv_timeout_ms": st.none() | st.integers(100, 86_400_000),
+    "snd_timeout_ms": st.none() | st.integers(1, 86_400_000),
+    "cntl_ka": st.booleans() | st.from_regex(r"[0-9]{1,5}(/[0-9]{1,5}){0,2}", fullmatch=True),
+    "mptcp": st.booleans(),
 }
 server_keys = st.fixed_dictionaries(
     {"port": st.integers(1, 65535)},
@@ -200,6 +244,7 @@ server_keys = st.fixed_dictionaries(
         "one_off": st.booleans(),
         "affinity": st.integers(0, 63),
         "max_seconds": st.floats(0.1, 1e6),
+        "idle_timeout": st.integers(1, 86400),
     },
 )
 client_keys = st.fixed_dictionaries(
@@ -210,6 +255,7 @@ client_keys = st.fixed_dictionaries(
             ("udp", "reverse", "no_delay", "zerocopy", "dont_fragment", "udp_counters_64bit"),
             st.booleans(),
         ),
+        **dict.fromkeys(("gsro", "skip_rx_copy"), st.booleans()),
         "parallel": st.integers(1, 128),
         "time": st.integers(1, 86400),
         "bitrate": st.none() | st.integers(0, 10**13),
@@ -234,21 +280,21 @@ client_keys = st.fixed_dictionaries(
 @given(client_keys)
 def test_no_value_of_an_accepted_client_payload_is_read_as_an_option(keys: dict[str, Any]) -> None:
     payload = client_payload(msgspec.Raw(msgspec.json.encode(keys)))
-    argv = client_argv(FEATURES, payload, payload.server_ip)
-    assert argv[0] == FEATURES.path
+    argv = client_argv(NEWEST, payload, payload.server_ip)
+    assert argv[0] == NEWEST.path
     assert_safe(argv[1:])
 
 
 @settings(deadline=None)
 @given(server_keys)
 def test_no_value_of_an_accepted_server_payload_is_read_as_an_option(keys: dict[str, Any]) -> None:
-    assert_safe(server(**keys))
+    assert_safe(server("3.22", **keys))
 
 
 hostile = st.one_of(
     st.text(max_size=30),
     st.builds(
-        "{}{}".format, st.sampled_from(["-", "--", "-c", "1.2.3.4%", "::1%", "0,"]), st.text()
+        "{}{}".format, st.sampled_from(["-", "--", "-c", "1.2.3.4%", "::1%", "0,", "1/"]), st.text()
     ),
     st.sampled_from(["--logfile=/x", "-F/x", "1.1.1.1%eth0", "fe80::1%-I", "h\n", "0,-1", "0\0"]),
 )
@@ -259,7 +305,7 @@ hostile = st.one_of(
 def test_any_string_in_a_client_payload_is_refused_or_harmless(key: str, text: str) -> None:
     keys: dict[str, Any] = {"server_ip": "10.0.0.1", key: text}
     try:
-        words = client(keys.pop("server_ip"), **keys)
+        words = client(keys.pop("server_ip"), "3.22", **keys)
     except TaskError as error:
         assert error.error_class == "bad_payload"
     else:
@@ -270,10 +316,10 @@ def test_any_string_in_a_client_payload_is_refused_or_harmless(key: str, text: s
 
 
 @settings(deadline=None)
-@given(st.sampled_from(["bind", "bind_dev", "affinity"]), hostile)
+@given(st.sampled_from(["bind", "bind_dev", "affinity", "cntl_ka"]), hostile)
 def test_any_string_in_a_server_payload_is_refused_or_harmless(key: str, text: str) -> None:
     try:
-        words = server(**{key: text})
+        words = server("3.22", **{key: text})
     except TaskError as error:
         assert error.error_class == "bad_payload"
     else:

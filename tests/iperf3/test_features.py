@@ -47,6 +47,17 @@ def test_what_the_loader_writes_before_it_means_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "sound"), [("3.19", False), ("3.19+", False), ("3.19.1", True), ("3.20", True)]
+)
+def test_an_option_that_was_unsound_at_first_is_as_good_as_missing(
+    version: str, sound: bool
+) -> None:
+    text = (DATA / "3.22" / "help.txt").read_text()
+    options = parse_features("/opt/iperf3", f"iperf {version} (cJSON 1.7.15)", text).options
+    assert ("--skip-rx-copy" in options, "--mptcp" in options) == (sound, True)
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "iperf version 2.1.8 (12 August 2022) pthreads", "iperf 2.0", "GNU bash 5.2", "\0"],
 )

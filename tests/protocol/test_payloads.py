@@ -125,6 +125,15 @@ def test_an_impossible_host_is_refused(host: str) -> None:
             "affinity must be a core number from 0 to 999"
             ' or two of them, for the client and the server, such as "0,1", not "0,-1"',
         ),
+        (
+            {"rcv_timeout_ms": 99},
+            "rcv_timeout_ms must be a whole number from 100 to 86400000, not 99",
+        ),
+        (
+            {"cntl_ka": "20,5"},
+            "cntl_ka must be true or false or IDLE/INTERVAL/COUNT in seconds and probes,"
+            ' such as 20/5/3, not "20,5"',
+        ),
         ({"bind_dev": "-x"}, 'bind_dev must be a network interface, not "-x"'),
         ({"bind": "eth0"}, 'bind must be an IP address, not "eth0"'),
         ({"bind": "127.0.0.1%lo"}, 'bind must be an IP address, not "127.0.0.1%lo"'),

@@ -7,6 +7,7 @@ import pytest
 
 from agent.protocol import ClientPayload
 from tests.support.harness import Bench, free_port, iperf3_server
+from tests.support.newer_iperf3 import newer_iperf3
 
 Document = dict[str, Any]
 OWN_PORT = free_port()
@@ -70,6 +71,14 @@ CASES: list[tuple[dict[str, Any], Callable[[Document], object]]] = [
     ({"connect_timeout_ms": 700}, lambda d: " --connect-timeout 700 " in words(d)),
     ({"udp": True, "dont_fragment": True}, lambda d: " --dont-fragment " in words(d)),
     ({"udp": True, "udp_counters_64bit": True}, lambda d: " --udp-counters-64bit " in words(d)),
+    ({"reverse": True, "rcv_timeout_ms": 900}, lambda d: " --rcv-timeout 900 " in words(d)),
+    ({"snd_timeout_ms": 900}, lambda d: " --snd-timeout 900 " in words(d)),
+]
+# Options that are newer than the oldest iperf3, and what its own command line has of them.
+NEWER: list[tuple[dict[str, Any], str]] = [
+    ({"cntl_ka": "20/5/3", "skip_rx_copy": True}, " --skip-rx-copy --cntl-ka=20/5/3 "),
+    ({"mptcp": True, "cntl_ka": True}, " --cntl-ka -m "),
+    ({"udp": True, "gsro": True}, " --gsro "),
 ]
 
 
@@ -101,8 +110,27 @@ def test_a_refusal_by_iperf3_is_reported_in_its_own_words(
     assert working.result(task)["agent"]["error_class"] == error_class
 
 
+def test_a_newer_iperf3_runs_what_only_it_has(bench: Bench) -> None:
+    bench.agent(IPERF3_PATH=newer_iperf3("sid"))
+    port = free_port()
+    keys: dict[str, Any] = {
+        "cntl_ka": "20/5/3",
+        "mptcp": True,
+        "idle_timeout": 60,
+        "rcv_timeout_ms": 5000,
+    }
+    server = bench.ended(bench.task("iperf_server_start", port=port, **keys))
+    assert server.status == "succeeded", server.error
+    argv = " ".join(bench.result(server)["agent"]["argv"])
+    assert " --idle-timeout 60 --rcv-timeout 5000 --cntl-ka=20/5/3 -m" in argv
+    for payload, expected in NEWER:
+        task = bench.ended(bench.task("iperf_client_run", **{**usual(port), **payload}))
+        assert task.status == "succeeded", task.error
+        assert expected in words(bench.result(task))
+
+
 def test_every_key_of_a_client_payload_is_tested_here() -> None:
-    tried = {key for payload, _ in CASES for key in payload} | set(usual(1))
+    tried = {key for payload, _ in [*CASES, *NEWER] for key in payload} | set(usual(1))
     elsewhere = {"client_delay_seconds"}
     assert set(ClientPayload.__struct_fields__) == tried | elsewhere
 

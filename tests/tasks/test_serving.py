@@ -6,10 +6,12 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from gevent import subprocess
 
 from tests.support.harness import Bench, free_port, iperf3_server, is_running
+from tests.support.newer_iperf3 import newer_iperf3
 
 
 def test_a_server_is_a_success_once_it_listens_and_each_test_replaces_its_result(
@@ -132,6 +134,24 @@ def test_a_server_ends_after_its_max_seconds(working: Bench) -> None:
     server = working.ended(working.task("iperf_server_start", port=free_port(), max_seconds=0.5))
     working.wait(lambda: b'"ended"' in bytes(server.result))
     assert working.result(server)["agent"]["ended"] == "stopped after its 0.5 s"
+
+
+def test_a_one_off_server_that_no_client_came_to_says_so(working: Bench) -> None:
+    keys: dict[str, Any] = {"port": free_port(), "one_off": True, "idle_timeout": 1}
+    server = working.ended(working.task("iperf_server_start", **keys))
+    working.wait(lambda: b'"ended"' in bytes(server.result))
+    assert working.result(server)["agent"]["ended"] == "no client came within its 1 s"
+
+
+@pytest.mark.parametrize("version", ["trixie", "sid", ""])
+def test_a_server_with_an_idle_timeout_goes_on_and_serves(bench: Bench, version: str) -> None:
+    bench.agent(IPERF3_PATH=newer_iperf3(version) if version else "iperf3")
+    port = free_port()
+    server = bench.ended(bench.task("iperf_server_start", port=port, idle_timeout=1))
+    gevent.sleep(2.5)
+    client = bench.ended(bench.task("iperf_client_run", server_ip="::1", port=port, time=1))
+    assert client.status == "succeeded", client.error
+    bench.wait(lambda: b"sum_received" in bytes(server.result))
 
 
 def test_a_server_that_cannot_bind_fails_with_iperf3s_words(working: Bench) -> None:
