@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import zlib
 from contextlib import suppress
 from enum import Enum
@@ -141,11 +142,12 @@ def discard(*paths: Path) -> None:
             path.unlink()
 
 
-def checksum(path: Path) -> int:
-    """The CRC-32 of a file's content; raises OSError."""
+def checksum(path: Path, start: int = 0, end: int = sys.maxsize) -> int:
+    """The CRC-32 of a file, or of its bytes from `start` up to `end`; raises OSError."""
     found = 0
     _check_regular(path)
     with open(path, "rb") as file:
-        while chunk := file.read(1024**2):
+        file.seek(start)
+        while chunk := file.read(min(1024**2, end - file.tell())):
             found = zlib.crc32(chunk, found)
     return found

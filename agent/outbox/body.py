@@ -44,14 +44,12 @@ def encode(outcome: Outcome, form: Form = Form.WHOLE) -> Body:
 def fitting(outcome: Outcome, form: Form, max_bytes: int) -> tuple[Body, Form]:
     """The first body of at most `max_bytes`, in `form` or the smaller ones, and its form.
 
-    When none fits it is the smallest. Raises OSError when the document cannot be read: it
-    is read to the end here, so that a bad sector is found before the upload.
+    When none fits it is the smallest. Raises OSError when the document cannot be read.
     """
     while smaller := form.next_smaller:
         try:
             body = encode(outcome, form)
             if len(body) <= max_bytes:
-                body.probe()
                 return body, form
         except TaskError:
             log.warning("a document of a strange shape", left_out=form.value)

@@ -7,15 +7,11 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
 
-from gevent.threadpool import ThreadPool
-from gevent.util import wrap_errors
+from agent.native_threads import NativeThreads
 
 # Up to so many bytes are read; more are mapped.
 AT_ONCE = 4 * 1024**2
@@ -24,26 +20,9 @@ _CHUNK = 1024**2
 _PUNCH_HOLE = 1 | 2
 _LIBC = ctypes.CDLL(None)
 
-_Arguments = TypeVarTuple("_Arguments")
-_Result = TypeVar("_Result")
-
-
-def in_thread(function: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result:
-    """Call it in a native thread while the hub turns; raises its OSError.
-
-    The threads are not those of the state directory: a test's deadline and an order to stop it do
-    not wait for an fsync.
-    """
-    found = _threads().apply(wrap_errors(OSError, function), args)
-    if isinstance(found, OSError):
-        raise found
-    result: _Result = found
-    return result
-
-
-@cache
-def _threads() -> ThreadPool:
-    return ThreadPool(4)
+# Not the threads of the state directory: a test's deadline and an order to stop it do not wait for
+# an fsync.
+in_thread = NativeThreads(4).call
 
 
 def view_of(path: str | Path, start: int = 0) -> memoryview:

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from gevent.threadpool import ThreadPool
-from gevent.util import wrap_errors
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
 from agent.files import Whose, read_whole, whose, write_whole
+from agent.native_threads import NativeThreads
 
 FORMAT = "1"
 # At most; the journal must not wait while the outcomes of many tests are synced.
@@ -69,17 +68,15 @@ class StateDirectory:
             if whose(error) is Whose.HOST or error.errno in (errno.EIO, errno.ESTALE):
                 raise StateUnusable(words) from error
             raise ConfigError(f"{words}: must be a directory that this user can write") from error
-        self._threads = ThreadPool(THREADS)
+        self._threads = NativeThreads(THREADS)
 
     def run(self, function: Callable[..., _Result], *args: object) -> _Result:
         """Run the function in a native thread while the hub turns; StateUnusable for OSError."""
         self.runs += 1
-        # The pool would print the traceback of an error that is raised in it.
-        found = self._threads.apply(wrap_errors(OSError, function), args)
-        if isinstance(found, OSError):
-            raise StateUnusable(f"the state directory {self.path}: {found}") from found
-        result: _Result = found
-        return result
+        try:
+            return self._threads.call(function, *args)
+        except OSError as error:
+            raise StateUnusable(f"the state directory {self.path}: {error}") from error
 
     def write(self, function: Callable[..., _Result], *args: object) -> _Result:
         """The same for a function that writes: a failure becomes the directory's `trouble`."""

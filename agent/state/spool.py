@@ -140,9 +140,14 @@ class Spool:
         self._move_aside(message.number, answer)
 
     def check_document(self, message: Message) -> None:
-        """Raise OSError if the document of a saved message cannot be read, or was changed."""
-        if message.saved and message.document:
-            if files.checksum(Path(message.document.path)) != message.checksum:
+        """Raise OSError if the document cannot be read to its end, or was changed on the disk.
+
+        An upload that has begun would find a bad sector too late.
+        """
+        if document := message.document:
+            if not message.saved:
+                files.checksum(Path(document.path), document.start, document.end)
+            elif files.checksum(Path(document.path)) != message.checksum:
                 raise OSError("its checksum is wrong")
 
     def lose_document(self, message: Message, reason: str) -> None:

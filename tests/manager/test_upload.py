@@ -7,8 +7,10 @@ import gevent
 import pytest
 from gevent import sleep
 from gevent.event import Event
+from gevent.monkey import get_original
 
 from agent.errors import ManagerUnavailable, ResultTooLarge, StateUnusable
+from agent.manager import upload
 from agent.manager.transport import Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
@@ -44,6 +46,28 @@ def test_a_document_that_was_cut_short_is_not_sent_as_if_it_were_whole(
     with pytest.raises(StateUnusable, match="shorter than its document"):
         client_of(manager).send_result(task(4), Body(b"", Document(str(path), 0, 200)), "k")
     assert not [request for request in manager.requests if len(request.body) == 200]
+
+
+def test_nothing_else_waits_for_a_slow_disk(
+    faulty: MakeManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, blocks = upload.read_part, get_original("time", "sleep")
+
+    def read_slowly(path: Path, start: int, most: int) -> bytes:
+        blocks(1)
+        return read(path, start, most)
+
+    path = tmp_path / "document"
+    path.write_bytes(b"x" * 100)
+    monkeypatch.setattr(upload, "read_part", read_slowly)
+    body = Body(b"", Document(str(path), 0, 100))
+    sending = gevent.spawn(client_of(faulty(well)).send_result, task(4), body, "key")
+    turns = 0
+    while not sending.ready():
+        gevent.sleep(0.01)
+        turns += 1
+    sending.get()
+    assert turns > 10, "the hub has turned"
 
 
 @pytest.mark.parametrize("source", ["file", "memory"])
