@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gevent
 from gevent.lock import BoundedSemaphore
+from gevent.util import wrap_errors
 
 from agent.errors import StateUnusable
 from agent.files import link_or_copy, write_whole
@@ -27,77 +28,72 @@ class AppendedFile:
         self, state: StateDirectory, path: Path, useful: Callable[[], list[bytes]]
     ) -> None:
         self._state, self._path, self._useful = state, path, useful
-        self._file = -1
-        # Held while lines are written, and while they are synced, for which no write waits.
-        self._writing, self._syncing = BoundedSemaphore(), BoundedSemaphore()
-        # False while the file may end in a torn line, after which nothing may be appended.
-        self._is_whole = False
-        self._pending: list[bytes] = []
-        self._lines = self._noted = self._written = self._synced = 0
         self.damaged: Path | None = None
+        self._file = -1
+        # Whether the file has to be written anew, as it may have a torn line or lack one.
+        self._is_unsound = True
+        self._pending: list[bytes] = []
+        # It alone writes. No line that is written waits for an fdatasync.
+        self._writer = gevent.Greenlet()
+        self._syncing = BoundedSemaphore()
+        # Counts of all lines: those in the file, and those of them on the disk.
+        self._written = self._synced = self._rewrite_after = 0
 
     def note(self, line: bytes) -> None:
         """Note a line, and return at once; the file has it a moment later."""
         self._pending.append(frame(line))
-        self._noted += 1
-        if len(self._pending) == 1:
-            gevent.spawn(self._write_soon)
+        self._write_soon()
 
     def write(self) -> None:
         """Return when the file has what was noted, which then survives the agent's end.
 
         Raises StateUnusable.
         """
-        with self._writing:
-            if not self._is_whole:
-                self._rewrite()
-            elif self._pending:
-                noted, lines, self._pending = self._noted, self._pending, []
-                self._lines += len(lines)
-                # Until it has succeeded, the file may end anywhere.
-                self._is_whole = False
-                self._state.write(_append, self._file, b"".join(lines))
-                self._is_whole, self._written = True, noted
+        while self._writer or self._pending or self._is_unsound:
+            if failure := self._write_soon().get():
+                raise failure
 
     def sync(self) -> None:
         """Return when all that was noted so far is on the disk; raises StateUnusable."""
-        noted = self._noted
         with self._syncing:
-            if self._synced >= noted and self._is_whole:
-                return
-            if self._lines > SPARE_LINES:
-                self._is_whole = False
+            self._is_unsound |= self._written > self._rewrite_after
             self.write()
-            written = self._written
-            if self._synced < written:
+            if self._synced < (written := self._written):
                 try:
-                    with self._writing:
-                        # A duplicate, as the file may be written anew during the sync.
-                        descriptor = self._state.write(os.dup, self._file)
-                    self._state.write(_sync_and_close, descriptor)
+                    self._state.write(os.fdatasync, self._file)
                 except StateUnusable:
-                    self._is_whole = False
+                    self._is_unsound = True
                     raise
                 self._synced = written
 
-    def _write_soon(self) -> None:
-        with suppress(StateUnusable):
-            self.write()
+    def _write_soon(self) -> gevent.Greenlet:
+        """The greenlet that writes; its value is a failure, or None."""
+        if self._writer.ready():
+            # Raises what is no failure of the disk: a bug ends the greenlet that notes the next.
+            self._writer.get()
+        if not self._writer:
+            self._writer = gevent.spawn(wrap_errors(StateUnusable, self._write))
+        return self._writer
+
+    def _write(self) -> None:
+        while self._pending or self._is_unsound:
+            lines, self._pending = self._pending, []
+            is_unsound, self._is_unsound = self._is_unsound, False
+            try:
+                if is_unsound:
+                    self._rewrite()
+                else:
+                    self._state.write(_append, self._file, b"".join(lines))
+                    self._written += len(lines)
+            except StateUnusable:
+                self._is_unsound = True
+                raise
 
     def _rewrite(self) -> None:
-        """Replace the file by one that has what is of use."""
-        if self.damaged:
-            self._state.write(_set_aside, self._path, self.damaged)
-            self.damaged = None
-        noted, self._pending, self._lines = self._noted, [], 0
-        self._state.write(write_whole, self._path, b"".join(map(frame, self._useful())))
-        fresh = self._state.write(os.open, self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        before, self._file, self._is_whole = self._file, fresh, True
-        if before >= 0:
-            # What an NFS reports only now was written again.
-            with suppress(OSError):
-                os.close(before)
-        self._written = self._synced = noted
+        content, files = map(frame, self._useful()), (self._path, self.damaged, self._file)
+        self._file = self._state.write(_write_anew, b"".join(content), *files)
+        self.damaged, self._synced = None, self._written
+        self._rewrite_after = self._written + SPARE_LINES
 
 
 def _append(descriptor: int, data: bytes) -> None:
@@ -107,13 +103,16 @@ def _append(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _set_aside(path: Path, aside: Path) -> None:
-    with suppress(FileNotFoundError, FileExistsError):
-        link_or_copy(path, aside)
-
-
-def _sync_and_close(descriptor: int) -> None:
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write_anew(data: bytes, path: Path, aside: Path | None, descriptor: int) -> int:
+    """Replace a file, and open it in the place of the old one's descriptor, if there is one."""
+    if aside:
+        with suppress(FileNotFoundError, FileExistsError):
+            link_or_copy(path, aside)
+    write_whole(path, data)
+    fresh = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    if descriptor < 0:
+        return fresh
+    # An fdatasync that is under way keeps its number. What fails for the old file is written.
+    os.dup2(fresh, descriptor, inheritable=False)
+    os.close(fresh)
+    return descriptor

@@ -12,7 +12,7 @@ from agent.state.appended import AppendedFile
 from agent.state.directory import StateDirectory
 from agent.state.records import unframe
 from tests.support.harness import until
-from tests.support.slow_disk import SlowDisk
+from tests.support.slow_disk import SlowDisk, native_event
 
 
 class Lines:
@@ -177,3 +177,45 @@ def test_a_write_that_failed_in_the_background_is_made_up_for_by_the_next(
         until(lambda: lines.state.trouble)
     lines.note(b"two")
     until(lambda: lines.there() == [b"first", b"one", b"two"])
+
+
+def test_a_write_that_succeeds_meanwhile_hides_no_failed_fdatasync(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an fdatasync did not take is lost, and the next fdatasync would not say so."""
+    before, write = lines.path.stat().st_ino, os.write
+    begun, go = native_event(), native_event()
+
+    def slow(descriptor: int, data: bytes) -> int:
+        if b"two" in data:
+            begun.set()
+            go.wait()
+        return write(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        disk = SlowDisk(patch)
+        patch.setattr(os, "write", slow)
+        lines.note(b"one")
+        sync = gevent.spawn(lines.file.sync)
+        assert disk.reached.wait(5)
+        lines.note(b"two")
+        until(begun.is_set)
+        disk.release(fails_with=errno.EIO)
+        with pytest.raises(StateUnusable):
+            sync.get(timeout=5)
+        go.set()
+        until(lambda: b"two" in lines.there())
+    lines.file.sync()
+    assert lines.path.stat().st_ino != before
+    assert lines.there() == [b"first", b"one", b"two"]
+
+
+def test_a_bug_in_the_background_is_not_silent(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "write", lambda *_: b"no number")
+    lines.note(b"one")
+    gevent.sleep(0.1)
+    for call in (lambda: lines.note(b"two"), lines.file.write, lines.file.sync):
+        with pytest.raises(TypeError):
+            call()

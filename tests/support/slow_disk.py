@@ -19,7 +19,7 @@ class SlowDisk:
         self.syncs = 0
         self.reached = Event()
         self._hub = gevent.get_hub().loop
-        self._free = _native_event()
+        self._free = native_event()
         self._fails_with = 0
         self._fdatasync = os.fdatasync
         monkeypatch.setattr(os, "fdatasync", self._sync)
@@ -39,7 +39,8 @@ class SlowDisk:
         self._fdatasync(descriptor)
 
 
-def _native_event() -> threading.Event:
+def native_event() -> threading.Event:
+    """An event for native threads, whose wait is not gevent's."""
     from gevent.monkey import get_original
 
     event: threading.Event = get_original("threading", "Event")()
