@@ -5,6 +5,7 @@ Everything here blocks, an fsync for as long as the disk takes. Where the hub mu
 """
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -65,6 +66,11 @@ def is_read_only(path: Path) -> bool:
     return False
 
 
+def is_full(path: Path) -> bool:
+    """Whether the file system of `path` has no space left for this user."""
+    return os.statvfs(path).f_bavail == 0
+
+
 def nearest(path: Path) -> Path:
     """The path itself, or the nearest one above it that exists."""
     # Path.exists() raises PermissionError when a directory above may not be searched.
@@ -76,6 +82,29 @@ def nearest(path: Path) -> Path:
 
 def _takes_files(path: Path) -> bool:
     return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
+
+
+def lock_directory(path: Path) -> None:
+    """Lock a directory until this process ends; raises OSError, BlockingIOError if it is locked.
+
+    A file in it is locked, and the directory as well, as somebody may remove the file.
+    """
+    flags, lock = os.O_RDONLY | os.O_CLOEXEC, fcntl.LOCK_EX | fcntl.LOCK_NB
+    try:
+        # NFS locks only what can be written.
+        file = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        file = os.open(path / "lock", flags)
+    fcntl.flock(file, lock)
+    directory = os.open(path, flags)
+    try:
+        fcntl.flock(directory, lock)
+    except OSError as error:
+        # NFS locks no directory.
+        if isinstance(error, BlockingIOError):
+            raise
 
 
 def write_whole(path: Path, data: bytes) -> None:

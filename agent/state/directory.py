@@ -10,8 +10,6 @@ kept/       whole documents of which the Manager took a smaller form
 """
 
 import errno
-import fcntl
-import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import TypeVar
 import structlog
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.files import Whose, read_whole, whose, write_whole
+from agent.files import Whose, lock_directory, read_whole, whose, write_whole
 from agent.native_threads import NativeThreads
 
 FORMAT = "1"
@@ -55,9 +53,7 @@ class StateDirectory:
         self.runs = 0
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _open_lock(path / "lock")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._lock_too = _lock_directory(path)
+            lock_directory(path)
             _check_format(path)
             self._make_directories()
         except BlockingIOError as error:
@@ -109,54 +105,24 @@ class StateDirectory:
         self._make_directories()
         if self.trouble:
             write_whole(self.path / "writable", b"")
-        files = sorted(self.kept.iterdir(), key=lambda file: _seen(file)[0])
-        used = sum(_seen(file)[1] for file in self.path.rglob("*"))
-        while used > self._max_bytes and files:
-            used -= _seen(files[0])[1]
-            files.pop(0).unlink()
+        files = sorted(map(_seen, self.path.rglob("*")))
+        used = sum(size for _, size, _ in files)
+        for _, size, file in files:
+            if used > self._max_bytes and file.parent == self.kept:
+                file.unlink()
+                used -= size
         if used > self._max_bytes:
             advice = "empty rejected/, or raise STATE_MAX_BYTES"
             raise OSError(f"{used} bytes are over STATE_MAX_BYTES: {advice}")
 
 
-def is_full(path: Path) -> bool:
-    """Whether the file system of `path` has no space left for this user."""
-    return os.statvfs(path).f_bavail == 0
-
-
-def _seen(file: Path) -> tuple[float, int]:
+def _seen(file: Path) -> tuple[float, int, Path]:
     """When a file was changed, and the bytes that it takes; zeros if it cannot be looked at."""
     try:
         found = file.stat()
     except OSError:
-        return 0.0, 0
-    return found.st_mtime, found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
-
-
-def _open_lock(path: Path) -> int:
-    """A descriptor to lock.
-
-    On a read-only file system it is open for reading only: NFS locks only what can be written.
-    """
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _lock_directory(path: Path) -> int:
-    """A descriptor of the locked directory: somebody may remove a file in it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    except OSError as error:
-        log.debug("no lock of the directory itself, as on NFS", error=str(error))
-    return descriptor
+        return 0.0, 0, file
+    return found.st_mtime, found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0, file
 
 
 def _check_format(path: Path) -> None:

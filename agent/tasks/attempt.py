@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 
 from agent.error_classes import ErrorClass
+from agent.files import is_full
 from agent.iperf3.verdict import RETRIABLE, Verdict
 from agent.process.child import Ending
 from agent.registry import Stop
-from agent.state.directory import is_full
 
 
 @dataclass

@@ -14,6 +14,7 @@ from agent.manager import upload
 from agent.manager.transport import Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
+from agent.process.output import read_part
 from agent.protocol import Document
 from tests.support.answering import task
 from tests.support.faulty_manager import raw_reply, reply, well
@@ -51,11 +52,11 @@ def test_a_document_that_was_cut_short_is_not_sent_as_if_it_were_whole(
 def test_nothing_else_waits_for_a_slow_disk(
     faulty: MakeManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, blocks = upload.read_part, get_original("time", "sleep")
+    blocks = get_original("time", "sleep")
 
     def read_slowly(path: Path, start: int, most: int) -> bytes:
         blocks(1)
-        return read(path, start, most)
+        return read_part(path, start, most)
 
     path = tmp_path / "document"
     path.write_bytes(b"x" * 100)
