@@ -95,7 +95,7 @@ class Transport:
             limit = gevent.Timeout.start_new(deadline)
 
         if isinstance(request.body, Body):
-            request.body.progress = restart
+            request.body.before_each.append(restart)
         try:
             session = self._take_session()
             with session.send(request, stream=True) as response:

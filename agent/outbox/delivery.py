@@ -15,7 +15,7 @@ from agent.errors import (
 from agent.files import Whose, whose
 from agent.manager.api import ManagerClient
 from agent.manager.gate import Gate
-from agent.outbox.body import fitting
+from agent.manager.upload import fitting
 from agent.protocol import Form
 from agent.registry import TaskRegistry
 from agent.state.ledger import Ledger
@@ -104,7 +104,7 @@ class Delivery:
         assert outcome
         run(self._ledger.spool.check_document, message)
         body, message.form = run(fitting, outcome, message.form, self._max_result_bytes)
-        body.before_each = partial(self._check_current, message)
+        body.before_each.append(partial(self._check_current, message))
         message.tried = True
         self._client.send_result(message.claimed.task, body, message.idempotency_key)
         log.info("result delivered", status=outcome.status, bytes=len(body))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.manager.upload import Body
-from agent.outbox.body import fitting
+from agent.manager.upload import Body, fitting
 from agent.protocol import Document, Form, Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.message import Message
