@@ -1,6 +1,7 @@
 """Blocking work in native threads, while the hub turns."""
 
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import cached_property
 from typing import TypeVar, TypeVarTuple
 
@@ -18,9 +19,9 @@ class NativeThreads:
         self._most = most
 
     def call(self, function: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result:
-        """Call it in a native thread; raises its OSError."""
+        """Call it in a native thread, with the context of the log; raises its OSError."""
         # The pool would print the traceback of an error that is raised in it.
-        found = self._pool.apply(wrap_errors(OSError, function), args)
+        found = self._pool.apply(wrap_errors(OSError, copy_context().run), (function, *args))
         if isinstance(found, OSError):
             raise found
         result: _Result = found

@@ -1,14 +1,15 @@
 """Find the JSON documents in what iperf3 wrote, and leave parts of a document out.
 
-iperf3 writes one pretty-printed object per test, at times with other text in between. It indents
-with tabs and puts no raw newline inside a string, so the outermost objects can be found without
-parsing: `{`, newline, tab, `"` opens one, and a `}` at the start of a line closes it. A document
-may have 100 MB and is never built in memory.
+iperf3 writes one pretty-printed object per test, at times with other text in between; a wrapper
+may lay it out anew. Objects inside an object begin behind a space, a quote or a bracket, so the
+outermost ones can be told without parsing what cannot be read. A document may have 100 MB and is
+never built in memory.
 """
 
 import codecs
 import mmap
 import re
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
@@ -20,9 +21,12 @@ from agent.errors import TaskError
 Buffer = bytes | memoryview | mmap.mmap
 Span = tuple[int, int]
 
-_OPENING = re.compile(rb'\{(?=\n\t"|")')
-_PRETTY_CLOSING = re.compile(rb"\n\}")
-_LINE_CLOSING = re.compile(rb"\}(?=[ \t\r\0]*(?:\n|\Z))")
+# The first brace of a line that begins with it or with other text, or one as iperf3 writes it.
+_OPENING = re.compile(rb"""^(?:[^\s"{}\[\],][^{\n]*)?\{(?=\s*")|\{(?=\r?\n\t")""", re.MULTILINE)
+# How msgspec says that an object is complete, and where the next byte is, counted from 1.
+_COMPLETE = re.compile(r"trailing characters \(byte (\d+)\)")
+# What printf makes of a number that is none, as a value and with a byte to spare for `null`.
+_NO_NUMBER = re.compile(rb'(?<=":)(?:[ \t]+-?|-)(?:nan|inf(?:inity)?)(?=\s*[,}\]])', re.IGNORECASE)
 _EMPTY_LIST = Raw(b"[]")
 _MOST_STRAY_BRACES = 50
 # Small enough not to show in the memory figures.
@@ -37,23 +41,59 @@ class _Object(Struct):
 def find_documents(data: Buffer) -> list[Span]:
     """The spans of the complete JSON objects at the outermost level, in order.
 
-    An object on a single line is found as well. An object that is incomplete, invalid or not in
-    UTF-8 is skipped, and so is other text. After 50 braces that open no object the search ends:
-    thousands of them would take minutes.
+    An object that is incomplete, invalid or not in UTF-8 is skipped, and so is other text. After
+    50 braces that open no object the search ends: thousands of them would take minutes.
     """
     spans: list[Span] = []
     position = stray = 0
     with memoryview(data) as view:
-        while stray < _MOST_STRAY_BRACES and (opening := _OPENING.search(view, position)):
-            pretty = view[opening.end()] == ord("\n")
-            closing = (_PRETTY_CLOSING if pretty else _LINE_CLOSING).search(view, opening.end())
-            if closing is not None and _is_object(view[opening.start() : closing.end()]):
-                spans.append((opening.start(), closing.end()))
-                position = closing.end()
+        while stray < _MOST_STRAY_BRACES and (opening := _OPENING.search(view[position:])):
+            start = position + opening.end() - 1
+            if length := _length_of_object(view[start:]):
+                position = start + length
+                spans.append((start, position))
             else:
-                position = opening.end()
+                position = start + 1
                 stray += 1
     return spans
+
+
+def find_unread(data: Buffer, spans: list[Span]) -> list[str]:
+    """How each object begins that cannot be read: before, between and behind the documents found.
+
+    An empty text where nothing is lost. What is behind the last document may still be written.
+    """
+    edges = [0, *(edge for span in spans for edge in span), len(data)]
+    texts = []
+    with memoryview(data) as view:
+        for part in map(lambda end, start: view[end:start], edges[::2], edges[1::2]):
+            opening = _OPENING.search(part)
+            beginning = bytes(part[opening.end() - 1 :][:80]) if opening else b""
+            texts.append(" ".join(beginning.decode(errors="replace").split()))
+    return texts
+
+
+def mended(data: Buffer) -> Iterator[tuple[int, bytes]]:
+    """What to put where to make JSON of what iperf3 wrote; its length and all other bytes stay.
+
+    A byte that is no UTF-8 becomes `?`, as a peer may put any into `--title` or `--extra-data`, and
+    a number that is none becomes `null`.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    place = 0
+    with memoryview(data) as view:
+        for start in range(0, len(view), _TEXT_CHUNK):
+            text = decoder.decode(view[start : start + _TEXT_CHUNK]).encode(errors="replace")
+            if text != view[place : place + len(text)]:
+                yield place, text
+            place += len(text)
+        for found in _NO_NUMBER.finditer(view):
+            yield found.start(), b"null".rjust(len(found[0]))
+
+
+def without_nan(text: bytes) -> bytes:
+    """The text with `null` for each number that is none."""
+    return _NO_NUMBER.sub(b"null", text)
 
 
 def without_streams(document: Buffer) -> bytes:
@@ -85,15 +125,22 @@ def _decode(text: Buffer | Raw, kind: type[_Kind]) -> _Kind:
         raise TaskError(ErrorClass.BAD_OUTPUT, f"not a document of iperf3: {error}") from error
 
 
-def _is_object(view: memoryview) -> bool:
+def _length_of_object(view: memoryview) -> int:
+    """The length of the object that begins there; 0 when it is invalid or not in UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         msgspec.json.decode(view, type=_Object)
-        # msgspec does not check the strings that it skips, and a peer may put any bytes into
-        # `--title` or `--extra-data`.
+    except (ValueError, RecursionError) as error:
+        if not (complete := _COMPLETE.search(str(error))):
+            return 0
+        view = view[: int(complete[1]) - 1]
+    while view[-1] in b" \t\r\n":
+        view = view[:-1]
+    try:
+        # msgspec does not check the strings that it skips.
         for start in range(0, len(view), _TEXT_CHUNK):
             decoder.decode(view[start : start + _TEXT_CHUNK])
         decoder.decode(b"", final=True)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    except ValueError:
+        return 0
+    return len(view)

@@ -77,7 +77,7 @@ _REMARKS = (
         f"{_CONNECT}.*(Resource temporarily unavailable|Message too long)",
         "the host name could not be looked up",
     ),
-    ("create a new stream.*No such file", "there is no TMPDIR, on this host or the server's"),
+    ("create a new stream: (No such|Bad) file", "is TMPDIR there, on this host and the server's?"),
     ("buffer size not set", "the kernel's net.core.rmem_max or wmem_max is below the window"),
 )
 _NOISE = re.compile(r"\A(?:\S*iperf3\S*: )?(?:parameter )?(?:error - )?")

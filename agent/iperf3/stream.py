@@ -5,12 +5,13 @@ each interval, an `error` if there is one, and `end`. Other lines are skipped. 3
 each line, into a file as well, so `--forceflush` is not needed.
 """
 
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
 
 import msgspec
+import structlog
 from msgspec import Raw, Struct
 
+from agent.iperf3.documents import without_nan
 from agent.iperf3.summary import Interval, IntervalSum, decode
 
 # A line for 256 streams has less than 200 kB.
@@ -18,6 +19,8 @@ LONGEST_LINE = 1024**2
 _OPENING = b'{"start":%b,"intervals":['
 # When no test began, `-J` has a start without a connection, and the stream has no start.
 _NO_START = b'{"connected":[]}'
+
+log = structlog.get_logger()
 
 
 class _StreamLine(Struct):
@@ -43,18 +46,20 @@ def read_lines(data: bytes) -> tuple[list[IntervalSum], int]:
     return found, whole
 
 
-def compose(stream: BinaryIO) -> Iterator[bytes]:
+def compose(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the parts of the document that `-J` would have written, all values byte for byte.
 
-    A stream that was cut short gets an empty `end`, like that of a failed test. A stream without
-    an event yields nothing.
+    But a `nan` becomes `null`. A stream that was cut short gets an empty `end`, like that of a
+    failed test. A stream without an event yields nothing.
     """
     start = _NO_START
     rest: dict[str, bytes] = {}
     opened = False
-    while text := stream.readline(LONGEST_LINE):
-        line = decode(text, _StreamLine)
+    for text in lines:
+        line = decode(text, _StreamLine) or decode(without_nan(text), _StreamLine)
         if line is None:
+            if text.startswith(b"{"):
+                log.warning("iperf3 wrote JSON that cannot be read", beginning=str(text[:80]))
             continue
         if line.event == "interval":
             yield b"," if opened else _OPENING % start

@@ -2,10 +2,11 @@
 
 import signal
 
+import msgspec
 from msgspec import Struct
 
 from agent.error_classes import ErrorClass
-from agent.iperf3.documents import Buffer, Span, find_documents
+from agent.iperf3.documents import Buffer, Span, find_documents, find_unread
 from agent.iperf3.failures import classify, error_line
 from agent.iperf3.summary import Request, Summary, Sums, read_rates, read_summary
 from agent.protocol import Figures
@@ -22,7 +23,7 @@ class Verdict(Struct, frozen=True):
 
     When it is `ok`, `error_class` is None and `message` is empty. `span` is the place of the
     newest document in stdout; a failed run may have one as well. A document without an end has
-    no `figures`.
+    no `figures`. `unread` is how an object begins that cannot be read.
     """
 
     ok: bool
@@ -31,17 +32,21 @@ class Verdict(Struct, frozen=True):
     span: Span | None = None
     summary: Summary | None = None
     figures: Figures | None = None
+    unread: str = ""
 
 
 class Served(Struct, frozen=True):
     """The place of the newest document of a test in a server's output, and its figures.
 
-    Up to `done` the output need not be read again.
+    Up to `done` the output need not be read again. `failed` has the place, class and words of each
+    error without a test. `unread` is as in `find_unread`.
     """
 
     span: Span | None
     figures: Figures | None
     done: int
+    failed: list[tuple[int, ErrorClass, str]]
+    unread: list[str]
 
 
 def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
@@ -51,17 +56,17 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     empty. The exit code alone says too little: iperf3 3.11 to 3.13 exit with 0 on errors, 3.19
     and later when interrupted. It is negative for a signal, as in subprocess.
     """
-    span, summary, figures = _newest(stdout)
+    found = _newest(stdout)
+    summary = found.summary
     if exit_code == 0 and summary and summary.has_end and not summary.error:
-        return Verdict(True, None, "", span, summary, figures)
-    error_class, message = _why(exit_code, stderr, span, summary)
-    return Verdict(False, error_class, message, span, summary, figures)
+        return msgspec.structs.replace(found, ok=True)
+    error_class, message = _why(exit_code, stdout, stderr, found)
+    return msgspec.structs.replace(found, error_class=error_class, message=message)
 
 
 def judge_server_exit(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     """Judge a server that ended before it listened: it has failed, whatever its exit code."""
-    span, summary, _ = _newest(stdout)
-    return Verdict(False, *_why(exit_code, stderr, span, summary))
+    return Verdict(False, *_why(exit_code, stdout, stderr, _newest(stdout)))
 
 
 def last_served(data: Buffer) -> Served:
@@ -71,21 +76,28 @@ def last_served(data: Buffer) -> Served:
     probed or stopped while idle writes a document with an empty end: that is no test. `done`
     stops before the last of them, which may say why the server ended.
     """
-    spans = find_documents(data)
+    spans, newest, figures, failed = find_documents(data), None, None, []
+    done = spans[-1][0] if spans else 0
     with memoryview(data) as view:
-        for start, end in reversed(spans):
-            _, figures = _read(view[start:end])
-            if figures:
-                return Served((start, end), figures, end)
-    return Served(None, None, spans[-1][0] if spans else 0)
+        for start, end in spans:
+            summary = read_summary(view[start:end])
+            if summary and summary.has_end:
+                newest, done = (start, end), end
+            elif summary and summary.error:
+                failed.append((start, *classify(summary.error)))
+        if newest:
+            _, figures = _read(view[slice(*newest)])
+        return Served(newest, figures, done, failed, find_unread(view, spans))
 
 
-def _newest(stdout: Buffer) -> tuple[Span | None, Summary | None, Figures | None]:
+def _newest(stdout: Buffer) -> Verdict:
+    """The newest document, not judged yet."""
     spans = find_documents(stdout)
+    unread = next(filter(None, find_unread(stdout, spans)), "")
     if not spans:
-        return None, None, None
+        return Verdict(False, None, "", unread=unread)
     with memoryview(stdout) as view:
-        return spans[-1], *_read(view[slice(*spans[-1])])
+        return Verdict(False, None, "", spans[-1], *_read(view[slice(*spans[-1])]), unread)
 
 
 def _read(document: memoryview) -> tuple[Summary | None, Figures | None]:
@@ -107,21 +119,24 @@ def _read(document: memoryview) -> tuple[Summary | None, Figures | None]:
     )
 
 
-def _why(
-    code: int, stderr: str, span: Span | None, summary: Summary | None
-) -> tuple[ErrorClass, str]:
-    said, noise = summary.error if summary else "", error_line(stderr)
+def _why(code: int, stdout: Buffer, stderr: str, found: Verdict) -> tuple[ErrorClass, str]:
+    said, noise = found.summary.error if found.summary else "", error_line(stderr)
     if code < 0:
-        # Said of an earlier test, perhaps, or nothing but noise.
         words = f"; before that it wrote: {noise or said}" if noise or said else ""
         error_class = ErrorClass.CRASHED if -code in _CRASHES else ErrorClass.KILLED
         return error_class, f"iperf3 was ended by {_SIGNALS.get(-code, f'signal {-code}')}{words}"
-    if said or noise:
-        return classify(said or noise)
+    if code > 0 and not (said or noise or found.unread):
+        end = found.span[1] if found.span else 0
+        noise = error_line(bytes(stdout[end : end + 4096]).decode(errors="replace"))
+    error_class, message = classify(said or noise)
+    if found.unread and error_class is ErrorClass.OTHER:
+        return ErrorClass.BAD_OUTPUT, f"iperf3 wrote JSON that cannot be read: {found.unread}"
+    if message:
+        return error_class, message
     if code > 0:
         return ErrorClass.OTHER, f"iperf3 ended with exit code {code} and did not say why"
-    if span is None:
+    if found.span is None:
         return ErrorClass.BAD_OUTPUT, "iperf3 ended with exit code 0 but wrote no JSON document"
-    if summary is None:
+    if found.summary is None:
         return ErrorClass.BAD_OUTPUT, "iperf3 wrote a JSON document of an unusual shape"
     return ErrorClass.BAD_OUTPUT, "iperf3 wrote a document without an end: it has no result"

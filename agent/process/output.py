@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -53,6 +54,15 @@ def read_part(path: Path, start: int, most: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(most)
+
+
+def overwrite(path: Path, start: int, pieces: Iterable[tuple[int, bytes]]) -> bool:
+    """Put pieces at their places, counted from byte `start`; False for none. Raises OSError."""
+    number = 0
+    with open(path, "rb+") as file:
+        for number, (place, piece) in enumerate(pieces, 1):
+            os.pwrite(file.fileno(), piece, start + place)
+    return number > 0
 
 
 def free_start(path: Path, end: int) -> None:

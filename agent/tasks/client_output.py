@@ -1,14 +1,16 @@
 """What a client writes: a document, or a stream that becomes one when the client has ended."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from agent.files import Whose, discard, sync, whose
+from agent.iperf3.documents import find_documents, mended
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.verdict import Verdict, judge_client
-from agent.process.output import in_thread, read_part, view_of
+from agent.process.output import in_thread, overwrite, read_part, view_of
 from agent.protocol import Claimed
 from agent.registry import Entry
 from agent.state.directory import StateDirectory
@@ -91,7 +93,14 @@ def _judge(stdout: Path, document: Path, exit_code: int, stderr: str) -> Verdict
     # The agent's previous run may have removed the stream already.
     if stdout.suffix == STREAM and os.path.lexists(stdout):
         _compose(stdout, document)
-    return judge_client(exit_code, view_of(document), stderr)
+    output = view_of(document)
+    judged = judge_client(exit_code, output, stderr)
+    if judged.unread and overwrite(document, 0, mended(output)):
+        log.warning("a client's JSON was mended")
+        judged = judge_client(exit_code, view_of(document), stderr)
+    if judged.unread:
+        log.warning("iperf3 wrote JSON that cannot be read", beginning=judged.unread)
+    return judged
 
 
 def _compose(stream: Path, document: Path) -> None:
@@ -101,7 +110,13 @@ def _compose(stream: Path, document: Path) -> None:
     """
     try:
         with open(stream, "rb") as lines, open(document, "wb") as file:
-            file.writelines(compose(lines))
+            file.writelines(compose(iter(partial(lines.readline, LONGEST_LINE), b"")))
+            if not file.tell():
+                # Perhaps a wrapper has laid it out anew.
+                whole = view_of(stream)
+                file.writelines(compose(bytes(whole[slice(*at)]) for at in find_documents(whole)))
+            if not file.tell():
+                file.write(whole)
             file.flush()
             os.fsync(file.fileno())
         sync(document.parent)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import structlog
 
+from agent.error_classes import ErrorClass
 from agent.files import link_or_copy
+from agent.iperf3.documents import mended
 from agent.iperf3.verdict import Served, last_served
 from agent.logs.outage import Outage
-from agent.process.output import find_data, free_start, in_thread, size_of, view_of
-from agent.protocol import Claimed, Document, Figures
+from agent.process.output import find_data, free_start, in_thread, overwrite, size_of, view_of
+from agent.protocol import Claimed, Document, Figures, utc_now
 
+_NO_TEST = ("interrupt - ", "unable to receive cookie", "unable to receive parameters")
 _NOT_KEPT = "the document of a served test cannot be kept"
 
 log = structlog.get_logger()
@@ -35,7 +38,7 @@ def newest_served(stdout: Path) -> Document | None:
     try:
         # The documents before that were copied out of it, and their space was given back.
         start = find_data(stdout)
-        if span := last_served(view_of(stdout, start)).span:
+        if span := _look(stdout, start)[1].span:
             return Document(str(stdout), start + span[0], start + span[1])
     except FileNotFoundError:
         pass
@@ -48,7 +51,9 @@ class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes of it need not be read again; `copy` is a file in use while a
-    document is copied out of it. `may_lack_some` says that a part of it could not be read or kept.
+    document is copied out of it. `may_lack_some` says that a part of it could not be read or kept,
+    `incomplete` is how a document begins that has no end. `failures` has what iperf3 said of failed
+    tests, and when it did so last.
     """
 
     def __init__(self, stdout: Path) -> None:
@@ -62,6 +67,9 @@ class ServedTests:
         self._outage = Outage("what the server serves can be kept again")
         self._has_skipped = False
         self.may_lack_some = False
+        self.incomplete = ""
+        self.failures: dict[str, str] = {}
+        self._noted_up_to = 0
         self.read_up_to = 0
 
     def read(self) -> None:
@@ -84,9 +92,12 @@ class ServedTests:
                 self._has_skipped = True
                 self.read_up_to = self._size_read = size
             return
+        for place, error_class, words in served.failed:
+            self._note_failure(self.read_up_to + place, error_class, words)
         self.may_lack_some = self._has_skipped
         self.read_up_to += served.done
         self._size_read = size
+        self.incomplete = served.unread[-1]
         if served.span:
             self._unreported, self._figures = True, served.figures
 
@@ -112,16 +123,35 @@ class ServedTests:
         """The newest document, whether it was reported or not."""
         return _kept(self._newest)
 
+    def _note_failure(self, place: int, error_class: ErrorClass, words: str) -> None:
+        # The last document is read again. Probes and the server's end are about no test.
+        if place >= self._noted_up_to and not words.startswith(_NO_TEST):
+            self._noted_up_to = place + 1
+            log.warning("a test failed on this server", error_class=error_class, error=words)
+            self.failures[words] = utc_now()
+
     def _keep_newest(self) -> Served:
         """Copy the newest document; the outbox may still hold a link to the one before."""
-        output = view_of(self._stdout, self.read_up_to)
-        served = last_served(output)
+        output, served = _look(self._stdout, self.read_up_to)
         if served.span:
             with open(self.copy, "wb") as file:
                 file.write(output[slice(*served.span)])
             os.replace(self.copy, self._newest)
         free_start(self._stdout, self.read_up_to + served.done)
         return served
+
+
+def _look(stdout: Path, start: int) -> tuple[memoryview, Served]:
+    """What a server wrote from byte `start` on, mended if need be. It may be writing."""
+    output = view_of(stdout, start)
+    served = last_served(output)
+    if any(served.unread) and overwrite(stdout, start, mended(output)):
+        log.warning("a server's JSON was mended")
+        output = view_of(stdout, start)
+        served = last_served(output)
+    for beginning in filter(None, served.unread[:-1]):
+        log.warning("iperf3 wrote JSON that cannot be read", beginning=beginning)
+    return output, served
 
 
 def _second_name(path: Path, own: Path) -> Document:

@@ -120,6 +120,8 @@ class _RunningServer:
             self._served.read()
             if self._served.may_lack_some:
                 self._report.warnings.append(LOST)
+            if cut := self._served.incomplete:
+                log.warning("iperf3 wrote JSON that cannot be read", beginning=cut)
         self._report.ended = self._why_it_ended(ending, exit_code)
         log.info("server ended", pid=pid, why=self._report.ended)
         yield self._outcome(self._served.newest(), final=True)
@@ -157,16 +159,12 @@ class _RunningServer:
         return f"iperf3 ended by itself: {judged.message}"
 
     def _judge(self, exit_code: int) -> Verdict:
-        stderr, start = self._child.take_stderr(), self._served.read_up_to
-
-        def judge() -> Verdict:
-            return judge_server_exit(exit_code, view_of(self._child.stdout, start), stderr)
-
+        stderr, output = self._child.take_stderr(), memoryview(b"")
         try:
-            return in_thread(judge)
+            output = in_thread(view_of, self._child.stdout, self._served.read_up_to)
         except OSError as error:
             log.warning("the output of a server cannot be read", error=str(error))
-            return judge_server_exit(exit_code, b"", stderr)
+        return in_thread(judge_server_exit, exit_code, output, stderr)
 
     def _early_end(self) -> TaskError:
         judged, port = self._judge(self._child.close()), self._payload.port
@@ -189,10 +187,11 @@ class _RunningServer:
     ) -> Outcome:
         """A success, with the document of a test if there is one."""
         self._report.finished_at = utc_now()
+        failed = [f"a test failed here at {at}: {why}" for why, at in self._served.failures.items()]
         listening = {"started": True, "pid": self._child.pid, "port": self._payload.port}
         return Outcome(
             "succeeded",
-            msgspec.structs.replace(self._report),
+            msgspec.structs.replace(self._report, warnings=self._report.warnings + failed),
             answer={} if document else listening,
             document=document,
             final=final,

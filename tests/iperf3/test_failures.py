@@ -44,6 +44,7 @@ def test_newer_versions_put_advice_into_the_message(message: str, error_class: s
     ("message", "remark"),
     [
         ("unable to create a new stream: No such file or directory", "TMPDIR"),
+        ("unable to create a new stream: Bad file descriptor", "TMPDIR"),
         ("socket buffer size not set correctly", "net.core.rmem_max"),
         ("int_errno=999: Success", "newer"),
         ("test authorization failed", "user name"),

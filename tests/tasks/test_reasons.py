@@ -2,14 +2,18 @@
 
 import os
 import signal
+import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent import subprocess
 
 from agent.dev.store.records import ManagedTask
 from tests.support.harness import Bench, free_port, iperf3_server
+from tests.support.newer_iperf3 import newer_iperf3
 
 MakeProgram = Callable[..., str]
 
@@ -69,3 +73,80 @@ def test_a_signal_counts_more_than_noise(
         if number is signal.SIGKILL
         else f"iperf3 ended by itself: {task.error}"
     )
+
+
+def of(suite: str) -> str:
+    """The iperf3 of a newer Debian, or the installed one."""
+    return newer_iperf3(suite) if suite else "iperf3"
+
+
+@pytest.mark.parametrize("suite", ["", "trixie", "sid"])
+def test_a_foreign_clients_title_does_not_cost_the_document(bench: Bench, suite: str) -> None:
+    agent = bench.agent(IPERF3_PATH=of(suite))
+    server = bench.task("iperf_server_start", port=(port := free_port()))
+    agent.wait_for("server listens", task_id=server.id)
+    test = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-n", "1M", "--title"]
+    for title in (b"clean", b"caf\xe9 \xff"):
+        subprocess.run([*test, title], stdout=subprocess.PIPE, check=True)
+    bench.wait(lambda: b"caf?" in bytes(server.result))
+    result = bench.result(server)
+    assert "caf? ?" in (result["title"], result["start"].get("title", ""))
+    assert result["end"]["sum_received"]
+    agent.wait_for("a server's JSON was mended", task_id=server.id)
+
+
+@pytest.mark.parametrize("suite", ["", "trixie", "sid"])
+def test_what_a_server_says_of_a_test_that_failed_is_told(bench: Bench, suite: str) -> None:
+    agent = bench.agent(IPERF3_PATH=of(suite), TMPDIR="/none")
+    server = bench.task("iperf_server_start", port=(port := free_port()))
+    agent.wait_for("server listens", task_id=server.id)
+    socket.create_connection(("127.0.0.1", port)).close()
+    for _ in range(2):
+        test = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-n", "1M", "-J"]
+        done = subprocess.run(test, stdout=subprocess.PIPE, check=False)
+        assert b'"error"' in done.stdout
+    line = agent.wait_for("a test failed on this server", task_id=server.id)
+    assert line["error_class"] == "host_error" and "TMPDIR" in line["error"]
+    assert bench.result(server)["started"] is True
+    bench.ended(bench.task("kill_all"))
+    bench.wait(lambda: b'"ended"' in bytes(server.result))
+    (warning,) = bench.result(server)["agent"]["warnings"]
+    assert warning.startswith("a test failed here at 2") and line["error"] in warning
+
+
+LAY_OUT = (
+    "import json, sys; text = sys.stdin.read(); start = 0; dumps = json.JSONEncoder({}).encode\n"
+    "while text[start:].strip():\n"
+    "    found, start = json.JSONDecoder().raw_decode(text, start)\n"
+    "    print(dumps(found)); start += len(text[start:]) - len(text[start:].lstrip())"
+)
+
+
+@pytest.mark.parametrize("suite", ["", "trixie"])
+@pytest.mark.parametrize("layout", ["indent=2", "separators=(',', ':')"])
+def test_a_wrapper_may_lay_out_what_a_client_writes(
+    bench: Bench, program: MakeProgram, suite: str, layout: str
+) -> None:
+    """A stream of events as well."""
+    script = bench.directory / "lay_out.py"
+    script.write_text(LAY_OUT.format(layout))
+    wrapper = program(
+        f'case "$*" in *-c*) {of(suite)} "$@" | {sys.executable} {script};;',
+        f'*) exec {of(suite)} "$@";; esac',
+    )
+    bench.agent(IPERF3_PATH=wrapper).wait_for("registered")
+    with iperf3_server(port := free_port()):
+        task = client(bench, port, time=1)
+        assert class_of(bench, task) is None
+    assert bench.result(task)["end"]["sum_received"]["bytes"] and bench.result(task)["intervals"]
+
+
+def test_json_that_cannot_be_read_is_told_with_its_beginning(
+    bench: Bench, program: MakeProgram
+) -> None:
+    broken = program('case "$*" in *-c*) echo \'{"start": }\';;', '*) exec iperf3 "$@";; esac')
+    agent = bench.agent(IPERF3_PATH=broken)
+    task = client(bench, free_port())
+    assert class_of(bench, task) == "bad_output"
+    assert task.error == 'iperf3 wrote JSON that cannot be read: {"start": }'
+    agent.wait_for("iperf3 wrote JSON that cannot be read", task_id=task.id)

@@ -179,6 +179,29 @@ def test_calls_that_fail(
     assert newest is None or content_of(newest) == NEWEST
 
 
+def test_a_document_that_cannot_be_read_is_logged_once(sound: StateDirectory) -> None:
+    stdout = written(sound.children / "7.k.json", NEWEST[:-2])
+    served = ServedTests(stdout)
+    with capture_logs() as log:
+        served.read()
+        assert served.incomplete.startswith('{ "start":') and not log
+        for _ in range(2):
+            with open(stdout, "ab") as file:
+                file.write(b"\n" + SERVED)
+            served.read()
+    assert warned(log) == ["iperf3 wrote JSON that cannot be read"]
+    assert content_of(served.newest()) == NEWEST and not served.incomplete
+
+
+def test_a_document_in_other_bytes_is_mended_also_after_a_restart(sound: StateDirectory) -> None:
+    title = b'{\n\t"title":\t"caf\xe9",'
+    stdout = written(sound.children / "7.k.json", SERVED, title, NEWEST[1:])
+    with capture_logs() as log:
+        content = content_of(newest_served(stdout))
+    assert content == title.replace(b"\xe9", b"?") + NEWEST[1:]
+    assert warned(log) == ["a server's JSON was mended"]
+
+
 def test_a_stray_file_is_no_attempt(sound: StateDirectory) -> None:
     written(sound.children / "7.x.key of 7.json", MEASURED)
     assert newest_output(sound.children, TASK) is None
