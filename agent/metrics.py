@@ -11,8 +11,11 @@ from typing import Literal
 
 from agent.error_classes import ErrorClass
 from agent.protocol import TASK_TYPES, Figures, Outcome, Task, utc_now
+from agent.text import shortened
 
 RESULTS_KEPT = 50
+# Characters of a result's message that are kept, as iperf3 and the Manager may say a megabyte.
+MESSAGE_KEPT = 1000
 # Upper bounds in seconds: a call to the Manager takes a millisecond on a LAN, and a result of
 # 100 MB over a slow link takes minutes.
 CALL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -98,7 +101,7 @@ class Metrics:
                 self.task_seconds[task_type].observe(seconds)
         elif figures is None:
             return
-        words = outcome.stderr or outcome.report.ended
+        words = shortened(outcome.stderr or outcome.report.ended, MESSAGE_KEPT)
         self.results.append(
             Reported(utc_now(), task.id, task_type, outcome.status, error_class, words, figures)
         )

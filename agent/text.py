@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     )
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, or its first `most` characters and how many it had."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
 def map_texts(change: Callable[[str], str], value: Any) -> Any:
     """A value for JSON with each of its texts changed, except for the names in objects.
 

@@ -7,7 +7,7 @@ import pytest
 
 from agent.protocol import Claimed, Origin, Outcome, Report, Task
 from agent.state.message import Message
-from agent.text import encodable, map_texts, printable, to_json
+from agent.text import encodable, map_texts, printable, shortened, to_json
 
 LATIN_1 = "/opt/caf\udce9/iperf3"
 
@@ -63,3 +63,8 @@ def test_a_result_with_a_name_that_is_no_utf_8_is_encoded_in_all_its_parts() -> 
     assert (found["answer"], found["exit_code"]) == ({"started": True}, 1)
     read = msgspec.json.decode(text, type=Message).outcome
     assert read and read.report.attempts == 2
+
+
+def test_a_text_is_shortened_only_if_it_is_too_long() -> None:
+    assert shortened("abc", 3) == "abc"
+    assert shortened("abcd", 3) == "abc... (4 characters)"

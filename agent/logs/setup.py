@@ -11,7 +11,10 @@ from gevent.hub import Hub
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from agent.logs.writer import STDOUT, LineWriter, stamp, to_json
-from agent.text import encodable, map_texts, printable
+from agent.text import encodable, map_texts, printable, shortened
+
+# Characters of one text in a line, such as a traceback. A Manager's answer may have a megabyte.
+MAX_TEXT = 16 * 1024
 
 log = structlog.get_logger()
 
@@ -75,8 +78,9 @@ def _redact(secret: Callable[[], str], _: WrappedLogger, __: str, event: EventDi
 
 
 def _without(key: str, text: str) -> str:
-    """A text that can be encoded and does not have the key in it."""
-    return encodable(text).replace(key, "[hidden]") if key else encodable(text)
+    """A text that can be encoded, has an end, and does not have the key in it."""
+    plain = encodable(text)
+    return shortened(plain.replace(key, "[hidden]") if key else plain, MAX_TEXT)
 
 
 def _by_line(text: str) -> str:

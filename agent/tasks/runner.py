@@ -22,12 +22,16 @@ from agent.registry import Entry, Kind
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext
 from agent.tasks.server import run_server
+from agent.text import shortened
 
 PAYLOADS: dict[Kind | None, type[msgspec.Struct]] = {
     "server": ServerPayload,
     "client": ClientPayload,
     None: KillAllPayload,
 }
+
+# Characters of a type that nobody knows.
+TYPE_SHOWN = 80
 
 log = structlog.get_logger()
 
@@ -52,7 +56,7 @@ class TaskRunner:
 
     def _run(self, entry: Entry) -> None:
         structlog.contextvars.bind_contextvars(task_id=entry.task.id)
-        log.info("task claimed", type=entry.task.type)
+        log.info("task claimed", type=shortened(entry.task.type, TYPE_SHOWN))
         try:
             self._report_all(entry)
         finally:
@@ -123,7 +127,8 @@ class TaskRunner:
         """Raise TaskError for a task that this agent cannot take now; a `kill_all` it can."""
         if entry.task.type not in TASK_TYPES:
             known = ", ".join(TASK_TYPES)
-            words = f"unknown task type {entry.task.type!r}: this agent runs {known}"
+            given = shortened(entry.task.type, TYPE_SHOWN)
+            words = f"unknown task type {given!r}: this agent runs {known}"
             raise TaskError(ErrorClass.UNSUPPORTED, words)
         if entry.task.unreadable:
             raise TaskError(ErrorClass.BAD_PAYLOAD, entry.task.unreadable)

@@ -1,7 +1,9 @@
 """The agents' calls over real sockets: answers, refusals, limits."""
 
 import gzip
+from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -190,11 +192,42 @@ def test_text_outside_ascii_arrives_as_it_was_sent(api: Api, store: Store) -> No
     assert (answer["error"], answer["result"]) == ("Gerät", {"a": "é"})
 
 
-def test_a_body_over_the_front_end_limit_is_413_without_json(api: Api, store: Store) -> None:
-    answer = api.agent("tasks/claim", data=b" " * (100 * 1024**2 + 1))
+def test_a_result_over_the_front_end_limit_is_413_without_json(api: Api, store: Store) -> None:
+    store.tasks.add(1, "kill_all", {})
+    task = store.tasks.claim(1)
+    assert task
+    answer = api.agent(f"tasks/{task.id}/result", data=b" " * (100 * 1024**2 + 1))
     assert answer.status_code == 413
     assert "json" not in answer.headers["Content-Type"]
     assert api.agent("tasks/claim").status_code == 200
+
+
+def status_of(url: str, path: str, length: int, **headers: str) -> int:
+    """The status of a call whose body is announced, and does not come."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=10)
+    connection.putrequest("POST", path)
+    for name, value in headers.items():
+        connection.putheader(name.replace("_", "-"), value)
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_nothing_is_kept_of_a_large_body_but_of_a_known_agents_result(
+    api: Api, store: Store
+) -> None:
+    """Each of some thousand connections could bring one."""
+    large = 99 * 1024**2
+    known = {"X_AGENT_NAME": "a1", "X_AGENT_KEY": "key-1", "X_API_Version": "1"}
+    stranger = {**known, "X_AGENT_KEY": "key-2"}
+    assert status_of(api.url, "/v1/auth/login", 5000) == 413
+    assert status_of(api.url, "/v1/agent/tasks/claim", large, **known) == 413
+    assert status_of(api.url, "/v1/agent/heartbeat", large, **known) == 413
+    assert status_of(api.url, "/v1/agent/tasks/1/result", large, **stranger) == 401
+    assert status_of(api.url, "/v1/exercises", large) == 401
 
 
 def test_a_result_just_below_the_limit_is_accepted_whole(api: Api, store: Store) -> None:

@@ -127,6 +127,17 @@ def test_an_unknown_task_type_fails_and_the_agent_continues(working: Bench, port
     assert client(working, port).status == "succeeded"
 
 
+def test_a_task_of_an_endless_type_fails_with_a_short_message(working: Bench) -> None:
+    """The agent keeps the messages of its latest results, and its page shows them."""
+    odd = working.ended(working.task("é" * 300_000))
+    assert odd.error == (
+        f"unknown task type '{'é' * 80}... (300000 characters)': "
+        "this agent runs iperf_server_start, iperf_client_run, kill_all"
+    )
+    said = working.agents[0].wait_for("task claimed", task_id=odd.id)["type"]
+    assert len(said) < 120
+
+
 def test_an_unknown_payload_key_is_named_in_the_log(working: Bench, port: int) -> None:
     task = client(working, port, shiny=True)
     assert task.status == "succeeded"

@@ -11,6 +11,8 @@ from agent.dev.api.http import body, query, reply, store
 from agent.dev.errors import NotAuthorized
 
 ADMIN = "admin"
+# Of a login, which anybody may try.
+MAX_LOGIN_BYTES = 4096
 Text = Annotated[str, Meta(min_length=1)]
 
 admin_api = Blueprint("admin", __name__, url_prefix="/v1")
@@ -33,7 +35,7 @@ class _Login(Struct):
 @admin_api.post("/auth/login")
 def login() -> Response:
     """A token for a password. It is valid until the dev Manager ends."""
-    given = body(_Login)
+    given = body(_Login, MAX_LOGIN_BYTES)
     if given.username != ADMIN or not _equal(given.password, current_app.config["ADMIN_PASSWORD"]):
         raise NotAuthorized("invalid_credentials", "wrong user name or password")
     token: str = current_app.config["ADMIN_TOKEN"]

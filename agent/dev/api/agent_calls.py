@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from msgspec import Struct
 from werkzeug.http import parse_dict_header
 
-from agent.dev.api.http import body, reply, store
+from agent.dev.api.http import MAX_BODY_BYTES, body, reply, store
 from agent.dev.errors import Misfit, NotAuthorized, NotFound, Refused, VersionRefused
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, TaskReport
 from agent.serving import Handler
@@ -101,7 +101,7 @@ def started(task_id: int) -> Response:
 def result(task_id: int) -> Response:
     """The agent reports the task."""
     agent = _caller()
-    report = body(TaskReport)
+    report = body(TaskReport, MAX_BODY_BYTES)
     if bytes(memoryview(report.result)[:1]) not in (b"{", b"n"):
         raise Misfit("Expected `object | null` - at `$.result`")
     return reply(store().tasks.report(agent.id, task_id, report))

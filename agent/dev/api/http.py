@@ -9,8 +9,10 @@ from werkzeug.exceptions import HTTPException
 from agent.dev.errors import Misfit, Refused
 from agent.dev.store.store import Store
 
-# The front end's limit (nginx counts a megabyte as 1024 * 1024 bytes).
+# The front end's limit (nginx counts a megabyte as 1024 * 1024 bytes), here for results alone.
 MAX_BODY_BYTES = 100 * 1024**2
+# Of every other call. A heartbeat with 1,024 tests has 0.2 MiB.
+MAX_CALL_BYTES = 1024**2
 
 _Body = TypeVar("_Body")
 
@@ -25,8 +27,14 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(msgspec.json.encode(value), status, headers, mimetype="application/json")
 
 
-def body(kind: type[_Body]) -> _Body:
-    """The request's JSON as that type; raises Misfit, or Refused when it is compressed."""
+def body(kind: type[_Body], max_bytes: int = MAX_CALL_BYTES) -> _Body:
+    """The request's JSON as that type.
+
+    Raises Misfit, Refused when it is compressed, and HTTPException (413) for more than
+    `max_bytes`, of which no more is kept. Call it when it is known who asks: each of thousands of
+    connections may bring as much.
+    """
+    request.max_content_length = max_bytes
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise Refused("bad_encoding", "this Manager accepts no Content-Encoding")
     content = request.get_data(cache=False)
