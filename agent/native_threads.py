@@ -1,10 +1,16 @@
-"""Blocking work in native threads, while the hub turns."""
+"""Blocking work in native threads, while the hub turns.
 
+A disk that fails raises an error. One that stands still, such as NFS without its server, lets a
+call wait for as long as that lasts, and in the hub's own thread it would hold up everything.
+"""
+
+import time
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import cached_property
 from typing import TypeVar, TypeVarTuple
 
+import gevent
 from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 
@@ -13,16 +19,19 @@ _Result = TypeVar("_Result")
 
 
 class NativeThreads:
-    """At most `most` threads for one kind of work, which then waits for no other kind."""
+    """At most `most` threads for one kind of work, which then waits for no other kind.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    `errors` are what that work may raise.
+    """
+
+    def __init__(self, most: int, errors: tuple[type[Exception], ...] = (OSError,)) -> None:
+        self._most, self._errors = most, errors
 
     def call(self, function: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result:
-        """Call it in a native thread, with the context of the log; raises its OSError."""
+        """Call it in a native thread, with the context of the log; raises its error."""
         # The pool would print the traceback of an error that is raised in it.
-        found = self._pool.apply(wrap_errors(OSError, copy_context().run), (function, *args))
-        if isinstance(found, OSError):
+        found = self._pool.apply(wrap_errors(self._errors, copy_context().run), (function, *args))
+        if isinstance(found, self._errors):
             raise found
         result: _Result = found
         return result
@@ -30,3 +39,36 @@ class NativeThreads:
     @cached_property
     def _pool(self) -> ThreadPool:
         return ThreadPool(self._most)
+
+
+class Looks:
+    """Looks at what may stand still: each is waited for at most `seconds`, and then goes on alone.
+
+    There is one at a time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._look: gevent.Greenlet | None = None
+        self._until = 0.0
+
+    def take(self, look: Callable[[], None]) -> None:
+        """Take the look in a greenlet, unless the last one goes on; raises what has ended one."""
+        if self._look is None or self._has_ended():
+            # With the context, as the log lines in it name the task.
+            self._look = gevent.spawn(copy_context().run, look)
+            self._until = time.monotonic() + self._seconds
+        self._look.join(max(0.0, self._until - time.monotonic()))
+        self._has_ended()
+
+    def finish(self) -> None:
+        """Wait for the end of the last look; raises what has ended it."""
+        if self._look is not None:
+            self._look.get()
+
+    def _has_ended(self) -> bool:
+        # A greenlet that has ended is false.
+        if self._look is not None and self._look.ready():
+            self.finish()
+            return True
+        return False

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from agent import files, host
-from agent.config.key import Key, weakness
+from agent.config.key import weakness
 from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
 from agent.logs.setup import silence_logging, stdout_has_colors
@@ -96,8 +96,7 @@ def _manager(config: Config) -> Iterator[Finding]:
         if address.startswith("127.") or address == "::1":
             message += "; for tests with other hosts set ADVERTISE_ADDRESS"
         yield Finding("address", message)
-        key = Key(config.agent_key, config.agent_key_file)
-        ManagerClient(config, key).check_health()
+        ManagerClient(config, lambda: config.agent_key).check_health()
     except OSError as error:
         yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")
     except ManagerError as error:

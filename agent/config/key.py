@@ -3,11 +3,13 @@
 import os
 import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from agent.errors import ConfigError
+from agent.native_threads import Looks, NativeThreads
 
 PLACEHOLDER_KEY = "your-registration-key-here"
 CREDENTIAL = "agent-key"
@@ -16,6 +18,10 @@ MAX_KEY = 4096
 SHORT_KEY = 8
 SECRETS = ("AGENT_KEY", "AGENT_KEY_FILE")
 KEY_ACCEPTED = "the registration key that the Manager gave this agent"
+
+# Seconds. A heartbeat may be that late, once, when the disk stands still.
+LOOK_TAKES = 0.2
+_THREADS = NativeThreads(1, (ConfigError,))
 
 log = structlog.get_logger()
 
@@ -34,31 +40,47 @@ class Key:
     def __init__(self, key: str, path: Path | None) -> None:
         """Start with the key that was found, and the file that it came from, if any."""
         self._key, self._path = key, path
-        self._modified = self._modification_time()
+        self._modified = _modification_time(path) if path else 0
+        self._faults: tuple[str, ...] = ()
+        self._looks = Looks(LOOK_TAKES)
 
     def __call__(self) -> str:
-        """The current key; the last valid one while its file is missing or invalid."""
-        modified = self._modification_time()
-        if self._path and modified != self._modified:
-            self._modified = modified
-            try:
-                self._key = read_key_file(self._path)
-            except ConfigError as error:
-                log.error("the key file has changed and is not usable", faults=error.faults)
-            else:
-                self.warn()
+        """The key that was found last: nothing waits for its file."""
         return self._key
+
+    def fresh(self) -> str:
+        """The current key, or the last valid one while its file is missing, invalid or held up."""
+        if self._path:
+            self._looks.take(partial(self._read_again, self._path))
+        return self._key
+
+    def _read_again(self, path: Path) -> None:
+        modified = _THREADS.call(_modification_time, path)
+        if modified == self._modified:
+            return
+        try:
+            self._key = _THREADS.call(read_key_file, path)
+        except ConfigError as error:
+            # It is tried again: perhaps the disk fails for a moment only.
+            if error.faults != self._faults:
+                log.error("the key file has changed and is not usable", faults=error.faults)
+            self._faults = error.faults
+        else:
+            self._modified, self._faults = modified, ()
+            self.warn()
 
     def warn(self) -> None:
         """Log what is wrong with the key."""
         if words := weakness(self._key):
             log.warning(words)
 
-    def _modification_time(self) -> int:
-        try:
-            return os.stat(self._path).st_mtime_ns if self._path else 0
-        except OSError:
-            return 0
+
+def _modification_time(path: Path) -> int:
+    """In nanoseconds; 0 for a file that cannot be looked at."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:

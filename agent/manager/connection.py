@@ -6,21 +6,32 @@ Here all bytes come through one socket, below HTTP, TLS and proxies, which count
 """
 
 import ssl
+from dataclasses import dataclass
+from pathlib import Path
 from socket import socket
 from typing import Any
 
 from gevent.socket import wait_read  # type: ignore[attr-defined]
-from requests.adapters import HTTPAdapter
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import ssl_
 from urllib3.util.ssltransport import SSLTransport
+
+from agent.native_threads import NativeThreads
 
 # Bytes for one answer with all that is around its content, and as many to connect.
 MAX_RECEIVED = 2 * 1024**2
 # How many of them may come before the content. Python parses headers in one go, and 2 MiB of them
 # for seconds.
 MAX_HEAD = 64 * 1024
+# Debian and its like, then Red Hat and its like. certifi's file, which is taken if there is
+# neither, lacks what a company has added.
+SYSTEM_CAS = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+)
+_THREADS = NativeThreads(4)
 
 
 class _Socket(socket):
@@ -58,8 +69,35 @@ class _Context(ssl.SSLContext):
         return SSLTransport(sock, self, options.get("server_hostname"))
 
 
-# As in urllib3.contrib.pyopenssl. A context of one's own would not be used for a proxy's TLS.
+# As in urllib3.contrib.pyopenssl.
 setattr(ssl_, "SSLContext", _Context)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whom to trust and what to show: files of certificates, and of the key of one's own.
+
+    Without `ca_file` the system's authorities are trusted.
+    """
+
+    ca_file: Path | None
+    own: tuple[Path, Path] | None = None
+
+    def contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        """The contexts for the Manager and for a proxy, which is shown nothing; raises OSError."""
+        return _THREADS.call(lambda: (self._context(self.own), self._context(None)))
+
+    def _context(self, own: tuple[Path, Path] | None) -> ssl.SSLContext:
+        context = ssl_.create_urllib3_context()
+        file = self.ca_file or next(filter(Path.exists, SYSTEM_CAS), Path(DEFAULT_CA_BUNDLE_PATH))
+        try:
+            context.load_verify_locations(file)
+            if own:
+                file = own[0]
+                context.load_cert_chain(*own)
+        except OSError as error:
+            raise OSError(f"{file} cannot be used: {error}") from error
+        return context
 
 
 class _Connection(HTTPConnection):
@@ -90,16 +128,31 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class Adapter(HTTPAdapter):
-    """Makes a session of requests use such connections, through a proxy too."""
+    """Makes a session of requests use such connections, through a proxy too.
+
+    The files for TLS are read here, and not by requests, which would do that in the hub's thread.
+    """
+
+    def __init__(self, trust: Trust | None) -> None:
+        """Read the files; raises OSError. Without them there is no TLS."""
+        self._manager: ssl.SSLContext | None = None
+        self._proxy: ssl.SSLContext | None = None
+        if trust:
+            self._manager, self._proxy = trust.contexts()
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the manager of the connections that use no proxy."""
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, ssl_context=self._manager, **kwargs)
         self.poolmanager = _counting(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """The manager of the connections through a proxy."""
+        kwargs |= {"ssl_context": self._manager, "proxy_ssl_context": self._proxy}
         return _counting(super().proxy_manager_for(*args, **kwargs))
+
+    def cert_verify(self, *args: Any) -> None:
+        """Nothing: that is in the contexts."""
 
     def build_response(self, req: Any, resp: Any) -> Any:
         """The answer without its cookies: http.cookiejar takes minutes over some, and keeps all."""

@@ -1,7 +1,6 @@
 """One HTTP request under one deadline, over a connection that is known to be fresh."""
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from agent import __version__
 from agent.config.settings import Config
 from agent.errors import ManagerAway
 from agent.host import is_loopback
-from agent.manager.connection import Adapter
+from agent.manager.connection import Adapter, Trust
 from agent.manager.refusals import refusal
 from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
@@ -28,9 +27,6 @@ KEY_HEADER = "X-AGENT-KEY"
 MAX_IDLE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1024**2
 MAX_REASON = 500
-# Debian and its like, then Red Hat and its like. certifi's file,
-# which requests takes if there is neither, lacks what a company has added.
-SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
 log = structlog.get_logger()
 
@@ -136,21 +132,23 @@ class Transport:
 
     def _new_session(self) -> requests.Session:
         session = _Session()
+        adapter = Adapter(self._trust())
         for scheme in ("http://", "https://"):
-            session.mount(scheme, Adapter())
+            session.mount(scheme, adapter)
         # .netrc, proxies and REQUESTS_CA_BUNDLE stay out, or they would override what was set.
         session.trust_env = False
         if not is_loopback(self._config.manager_url):
             session.proxies = get_environ_proxies(self._config.manager_url)
-        if urlsplit(self._config.manager_url).scheme == "https":
-            # Without TLS, requests would still look for the file at each call.
-            system_cas = next(filter(os.path.exists, SYSTEM_CAS), None)
-            ca_file = self._config.manager_ca_file or system_cas
-            session.verify = str(ca_file) if ca_file else True
-        if self._config.manager_cert_file and self._config.manager_cert_key_file:
-            pair = (str(self._config.manager_cert_file), str(self._config.manager_cert_key_file))
-            session.cert = pair
         return session
+
+    def _trust(self) -> Trust | None:
+        config = self._config
+        if urlsplit(config.manager_url).scheme != "https":
+            return None
+        own = None
+        if config.manager_cert_file and config.manager_cert_key_file:
+            own = config.manager_cert_file, config.manager_cert_key_file
+        return Trust(config.manager_ca_file, own)
 
 
 class _Session(requests.Session):

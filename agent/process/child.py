@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -14,16 +15,18 @@ from gevent.event import Event
 
 from agent.errors import ChildError, class_of
 from agent.files import Whose, discard, whose
+from agent.native_threads import Looks
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
-from agent.process.output import size_of
+from agent.process.output import in_thread, read_end, size_of
 from agent.process.spawn import spawn, spawn_error
 
 STDERR_KEPT = 64 * 1024
 # No test needs more, and a server that runs for months may write as much. It does not depend on
 # the settings, and not on what a server has written to stdout.
 MAX_STDERR_BYTES = 1024**2
-# Seconds between two looks at a child's output.
-OUTPUT_LOOK = 1.0
+_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+# Seconds between two looks at a child's output, and for how long the watch waits for one of them.
+OUTPUT_LOOK = LOOK_TAKES = 1.0
 FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
 STDERR_FLOODED = "iperf3 wrote more than 1 MiB to stderr and was stopped"
 
@@ -44,7 +47,8 @@ class ChildProcess:
 
     An unread pipe would block iperf3's exit, and one that a grandchild holds open would block
     the agent: files do neither. `ended` is set when the child has ended and was reaped.
-    `flooded` says in words which of the files is too large, once `watch` has found that.
+    `flooded` says in words which of the files is too large, once `watch` has found that
+    in one of its `looks`.
     `identity` lets the agent's next run find the child; it is None off Linux, and for a child
     that ended at once.
     """
@@ -54,17 +58,22 @@ class ChildProcess:
         self.stdout = stdout
         self.stderr = stderr
         self.flooded = ""
+        self.looks = Looks(LOOK_TAKES)
         self._was_stopped = False
+        outputs: list[int] = []
         try:
-            with open(stdout, "wb") as out, open(stderr, "wb") as err:
-                self._popen = spawn(argv, out, err)
+            for path in (stdout, stderr):
+                outputs.append(in_thread(os.open, path, _TO_WRITE, 0o666))
+            self._popen = spawn(argv, *outputs)
         except OSError as error:
-            discard(stdout)
-            discard(stderr)
+            in_thread(discard, stdout, stderr)
             if error.filename in (str(stdout), str(stderr)) and whose(error) is not Whose.HOST:
                 words = f"{stdout.parent} cannot be written: {error.strerror}: mend that"
                 raise ChildError(class_of(error), words) from error
             raise spawn_error(argv[0], error) from error
+        finally:
+            for output in outputs:
+                in_thread(os.close, output)
         self.pid: int = self._popen.pid
         self.ended = Event()
         self._popen.rawlink(lambda _: self.ended.set())
@@ -123,14 +132,22 @@ class ChildProcess:
         Empty when they cannot be read: that is no reason to lose a test.
         """
         try:
-            with open(self.stderr, "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - STDERR_KEPT))
-                return file.read().decode(errors="replace").strip()
+            return in_thread(read_end, self.stderr, STDERR_KEPT).decode(errors="replace").strip()
         except OSError as error:
             log.warning("the stderr of a child cannot be read", pid=self.pid, error=str(error))
             return ""
         finally:
-            discard(self.stderr)
+            in_thread(discard, self.stderr)
+
+    def look(self, max_output_bytes: int, read: Callable[[], None] | None) -> None:
+        """Find out whether it wrote too much; call `read` if it did not."""
+        out, err = in_thread(lambda: (size_of(self.stdout), size_of(self.stderr)))
+        if out > max_output_bytes:
+            self.flooded = FLOODED
+        elif err > MAX_STDERR_BYTES:
+            self.flooded = STDERR_FLOODED
+        elif read:
+            read()
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the child and nobody else: through its pidfd, or while it is not reaped."""
@@ -148,11 +165,11 @@ def watch(
     stop: Event,
     seconds: float,
     max_output_bytes: int,
-    look: Callable[[], None] | None = None,
+    read: Callable[[], None] | None = None,
 ) -> Ending:
     """Wait for the first of: the child's end, the order to stop, the time, too much output.
 
-    `max_output_bytes` is for stdout; stderr has a limit of its own. `look` is called about once a
+    `max_output_bytes` is for stdout; stderr has a limit of its own. `read` is called about once a
     second and at the end, to read the output while the child runs. When the agent was held up, a
     child may have ended and be over its time as well: then it has ended.
     """
@@ -162,12 +179,7 @@ def watch(
         gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
         # Not the event: a hub that was held up handles the time-out before the child's end.
         ended = child.exit_code is not None
-        if look:
-            look()
-        if size_of(child.stdout) > max_output_bytes:
-            child.flooded = FLOODED
-        elif size_of(child.stderr) > MAX_STDERR_BYTES:
-            child.flooded = STDERR_FLOODED
+        child.looks.take(partial(child.look, max_output_bytes, read))
         if child.flooded:
             return Ending.OUTPUT
         if ended:

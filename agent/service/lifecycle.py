@@ -56,7 +56,7 @@ class Agent:
         self._ledger = ledger = Ledger(StateDirectory(config.state, config.state_max_bytes))
         self._registry = registry = TaskRegistry()
         metrics = Metrics()
-        client = ManagerClient(config, key, metrics)
+        client = ManagerClient(config, key.fresh, metrics)
         self.registration = registration = Registration(config, client, self._stop_all)
         gate = Gate(registration)
         delivery = Delivery(client, gate, ledger, registry, config.max_result_bytes)

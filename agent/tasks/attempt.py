@@ -9,6 +9,7 @@ from agent.error_classes import ErrorClass
 from agent.files import is_full
 from agent.iperf3.verdict import RETRIABLE, Verdict
 from agent.process.child import Ending
+from agent.process.output import in_thread
 from agent.registry import Stop
 
 
@@ -49,7 +50,7 @@ class Attempt:
         if self.ending is Ending.STOPPED:
             return stop.error_class, f"{stop.reason}; the test was cut short"
         directory = self.output.parent
-        if judged.error_class is ErrorClass.BAD_OUTPUT and is_full(directory):
+        if judged.error_class is ErrorClass.BAD_OUTPUT and in_thread(is_full, directory):
             words = f"the disk of {directory} is full: the document is lost"
             return ErrorClass.STATE_FULL, words
         return judged.error_class, judged.message

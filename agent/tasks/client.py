@@ -17,6 +17,7 @@ from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess, Ending, watch
+from agent.process.output import in_thread
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.attempt import Attempt
@@ -85,7 +86,7 @@ class _ClientTest:
             self._entry.is_waiting = True
             if self._entry.stop.ordered.wait(pause):
                 break
-            discard(attempt.output)
+            in_thread(discard, attempt.output)
         return attempt
 
     def outcome(self, attempt: Attempt, features: Features) -> Outcome:
@@ -101,7 +102,7 @@ class _ClientTest:
             report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
         document = Document(str(attempt.output), *judged.span) if judged.span else None
         if document is None:
-            discard(attempt.output)
+            in_thread(discard, attempt.output)
         return Outcome(
             "failed" if report.error_class else "succeeded",
             report,
@@ -145,7 +146,7 @@ class _ClientTest:
             child,
             self._entry.stop.ordered,
             max_output_bytes=self._context.config.max_output_bytes,
-            look=StreamReader(child.stdout, self._entry).read_new,
+            read=StreamReader(child.stdout, self._entry).read_new,
         )
         ending = wait(STARTED_AFTER)
         if ending is not Ending.TIME:

@@ -6,6 +6,7 @@ import shutil
 import structlog
 
 from agent.iperf3.features import Features, parse_features
+from agent.process.output import in_thread
 from agent.process.spawn import capture_output
 
 # Seconds for `iperf3 --version`, which takes 2 ms.
@@ -35,7 +36,7 @@ class InstalledIperf3:
 
         It is asked again while it is missing, and after an upgrade has replaced its file.
         """
-        if self.features and _file_mark(self.features.path) == self._mark:
+        if self.features and in_thread(_file_mark, self.features.path) == self._mark:
             return self.features
         found = self.ask()
         log.info("iperf3 found", version=found.version, options=len(found.options))
@@ -43,8 +44,8 @@ class InstalledIperf3:
 
     def ask(self) -> Features:
         """Ask it for its version and its options; raises TaskError with the remedy."""
-        path = shutil.which(self._path) or self._path
-        self.features, self._mark = None, _file_mark(path)
+        path = in_thread(shutil.which, self._path) or self._path
+        self.features, self._mark = None, in_thread(_file_mark, path)
         version = capture_output([path, "--version"], PROBE_TIMEOUT)
         options = capture_output([path, "--help"], PROBE_TIMEOUT)
         self.features = parse_features(path, version, options)

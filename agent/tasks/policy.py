@@ -3,22 +3,23 @@
 import ipaddress
 import os
 import socket
-from functools import cache
 
 import gevent
 import msgspec
 from gevent.event import Event
 from gevent.monkey import get_original
-from gevent.threadpool import ThreadPool
-from gevent.util import wrap_errors
 
 from agent.config.settings import Config
 from agent.config.types import Network
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError
+from agent.native_threads import NativeThreads
 from agent.protocol import ClientPayload
 
 _getaddrinfo = get_original("socket", "getaddrinfo")
+# A silent name server blocks one for 10 s or more, and gevent's own must stay free for the
+# Manager's name.
+_LOOKUPS = NativeThreads(4, (OSError, UnicodeError))
 
 
 def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
@@ -90,22 +91,16 @@ def checked_target(
 
 
 def _addresses(host: str, family: int) -> list[str] | Exception:
-    # In threads of its own: a silent name server blocks one for 10 s or more, and gevent's own
-    # threads must stay free for the Manager's name.
-    look_up = wrap_errors((OSError, UnicodeError), _look_up)
-    found: list[str] | Exception = _lookups().apply(look_up, (host, family))
-    return found
+    try:
+        return _LOOKUPS.call(_look_up, host, family)
+    except (OSError, UnicodeError) as error:
+        return error
 
 
 def _look_up(host: str, family: int) -> list[str]:
     """The addresses of a host; raises UnicodeError, or OSError, also for a zone without device."""
     infos = _getaddrinfo(host, None, family, socket.SOCK_STREAM)
     return [_with_zone(*info[4]) for info in infos]
-
-
-@cache
-def _lookups() -> ThreadPool:
-    return ThreadPool(4)
 
 
 def _with_zone(address: str, _: int, __: int = 0, scope: int = 0) -> str:

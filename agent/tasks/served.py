@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import deque
 from pathlib import Path
 
 import structlog
@@ -51,15 +52,16 @@ class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes of it need not be read again; `copy` is a file in use while a
-    document is copied out of it. `may_lack_some` says that a part of it could not be read or kept,
-    `incomplete` is how a document begins that has no end. `failures` has what iperf3 said of failed
-    tests, and when it did so last.
+    document is copied out of it; `tests` are those to report now. `may_lack_some` says that a part
+    of it could not be read or kept, `incomplete` is how a document begins that has no end.
+    `failures` has what iperf3 said of failed tests, and when it did so last.
     """
 
     def __init__(self, stdout: Path) -> None:
         self._stdout = stdout
         self._newest = served_file(stdout)
         self.copy = stdout.with_suffix(".fresh")
+        self.tests: deque[tuple[Document, Figures | None]] = deque()
         self._figures: Figures | None = None
         self._unreported = False
         self._reported = 0
@@ -72,13 +74,19 @@ class ServedTests:
         self._noted_up_to = 0
         self.read_up_to = 0
 
+    def look(self) -> None:
+        """Read, and put a test that is not reported yet into `tests`; on a bad disk it waits."""
+        self.read()
+        if test := self.take_unreported():
+            self.tests.append(test)
+
     def read(self) -> None:
         """Copy the newest document out of the output, if there is a new one.
 
         After an error of the disk, the next call tries again. A part with a sector that cannot be
         read is skipped, as the tests to come may be read.
         """
-        size = size_of(self._stdout)
+        size = in_thread(size_of, self._stdout)
         if size == self._size_read:
             return
         try:
@@ -121,7 +129,7 @@ class ServedTests:
 
     def newest(self) -> Document | None:
         """The newest document, whether it was reported or not."""
-        return _kept(self._newest)
+        return in_thread(_kept, self._newest)
 
     def _note_failure(self, place: int, error_class: ErrorClass, words: str) -> None:
         # The last document is read again. Probes and the server's end are about no test.

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import gevent
 import msgspec
@@ -105,11 +105,9 @@ class _RunningServer:
         yield self._outcome()
         ending = None
         while not ending:
-            ending = self._watch(OUTPUT_POLL)
-            if ending is not Ending.OUTPUT:
-                self._served.read()
-                if test := self._served.take_unreported():
-                    yield self._outcome(*test)
+            ending = self._watch(OUTPUT_POLL, self._served.look)
+            while self._served.tests:
+                yield self._outcome(*self._served.tests.popleft())
             if not ending and time.monotonic() - self._born >= self._max_seconds:
                 ending = Ending.TIME
         self._entry.has_served = True
@@ -117,6 +115,7 @@ class _RunningServer:
         self._context.end_child(self._entry, self._child, ending)
         exit_code = self._child.close()
         if ending is not Ending.OUTPUT:
+            self._child.looks.finish()
             self._served.read()
             if self._served.may_lack_some:
                 self._report.warnings.append(LOST)
@@ -131,14 +130,13 @@ class _RunningServer:
         self._context.end_child(self._entry, self._child, Ending.STOPPED)
         self._child.close()
         # `.served` is not removed here: the outbox took it over with the last outcome.
-        for path in (self._child.stdout, self._child.stderr, self._served.copy):
-            discard(path)
+        in_thread(discard, self._child.stdout, self._child.stderr, self._served.copy)
 
-    def _watch(self, seconds: float) -> Ending | None:
+    def _watch(self, seconds: float, read: Callable[[], None] | None = None) -> Ending | None:
         """Why the child has ended or must end; None if it still runs after so many seconds."""
         # What was read is a hole in the file by now, and does not count.
         most = self._context.config.max_output_bytes + self._served.read_up_to
-        ending = watch(self._child, self._entry.stop.ordered, seconds, most)
+        ending = watch(self._child, self._entry.stop.ordered, seconds, most, read)
         return None if ending is Ending.TIME else ending
 
     def _why_it_ended(self, ending: Ending, exit_code: int) -> str:

@@ -40,7 +40,7 @@ def a_key(*secrets: dict[str, str]) -> Key:
 
 def key_of(*secrets: dict[str, str]) -> str:
     """The text of that key."""
-    return a_key(*secrets)()
+    return a_key(*secrets).fresh()
 
 
 def test_the_fault_of_a_missing_key_names_both_variables() -> None:
@@ -131,7 +131,7 @@ def test_a_pipe_in_the_place_of_the_key_file_is_not_waited_for(tmp_path: Path) -
     key = a_key({"AGENT_KEY_FILE": str(path)})
     path.unlink()
     os.mkfifo(path, 0o600)
-    assert key() == CANARY
+    assert key.fresh() == CANARY
 
 
 def test_a_key_that_no_manager_takes_is_refused_and_not_shown(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_short_key_that_comes_later_is_taken_with_a_warning(
     current = a_key({"AGENT_KEY_FILE": str(path)})
     replaced(path, key, 1000.0)
     with capture_logs() as logs:
-        assert (current(), current()) == (key, key)
+        assert (current.fresh(), current.fresh()) == (key, key)
     assert [line["log_level"] for line in logs] == ["warning"] * is_short
 
 
@@ -215,22 +215,22 @@ def replaced(path: Path, content: str, modified: float, mode: int = 0o600) -> No
 def test_a_key_file_that_changes_is_read_again(tmp_path: Path) -> None:
     path = key_file(tmp_path)
     key = a_key({"AGENT_KEY_FILE": str(path)})
-    assert key() == CANARY
+    assert key.fresh() == CANARY
     replaced(path, "fresh", 1000.0)
-    assert key() == "fresh"
+    assert key.fresh() == "fresh"
 
 
 def test_the_last_valid_key_is_kept_while_the_key_file_is_wrong_or_missing(tmp_path: Path) -> None:
     path = key_file(tmp_path)
     key = a_key({"AGENT_KEY_FILE": str(path)})
     replaced(path, "", 1000.0)
-    assert key() == CANARY
+    assert key.fresh() == CANARY
     replaced(path, "fresh", 1500.0, mode=0o644)
-    assert key() == CANARY
+    assert key.fresh() == CANARY
     path.unlink()
-    assert key() == CANARY
+    assert key.fresh() == CANARY
     replaced(path, "fresh", 2000.0)
-    assert key() == "fresh"
+    assert key.fresh() == "fresh"
 
 
 def test_the_config_does_not_show_the_key() -> None:

@@ -1,5 +1,8 @@
 """A real agent and a Manager behind TLS: what it trusts, what it shows, and what it says."""
 
+import os
+import shutil
+import signal
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +19,7 @@ from gevent.server import StreamServer
 
 from tests.support.command import run
 from tests.support.faulty_manager import FaultyManager, well
-from tests.support.harness import Bench, free_port
+from tests.support.harness import Bench, free_port, until
 from tests.support.lone_agent import lone_agent
 from tests.support.sockets import MakeManager, relay
 
@@ -282,3 +285,24 @@ def test_no_variable_and_no_netrc_has_a_say_in_what_is_trusted_and_sent(
             agent.wait_for("registered")
             manager.wait_for(lambda: {"heartbeat", "claim"} <= set(manager.calls()))
     assert not [request for request in manager.requests if "authorization" in request.headers]
+
+
+@pytest.mark.parametrize("which", ["ca_file", "own_certificate", "own_key"])
+def test_a_file_that_is_read_without_an_end_holds_up_no_signal(
+    authority: Authority, faulty: MakeManager, tmp_path: Path, which: str
+) -> None:
+    """Like a disk that stands still, a pipe without a writer lets OpenSSL wait."""
+    path = Path(shutil.copy(getattr(authority, which), tmp_path))
+    names = {"ca_file": "MANAGER_CA_FILE", "own_certificate": "MANAGER_CERT_FILE"}
+    settings = {**authority.known, names.get(which, "MANAGER_CERT_KEY_FILE"): str(path)}
+    with front(faulty(well), demanding(authority)) as tls:
+        with lone_agent(tls.url, tmp_path, "--debug", **settings) as agent:
+            agent.wait_for("registered")
+            path.unlink()
+            os.mkfifo(path)
+            tls.change(demanding(authority))
+            # One on a connection that was closed fails at once.
+            until(lambda: any(line.get("milliseconds", 0) > 3900 for line in agent.lines))
+            agent.signal(signal.SIGTERM)
+            agent.wait_for("agent stops", timeout=3)
+            assert agent.exit_code() == 0

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from pathlib import Path
 from socket import socket
 from typing import Any
 
@@ -11,6 +12,7 @@ from gevent import sleep
 from gevent.event import Event
 
 from agent.errors import ManagerUnavailable
+from agent.manager.connection import Trust
 from agent.manager.transport import Transport
 from agent.metrics import Metrics
 from tests.support.clock import Clock
@@ -166,3 +168,11 @@ def test_no_call_fails_because_the_manager_closed_an_idle_connection(
         client.claim(str(number))
         sleep(0.01)
     assert len(manager.requests) == 5
+
+
+def test_a_file_for_tls_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    missing, empty = tmp_path / "missing.pem", tmp_path / "empty.pem"
+    empty.touch()
+    for trust in (Trust(missing), Trust(empty), Trust(None, (missing, missing))):
+        with pytest.raises(OSError, match=r"(missing|empty).pem cannot be used: "):
+            trust.contexts()
