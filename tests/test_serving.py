@@ -1,6 +1,7 @@
 """What one peer may have of our HTTP servers, over real sockets. The floods are in tests/faults."""
 
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,15 +13,23 @@ from tests.support.harness import until
 from tests.support.sockets import reset
 
 LARGE = 50 * 10**6
+BUSY_SECONDS = 0.03
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 MakeServer = Callable[..., Server]
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """It reads the body and answers with its length, or with much at /large; /bug has a bug."""
+    """It reads the body and answers with its length, or with much at /large; /bug has a bug.
+
+    /busy takes the processor for a while.
+    """
     if environ["PATH_INFO"] == "/bug":
         raise ValueError("a bug of the application")
+    if environ["PATH_INFO"] == "/busy":
+        until_then = time.monotonic() + BUSY_SECONDS
+        while time.monotonic() < until_then:
+            pass
     content = b"x" * LARGE if environ["PATH_INFO"] == "/large" else b""
     read: Callable[[int], bytes] = environ["wsgi.input"].read
     if environ["REQUEST_METHOD"] == "POST":
@@ -102,6 +111,35 @@ def test_requests_before_the_answer_to_the_last_one_wait_for_others(serve: MakeS
         assert greedy.recv(2**16).count(b"200 OK") < 10
         greedy.shutdown(socket.SHUT_WR)
         assert rest(greedy).count(b"200 OK") > 20
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [b"GET /busy HTTP/1.1\r\n\r\n", b"POST /busy HTTP/1.1\r\nContent-Length: 1\r\n\r\na"],
+)
+def test_many_requests_at_once_leave_turns_to_others(serve: MakeServer, request_of: bytes) -> None:
+    server = serve(connections=40)
+    connections = [connect(server) for _ in range(30)]
+    gaps: list[float] = []
+
+    def tick() -> None:
+        while True:
+            began = time.monotonic()
+            gevent.sleep(0.001)
+            gaps.append(time.monotonic() - began)
+
+    ticking = gevent.spawn(tick)
+    for connection in connections:
+        connection.sendall(request_of[:-1])
+    gevent.sleep(0.1)
+    gaps.clear()
+    for connection in connections:
+        connection.sendall(request_of[-1:])
+    for connection in connections:
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        connection.close()
+    ticking.kill()
+    assert max(gaps) < sum(gaps) / 4
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ _HEADERS = {
 # How many of the newest tests the page lists.
 LISTED = 12
 
+# Of a form, which takes a millisecond a KiB to decode if it means to.
+MAX_FORM_BYTES = 16 * 1024
+
 page = Blueprint("page", __name__)
 
 
@@ -74,6 +77,7 @@ def show() -> Response:
 def start() -> AnyResponse:
     """Start a test and show it, or show the form again with what is wrong about it."""
     check_writer()
+    request.max_content_length = MAX_FORM_BYTES
     values = request.form.to_dict()
     try:
         return _to(start_test(store(), values))
