@@ -27,6 +27,8 @@ MAX_STDERR_BYTES = 1024**2
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 # Seconds between two looks at a child's output, and for how long the watch waits for one of them.
 OUTPUT_LOOK = LOOK_TAKES = 1.0
+# Seconds between two looks at what a child has left running.
+GROUP_POLL = 0.01
 FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
 STDERR_FLOODED = "iperf3 wrote more than 1 MiB to stderr and was stopped"
 
@@ -60,6 +62,7 @@ class ChildProcess:
         self.flooded = ""
         self.looks = Looks(LOOK_TAKES)
         self._was_stopped = False
+        self._may_lead = True
         outputs: list[int] = []
         try:
             for path in (stdout, stderr):
@@ -102,17 +105,26 @@ class ChildProcess:
     def stop(self, grace: float, force: Event) -> None:
         """Send TERM, then KILL after `grace` seconds or once `force` is set; wait for the end.
 
-        A child that has ended is left alone.
+        All that it has started in its process group ends with it, even if it has ended by itself.
         """
-        if self.exit_code is not None:
-            return
-        self._was_stopped = True
-        self._signal(signal.SIGTERM)
-        # A stopped child gets TERM only when it continues.
-        self._signal(signal.SIGCONT)
-        gevent.wait([self.ended, force], timeout=grace, count=1)
-        self._signal(signal.SIGKILL)
-        self.ended.wait()
+        until = time.monotonic() + grace
+        if self.exit_code is None:
+            self._was_stopped = True
+            self._signal(signal.SIGTERM)
+            # A stopped child gets TERM only when it continues.
+            self._signal(signal.SIGCONT)
+            gevent.wait([self.ended, force], timeout=grace, count=1)
+            self._signal(signal.SIGKILL)
+            self.ended.wait()
+        # The kernel gives the number of a group to nobody else while it has members. Later it may,
+        # so this is done once.
+        while self._may_lead and self._signal_group(0):
+            gentle = self.fate == "terminated" and not force.is_set()
+            if not gentle or time.monotonic() >= until:
+                self._signal_group(signal.SIGKILL)
+                break
+            gevent.sleep(GROUP_POLL)
+        self._may_lead = False
 
     def close(self) -> int:
         """Kill a child that still runs, and free what it holds; returns its exit code."""
@@ -150,14 +162,20 @@ class ChildProcess:
             read()
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the child and nobody else: through its pidfd, or while it is not reaped."""
+        """Signal the child and its group, and nobody else: while its pidfd finds it not reaped."""
         if self.exit_code is not None:
             return
         with suppress(ProcessLookupError):
             if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, number)
-            else:
-                self._popen.send_signal(number)
+                signal.pidfd_send_signal(self._pidfd, 0)
+            self._signal_group(number)
+
+    def _signal_group(self, number: int) -> bool:
+        """Signal what it leads; False if nobody is left. A zombie gets it, and stays one."""
+        with suppress(OSError):
+            os.killpg(self.pid, number)
+            return True
+        return False
 
 
 def watch(

@@ -174,7 +174,26 @@ def test_a_grandchild_that_keeps_stdout_open_does_not_delay_the_end(shell: Shell
     assert child.ended.wait(10)
     grandchild = int(said(child))
     assert is_running(grandchild)
-    os.kill(grandchild, signal.SIGKILL)
+    child.close()
+    until(lambda: not is_running(grandchild))
+
+
+def test_what_a_child_started_gets_the_time_to_end_well(shell: Shell) -> None:
+    """A shell that waits for iperf3 dies of TERM at once."""
+    slow = "trap 'sleep 0.3; echo done; exit' TERM; echo \\$\\$; while :; do sleep 0.01; done"
+    child = shell(f'/bin/sh -c "{slow}"; true')
+    until(lambda: said(child))
+    child.stop(20, Event())
+    assert child.close() == -signal.SIGTERM and said(child).endswith(b"done\n")
+    assert not is_running(int(said(child).split()[0]))
+
+
+def test_what_a_child_started_is_killed_after_the_grace(shell: Shell) -> None:
+    deaf = "trap '' TERM; echo \\$\\$; while :; do sleep 0.01; done"
+    child = shell(f'/bin/sh -c "{deaf}"; true')
+    until(lambda: said(child))
+    child.stop(0.2, Event())
+    until(lambda: not is_running(int(said(child))))
 
 
 def test_freed_output_takes_no_space_and_the_rest_stays(shell: Shell) -> None:

@@ -12,7 +12,7 @@ import pytest
 from gevent import subprocess
 
 from agent.dev.store.records import ManagedTask
-from tests.support.harness import Bench, free_port, iperf3_server
+from tests.support.harness import Bench, free_port, iperf3_server, is_running
 from tests.support.newer_iperf3 import newer_iperf3
 
 MakeProgram = Callable[..., str]
@@ -150,3 +150,40 @@ def test_json_that_cannot_be_read_is_told_with_its_beginning(
     assert class_of(bench, task) == "bad_output"
     assert task.error == 'iperf3 wrote JSON that cannot be read: {"start": }'
     agent.wait_for("iperf3 wrote JSON that cannot be read", task_id=task.id)
+
+
+def processes(*arguments: str) -> list[int]:
+    """The processes that run with these arguments among theirs, in this order."""
+    marker = "\0".join(arguments)
+    return [
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if marker.encode() in read_quietly(path / "cmdline") and is_running(int(path.name))
+    ]
+
+
+def read_quietly(path: Path) -> bytes:
+    """What a file of /proc holds; nothing when its process has gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_wrappers_iperf3_ends_with_the_test(bench: Bench, program: MakeProgram) -> None:
+    """The wrapper waits for it, and dies of TERM at once."""
+    agent = bench.agent(IPERF3_PATH=program('iperf3 "$@"', "exit $?"))
+    with iperf3_server(port := free_port()):
+        task = client(bench, port, interval=0.1)
+        bench.wait(lambda: task.status == "running")
+        assert len(processes("-c", "127.0.0.1", "-p", str(port))) == 2
+        bench.ended(bench.task("kill_all"))
+        assert class_of(bench, task) == "killed"
+        assert not processes("-c", "127.0.0.1", "-p", str(port))
+        assert bench.result(task)["intervals"], "its partial document was waited for"
+        assert class_of(bench, client(bench, port, time=1)) is None
+        last = client(bench, port)
+        bench.wait(lambda: last.status == "running")
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+        assert not processes("-c", "127.0.0.1", "-p", str(port))
