@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from agent import SOURCE_TREE, __version__
 from agent.config import env_file, types
 from agent.config.env_file import EnvFile
-from agent.config.key import SECRETS
+from agent.config.key import PLACEHOLDER_KEY, SECRETS
 from agent.config.settings import SETTINGS, Setting
 from agent.errors import ChildError
 from agent.process.spawn import capture_output
@@ -159,6 +159,9 @@ def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | 
         raise click.BadParameter(f"{path} does not exist", ctx, parameter) from error
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{path}: {error}", ctx, parameter) from error
+    # Not refused, as a key file is: `cp env.example .env` makes such a file.
+    if file.is_public and file.values.get("AGENT_KEY", PLACEHOLDER_KEY) != PLACEHOLDER_KEY:
+        file.slips.append(f"{path} has AGENT_KEY in it, and everybody can read it: chmod 0600 it")
     ctx.default_map = {
         setting.name: file.values[setting.variable]
         for setting in SETTINGS

@@ -1,5 +1,7 @@
 """The env file: the variables that it sets, and the lines in it that are probably mistakes."""
 
+import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,12 +18,14 @@ class EnvFile:
 
     `values` are the variables that it sets, secrets included, and `lines` their line numbers.
     `slips` has one sentence for each line that sets no setting but looks as if it should.
+    `is_public` says that everybody can read it.
     """
 
     path: str = ""
     values: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     slips: list[str] = field(default_factory=list)
+    is_public: bool = False
 
     def place(self, variable: str) -> str:
         """Where a variable is set, in words."""
@@ -34,9 +38,10 @@ def read(path: str, known: Iterable[str]) -> EnvFile:
     It is decoded as Python decodes the environment, so that a path may have any bytes here too.
     Raises OSError, and ValueError for a file that is no text or too large.
     """
-    found = EnvFile(path)
     with open(path, encoding=sys.getfilesystemencoding(), errors="surrogateescape") as file:
+        mode = os.fstat(file.fileno()).st_mode
         content = file.read(MAX_CHARACTERS + 1)
+    found = EnvFile(path, is_public=bool(mode & stat.S_IROTH))
     if len(content) > MAX_CHARACTERS:
         raise ValueError(f"it has more than {MAX_CHARACTERS} characters")
     if "\0" in content:

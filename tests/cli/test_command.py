@@ -108,6 +108,7 @@ def test_a_fault_says_where_the_wrong_setting_was_given(tmp_path: Path) -> None:
     (tmp_path / "my.env").write_text(
         "# mine\n\n\nexport LOG_FORMAT=xml\nMAX_TASKS=7\nMAX_PARALLEL=-1\nAGENT_KEY=canary\n"
     )
+    (tmp_path / "my.env").chmod(0o600)
     ended = run(
         *("--env-file", "my.env", "--max-tasks", "many"),
         cwd=tmp_path,
@@ -143,7 +144,17 @@ def test_mistakes_in_the_env_file_are_reported_and_do_not_stop_the_agent(tmp_pat
         "agent-run: .env line 6 is ignored: it is not VARIABLE=value",
         "agent-run: .env line 2: MANAGR_URL is ignored: did you mean MANAGER_URL?",
         "agent-run: .env line 3: max_task is ignored: did you mean MAX_TASKS?",
+        "agent-run: .env has AGENT_KEY in it, and everybody can read it: chmod 0600 it",
     ]
+
+
+@pytest.mark.parametrize("line", ["AGENT_KEY=canary", "# AGENT_KEY=canary"])
+def test_a_key_that_only_its_owner_can_read_is_no_mistake(tmp_path: Path, line: str) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"{line}\n")
+    file.chmod(0o644 if line.startswith("#") else 0o640)
+    ended = run("--check", cwd=tmp_path, MANAGER_URL="http://127.0.0.1:1", STATE_DIR=str(tmp_path))
+    assert not ended.errors
 
 
 @pytest.mark.parametrize(
