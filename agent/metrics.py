@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agent.error_classes import ErrorClass
-from agent.protocol import TASK_TYPES, Figures, Outcome, Task, utc_now
+from agent.protocol import TASK_TYPES, Figures, Flow, Outcome, Task, utc_now
 from agent.text import shortened
 
 RESULTS_KEPT = 50
@@ -65,7 +65,8 @@ class Metrics:
 
     `heard_at` is the moment of the last answered heartbeat, None before the first. That answer may
     have named another host with this agent's name and key: `other_instance` is its address.
-    `figures` has those of the last client test by direction and protocol.
+    `figures` has those of the last client test by direction and protocol; the way back of a
+    bidirectional one has a direction of its own.
     """
 
     born: float = field(default_factory=time.monotonic)
@@ -78,7 +79,7 @@ class Metrics:
     task_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(TASK_BOUNDS))
     wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
     child_exits: Counter[tuple[str, str]] = field(default_factory=Counter)
-    figures: dict[tuple[str, str], Figures] = field(default_factory=dict)
+    figures: dict[tuple[str, str], Flow] = field(default_factory=dict)
     results: deque[Reported] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
 
     def count_call(self, call: str, status: int, seconds: float) -> None:
@@ -101,10 +102,14 @@ class Metrics:
                 self.task_seconds[task_type].observe(seconds)
         elif figures is None:
             return
+        if any(row.task_id == task.id and row.figures is figures for row in self.results):
+            # The last outcome of a server has those of its newest test once more.
+            figures = None
         words = shortened(outcome.stderr or outcome.report.ended, MESSAGE_KEPT)
         self.results.append(
             Reported(utc_now(), task.id, task_type, outcome.status, error_class, words, figures)
         )
         if figures and task_type == "iperf_client_run":
-            protocol = "tcp" if figures.jitter_ms is None else "udp"
-            self.figures[figures.direction, protocol] = figures
+            self.figures[figures.direction, figures.protocol] = figures
+            if figures.backward:
+                self.figures["bidirectional_reverse", figures.protocol] = figures.backward

@@ -12,9 +12,11 @@ from tempfile import TemporaryDirectory
 
 import click
 from gevent.event import Event
+from msgspec import Raw
 
 from agent.errors import ConfigError, SelfTestFailed
-from agent.iperf3.summary import Cpu, Summary, Sums, read_summary
+from agent.iperf3.figures import figures_in
+from agent.iperf3.summary import Cpu, Summary, read_summary
 from agent.logs.writer import STDOUT
 from agent.protocol import FINAL_STATUSES, read_report
 from agent.quantities import rate
@@ -126,17 +128,15 @@ def _free_port() -> int:
 def _summary(client: bytes, server: bytes) -> str:
     """The figures of the test in words, from the two results that the Manager has."""
     end, report = (read_summary(client) or Summary()).end, read_report(client)
-    seen = (read_summary(server) or Summary()).end.sum_received
-    sent, received = end.sum_sent or Sums(), end.sum_received or Sums()
+    figures, seen = figures_in(Raw(client)), figures_in(Raw(server)).received
     cpu = end.cpu_utilization_percent or Cpu()
     lines = [
         f"\nTCP over loopback, one stream, {TEST_SECONDS} s, iperf3 {report.iperf3_version}",
-        f"  client   sent {rate(sent.bits_per_second or 0)}, {sent.retransmits or 0:.0f}"
+        f"  client   sent {rate(figures.sent or 0)}, {figures.retransmits or 0:.0f}"
         f" retransmits, CPU {cpu.host_total or 0:.0f} %",
-        f"  server   received {rate(received.bits_per_second or 0)},"
-        f" CPU {cpu.remote_total or 0:.0f} %",
+        f"  server   received {rate(figures.received or 0)}, CPU {cpu.remote_total or 0:.0f} %",
     ]
-    if seen and seen.bits_per_second is not None:
-        lines.append(f"  server's own report: {rate(seen.bits_per_second)}")
+    if seen is not None:
+        lines.append(f"  server's own report: {rate(seen)}")
     lines += [f"  note: {warning}" for warning in report.warnings]
     return "\n".join(lines)

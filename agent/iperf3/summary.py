@@ -8,10 +8,11 @@ from msgspec import Raw, Struct
 
 from agent.iperf3.documents import Buffer
 
-# The points of a small curve, and the largest document whose intervals are worth reading for it.
-_MOST_RATES = 120
-_LARGE_DOCUMENT = 4 * 1024**2
 _EMPTY_OBJECT = re.compile(rb"\{\s*\}")
+# iperf3 3.9 gives the sums of both directions one name; what the client sent comes first.
+_TWIN = re.compile(
+    rb'("(sum|sum_sent|sum_received)":\s*\{[^{}]*\},\s*(?:"sum\w*":\s*\{[^{}]*\},\s*)?)"\2":'
+)
 _FIRST_ERROR = re.compile(rb'\n\t"error":\t("(?:[^"\\]|\\.)*")')
 _Kind = TypeVar("_Kind")
 
@@ -50,11 +51,16 @@ class End(Struct, frozen=True):
 
 
 class Request(Struct, frozen=True):
-    """What was asked for: `duration` in seconds, 0 for a test that ends after some bytes."""
+    """What was asked for: `duration` and `omit` in seconds, `blksize` in bytes.
+
+    The duration is 0 for a test that ends after some bytes. Before 3.14 there is no `bidir`.
+    """
 
     protocol: str | None = None
     num_streams: int | None = None
     duration: float | None = None
+    omit: float | None = None
+    blksize: float | None = None
     reverse: int | None = None
     bidir: int | None = None
 
@@ -87,6 +93,7 @@ class IntervalSum(Struct, frozen=True):
 
     start: float | None = None
     end: float | None = None
+    bytes: float | None = None
     bits_per_second: float | None = None
     retransmits: int | None = None
     omitted: bool = False
@@ -106,7 +113,8 @@ class _Document(Struct):
 
 
 class _Intervals(Struct):
-    intervals: list[Interval] = []
+    start: Start | None = None
+    intervals: Raw = Raw(b"[]")
 
 
 def decode(text: Buffer | Raw, kind: type[_Kind]) -> _Kind | None:
@@ -121,7 +129,8 @@ def read_summary(document: Buffer | Raw) -> Summary | None:
     """Read all but the intervals; None when it does not have the shape of iperf3's documents."""
     try:
         found = msgspec.json.decode(document, type=_Document, strict=False)
-        end = msgspec.json.decode(found.end, type=End | None, strict=False)
+        text = _without_twins(found.end, found.start)
+        end = msgspec.json.decode(text, type=End | None, strict=False)
     except (ValueError, RecursionError):
         return None
     return Summary(
@@ -134,20 +143,17 @@ def read_summary(document: Buffer | Raw) -> Summary | None:
 
 def read_intervals(document: Buffer | Raw) -> list[Interval]:
     """Read the intervals; an empty list when they do not have iperf3's shape."""
-    found = decode(document, _Intervals)
-    return found.intervals if found else []
+    found = decode(document, _Intervals) or _Intervals()
+    return decode(_without_twins(found.intervals, found.start), list[Interval]) or []
 
 
-def read_rates(document: Buffer) -> list[float]:
-    """Rates in bit/s for a small curve: those of the intervals, or every second, third, ...
-
-    An empty list for a large document: a small curve is not worth the time.
-    """
-    if len(document) > _LARGE_DOCUMENT:
-        return []
-    sums = [interval.sum for interval in read_intervals(document) if interval.sum]
-    step = -(-len(sums) // _MOST_RATES) or 1
-    return [each.bits_per_second or 0.0 for each in sums[::step]]
+def _without_twins(text: bytes | Raw, start: Start | None) -> bytes | Raw:
+    """A part of a document in which each sum has a name of its own, as from 3.10 on."""
+    if not start or not (start.version or "").startswith("iperf 3.9"):
+        return text
+    for _ in range(2):
+        text = _TWIN.sub(rb'\1"\2_bidir_reverse":', bytes(text))
+    return text
 
 
 def _cause(error: str, document: Buffer | Raw) -> str:

@@ -8,7 +8,8 @@ from msgspec import Struct
 from agent.error_classes import ErrorClass
 from agent.iperf3.documents import Buffer, Span, find_documents, find_unread
 from agent.iperf3.failures import classify, error_line
-from agent.iperf3.summary import Request, Summary, Sums, read_rates, read_summary
+from agent.iperf3.figures import figures_of
+from agent.iperf3.summary import Summary, Sums, read_intervals, read_summary
 from agent.protocol import Figures
 
 # Another attempt a little later may succeed.
@@ -16,6 +17,12 @@ RETRIABLE = frozenset({ErrorClass.REFUSED, ErrorClass.BUSY})
 _SIGNALS = {known.value: known.name for known in signal.Signals}
 # Nobody sends these: a program does it to itself.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+
+# The largest document whose intervals are worth reading for a small curve.
+_LARGE_DOCUMENT = 4 * 1024**2
+
+# In seconds: after less than that, a receiver may have read nothing of what arrived.
+_LONG_ENOUGH = 1.0
 
 
 class Verdict(Struct, frozen=True):
@@ -36,10 +43,11 @@ class Verdict(Struct, frozen=True):
 
 
 class Served(Struct, frozen=True):
-    """The place of the newest document of a test in a server's output, and its figures.
+    """The place of the newest document of a test in a server's output, and what it says.
 
-    Up to `done` the output need not be read again. `failed` has the place, class and words of each
-    error without a test. `unread` is as in `find_unread`.
+    `error` are iperf3's words, empty for a test that ended as it should. Up to `done` the output
+    need not be read again. `failed` has the place, class and words of each error without a test.
+    `unread` is as in `find_unread`.
     """
 
     span: Span | None
@@ -47,20 +55,23 @@ class Served(Struct, frozen=True):
     done: int
     failed: list[tuple[int, ErrorClass, str]]
     unread: list[str]
+    error: str = ""
 
 
 def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     """Judge a client that has ended; whether the agent stopped it is for the caller to know.
 
-    It succeeded when the exit code is 0 and the document has no error and an end that is not
-    empty. The exit code alone says too little: iperf3 3.11 to 3.13 exit with 0 on errors, 3.19
-    and later when interrupted. It is negative for a signal, as in subprocess.
+    It succeeded when the exit code is 0, the document has no error and an end that is not empty,
+    and the test carried something. The exit code alone says too little: iperf3 3.11 to 3.13 exit
+    with 0 on errors, 3.19 and later when interrupted. It is negative for a signal, as in
+    subprocess.
     """
     found = _newest(stdout)
-    summary = found.summary
-    if exit_code == 0 and summary and summary.has_end and not summary.error:
-        return msgspec.structs.replace(found, ok=True)
-    error_class, message = _why(exit_code, stdout, stderr, found)
+    summary, failure = found.summary, None
+    if exit_code == 0 and summary and found.figures and not summary.error:
+        if not (failure := _failure_to_carry(summary, found.figures)):
+            return msgspec.structs.replace(found, ok=True)
+    error_class, message = failure or _why(exit_code, stdout, stderr, found)
     return msgspec.structs.replace(found, error_class=error_class, message=message)
 
 
@@ -77,17 +88,17 @@ def last_served(data: Buffer) -> Served:
     stops before the last of them, which may say why the server ended.
     """
     spans, newest, figures, failed = find_documents(data), None, None, []
-    done = spans[-1][0] if spans else 0
+    done, error = spans[-1][0] if spans else 0, ""
     with memoryview(data) as view:
         for start, end in spans:
             summary = read_summary(view[start:end])
             if summary and summary.has_end:
-                newest, done = (start, end), end
+                newest, done, error = (start, end), end, summary.error
             elif summary and summary.error:
                 failed.append((start, *classify(summary.error)))
         if newest:
             _, figures = _read(view[slice(*newest)])
-        return Served(newest, figures, done, failed, find_unread(view, spans))
+        return Served(newest, figures, done, failed, find_unread(view, spans), error)
 
 
 def _newest(stdout: Buffer) -> Verdict:
@@ -105,18 +116,22 @@ def _read(document: memoryview) -> tuple[Summary | None, Figures | None]:
     summary = read_summary(document)
     if summary is None or not summary.has_end:
         return summary, None
-    sums = summary.end.sum or Sums()
-    sent, received = summary.end.sum_sent or sums, summary.end.sum_received or sums
-    asked = summary.start.test_start or Request()
-    return summary, Figures(
-        direction="bidirectional" if asked.bidir else "reverse" if asked.reverse else "forward",
-        sent=sent.bits_per_second,
-        received=received.bits_per_second,
-        retransmits=sent.retransmits,
-        jitter_ms=sums.jitter_ms,
-        lost_percent=sums.lost_percent,
-        rates=read_rates(document),
-    )
+    large = len(document) > _LARGE_DOCUMENT
+    return summary, figures_of(summary, [] if large else read_intervals(document))
+
+
+def _failure_to_carry(summary: Summary, figures: Figures) -> tuple[ErrorClass, str] | None:
+    """Why a test that carried nothing did not; None for any other test."""
+    if any(flow.carried != 0 for flow in figures.flows):
+        return None
+    sent = sum(flow.sent_bytes or 0 for flow in figures.flows)
+    sums = summary.end.sum_sent or summary.end.sum or Sums()
+    if not sent:
+        words = "no byte was sent; with dont_fragment, length must fit into the network's MTU"
+        return ErrorClass.ARGUMENTS, words
+    if (sums.seconds or 0.0) < _LONG_ENOUGH:
+        return None
+    return ErrorClass.UNREACHABLE, f"nothing of the {sent:.0f} bytes that were sent has arrived"
 
 
 def _why(code: int, stdout: Buffer, stderr: str, found: Verdict) -> tuple[ErrorClass, str]:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 from agent.iperf3.features import Features
+from agent.iperf3.figures import figures_of
 from agent.iperf3.summary import Request, Summary, Sums
+from agent.protocol import Figures
 
 # In per cent of one core; iperf3 measures over the whole test, its start and end included.
 _BUSY_CORE = 95.0
@@ -11,6 +13,10 @@ _BUSY_CORE = 95.0
 _MUCH_LOSS = 1.0
 # A test that ends by itself has at least this share of its planned time.
 _FULL_LENGTH = 0.9
+# From this release on, the receiver's count of lost datagrams is another one.
+_OTHER_COUNT = (3, 13)
+# As a share of the datagrams: counts that differ by more contradict each other.
+_SLACK = 0.01
 # From this release on, each stream has a thread of its own.
 _THREADED = (3, 16)
 
@@ -20,11 +26,12 @@ def warnings_about(summary: Summary, features: Features) -> list[str]:
 
     `features` is of the iperf3 that wrote the document; the other side's version is not known.
     """
+    figures = figures_of(summary)
     return [
         *_cpu_warnings(summary, features),
-        *_loss_warnings(summary),
+        *_loss_warnings(summary, figures, features),
         # A test that was cut short has no report from the receiver: no reason for a second warning.
-        *(_length_warnings(summary) or _silence_warnings(summary)),
+        *(_length_warnings(summary) or _silence_warnings(figures)),
     ]
 
 
@@ -52,13 +59,23 @@ def _cpu_warnings(summary: Summary, features: Features) -> Iterator[str]:
         yield f"The {there} used {other:.0f} % of a core: {limit}"
 
 
-def _loss_warnings(summary: Summary) -> list[str]:
-    sums = summary.end.sum or Sums()
-    lost = sums.lost_percent or 0.0
-    if lost < _MUCH_LOSS:
-        return []
-    counts = f"{sums.lost_packets or 0:.0f} of {sums.packets or 0:.0f}"
-    return [f"The receiver lost {lost:.1f} % of the datagrams ({counts})."]
+def _loss_warnings(summary: Summary, figures: Figures, features: Features) -> Iterator[str]:
+    if (summary.start.test_start or Request()).omit:
+        cause = "before 3.13, iperf3 also counts what was lost in the omitted seconds"
+    elif features.release >= _OTHER_COUNT:
+        cause = "the server's iperf3 is older than 3.13, whose count a newer one misreads"
+    else:
+        cause = "it does not fit what the receiver got"
+    for flow, told in zip(figures.flows, (summary.end.sum, summary.end.sum_bidir_reverse)):
+        if flow.carried == 0:
+            continue
+        lost, packets, said = flow.lost_packets or 0.0, flow.packets or 0.0, told or Sums()
+        if abs(lost - (said.lost_packets or 0.0)) > _SLACK * packets:
+            words = f"{said.lost_packets or 0:.0f} of {said.packets or 0:.0f} datagrams were lost"
+            yield f"iperf3 says that {words}, which is wrong: {cause}."
+        if (percent := flow.lost_percent or 0.0) >= _MUCH_LOSS:
+            counts = f"{lost:.0f} of {packets:.0f}"
+            yield f"The receiver lost {percent:.1f} % of the datagrams ({counts})."
 
 
 def _length_warnings(summary: Summary) -> list[str]:
@@ -71,9 +88,9 @@ def _length_warnings(summary: Summary) -> list[str]:
     return [f"The test was cut short: {sums.seconds:.1f} s of {asked.duration:.0f} s."]
 
 
-def _silence_warnings(summary: Summary) -> list[str]:
-    """Only a client knows both counts: a server's document has 0 for the other side."""
-    sent, received = summary.end.sum_sent or Sums(), summary.end.sum_received
-    if summary.start.accepted_connection or not sent.bytes or received is None or received.bytes:
-        return []
-    return [f"The sender sent {sent.bytes:.0f} bytes and the receiver reports none."]
+def _silence_warnings(figures: Figures) -> list[str]:
+    return [
+        f"The sender sent {flow.sent_bytes:.0f} bytes and the receiver reports none."
+        for flow in figures.flows
+        if flow.sent_bytes and not flow.carried
+    ]

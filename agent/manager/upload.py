@@ -93,11 +93,12 @@ def _encode(outcome: Outcome, form: Form) -> Body:
     A whole document is never decoded: the upload copies it out of its file, behind that key.
     Raises TaskError when the document does not have the shape that a smaller form needs.
     """
+    report = replace(outcome.report, truncated=form.value, figures=outcome.figures)
     head: dict[str, Any] = {
         "status": outcome.status,
         "exit_code": outcome.exit_code,
         "stderr": outcome.stderr,
-        "result": {**outcome.answer, "agent": replace(outcome.report, truncated=form.value)},
+        "result": {**outcome.answer, "agent": report},
     }
     opened, document = to_json(head)[:-2], outcome.document
     if document is None or form is Form.WITHOUT_DOCUMENT:

@@ -25,7 +25,7 @@ from agent.protocol.messages import (
 )
 from agent.protocol.moments import Moment, timestamp, utc_now
 from agent.protocol.payloads import ClientPayload, KillAllPayload, ServerPayload
-from agent.protocol.results import Document, Figures, Form, Outcome, Report, read_report
+from agent.protocol.results import Document, Figures, Flow, Form, Outcome, Report, read_report
 from agent.protocol.validation import (
     client_payload,
     kill_all_payload,

@@ -9,6 +9,53 @@ from msgspec import Struct
 from agent.error_classes import ErrorClass
 
 
+class Flow(Struct, frozen=True, omit_defaults=True):
+    """What went from one side to the other. None is what nobody knows.
+
+    `sent`, `received` and `rates` (of the intervals) are in bits per second: at the sender, at
+    the receiver, and as the writer of the document saw them. Retransmits are TCP's, all that
+    follows UDP's. docs/protocol.md explains each.
+    """
+
+    sent: float | None = None
+    received: float | None = None
+    sent_bytes: float | None = None
+    received_bytes: float | None = None
+    retransmits: float | None = None
+    jitter_ms: float | None = None
+    lost_packets: float | None = None
+    packets: float | None = None
+    lost_percent: float | None = None
+    rates: list[float] = []
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anybody knows anything of it."""
+        return (self.sent, self.received) != (None, None)
+
+    @property
+    def carried(self) -> float | None:
+        """How many bytes arrived, or else were sent; None when not even that is known."""
+        return self.sent_bytes if self.received_bytes is None else self.received_bytes
+
+
+class Figures(Flow, frozen=True, omit_defaults=True):
+    """What a test measured: the key `agent.figures`, and what every page shows.
+
+    `direction` is forward (the client sends), reverse, or bidirectional: then the flow itself is
+    what the client sent, and `backward` what the server sent.
+    """
+
+    direction: str = "forward"
+    protocol: str = "tcp"
+    backward: Flow | None = None
+
+    @property
+    def flows(self) -> list[Flow]:
+        """One flow, or the two of a bidirectional test."""
+        return [self, self.backward] if self.backward else [self]
+
+
 class Report(Struct, omit_defaults=True):
     """The `agent` key of a result: how the test was run, and what a reader should know."""
 
@@ -27,6 +74,7 @@ class Report(Struct, omit_defaults=True):
     error_class: ErrorClass | None = None
     ended: str = ""
     truncated: str = ""
+    figures: Figures | None = None
 
 
 class _Result(Struct):
@@ -62,22 +110,6 @@ class Document(Struct, frozen=True):
     path: str
     start: int
     end: int
-
-
-class Figures(Struct, frozen=True, omit_defaults=True):
-    """What a test measured, for the agent's own page; the Manager gets the document.
-
-    `sent`, `received` and `rates` (of the intervals) are in bits per second. `direction` is
-    forward (the client sends), reverse, or bidirectional, with the figures of what the client sent.
-    """
-
-    direction: str = "forward"
-    sent: float | None = None
-    received: float | None = None
-    retransmits: float | None = None
-    jitter_ms: float | None = None
-    lost_percent: float | None = None
-    rates: list[float] = []
 
 
 class Outcome(Struct, frozen=True):

@@ -6,7 +6,9 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from agent.iperf3.figures import throughput
 from agent.metrics import Reported
+from agent.protocol import Flow
 from agent.quantities import duration, rate
 from agent.status.snapshot import Running, Snapshot
 
@@ -109,15 +111,16 @@ def _result(result: Reported) -> Iterable[str]:
     tone = "good" if result.status == "succeeded" else "bad"
     words = escape(result.error_class or result.status)
     yield f'<td class="{tone}">{words}</td>'
-    measured = figures and (figures.received or figures.sent)
-    yield f'<td class="number">{rate(measured) if measured else ""}</td>'
-    lost = ""
-    if figures and figures.lost_percent is not None:
-        lost = f"{figures.lost_percent:.2g} %, jitter {figures.jitter_ms or 0:.2g} ms"
-    elif figures and figures.retransmits is not None:
-        lost = f"{figures.retransmits:.0f} retransmits"
-    yield f'<td class="number">{lost}</td>'
-    yield f'<td>{_spark(figures.rates if figures else [], "Throughput")}</td>'
+    flows = figures.flows if figures else []
+    yield f'<td class="number">{throughput(figures) if figures else ""}</td>'
+    yield f'<td class="number">{", back ".join(filter(None, map(_lost, flows)))}</td>'
+    yield f'<td>{"".join(_spark(flow.rates, "Throughput") for flow in flows)}</td>'
+
+
+def _lost(flow: Flow) -> str:
+    if flow.lost_percent is not None:
+        return f"{flow.lost_percent:.3g} %, jitter {flow.jitter_ms or 0:.2g} ms"
+    return "" if flow.retransmits is None else f"{flow.retransmits:.0f} retransmits"
 
 
 def _problems(snapshot: Snapshot) -> Iterable[str]:

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.metrics import Histogram
-from agent.protocol import Figures
+from agent.protocol import Flow
 from agent.registry import KINDS
 from agent.status.snapshot import AgentState
 
@@ -107,7 +107,7 @@ class MetricsExporter(Collector):
     def _collect_figures(self) -> Iterator[Metric]:
         """What the last client tests measured; no samples before the first one."""
 
-        def last(read: Callable[[Figures], float | None], factor: float = 1.0) -> _Samples:
+        def last(read: Callable[[Flow], float | None], factor: float = 1.0) -> _Samples:
             values = {test: read(figures) for test, figures in self._metrics.figures.items()}
             return {test: value * factor for test, value in values.items() if value is not None}
 

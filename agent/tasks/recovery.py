@@ -1,16 +1,19 @@
 """What the agent's previous run left: children, results, and tasks without an outcome."""
 
+import msgspec
 import structlog
 
 from agent import __version__
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.files import Whose, discard, whose
+from agent.iperf3.verdict import last_served
 from agent.iperf3.warnings import is_cut_short
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.identity import stop_orphan
-from agent.protocol import Document, Outcome, Report
+from agent.process.output import view_of
+from agent.protocol import Document, Figures, Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.journal import TaskRecord
 from agent.state.ledger import Ledger
@@ -38,6 +41,8 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
                 "a child of the previous run was stopped", task_id=task_id, pid=identity.pid
             )
         outcome = _outcome(ledger.state, record)
+        figures = ledger.state.run(_figures, outcome.document)
+        outcome = msgspec.structs.replace(outcome, figures=figures)
         log.warning(
             "a task of the previous run",
             task_id=task_id,
@@ -90,6 +95,16 @@ def _server_outcome(record: TaskRecord, report: Report, document: Document | Non
 def _interrupted(report: Report, document: Document | None = None) -> Outcome:
     report.error_class = ErrorClass.INTERRUPTED
     return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)
+
+
+def _figures(document: Document | None) -> Figures | None:
+    if document is None:
+        return None
+    try:
+        view = view_of(document.path, document.start)
+        return last_served(view[: document.end - document.start]).figures
+    except OSError:
+        return None
 
 
 def clear_leftovers(ledger: Ledger) -> None:

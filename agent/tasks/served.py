@@ -52,9 +52,10 @@ class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes of it need not be read again; `copy` is a file in use while a
-    document is copied out of it; `tests` are those to report now. `may_lack_some` says that a part
-    of it could not be read or kept, `incomplete` is how a document begins that has no end.
-    `failures` has what iperf3 said of failed tests, and when it did so last.
+    document is copied out of it; `tests` are those to report now; `figures` and `error` are of the
+    newest one. `may_lack_some` says that a part of it could not be read or kept, `incomplete` is
+    how a document begins that has no end. `failures` has what iperf3 said of failed tests, and when
+    it did so last.
     """
 
     def __init__(self, stdout: Path) -> None:
@@ -62,7 +63,8 @@ class ServedTests:
         self._newest = served_file(stdout)
         self.copy = stdout.with_suffix(".fresh")
         self.tests: deque[tuple[Document, Figures | None]] = deque()
-        self._figures: Figures | None = None
+        self.figures: Figures | None = None
+        self.error = ""
         self._unreported = False
         self._reported = 0
         self._size_read = 0
@@ -107,7 +109,7 @@ class ServedTests:
         self._size_read = size
         self.incomplete = served.unread[-1]
         if served.span:
-            self._unreported, self._figures = True, served.figures
+            self._unreported, self.figures, self.error = True, served.figures, served.error
 
     def take_unreported(self) -> tuple[Document, Figures | None] | None:
         """The newest document in a file of its own, and its figures; None when it was taken before.
@@ -125,11 +127,15 @@ class ServedTests:
         self._reported += 1
         self._unreported = False
         self._outage.record_success()
-        return document, self._figures
+        return document, self.figures
 
     def newest(self) -> Document | None:
         """The newest document, whether it was reported or not."""
         return in_thread(_kept, self._newest)
+
+    def last_words(self, one_off: bool) -> str:
+        """What iperf3 said of its newest test, if that may be why it has ended."""
+        return self.error if one_off or self.error.startswith("interrupt - ") else ""
 
     def _note_failure(self, place: int, error_class: ErrorClass, words: str) -> None:
         # The last document is read again. Probes and the server's end are about no test.

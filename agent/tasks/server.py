@@ -73,8 +73,7 @@ class _RunningServer:
         self._context, self._entry, self._payload = context, entry, payload
         argv = server_argv(context.iperf3.current(), payload)
         self._report = context.new_report()
-        self._report.argv, self._report.attempts = argv, 1
-        self._report.started_at = utc_now()
+        self._report.argv, self._report.attempts, self._report.started_at = argv, 1, utc_now()
         stdout = server_output(context.state.children, entry.claimed)
         self._child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
         context.record_child(entry, self._child, self._report)
@@ -123,7 +122,7 @@ class _RunningServer:
                 log.warning("iperf3 wrote JSON that cannot be read", beginning=cut)
         self._report.ended = self._why_it_ended(ending, exit_code)
         log.info("server ended", pid=pid, why=self._report.ended)
-        yield self._outcome(self._served.newest(), final=True)
+        yield self._outcome(self._served.newest(), self._served.figures, final=True)
 
     def clean_up(self) -> None:
         """Stop the child and remove its files, whatever happened."""
@@ -147,17 +146,19 @@ class _RunningServer:
         if ending is Ending.OUTPUT:
             return self._child.flooded
         if self._payload.one_off and exit_code == 0:
-            if self._served.newest():
+            if self._served.newest() and not self._served.error:
                 return "served its one test"
             if self._payload.idle_timeout:
                 return f"no client came within its {self._payload.idle_timeout} s"
         judged = self._judge(exit_code)
-        if exit_code < 0 and judged.error_class is ErrorClass.KILLED:
-            return f"iperf3 was killed by signal {-exit_code}, not by this agent"
-        return f"iperf3 ended by itself: {judged.message}"
+        if judged.error_class is not ErrorClass.KILLED:
+            return f"iperf3 ended by itself: {judged.message}"
+        how = f"killed by signal {-exit_code}" if exit_code < 0 else "ended by a signal"
+        return f"iperf3 was {how}, not by this agent: {judged.message}"
 
     def _judge(self, exit_code: int) -> Verdict:
-        stderr, output = self._child.take_stderr(), memoryview(b"")
+        stderr = self._child.take_stderr() or self._served.last_words(self._payload.one_off)
+        output = memoryview(b"")
         try:
             output = in_thread(view_of, self._child.stdout, self._served.read_up_to)
         except OSError as error:
@@ -181,6 +182,7 @@ class _RunningServer:
         self,
         document: Document | None = None,
         figures: Figures | None = None,
+        *,
         final: bool = False,
     ) -> Outcome:
         """A success, with the document of a test if there is one."""

@@ -19,8 +19,7 @@ from agent.dev.web.figures import (
     read_directions,
 )
 from agent.iperf3.documents import find_documents
-from agent.iperf3.summary import Sums
-from agent.protocol import Report, read_report
+from agent.protocol import Flow, Report, read_report
 
 RECORDED = Path(__file__).parent.parent / "iperf3" / "data"
 CLIENTS = [
@@ -42,24 +41,22 @@ def interval(start: Any, end: Any, rate: Any, **more: Any) -> dict[str, Any]:
 
 def one_way(*readings: Reading) -> list[Direction]:
     """A test in one direction."""
-    return [Direction(True, Sums(), None, list(readings))]
+    return [Direction(True, Flow(), list(readings))]
 
 
 @pytest.mark.parametrize("path", CLIENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_documents_of_every_iperf3_are_read(path: Path) -> None:
     start, end = find_documents(path.read_bytes())[-1]
     found = read_directions(msgspec.Raw(path.read_bytes()[start:end]))
-    # iperf3 3.9 has no sums of the other direction.
-    both = path.stem == "tcp-bidir" and path.parent.name != "3.9"
+    both = path.stem == "tcp-bidir"
     assert [way.from_client for way in found] == (
         [True, False] if both else [not path.stem.endswith("reverse")]
     )
     for way in found:
-        assert way.sent.bits_per_second and way.sent.bytes
+        assert way.flow.sent and way.flow.sent_bytes and way.flow.received
         assert len(way.readings) == 1
-        losses = way.sent if way.received is None else way.received
-        assert (losses.lost_packets is not None) == path.stem.startswith("udp")
-        assert (way.sent.retransmits is not None) == path.stem.startswith("tcp")
+        assert (way.flow.lost_packets is not None) == path.stem.startswith("udp")
+        assert (way.flow.retransmits is not None) == path.stem.startswith("tcp")
     curve = draw(found)
     assert curve is not None and len(curve.lines) == len(found)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import gevent
 import msgspec
@@ -128,6 +129,9 @@ def test_a_client_with_a_complete_document_succeeds(killed: Post) -> None:
     ran(killed, claimed_task(killed, 7), WHOLE)
     result = only_result(killed, 7)
     assert (result.status, result.stderr) == ("succeeded", "")
+    end: Any = result.result["end"]
+    figures: Any = result.report.pop("figures")
+    assert figures["received"] == end["sum_received"]["bits_per_second"]
     assert result.report == {
         "version": "1",
         "argv": ["iperf3", "-c", "host"],
@@ -173,6 +177,7 @@ def test_a_client_that_ended_before_the_journal_had_its_child_succeeds(killed: P
     written(killed, claimed(71)).write_bytes(CUT_SHORT)
     result = only_result(killed, 7)
     assert (result.status, result.stderr) == ("succeeded", "")
+    assert result.report.pop("figures")
     assert result.report == {"version": __version__, "attempts": 1}
     assert "sum_received" in str(result.result["end"])
 

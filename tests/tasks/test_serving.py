@@ -121,6 +121,35 @@ def test_a_server_killed_by_another_process_stays_a_success_and_says_so(working:
     working.wait(lambda: not working.store.agents.running(1))
 
 
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("suite", ["", "sid"], ids=["installed", "sid"])
+def test_a_server_that_somebody_else_stops_says_so(bench: Bench, suite: str, busy: bool) -> None:
+    """The words are in the document of the test that it was serving, or in one without a test."""
+    bench.agent(IPERF3_PATH=newer_iperf3(suite) if suite else "").wait_for("registered")
+    port = free_port()
+    server = bench.ended(bench.task("iperf_server_start", port=port, one_off=busy))
+    if busy:
+        client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=30)
+        bench.wait(lambda: client.status == "running")
+    os.kill(bench.result(server)["pid"], signal.SIGTERM)
+    bench.wait(lambda: b'"ended"' in bytes(server.result))
+    last = bench.result(server)
+    assert last["agent"]["ended"].startswith("iperf3 was ended by a signal, not by this agent: ")
+    assert "the server has terminated" in last["agent"]["ended"]
+    assert ("error" in last) == busy
+
+
+def test_a_one_off_server_whose_client_was_stopped_has_not_served_its_test(working: Bench) -> None:
+    port = free_port()
+    server = working.ended(working.task("iperf_server_start", port=port, one_off=True))
+    client = working.task("iperf_client_run", server_ip="::1", port=port, time=30)
+    working.wait(lambda: client.status == "running")
+    working.ended(working.task("kill_all", task_ids=[client.id]))
+    working.wait(lambda: b'"ended"' in bytes(server.result))
+    said = working.result(server)["agent"]["ended"]
+    assert said == "iperf3 ended by itself: the client has terminated"
+
+
 def test_a_one_off_server_ends_after_its_one_test(working: Bench) -> None:
     port = free_port()
     server = working.ended(working.task("iperf_server_start", port=port, one_off=True))

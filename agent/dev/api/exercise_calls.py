@@ -10,6 +10,7 @@ from msgspec import Struct
 from agent.dev.api.admin_calls import Text, check_token
 from agent.dev.api.http import body, reply, store
 from agent.dev.store.records import Exercise, Plan, Seconds, Test
+from agent.iperf3.figures import figures_in
 from agent.iperf3.summary import Summary, Sums, read_summary
 
 exercise_api = Blueprint("exercises", __name__, url_prefix="/v1/exercises")
@@ -73,7 +74,7 @@ def get_results(exercise_id: int) -> Response:
 def _result(test: Test) -> dict[str, Any]:
     task = store().tasks.get(test.client_task_id)
     end = (read_summary(task.result) or Summary()).end
-    sent, datagrams = end.sum_sent or Sums(), end.sum or Sums()
+    figures, sent = figures_in(task.result), end.sum_sent or end.sum or Sums()
     resent = sent.retransmits
     if resent is not None:
         # A larger number is made up, and has no place in an answer.
@@ -88,8 +89,8 @@ def _result(test: Test) -> dict[str, Any]:
         "metrics": {
             "bps_avg": sent.bits_per_second,
             "retransmits": resent,
-            "jitter_ms": datagrams.jitter_ms,
-            "loss_pct": datagrams.lost_percent,
+            "jitter_ms": figures.jitter_ms,
+            "loss_pct": figures.lost_percent,
         },
     }
 

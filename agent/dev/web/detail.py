@@ -8,23 +8,21 @@ from agent.dev.store.store import Store
 from agent.dev.web.figures import Curve, Direction, draw, read_directions
 from agent.dev.web.overview import PHASES, TestRow, test_row, under_way
 from agent.error_classes import ErrorClass
-from agent.iperf3.summary import Sums
-from agent.protocol import Report, read_report
+from agent.protocol import Flow, Report, read_report
 
 
 @dataclass(frozen=True)
 class TestDetail:
     """The test that is shown in full.
 
-    `failures` has each side that failed, its message, and what to do. `sums` has each side, its
-    figures, and whether it received: of a sender iperf3 says that jitter and loss are 0.
-    `directions` has the words of each and its figures.
+    `failures` has each side that failed, its message, and what to do. `sums` has each side,
+    whether it sent, and the figures. `directions` has the words of each and its figures.
     """
 
     row: TestRow
     under_way: bool
     failures: list[tuple[str, str, str]]
-    sums: list[tuple[str, Sums, bool]]
+    sums: list[tuple[str, bool, Flow]]
     directions: list[tuple[str, Direction]]
     curve: Curve | None
     report: Report
@@ -67,10 +65,8 @@ def _ends(row: TestRow, way: Direction) -> tuple[str, str]:
     return (row.client, row.server) if way.from_client else (row.server, row.client)
 
 
-def _sums(row: TestRow, way: Direction) -> list[tuple[str, Sums, bool]]:
+def _sums(row: TestRow, way: Direction) -> list[tuple[str, bool, Flow]]:
     sender, receiver = _ends(row, way)
-    if way.sent == Sums():
+    if not way.flow.is_known:
         return []
-    if way.received is None:
-        return [(f"{sender} to {receiver}", way.sent, True)]
-    return [(f"sent by {sender}", way.sent, False), (f"received by {receiver}", way.received, True)]
+    return [(f"sent by {sender}", True, way.flow), (f"received by {receiver}", False, way.flow)]

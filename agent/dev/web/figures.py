@@ -6,7 +6,9 @@ from statistics import fmean
 from msgspec import Raw, Struct
 
 from agent import quantities
-from agent.iperf3.summary import IntervalSum, Request, Summary, Sums, read_intervals, read_summary
+from agent.iperf3.figures import figures_in
+from agent.iperf3.summary import IntervalSum, read_intervals
+from agent.protocol import Flow
 
 # Enough for a smooth curve, and few enough that a test of a day does not bloat the page.
 MOST_READINGS = 200
@@ -32,14 +34,10 @@ class Reading(Struct, frozen=True):
 
 
 class Direction(Struct, frozen=True):
-    """One direction of a test: the sums of both ends, and the client's readings.
-
-    `received` is None where iperf3 gives a single sum, which then has the receiver's losses.
-    """
+    """One direction of a test: the figures of both ends, and the client's readings."""
 
     from_client: bool
-    sent: Sums
-    received: Sums | None
+    flow: Flow
     readings: list[Reading]
 
 
@@ -75,22 +73,11 @@ class Curve(Struct, frozen=True):
 
 def read_directions(result: Raw) -> list[Direction]:
     """The directions of a client's result; none when the result has no figures."""
-    summary = read_summary(result) or Summary()
-    intervals, end = read_intervals(result), summary.end
-    asked = summary.start.test_start or Request()
-    forward = Direction(
-        not asked.reverse,
-        end.sum_sent or end.sum or Sums(),
-        end.sum_received,
-        _readings([interval.sum for interval in intervals]),
-    )
-    backward = Direction(
-        False,
-        end.sum_sent_bidir_reverse or end.sum_bidir_reverse or Sums(),
-        end.sum_received_bidir_reverse,
-        _readings([interval.sum_bidir_reverse for interval in intervals]),
-    )
-    return [way for way in (forward, backward) if way.readings or way.sent != Sums()]
+    figures, intervals = figures_in(result), read_intervals(result)
+    rows = [each.sum for each in intervals], [each.sum_bidir_reverse for each in intervals]
+    ways = zip((figures.direction != "reverse", False), figures.flows, rows)
+    found = [Direction(from_client, flow, _readings(sums)) for from_client, flow, sums in ways]
+    return [way for way in found if way.readings or way.flow.is_known]
 
 
 def mean(readings: list[Reading]) -> float:

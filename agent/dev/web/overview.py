@@ -6,7 +6,7 @@ from datetime import datetime
 from agent import quantities
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
-from agent.iperf3.summary import Summary, Sums, read_summary
+from agent.iperf3.figures import figures_in, throughput
 
 PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
 
@@ -52,8 +52,8 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
     task = store.tasks.get(test.client_task_id)
     client, server = store.agents.get(test.client_agent_id), store.agents.get(test.server_agent_id)
     status, phase = _state(store, test, client)
-    end = (read_summary(task.result) or Summary()).end
-    sent, datagrams = end.sum_sent or Sums(), end.sum or Sums()
+    figures = figures_in(task.result)
+    losses = [f"{flow.lost_percent:.3g} % lost" for flow in figures.flows if flow.lost_percent]
     elapsed = int((now - (task.started_at or now)).total_seconds())
     running = store.agents.running(client.id)
     rates = [row.bits_per_second for row in running if row.task_id == task.id]
@@ -67,8 +67,8 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
         phase=phase,
         elapsed=max(0, min(test.time_seconds, elapsed)) if task.status == "running" else None,
         rate_now=next((quantities.rate(rate) for rate in rates if rate is not None), ""),
-        rate="" if sent.bits_per_second is None else quantities.rate(sent.bits_per_second),
-        lost=f"{datagrams.lost_percent:.3g} % lost" if datagrams.lost_percent else "",
+        rate=throughput(figures),
+        lost=", back ".join(losses),
     )
 
 

@@ -1,0 +1,217 @@
+"""The figures of a result: right whatever two versions of iperf3 make of a test."""
+
+import msgspec
+import pytest
+
+from agent.iperf3.features import Features
+from agent.iperf3.figures import figures_in, figures_of, throughput
+from agent.iperf3.summary import End, Request, Start, Summary, Sums, read_intervals, read_summary
+from agent.iperf3.verdict import judge_client, last_served
+from agent.iperf3.warnings import warnings_about
+from agent.protocol import Figures, Flow
+from tests.support.mixed_fleet import DOWN, PAIRS, UP, document, figures, summary
+from tests.support.recorded_runs import DATA, VERSIONS, run
+
+PAIR_IDS = ["-to-".join(pair) for pair in PAIRS]
+every_pair = pytest.mark.parametrize("pair", PAIRS, ids=PAIR_IDS)
+Pair = tuple[str, str]
+
+
+def is_older(version: str) -> bool:
+    """Whether it is older than 3.13, which counts in another way."""
+    return version in ("3.9", "3.12")
+
+
+@every_pair
+@pytest.mark.parametrize("case", ["forward", "bidir", "omit", "calm"])
+def test_the_client_tells_the_loss_that_the_server_has_counted(pair: Pair, case: str) -> None:
+    found = figures(pair, case, "client")
+    truth = summary(pair, case, "server").end.sum
+    assert truth is not None and truth.lost_percent is not None
+    if (pair[0], case) == ("3.9", "omit"):
+        # It has a single count, which goes beyond what was sent.
+        assert (found.lost_percent, found.lost_packets, found.received) == (None, None, None)
+    else:
+        assert found.lost_percent == pytest.approx(truth.lost_percent, abs=1.2)
+        assert found.lost_percent == pytest.approx(
+            100 * (found.lost_packets or 0) / (found.packets or 1)
+        )
+    assert figures(pair, case, "server").lost_percent == pytest.approx(truth.lost_percent, abs=0.1)
+
+
+@every_pair
+@pytest.mark.parametrize("case", ["forward", "bidir", "reverse"])
+def test_the_headline_is_the_rate_at_the_receiver_and_knows_both_directions(
+    pair: Pair, case: str
+) -> None:
+    client, server = figures(pair, case, "client"), figures(pair, case, "server")
+    flows = [*zip(client.flows, server.flows, strict=True)]
+    assert [flow for flow, _ in flows][1:] == ([client.backward] if case == "bidir" else [])
+    assert client.direction == server.direction
+    assert client.direction == ("bidirectional" if case == "bidir" else case)
+    assert (client.protocol, server.protocol) == ("udp", "udp")
+    for at, (here, there) in enumerate(flows):
+        from_client = (case, at) in (("forward", 0), ("bidir", 0))
+        assert here.sent == pytest.approx(2e8, rel=0.06)
+        assert here.received == pytest.approx(DOWN if from_client else UP, rel=0.06)
+        assert 70 < (here.lost_percent or 0) < 90
+        own, other = (there.received, there.sent) if from_client else (there.sent, there.received)
+        assert other is None, "a server does not know the other side's figures"
+        assert own == pytest.approx(here.received if from_client else 2e8, rel=0.06)
+        assert from_client or (there.lost_percent, there.jitter_ms) == (None, None)
+    words = throughput(client)
+    assert words.count("bit/s") == len(flows) and "sent" not in words
+
+
+@every_pair
+def test_a_count_that_does_not_fit_is_a_warning_that_names_the_cause(pair: Pair) -> None:
+    mine = Features("iperf3", pair[0], frozenset())
+    mixed = not is_older(pair[0]) and is_older(pair[1])
+    for case in ("forward", "bidir", "reverse", "calm"):
+        words = " ".join(warnings_about(summary(pair, case, "client"), mine))
+        expected = mixed and case in ("forward", "bidir")
+        assert ("the server's iperf3 is older than 3.13" in words) == expected
+        assert ("which is wrong" in words) == expected
+        count = {"bidir": 2, "calm": 0}.get(case, 1)
+        assert words.count("The receiver lost ") == count
+    words = " ".join(warnings_about(summary(pair, "omit", "client"), mine))
+    assert ("lost in the omitted seconds" in words) == any(map(is_older, pair))
+    assert "113" not in words
+
+
+def test_counts_that_fit_neither_version_are_a_warning_too() -> None:
+    found = summary(("3.12", "3.12"), "forward", "client")
+    wrong = msgspec.structs.replace(found.end.sum or Sums(), lost_packets=5, lost_percent=0.1)
+    found = msgspec.structs.replace(found, end=msgspec.structs.replace(found.end, sum=wrong))
+    first, second = warnings_about(found, Features("iperf3", "3.12", frozenset()))
+    assert "5 of 34517" in first and "does not fit what the receiver got" in first
+    assert second.startswith("The receiver lost 75.2 %")
+
+
+@pytest.mark.parametrize("percent", [-0.1, 100.1, 1e300])
+def test_a_loss_that_cannot_be_never_shows(percent: float) -> None:
+    told = Sums(lost_percent=percent, lost_packets=2, packets=1)
+    found = figures_of(Summary(end=End(sum=told)))
+    assert (found.lost_percent, found.lost_packets, found.packets) == (None, None, None)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_both_directions_of_a_test_have_their_own_figures(version: str) -> None:
+    client, server = (run(version, case).stdout for case in ("tcp-bidir", "server-tcp-bidir"))
+    found, seen = judge_client(0, client, "").figures, last_served(server).figures
+    assert found and found.backward and seen and seen.backward
+    assert found.direction == seen.direction == "bidirectional"
+    assert (seen.sent, seen.backward.received) == (None, None)
+    assert seen.received == found.received and seen.received_bytes == found.received_bytes
+    assert seen.backward.sent == pytest.approx(found.backward.sent, rel=0.05)
+    assert found.rates and found.backward.rates and len(found.rates) == len(found.backward.rates)
+    if version == "3.9":
+        # Every sum stands there twice, and these two tell them apart.
+        assert (found.sent_bytes, found.backward.sent_bytes) == (6291456, 6553600)
+        assert (found.retransmits, found.backward.retransmits) == (0, 1)
+        assert found.rates[0] == pytest.approx(50325156.8)
+        assert found.backward.rates[0] == pytest.approx(52422038.4)
+
+
+@pytest.mark.parametrize("form", [str, lambda text: text.replace("\t", "").replace("\n", "")])
+def test_sums_of_one_name_are_told_apart_in_any_layout(form: "type[str]") -> None:
+    text = form(run("3.9", "tcp-bidir").stdout.decode())
+    found = figures_in(msgspec.Raw(text.encode()))
+    assert found.backward and found.backward.sent_bytes == 6553600
+    assert found.backward.rates and found.backward.rates != found.rates
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_nobody_has_reported_is_empty_and_not_0(version: str) -> None:
+    stopped = judge_client(1, run(version, "client-term").stdout, "").figures
+    assert stopped and stopped.sent and (stopped.received, stopped.received_bytes) == (None, None)
+    assert throughput(stopped).endswith("bit/s sent")
+    for case in ("server-tcp", "server-udp", "server-term", "server-of-client-term"):
+        served = last_served(run(version, case).stdout).figures
+        assert served and served.received and (served.sent, served.sent_bytes) == (None, None)
+    for case in ("server-tcp-reverse", "server-udp-reverse"):
+        if (DATA / version / f"{case}.stdout").exists():
+            served = last_served(run(version, case).stdout).figures
+            assert served and served.sent and (served.received, served.jitter_ms) == (None, None)
+            assert (served.lost_percent, served.packets) == (None, None)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_figures_of_both_sides_agree_about_the_receiver(version: str) -> None:
+    for case in ("tcp", "udp", "tcp-parallel", "tcp-omit"):
+        client = judge_client(0, run(version, case).stdout, "").figures
+        server = last_served(run(version, f"server-{case}").stdout).figures
+        assert client and server and client.received and client.sent
+        assert client.received == pytest.approx(server.received, rel=0.01)
+        assert client.protocol == case.partition("-")[0]
+
+
+def test_the_agents_own_figures_count_before_those_of_the_document() -> None:
+    own = Figures(received=5.0, lost_percent=50.0)
+    text = document(("3.22", "3.12"), "forward", "client")
+    result = b'{"agent":%b,%b' % (msgspec.json.encode({"figures": own}), text[1:])
+    assert figures_in(msgspec.Raw(result)) == own
+    assert figures_in(msgspec.Raw(text)) == figures(("3.22", "3.12"), "forward", "client")
+    assert figures_in(msgspec.Raw(b"null")).flows == [Figures()]
+
+
+@pytest.mark.parametrize(
+    ("flows", "words"),
+    [
+        ((Flow(), None), ""),
+        ((Flow(sent=5e6, received=0.0), None), "0 bit/s"),
+        ((Flow(sent=5e6, received=4e6), Flow(received=3e6)), "4.00 Mbit/s, back 3.00 Mbit/s"),
+        ((Flow(sent=5e6), Flow(received=3e6)), "5.00 Mbit/s sent, back 3.00 Mbit/s"),
+    ],
+)
+def test_the_headline_in_words(flows: tuple[Flow, Flow | None], words: str) -> None:
+    main, back = flows
+    assert throughput(Figures(**msgspec.structs.asdict(main), backward=back)) == words
+
+
+@pytest.mark.parametrize(
+    ("sent", "received", "words"),
+    [(0, 0, ("arguments", "no byte was sent")), (1e6, 0, ("unreachable", "1000000 bytes"))],
+)
+def test_a_test_that_carried_nothing_is_no_success(
+    sent: float, received: float, words: tuple[str, str]
+) -> None:
+    text = document(("3.22", "3.22"), "calm", "client")
+    edited = msgspec.json.decode(text)
+    edited["end"]["sum_sent"]["bytes"] = sent
+    edited["end"]["sum_received"] |= {"bytes": received, "packets": 0, "lost_packets": 0}
+    judged = judge_client(0, msgspec.json.encode(edited), "")
+    assert (judged.ok, judged.error_class) == (False, words[0])
+    assert words[1] in judged.message
+    assert judged.figures and judged.figures.lost_percent == (100 if sent else None)
+
+
+def test_datagrams_beyond_the_mtu_that_must_not_be_fragmented_are_no_success() -> None:
+    judged = judge_client(0, document(("3.22", "3.22"), "oversized", "client"), "")
+    assert (judged.ok, judged.error_class) == (False, "arguments")
+    assert "length must fit into the network's MTU" in judged.message
+
+
+def test_a_receiver_may_read_nothing_of_a_test_of_milliseconds() -> None:
+    edited = msgspec.json.decode(run("3.12", "tcp-bytes").stdout)
+    edited["end"]["sum_received"]["bytes"] = 0
+    assert judge_client(0, msgspec.json.encode(edited), "").ok
+
+
+def test_one_dead_direction_of_two_is_a_warning() -> None:
+    edited = msgspec.json.decode(document(("3.22", "3.22"), "bidir", "client"))
+    edited["end"]["sum_received_bidir_reverse"] |= {"bytes": 0, "packets": 0}
+    judged = judge_client(0, msgspec.json.encode(edited), "")
+    assert judged.ok and judged.summary
+    words = " ".join(warnings_about(judged.summary, Features("iperf3", "3.22", frozenset())))
+    assert "and the receiver reports none" in words
+
+
+def test_strange_numbers_raise_nothing() -> None:
+    odd = Sums(bytes=1e308, packets=-5, lost_packets=1e308, seconds=5e-324, lost_percent=5)
+    for size in (5e-324, 1e308, -1.0, 0.0):
+        asked = Request(protocol="UDP", blksize=size)
+        for end in (End(sum=odd), End(sum=odd, sum_sent=odd, sum_received=odd)):
+            found = figures_of(Summary(start=Start(test_start=asked), end=end))
+            assert found.lost_percent is None or 0 <= found.lost_percent <= 100
+    assert read_summary(b"{}") == Summary() and read_intervals(b"{}") == []

@@ -1,0 +1,123 @@
+"""What agents of two versions of iperf3 make of tests: in results, pages and metrics."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import requests
+
+from agent.dev.store import records
+from agent.dev.store.records import ManagedTask, Plan
+from agent.dev.store.store import Store
+from agent.protocol import Figures, Flow
+from agent.quantities import rate
+from tests.support.harness import ROOT, Bench, free_port
+from tests.support.lossy_path import lossy_path
+from tests.support.newer_iperf3 import newer_iperf3
+from tests.support.status_page import ask
+
+STATUS = free_port()
+# Datagrams of 1000 bytes, 625 a second.
+LOSSY = {"udp": True, "length": 1000, "bitrate": 5_000_000, "server_ip": "127.0.0.1"}
+
+
+@pytest.fixture(name="fleet", scope="module")
+def fixture_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Agent a1 with the newest iperf3, and a2 with the installed one."""
+    bench = Bench(Store(), tmp_path_factory.mktemp("fleet"))
+    bench.manager.start()
+    try:
+        bench.agent(IPERF3_PATH=newer_iperf3("sid"), STATUS_ADDRESS=f"127.0.0.1:{STATUS}")
+        bench.agent(number=2)
+        for agent in bench.agents:
+            agent.wait_for("registered")
+        yield bench
+    finally:
+        bench.close()
+
+
+def run(
+    bench: Bench, keep_each: int, **options: Any
+) -> tuple[records.Test, ManagedTask, ManagedTask]:
+    """A test from a1 to a2 over a path that loses datagrams; the client's task and the server's."""
+    port = free_port()
+    with lossy_path(port, keep_each) as way:
+        exercise = bench.store.exercises.create("mixed", 10)
+        given = {**LOSSY, "port": way, "client_delay_seconds": 0.5, **options}
+        plan = Plan(2, 1, port, udp=True, time_seconds=2, options=given)
+        new = bench.store.exercises.add_test(exercise.id, plan)
+        bench.store.exercises.start(exercise.id)
+        client = bench.ended(new.client_task)
+        bench.wait(lambda: b'"ended"' in bytes(new.server_task.result))
+    return new.test, client, new.server_task
+
+
+@pytest.mark.process
+def test_the_loss_of_a_mixed_fleet_is_the_same_wherever_it_is_shown(fleet: Bench) -> None:
+    test, client, server = run(fleet, keep_each=10)
+    assert client.status == "succeeded", client.error
+    result, seen = fleet.result(client), fleet.result(server)
+    assert result["end"]["sum"]["lost_percent"] == 0, "iperf3's document stays as it is"
+    truth = seen["end"]["sum"]["lost_percent"]
+    assert 80 < truth < 95
+    figures = result["agent"]["figures"]
+    assert figures["lost_percent"] == pytest.approx(truth, abs=0.5)
+    assert "the server's iperf3 is older than 3.13" in result["agent"]["warnings"][0]
+    assert figures["received"] == result["end"]["sum_received"]["bits_per_second"]
+    assert seen["agent"]["figures"]["received"] == pytest.approx(figures["received"], rel=0.01)
+    shown = [f"{figures['lost_percent']:.3g} %", rate(figures["received"])]
+    url = f"http://127.0.0.1:{STATUS}"
+    row = re.findall(f"<tr>.*?{client.id}, client.*?</tr>", ask(url, "/").body.decode(), re.S)[0]
+    assert all(words in row for words in shown)
+    page = requests.get(
+        f"{fleet.manager.url}/?test={test.id}", headers={"Accept": "text/html"}, timeout=10
+    )
+    status = re.search(r'role="status".*?</p>', page.text, re.S)
+    listed = re.search(rf'<a id="test-{test.id}".*?</tr>', page.text, re.S)
+    for part in (status, listed):
+        assert part and all(words in part[0] for words in shown)
+    results = ask(url, "/status").json()["results"]
+    assert [each["figures"] for each in results if each["task_id"] == client.id] == [figures]
+    metrics = ask(url, "/metrics").body.decode()
+    name = 'iperf_agent_last_lost_ratio{direction="forward",protocol="udp"} '
+    assert float(metrics.partition(name)[2].split()[0]) == pytest.approx(truth / 100, abs=0.005)
+
+
+@pytest.mark.process
+def test_a_test_both_ways_has_two_headlines_everywhere(fleet: Bench) -> None:
+    test, client, server = run(fleet, keep_each=5, bidir=True)
+    figures = fleet.result(client)["agent"]["figures"]
+    back = figures["backward"]
+    assert fleet.result(server)["agent"]["figures"]["direction"] == "bidirectional"
+    words = f"{rate(figures['received'])}, back {rate(back['received'])}"
+    url = f"http://127.0.0.1:{STATUS}"
+    assert words in ask(url, "/").body.decode()
+    page = requests.get(
+        f"{fleet.manager.url}/?test={test.id}", headers={"Accept": "text/html"}, timeout=10
+    )
+    assert page.text.count(words) == 2, "above the curve and in the list"
+    metrics = ask(url, "/metrics").body.decode()
+    for direction in ("bidirectional", "bidirectional_reverse"):
+        assert f'bits_per_second{{direction="{direction}",protocol="udp",side="receiver"}}' in (
+            metrics
+        )
+
+
+@pytest.mark.process
+def test_a_test_of_which_nothing_arrives_is_no_success(fleet: Bench) -> None:
+    _, client, _ = run(fleet, keep_each=0)
+    assert client.status == "failed"
+    assert "nothing of the" in (client.error or "") and "has arrived" in (client.error or "")
+    report = fleet.result(client)["agent"]
+    assert (report["error_class"], report["figures"]["lost_percent"]) == ("unreachable", 100)
+
+
+def test_the_documented_figures_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/protocol.md").read_text()
+    rows = page.partition("| `agent.figures` |")[2].partition("\n\n")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", rows, re.MULTILINE)
+    fields = [field.name for field in msgspec.structs.fields(Figures)]
+    assert sorted(documented) == sorted(fields)
+    assert {field.name for field in msgspec.structs.fields(Flow)} < set(documented)
