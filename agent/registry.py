@@ -1,7 +1,6 @@
 """Who runs now: every task from its claim until its outcome is in the outbox.
 
-The loops and the task greenlets share the registry. Its methods never yield to the hub, so each
-of them sees it whole.
+Its methods never yield to the hub, so each of those who share it sees it whole.
 """
 
 import time
@@ -87,6 +86,10 @@ class Entry:
         """Whether a server gives its port back without a further order."""
         return self.has_served or self.stop.ordered.is_set()
 
+    def cancel(self) -> None:
+        """Stop what runs of it, as it was canceled at the Manager."""
+        self.stop.order(ErrorClass.KILLED, "canceled at the Manager")
+
     def record_start(self, pid: int) -> None:
         """Note the child that was just started."""
         self.pid, self.started_at, self.is_waiting = pid, datetime.now(UTC), False
@@ -111,10 +114,7 @@ class Entry:
 
 
 class TaskRegistry:
-    """The current tasks, in the order of their claims.
-
-    Two of one number are there while an earlier task of that number is being stopped.
-    """
+    """The current tasks, in the order of their claims: two of a number while one is stopped."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -159,11 +159,10 @@ class TaskRegistry:
         earlier = self.claimed_before(besides)
         return next((each for each in earlier if each.kind == "server" and each.port == port), None)
 
-    def cancel(self, task_id: int, key: str = "") -> None:
-        """Stop what runs of a task that was canceled at the Manager, or only that of a claim."""
-        for entry in self._entries.values():
-            if entry.task.id == task_id and key in ("", entry.claimed.key):
-                entry.stop.order(ErrorClass.KILLED, "canceled at the Manager")
+    def cancel(self, claimed: Claimed) -> None:
+        """Stop what runs of a task that was canceled at the Manager."""
+        if entry := self._entries.get(claimed.key):
+            entry.cancel()
 
     def stop_replaced(self, claimed: Claimed) -> None:
         """Stop what runs of a task whose number is another task's at the Manager by now."""
@@ -178,7 +177,7 @@ class TaskRegistry:
 
     def force_all(self) -> None:
         """Let every child end at once."""
-        for entry in self._entries.values():
+        for entry in self.entries():
             entry.stop.force.set()
 
     def rows(self) -> list[RunningRow]:

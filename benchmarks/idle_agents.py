@@ -132,4 +132,4 @@ def idle_agent(number: int, url: str, calls: Calls, greenlets: Group) -> None:
     journal = cast(Journal, SimpleNamespace(claim_key=str(uuid.uuid4()), readable=readable))
     runner = cast(TaskRunner, None)
     claims = ClaimLoop(client, Gate(registration), journal, runner, settings.claim_interval)
-    claims.run(heartbeats.may_claim, stop)
+    claims.run(heartbeats.may_claim, stop, stop)

@@ -84,9 +84,10 @@ def test_there_is_a_row_for_each_running_child(registry: TaskRegistry) -> None:
 
 
 def test_a_cancellation_stops_only_the_task_that_it_names(registry: TaskRegistry) -> None:
-    first, second = enter(registry, SERVER, CLIENT)
-    registry.cancel(2)
-    registry.cancel(99)
+    first, second, gone = enter(registry, SERVER, CLIENT, CLIENT)
+    registry.leave(gone)
+    registry.cancel(second.claimed)
+    registry.cancel(gone.claimed)
     assert not first.stop.ordered.is_set()
     assert second.stop.ordered.is_set()
     assert (second.stop.error_class, second.stop.reason) == ("killed", "canceled at the Manager")

@@ -24,7 +24,7 @@ from agent.errors import (
 from agent.host import is_loopback
 from agent.logs.setup import configure_logging
 from agent.service.lifecycle import Agent
-from agent.service.signals import StopSignals
+from agent.service.signals import StopSignals, default_actions
 from agent.text import printable
 
 # The numbers are those of sysexits.h.
@@ -122,7 +122,6 @@ def _run_agent(
 ) -> int:
     key = Key(config.agent_key, config.agent_key_file)
     signals = StopSignals()
-    signals.install()
     run_self_test = partial(_run_self_test, self_test, signals) if self_test else None
     try:
         writer = configure_logging(
@@ -138,7 +137,10 @@ def _run_agent(
         )
     key.warn()
     try:
-        agent = Agent(config, key, signals)
+        # A signal may end it at once, as nothing is begun, while the disk lets the agent wait.
+        with default_actions():
+            agent = Agent(config, key, signals)
+        signals.install()
         agent.run(exit_after_idle, run_self_test, _status_page(agent, config.status_address))
         return EXIT_OK
     except AgentError as error:

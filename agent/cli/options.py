@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from functools import partial
 
 import click
@@ -152,6 +153,9 @@ def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | 
     """
     path = given or DEFAULT_ENV_FILE
     try:
+        # Nobody asked for a pipe, which would be waited for; a shell's <(...) is one.
+        if given is None and not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("it is no regular file")
         file = env_file.read(path, [*(setting.variable for setting in SETTINGS), *SECRETS])
     except FileNotFoundError as error:
         if given is None:

@@ -86,7 +86,7 @@ class ManagerClient:
             task = self._decode("tasks/claim", answer, protocol.ClaimAnswer).task
         except ManagerUnavailable as error:
             head = _TASK_HEAD.match(answer.content)
-            if head is None:
+            if head is None or answer.is_cut_short:
                 raise
             task = protocol.Task(int(head[1]), (head[2] or b"").decode(), unreadable=str(error))
         return Claim(task, held)

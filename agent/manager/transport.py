@@ -39,6 +39,18 @@ class Answer:
     headers: Mapping[str, str]
     whole: bool
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its end is missing, and nothing but the end of the connection said where it is.
+
+        An answer that has a length or chunks, and less than that, is no answer at all.
+        """
+        if not self.whole or {"content-length", "transfer-encoding"} & {
+            *map(str.lower, self.headers)
+        }:
+            return False
+        return not self.content.rstrip().endswith(b"}")
+
 
 class Transport:
     """Sends requests to one Manager. Any number of greenlets may use it at once."""

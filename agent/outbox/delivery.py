@@ -130,7 +130,7 @@ class Delivery:
         sent = message.outcome.status if message.outcome else "running"
         if error.current_status == "canceled":
             log.info("the task was canceled at the Manager")
-            self._registry.cancel(message.claimed.task.id, message.claimed.key)
+            self._registry.cancel(message.claimed)
         elif error.current_status == sent and (was_tried or message.outcome is None):
             log.info("the Manager has it already", status=sent)
             # Perhaps in a smaller form: an earlier run of the agent may have sent it.

@@ -45,6 +45,9 @@ class HeartbeatLoop:
 
     def _beat(self) -> bool:
         """Send one heartbeat; returns whether it was answered."""
+        # What is claimed from now on is not meant by a number in the answer: it may be the number
+        # of an earlier task. A task that was canceled is named again.
+        known = self._registry.entries()
         try:
             answer = self._client.send_heartbeat(self._registration.address, self._registry.rows())
         except (KeyRefused, ManagerUnavailable) as error:
@@ -69,6 +72,8 @@ class HeartbeatLoop:
             self.may_claim.set()
         else:
             self.may_claim.clear()
-        for task_id in answer.cancel:
-            self._registry.cancel(task_id)
+        canceled = set(answer.cancel)
+        for entry in known:
+            if entry.task.id in canceled:
+                entry.cancel()
         return True

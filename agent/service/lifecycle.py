@@ -129,7 +129,8 @@ class Agent:
         """Run the loops until something ends the agent, and then stop everything in order."""
         spawn = self._supervisor.spawn
         heartbeats = spawn(self._heartbeats.run, self._stop_rest)
-        claims = spawn(self._claims.run, self._heartbeats.may_claim, self._stop_claims)
+        may_claim = self._heartbeats.may_claim
+        claims = spawn(self._claims.run, may_claim, self._stop_claims, self._signals.kill)
         spawn(self.registration.run, self._stop_rest)
         spawn(watch_disk, self._ledger, self._recover, self._stop_rest)
         spawn(systemd.keep_informed, self._registry, self.context.metrics, self._stop_rest)
@@ -172,9 +173,8 @@ class Agent:
 
     def _end_claims(self, claims: gevent.Greenlet) -> None:
         self._stop_claims.set()
-        # What it has claimed it hands to the runner, when the disk has taken the line.
-        within = self._config.shutdown_timeout * CHILDREN_SHARE
-        gevent.wait([claims, self._signals.kill], within, count=1)
+        # It ends soon: what it has claimed it hands to the runner, whatever the disk does.
+        claims.join(self._config.shutdown_timeout * CHILDREN_SHARE)
 
     def _drain(self, claims: gevent.Greenlet) -> None:
         """Claim nothing more, stop every child, and send every result."""

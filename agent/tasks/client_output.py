@@ -40,6 +40,8 @@ def newest_output(children: Path, claimed: Claimed) -> tuple[int, Path] | None:
             if file.suffix in (STREAM, _DOCUMENT) and (attempt := file.name.split(".")[1]).isdigit()
         ]
     except OSError as error:
+        if whose(error) is Whose.HOST:
+            raise
         log.error("nobody can tell what a test has left", error=str(error))
         return None
     # Where a stream is still there, the document beside it may be incomplete.

@@ -5,10 +5,11 @@ import os
 from collections import deque
 from pathlib import Path
 
+import gevent
 import structlog
 
 from agent.error_classes import ErrorClass
-from agent.files import link_or_copy
+from agent.files import Whose, link_or_copy, whose
 from agent.iperf3.documents import mended
 from agent.iperf3.verdict import Served, last_served
 from agent.logs.outage import Outage
@@ -17,6 +18,9 @@ from agent.protocol import Claimed, Document, Figures, utc_now
 
 _NO_TEST = ("interrupt - ", "unable to receive cookie", "unable to receive parameters")
 _NOT_KEPT = "the document of a served test cannot be kept"
+
+# How often the rest is read while the host is short of descriptors, and every how many seconds.
+TRIES, PAUSE = 5, 1.0
 
 log = structlog.get_logger()
 
@@ -44,6 +48,8 @@ def newest_served(stdout: Path) -> Document | None:
     except FileNotFoundError:
         pass
     except OSError as error:
+        if whose(error) is Whose.HOST:
+            raise
         log.error("the output of a server cannot be read", error=str(error))
     return _kept(served_file(stdout))
 
@@ -70,7 +76,7 @@ class ServedTests:
         self._size_read = 0
         self._outage = Outage("what the server serves can be kept again")
         self._has_skipped = False
-        self.may_lack_some = False
+        self.may_lack_some = self._host_is_short = False
         self.incomplete = ""
         self.failures: dict[str, str] = {}
         self._noted_up_to = 0
@@ -96,7 +102,7 @@ class ServedTests:
             served = in_thread(self._keep_newest)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)
-            self.may_lack_some = True
+            self.may_lack_some, self._host_is_short = True, whose(error) is Whose.HOST
             # The file tells it from an error of writing the copy.
             if (error.errno, error.filename) == (errno.EIO, str(self._stdout)):
                 self._has_skipped = True
@@ -104,12 +110,20 @@ class ServedTests:
             return
         for place, error_class, words in served.failed:
             self._note_failure(self.read_up_to + place, error_class, words)
-        self.may_lack_some = self._has_skipped
+        self.may_lack_some, self._host_is_short = self._has_skipped, False
         self.read_up_to += served.done
         self._size_read = size
         self.incomplete = served.unread[-1]
         if served.span:
             self._unreported, self.figures, self.error = True, served.figures, served.error
+
+    def read_rest(self) -> None:
+        """Read what an ended server has written; for a while again if the host is short now."""
+        for _ in range(TRIES):
+            self.read()
+            if not self._host_is_short:
+                return
+            gevent.sleep(PAUSE)
 
     def take_unreported(self) -> tuple[Document, Figures | None] | None:
         """The newest document in a file of its own, and its figures; None when it was taken before.
@@ -180,5 +194,7 @@ def _kept(path: Path) -> Document | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if whose(error) is Whose.HOST:
+            raise
         log.error("the document of a served test is lost", error=str(error))
         return None

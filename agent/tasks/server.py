@@ -115,7 +115,7 @@ class _RunningServer:
         exit_code = self._child.close()
         if ending is not Ending.OUTPUT:
             self._child.looks.finish()
-            self._served.read()
+            self._served.read_rest()
             if self._served.may_lack_some:
                 self._report.warnings.append(LOST)
             if cut := self._served.incomplete:

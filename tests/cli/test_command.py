@@ -1,10 +1,12 @@
 """The command itself: its help, its version, ways to call it, and what it refuses."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import gevent
@@ -14,7 +16,7 @@ from gevent import subprocess
 from agent import __version__
 from agent.cli import command
 from agent.config.settings import SETTINGS
-from tests.support.command import LAUNCHER, MODULE, Ended, run, run_program
+from tests.support.command import LAUNCHER, MODULE, NO_MANAGER, Ended, run, run_program
 from tests.support.faulty_manager import FaultyManager, Request, well
 from tests.support.harness import PATIENCE, ROOT, environment, with_all_signals
 from tests.support.sockets import MakeManager
@@ -127,10 +129,22 @@ def test_a_fault_says_where_the_wrong_setting_was_given(tmp_path: Path) -> None:
 
 
 def test_an_env_file_without_an_end_is_a_fault(tmp_path: Path) -> None:
-    (tmp_path / ".env").symlink_to("/dev/zero")
-    ended = run(cwd=tmp_path)
+    ended = run("--env-file", "/dev/zero", cwd=tmp_path)
     assert ended.code == 78
     assert "more than 1000000 characters" in ended.errors
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_an_env_file_that_is_found_and_is_no_file_is_a_fault(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """A pipe would be waited for. One that is asked for is read, as a shell's `<(...)` is one."""
+    make(tmp_path / ".env")
+    ended = run("--check", cwd=tmp_path, AGENT_KEY="key-1", MANAGER_URL=NO_MANAGER)
+    assert ended.code == 78
+    assert ".env: it is no regular file" in ended.errors
+    ended = run("--check", "--env-file", "/dev/null", cwd=tmp_path, MANAGER_URL=NO_MANAGER)
+    assert "AGENT_KEY is not set" in ended.output
 
 
 def test_mistakes_in_the_env_file_are_reported_and_do_not_stop_the_agent(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gevent import subprocess
 from agent.tasks.recovery import INTERRUPTED
 from tests.support.command import run, stand_in
 from tests.support.faulty_disk import CALLS, POSSIBLE, FaultyDisk
+from tests.support.faulty_manager import Request
 from tests.support.harness import AgentProcess, free_port, iperf3_server, is_running, until
 from tests.support.needs import need
 from tests.support.record_state import agent_variables, client, task
@@ -627,3 +628,58 @@ def test_a_task_that_was_just_claimed_survives_a_stop_while_the_disk_is_slow(
     manager.wait_for_calls("claim", 2)
     fresh.ends_well(again)
     assert len(manager.taken[1]) == 1
+
+
+def test_two_signals_at_once_lose_no_task_whose_answer_has_come(fresh: Life) -> None:
+    manager = fresh.manager
+    agent = fresh.agent()
+    manager.wait_for_calls("claim", 2)
+    fresh.disk.hold("write", fresh.state / "journal*")
+    manager.tasks.append(client(1, free_port(), client_delay_seconds=3600))
+    until(fresh.disk.met)
+    agent.signal(signal.SIGTERM)
+    agent.signal(signal.SIGINT)
+    agent.wait_for("agent stops")
+    fresh.disk.lift()
+    assert agent.exit_code() == 0
+    again = fresh.agent()
+    assert manager.outcome(1)["result"]["agent"]["error_class"] == "interrupted"
+    manager.wait_for_calls("claim", 2)
+    fresh.ends_well(again)
+    # The answer to the first run's own delivery may not have been waited for.
+    assert len({request.headers[IDEMPOTENCY_KEY] for request in manager.taken[1]}) == 1
+
+
+def test_a_claim_whose_answer_was_not_waited_for_is_made_again(fresh: Life) -> None:
+    manager, answer = fresh.manager, fresh.manager.answer
+
+    def answer_no_claim(request: Request) -> bytes:
+        if request.call == "claim":
+            gevent.sleep(60)
+        return answer(request)
+
+    manager.answer = answer_no_claim
+    agent = fresh.agent()
+    manager.wait_for(lambda: "claim" in manager.calls())
+    agent.signal(signal.SIGTERM)
+    agent.signal(signal.SIGINT)
+    assert agent.exit_code(5) == 0
+    manager.answer = answer
+    again = fresh.agent()
+    manager.wait_for_calls("claim", 1)
+    keys = [each.headers[IDEMPOTENCY_KEY] for each in manager.requests if each.call == "claim"]
+    assert len(keys) > 1 and len(set(keys)) == 1
+    fresh.ends_well(again)
+
+
+def test_a_lack_of_descriptors_at_the_start_costs_no_document(life: Life) -> None:
+    life.disk.fail("open opendir", life.state / "children*", errno.EMFILE)
+    agent = life.agent()
+    agent.wait_for("what the previous run left cannot be read now")
+    life.goes_on()
+    life.disk.lift()
+    life.wait_for(*EVERY)
+    for number in (*WAITING, *ENDED, SERVER):
+        life.is_whole(number)
+    life.all_came_once(agent)
+    assert life.files("rejected") == set()

@@ -131,6 +131,44 @@ def test_an_agent_ends_in_its_time_though_nothing_of_the_disk_moves(stalled: Sta
     assert not any(map(is_running, children))
 
 
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("", signal.SIGTERM),
+        ("/lock", signal.SIGTERM),
+        ("/lock", signal.SIGINT),
+        ("/format", signal.SIGTERM),
+        ("/journal", signal.SIGTERM),
+        ("/journal", signal.SIGINT),
+        ("/outbox", signal.SIGTERM),
+        ("/outbox", signal.SIGINT),
+        ("/children/old", signal.SIGTERM),
+    ],
+)
+def test_an_agent_that_cannot_start_ends_at_once(
+    stalled: Stalled, name: str, number: signal.Signals
+) -> None:
+    agent = stalled.agent()
+    manager = stalled.manager
+    manager.wait_for_calls("claim", 2)
+    stalled.ends_well(agent)
+    (stalled.state / "children" / "old").touch()
+    stalled.disk.hold(" ".join(CALLS), f"{stalled.state}{name}")
+    again = stalled.agent()
+    until(stalled.disk.met)
+    gevent.sleep(0.5)
+    again.signal(number)
+    assert again.exit_code(5) in (0, -number)
+    stalled.disk.lift()
+    stalled.ends_well(registered(stalled.agent()))
+
+
+def registered(agent: AgentProcess) -> AgentProcess:
+    """The same agent, once it has registered."""
+    agent.wait_for("registered")
+    return agent
+
+
 @pytest.mark.parametrize("calls", ["open", "stat", "read", "open stat read"])
 def test_a_key_file_holds_up_nothing_and_is_read_when_that_is_possible(
     stalled: Stalled, calls: str

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from agent.errors import AgentUnknown
 from tests.support.claim_loop import NOTHING, ClaimAnswers, claimed, claiming, claims
 from tests.support.clock import Clock, install_clock
-from tests.support.faulty_manager import raw_reply, reply, well
+from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.harness import free_port
 from tests.support.sockets import MakeManager, client_of
 
@@ -117,7 +117,8 @@ def test_a_claim_that_brings_the_same_task_again_and_again_is_made_ever_less_oft
     with claiming(manager, clock, interval=1) as loop:
         manager.registers = False
         manager.wait_for(lambda: len(answers.times) >= 11)
-        loop.post.registry.cancel(1)
+        (entry,) = loop.post.registry.entries()
+        entry.cancel()
         manager.wait_for(lambda: "result" in manager.calls())
     gaps = answers.gaps()
     assert gaps[0] == 0, "the first one brought it"
@@ -221,3 +222,41 @@ def test_an_unknown_agent_ends_the_claims_with_that_failure(
     with claiming(manager, clock) as loop:
         assert loop.supervisor.failed.wait(5)
         assert isinstance(loop.supervisor.failure, AgentUnknown)
+
+
+def test_an_answer_without_its_end_is_none_and_the_claim_is_made_again(
+    faulty: MakeManager, clock: Clock
+) -> None:
+    """Nothing says how long it is, so that only its JSON can tell."""
+    whole = ClaimAnswers(clock, claimed(1))
+    content = claimed(1).partition(b"\r\n\r\n")[2]
+    cut = [content[: len(content) // 2]]
+
+    def answer(request: Request) -> bytes:
+        if request.call != "claim" or not cut:
+            return whole(request)
+        request.socket.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + cut.pop())
+        return b""
+
+    manager = faulty(answer)
+    with claiming(manager, clock):
+        manager.wait_for(lambda: "result" in manager.calls())
+    keys = [request.headers["idempotency-key"] for request in claims(manager)]
+    assert keys[0] == keys[1]
+    results = [request.json()["status"] for request in manager.requests if request.call == "result"]
+    assert results == ["succeeded"]
+
+
+@pytest.mark.parametrize("call", ["write", "sync"])
+def test_a_bug_in_the_writing_of_a_claim_ends_the_agent(
+    faulty: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(f"agent.state.journal.Journal.{call}", fail)
+    manager = faulty(ClaimAnswers(clock, claimed(1)))
+    with claiming(manager, clock) as loop:
+        assert loop.supervisor.failed.wait(10)
+        assert "ZeroDivisionError" in str(loop.supervisor.failure)
+        monkeypatch.undo()

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from gevent.event import Event
 from structlog.testing import capture_logs
@@ -12,11 +13,12 @@ from agent.config.settings import read_settings
 from agent.errors import AgentUnknown
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
-from agent.registry import TaskRegistry
+from agent.registry import Entry, TaskRegistry
 from agent.service.heartbeat import HeartbeatLoop
 from agent.service.supervisor import Supervisor
 from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
+from tests.support.harness import until
 from tests.support.outbox import claimed
 from tests.support.sockets import MakeManager, client_of
 
@@ -161,6 +163,25 @@ def test_tasks_on_the_cancel_list_are_told_to_stop(faulty: MakeManager) -> None:
         assert canceled.stop.reason == "canceled at the Manager"
         assert not other.stop.ordered.is_set()
     assert loop.supervisor.failure is None
+
+
+def test_a_task_that_was_claimed_during_a_heartbeat_is_not_canceled_by_its_answer(
+    faulty: MakeManager,
+) -> None:
+    """The answer is about the task that had the number when the heartbeat was sent."""
+    entries: list[Entry] = []
+
+    def answer(request: Request) -> bytes:
+        if len(entries) == 2:
+            return reply({"pull_tasks": True, "cancel": []})
+        key = f"key {len(entries)}"
+        entries.append(loop.registry.enter(msgspec.structs.replace(claimed(7), key=key)))
+        return reply({"pull_tasks": True, "cancel": [7] if len(entries) == 2 else []})
+
+    manager = faulty(answer)
+    with beating(manager) as loop:
+        until(lambda: len(entries) == 2 and entries[0].stop.ordered.is_set())
+        assert not entries[1].stop.ordered.is_set()
 
 
 def test_a_refused_key_neither_slows_nor_ends_the_heartbeats(

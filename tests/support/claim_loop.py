@@ -39,7 +39,7 @@ class Claiming:
         context = TaskContext(settings, post.registry, post.outbox, post.ledger)
         runner = TaskRunner(context, post.supervisor.spawn)
         loop = ClaimLoop(post.client, post.gate, post.journal, runner, interval)
-        self.greenlet = post.supervisor.spawn(loop.run, self.may_claim, self.stop)
+        self.greenlet = post.supervisor.spawn(loop.run, self.may_claim, self.stop, Event())
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from agent.state.directory import StateDirectory
 from agent.tasks.client_output import StreamReader, judge_output, newest_output
 from agent.tasks.served import ServedTests, newest_served, served_file
 from tests.support.bad_sectors import BLOCK, BadDisk
+from tests.support.clock import install_clock
 from tests.support.outbox import claimed
 from tests.support.recorded_runs import run
 
@@ -232,3 +233,40 @@ def test_the_hub_turns_while_a_slow_disk_is_read(
         else:
             served.read()
     assert entry.intervals if kind == "stream" else served.newest()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("name", ["stat", "scandir", "open"])
+def test_a_moment_of_need_of_the_host_is_no_loss(
+    sound: StateDirectory, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    written(sound.children / "7.1.key of 7.json", MEASURED)
+    stdout = written(sound.children / "7.k.json", SERVED)
+    written(served_file(stdout), b"older")
+    place = "builtins" if name == "open" else "os"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.{name}", failing(number))
+        with pytest.raises(OSError) as raised:
+            newest_output(sound.children, TASK)
+            newest_served(stdout)
+            stdout.unlink()
+            newest_served(stdout)
+    assert raised.value.errno == number
+
+
+def test_what_an_ended_server_wrote_is_read_when_the_host_has_descriptors_again(
+    sound: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = install_clock(monkeypatch, "tasks.served.gevent")
+    served = ServedTests(written(sound.children / "7.k.json", SERVED))
+    really_open = open
+
+    def opened_later(*args: Any, **kwargs: Any) -> Any:
+        if len(clock.pauses) < 3:
+            failing(errno.EMFILE)()
+        return really_open(*args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", opened_later)
+    served.read_rest()
+    assert clock.pauses == [1.0] * 3
+    assert content_of(served.newest()) == NEWEST and not served.may_lack_some
