@@ -50,10 +50,13 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
     """The command line of a client that tests against `target`, a host name or an address.
 
     Its output is a stream if this iperf3 can write one, else a document. Raises
-    TaskError(`unsupported`) when this iperf3 lacks an option that the payload asks for,
+    TaskError(`unsupported`) when this iperf3 lacks what the payload asks for,
     TaskError(`bad_payload`) when a burst has no bitrate. Other contradictions are left to iperf3
     to refuse.
     """
+    if payload.bytes and payload.reverse and (3,) <= features.release < (3, 10):
+        words = f"iperf3 {features.version} never ends a test with bytes and reverse: give a time"
+        raise TaskError(ErrorClass.UNSUPPORTED, words)
     streams = JSON_STREAM in features.options
     options = [
         _Option("server_ip", target, "--client", "-c"),

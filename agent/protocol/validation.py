@@ -20,6 +20,11 @@ _NO_OBJECT = "Expected `object`, got "
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _KEY = re.compile(r" - at `\$\.(\w+)(?:\[\d+\])?`\Z")
 _MOST_SHOWN = 60
+# Keys that would choose another protocol or another target, in lower case and without `_` and `-`.
+_DECISIVE = frozenset(
+    "sctp dccp quic tcp udp protocol proto transport serverip serverport serverhost servername"
+    " serveraddress server host hostname ip address target destination dest dst peer".split()
+)
 _Payload = TypeVar("_Payload", ServerPayload, ClientPayload, KillAllPayload)
 
 
@@ -31,8 +36,18 @@ def server_payload(raw: msgspec.Raw) -> ServerPayload:
 
 
 def client_payload(raw: msgspec.Raw) -> ClientPayload:
-    """Decode the payload of an `iperf_client_run` task; raises TaskError(`bad_payload`)."""
+    """Decode the payload of an `iperf_client_run` task.
+
+    Raises TaskError(`bad_payload`), and TaskError(`unsupported`) for a key that nobody knows and
+    that asks for another protocol or target.
+    """
     payload = _decode(raw, ClientPayload)
+    as_it_is = (b"false", b"null", b'"udp"' if payload.udp else b'"tcp"')
+    for key in unknown_keys(raw, ClientPayload):
+        plain, value = re.sub("[_-]", "", key.lower()), bytes(_values(raw)[key])
+        if plain in _DECISIVE and value.lower() not in as_it_is:
+            words = f"payload: this agent does not know {key}, and would run another test"
+            raise TaskError(ErrorClass.UNSUPPORTED, words)
     _check_bind(payload.bind)
     host = payload.server_ip
     # iperf3 would read `name%device` as --bind-dev.

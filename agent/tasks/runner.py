@@ -30,8 +30,8 @@ PAYLOADS: dict[Kind | None, type[msgspec.Struct]] = {
     None: KillAllPayload,
 }
 
-# Characters of a type that nobody knows.
-TYPE_SHOWN = 80
+# Characters of a type, and of the names of keys, that nobody knows.
+TYPE_SHOWN, NAMES_SHOWN = 80, 200
 
 log = structlog.get_logger()
 
@@ -92,6 +92,11 @@ class TaskRunner:
         return Outcome("failed", report, exit_code=1, stderr=str(error))
 
     def _put(self, entry: Entry, outcome: Outcome) -> None:
+        unknown = unknown_keys(entry.task.payload, PAYLOADS[entry.kind])
+        if unknown and entry.task.type in TASK_TYPES:
+            names = shortened(", ".join(unknown), NAMES_SHOWN)
+            words = f"payload keys that this agent does not know had no effect: {names}"
+            outcome.report.warnings = [words, *outcome.report.warnings]
         self._context.outbox.put(entry.claimed, outcome)
         self._context.metrics.count_outcome(entry.task, outcome, time.monotonic() - entry.entered)
 

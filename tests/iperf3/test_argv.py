@@ -375,3 +375,13 @@ def test_the_installed_iperf3_takes_every_option_of_a_server(keys: dict[str, Any
         done = subprocess.run(argv, capture_output=True, timeout=20)
     judged = judge_server_exit(done.returncode, done.stdout, done.stderr.decode())
     assert judged.error_class == "port_in_use", judged.message
+
+
+def test_what_never_ends_with_iperf3_3_9_is_unsupported() -> None:
+    with pytest.raises(
+        TaskError, match="iperf3 3.9 never ends a test with bytes and reverse"
+    ) as it:
+        client(version="3.9", bytes=1000, reverse=True)
+    assert it.value.error_class == "unsupported"
+    assert "-n" in client(version="3.9", bytes=1000, bidir=True)
+    assert {"-n", "-R"} <= set(client(version="3.12", bytes=1000, reverse=True))

@@ -236,6 +236,40 @@ def test_unknown_keys_do_no_harm() -> None:
     assert client(shiny={"deep": [1]}).port == 5200
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sctp": True},
+        {"protocol": "sctp"},
+        {"UDP": True},
+        {"protocol": "udp"},
+        {"protocol": "tcp", "udp": True},
+        {"serverIp": "b"},
+        {"server-port": 5},
+        {"host": "b"},
+        {"target": {"ip": "b"}},
+    ],
+)
+def test_a_key_that_asks_for_another_protocol_or_target_is_unsupported(more: Any) -> None:
+    with pytest.raises(TaskError, match="this agent does not know") as raised:
+        client(**more)
+    assert raised.value.error_class == "unsupported"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sctp": False},
+        {"host": None},
+        {"protocol": "TCP"},
+        {"protocol": "udp", "udp": True},
+        {"bitrat": 5},
+    ],
+)
+def test_a_key_that_asks_for_no_other_test_does_no_harm(more: Any) -> None:
+    assert client(**more).port == 5200
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -278,6 +312,6 @@ def check(decode: Decode, text: bytes) -> str | None:
     try:
         decode(msgspec.Raw(text))
     except TaskError as error:
-        assert error.error_class == "bad_payload"
+        assert error.error_class in ("bad_payload", "unsupported")
         return str(error)
     return None

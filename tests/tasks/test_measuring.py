@@ -145,6 +145,28 @@ def test_an_unknown_payload_key_is_named_in_the_log(working: Bench, port: int) -
     assert working.agents[0].wait_for(words, task_id=task.id)["keys"] == ["shiny"]
 
 
+def test_keys_that_nobody_knows_are_a_warning_in_each_result(working: Bench, port: int) -> None:
+    def warnings(task: ManagedTask) -> list[str]:
+        found: list[str] = working.result(working.ended(task))["agent"]["warnings"]
+        return found
+
+    words = "payload keys that this agent does not know had no effect: "
+    assert warnings(client(working, port, bitrat=5, paralel=2)) == [words + "bitrat, paralel"]
+    (long,) = warnings(client(working, port, **{"x" * 1000: 1}))
+    assert len(long) < 300
+    server = working.ended(working.task("iperf_server_start", port=free_port(), one_of=True))
+    assert warnings(server) == [words + "one_of"]
+    assert warnings(working.task("kill_all", reason="end")) == [words + "reason"]
+    working.wait(lambda: b'"ended"' in bytes(server.result))
+    assert warnings(server) == [words + "one_of"]
+
+
+def test_a_key_for_another_protocol_fails_the_test(working: Bench, port: int) -> None:
+    task = client(working, port, sctp=True)
+    assert task.status == "failed" and "does not know sctp" in (task.error or "")
+    assert working.result(task)["agent"]["error_class"] == "unsupported"
+
+
 def test_kill_all_ends_a_running_client_and_a_waiting_one(working: Bench, port: int) -> None:
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 60}
     running = working.task("iperf_client_run", **given)
