@@ -61,12 +61,25 @@ class _Socket(socket):
             raise OSError("the answer is too long")
 
 
+class _Secured(SSLTransport):
+    """TLS in memory. That of a proxy has the Manager's in it, which counts open files as here."""
+
+    @property
+    def _io_refs(self) -> int:
+        count: int = self.socket._io_refs  # type: ignore[attr-defined]
+        return count
+
+    @_io_refs.setter
+    def _io_refs(self, count: int) -> None:
+        self.socket._io_refs = count  # type: ignore[attr-defined]
+
+
 class _Context(ssl.SSLContext):
     """TLS in memory, over whatever socket it is given: OpenSSL itself would read past that one."""
 
     def wrap_socket(self, sock: socket, *_: Any, **options: Any) -> Any:
         """The secured connection."""
-        return SSLTransport(sock, self, options.get("server_hostname"))
+        return _Secured(sock, self, options.get("server_hostname"))
 
 
 # As in urllib3.contrib.pyopenssl.

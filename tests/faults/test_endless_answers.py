@@ -34,12 +34,16 @@ WAYS = {
     "plain": [kind for kind in FLOODS if "TLS" not in kind and kind != CONNECT],
     "TLS": [kind for kind in FLOODS if "TLS" in kind] * 2,
     "proxy": [CONNECT] * 3,
+    "TLS proxy": [CONNECT] * 3,
 }
 MANAGER = "manager.invalid"
 
 
 class Way:
-    """The way to a Manager, "plain", over "TLS", or over TLS and a "proxy"; then a flood."""
+    """The way to a Manager, "plain", over "TLS", or over TLS and a "proxy"; then a flood.
+
+    A "TLS proxy" is itself spoken to over TLS.
+    """
 
     def __init__(self, way: str, directory: Path) -> None:
         self._way = way
@@ -55,6 +59,8 @@ class Way:
         self._connections = Pool()
         self._server = StreamServer(("127.0.0.1", 0), self._serve, spawn=self._connections)
         self._server.start()
+        self._inner = StreamServer(("127.0.0.1", 0), self._pass_on, spawn=self._connections)
+        self._inner.start()
 
     @property
     def variables(self) -> dict[str, str]:
@@ -65,7 +71,8 @@ class Way:
         trust = {"MANAGER_CA_FILE": str(self.ca_file), "ADVERTISE_ADDRESS": "127.0.0.1"}
         if self._way == "TLS":
             return {"MANAGER_URL": f"https://{here}", **trust}
-        return {"MANAGER_URL": f"https://{MANAGER}", "https_proxy": f"http://{here}", **trust}
+        scheme = "https" if self._way == "TLS proxy" else "http"
+        return {"MANAGER_URL": f"https://{MANAGER}", "https_proxy": f"{scheme}://{here}", **trust}
 
     def flood(self, kind: str) -> None:
         """From now on, all that arrives is flooded so."""
@@ -75,22 +82,32 @@ class Way:
     def stop(self) -> None:
         """Close everything."""
         self._server.stop(timeout=0.1)
+        self._inner.stop(timeout=0.1)
         self._manager.stop()
 
     def _serve(self, connection: socket, _: object) -> None:
         with suppress(OSError), connection:
             if self._flood:
-                flood(connection, self._flood, str(self._own))
+                over = "TLS" if self._way == "TLS proxy" else ""
+                flood(connection, self._flood, str(self._own), over)
                 return
-            if self._way == "proxy":
+            if self._way == "TLS proxy":
+                connection = self._context.wrap_socket(connection, server_side=True)
+            if "proxy" in self._way:
                 while not connection.recv(65536).endswith(b"\r\n\r\n"):
                     pass
                 connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            # One TLS inside the other: the inner one ends at another listener.
+            with create_connection(("127.0.0.1", self._inner.server_port)) as inner:
+                relay(connection, inner)
+
+    def _pass_on(self, connection: socket, _: object) -> None:
+        with suppress(OSError), connection:
             if self._way != "plain":
                 connection = self._context.wrap_socket(connection, server_side=True)
             address = self._manager.url.removeprefix("http://").split(":")
-            with create_connection((address[0], int(address[1]))) as inner:
-                relay(connection, inner)
+            with create_connection((address[0], int(address[1]))) as manager:
+                relay(connection, manager)
 
 
 @contextmanager

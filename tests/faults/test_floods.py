@@ -5,12 +5,14 @@ once, each by a process of its own, from one heartbeat to the next at the defaul
 two busy cores: at most 0.2 s from the plan, against the 0.5 s that are promised.
 """
 
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
+from pathlib import Path
 
 import gevent
 import pytest
@@ -18,7 +20,7 @@ from gevent import subprocess
 
 from tests.support.faulty_manager import FaultyManager, Request
 from tests.support.flood import KINDS
-from tests.support.harness import ROOT, environment, free_port, until
+from tests.support.harness import ROOT, AgentProcess, environment, free_port, until
 from tests.support.lone_agent import lone_agent, passed_on
 from tests.support.manager_process import ManagerProcess, killable
 from tests.support.status_page import ask
@@ -113,3 +115,32 @@ def test_a_flood_moves_no_heartbeat_and_keeps_no_other_client_out(
         print(f" and so were {dict(answered)} of others")
     assert abs(gap - INTERVAL) < OFF_AT_MOST
     assert answered["/livez"] and answered["/healthz"]
+
+
+# What the servers cannot read, and what they can.
+SAID = ["noise", "tls", "reset", "request-line", "http-long", "pipelined"]
+
+
+@pytest.mark.timeout(120)
+def test_a_demo_whose_manager_is_flooded_logs_nothing_but_json(tmp_path: Path) -> None:
+    agent = AgentProcess("--dev", "--debug", cwd=tmp_path, STATE_DIR=str(tmp_path / "state"))
+    try:
+        url = agent.wait_for("agent starts")["manager_url"]
+        until(lambda: any("The dev Manager is at" in str(line) for line in agent.lines))
+        said = len(agent.lines)
+        for kind in SAID:
+            with flood(kind, url):
+                beats = heartbeats(agent)
+                until(lambda beats=beats: heartbeats(agent) > beats)  # type: ignore[misc]
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
+    finally:
+        agent.close()
+    assert [line for line in agent.lines[said:] if not isinstance(line, dict)] == []
+
+
+def heartbeats(agent: AgentProcess) -> int:
+    """How many were answered."""
+    path = "/v1/agent/heartbeat"
+    dicts = [line for line in agent.lines if isinstance(line, dict)]
+    return sum(line.get("path") == path and line["status"] == 200 for line in dicts)

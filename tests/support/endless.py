@@ -34,12 +34,13 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-def flood(connection: socket, kind: str, certificate: str = "") -> bytes:
-    """Let a process of its own write to the connection until the reader closes it.
+def flood(connection: socket, kind: str, certificate: str = "", over: str = "") -> bytes:
+    """Let a process of its own write to the connection, `over` TLS or not, until it is closed.
 
-    TICKETS needs a file with a key and a certificate. Returns that nothing is left to be sent.
+    TICKETS and TLS need a file with a key and a certificate. Returns that nothing is left to be
+    sent.
     """
-    command = [sys.executable, "-m", "tests.support.endless", kind, certificate]
+    command = [sys.executable, "-m", "tests.support.endless", kind, certificate, over]
     with Popen(command, stdin=connection.fileno()) as writer:
         try:
             writer.wait()
@@ -48,13 +49,15 @@ def flood(connection: socket, kind: str, certificate: str = "") -> bytes:
     return b""
 
 
-def _write(connection: socket, kind: str, certificate: str) -> None:
+def _write(connection: socket, kind: str, certificate: str, over: str) -> None:
     connection.setblocking(True)
-    if kind == TICKETS:
+    if kind == TICKETS or over:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-        context.num_tickets = 2**31 - 1
-        context.wrap_socket(connection, server_side=True)
+        if kind == TICKETS:
+            context.num_tickets = 2**31 - 1
+        connection = context.wrap_socket(connection, server_side=True)
+    if kind == TICKETS:
         return
     head, again = FLOODS[kind]
     connection.sendall(head)
