@@ -22,9 +22,20 @@ def is_loopback(url: str) -> bool:
     """Whether the URL's host, such as that of `//HOST:PORT`, is this machine's loopback."""
     try:
         host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or _is_loopback_address(host)
     except ValueError:
         return False
+
+
+def is_bound_to_loopback(listener: socket.socket) -> bool:
+    """Whether a socket listens on loopback alone; a name, or 127.1, may mean that as well."""
+    return _is_loopback_address(listener.getsockname()[0])
+
+
+def _is_loopback_address(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def names_loopback(host: str) -> bool:

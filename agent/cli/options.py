@@ -152,6 +152,9 @@ def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | 
     asked for and does not exist, and for one that cannot be read.
     """
     path = given or DEFAULT_ENV_FILE
+    if given is None and _is_planted(path):
+        words = f"{path} belongs to another user, and all can write here: name it with --env-file"
+        raise click.BadParameter(f"{words} if you trust it", ctx, parameter)
     try:
         # Nobody asked for a pipe, which would be waited for; a shell's <(...) is one.
         if given is None and not stat.S_ISREG(os.stat(path).st_mode):
@@ -172,3 +175,12 @@ def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | 
         if setting.variable in file.values
     }
     return file
+
+
+def _is_planted(path: str) -> bool:
+    """Whether another user may have put a file into the working directory, such as /tmp."""
+    try:
+        owner = os.lstat(path).st_uid
+        return owner not in (os.geteuid(), 0) and bool(os.stat(".").st_mode & stat.S_IWOTH)
+    except OSError:
+        return False

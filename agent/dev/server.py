@@ -16,7 +16,7 @@ from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
 from agent.dev.web.access import check_host
 from agent.dev.web.page import page
-from agent.host import allow_descriptors, is_loopback
+from agent.host import allow_descriptors, is_bound_to_loopback
 from agent.serving import Limits, Server
 
 DEFAULT_PASSWORD = "admin123"
@@ -54,11 +54,9 @@ class DevManager:
         # A body that is too large is read on, or the agent that sends it would not hear so.
         connections = min(CONNECTIONS, allow_descriptors() // 2)
         limits = Limits(connections, REQUEST_SECONDS, 2 * http.MAX_BODY_BYTES)
-        application = _application(store, admin_password)
-        if is_loopback(f"//[{host}]" if ":" in host else f"//{host}"):
-            application.before_request(check_host)
-            application.config["OPEN_PAGE"] = open_page or admin_password == DEFAULT_PASSWORD
-        self._server = Server((host, port), application, limits, SocketHandler)
+        self._open_page = open_page or admin_password == DEFAULT_PASSWORD
+        self._application = _application(store, admin_password)
+        self._server = Server((host, port), self._application, limits, SocketHandler)
 
     @property
     def port(self) -> int:
@@ -74,6 +72,9 @@ class DevManager:
     def start(self) -> None:
         """Listen and serve; raises OSError when the address cannot be used."""
         self._server.start()  # type: ignore[no-untyped-call]
+        if is_bound_to_loopback(self._server.socket):
+            self._application.before_request(check_host)
+            self._application.config["OPEN_PAGE"] = self._open_page
         self._sweeper.start()
 
     def wait(self, stop: Event) -> None:

@@ -124,7 +124,11 @@ class LogFile:
             self._ends_amid_line = left > 0
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        # A named pipe that nobody reads would make the open wait; now it fails.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+        descriptor = os.open(self._path, flags, 0o640)
+        os.set_blocking(descriptor, True)
+        return descriptor
 
     def _follow_name(self) -> None:
         """Open the file that has the name now; keep the old one if that is not possible."""

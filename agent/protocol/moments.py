@@ -1,9 +1,13 @@
 """Moments: how the agent writes them, and whether two that a Manager wrote are the same."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
-# A Manager's moment: text in ISO 8601, or a number of seconds.
-Moment = str | int | float | None
+from msgspec import Meta
+
+# A Manager's moment: text in ISO 8601, or a number of seconds. Text has some 30 characters, and is
+# kept with each task.
+Moment = Annotated[str, Meta(max_length=100)] | int | float | None
 # A database may round a moment, or cut its fraction off.
 _SAME_WITHIN = 1.0
 

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from gevent.event import Event
 
-from agent.host import is_loopback, names_loopback
+from agent.host import is_bound_to_loopback, names_loopback
 from agent.metrics import LATE_BOUNDS, Histogram
 from agent.serving import Limits, Server
 from agent.status.page import render_page
@@ -111,7 +111,7 @@ class StatusServer:
 
     def _answer(self, environ: dict[str, Any]) -> _Answer:
         host = environ.get("HTTP_HOST", "")
-        if host and is_loopback(f"//{self._host}") and not names_loopback(host):
+        if host and is_bound_to_loopback(self._server.socket) and not names_loopback(host):
             return 403, "text/plain", b"open this page as localhost or by an IP address\n"
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return 405, "text/plain", b"this page is read-only\n"

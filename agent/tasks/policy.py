@@ -74,33 +74,36 @@ def checked_target(
     if allowed is None:
         return host
     family = {4: socket.AF_INET, 6: socket.AF_INET6, None: socket.AF_UNSPEC}[ip_version]
-    lookup = gevent.spawn(_addresses, host, family)
+    lookup = gevent.spawn(_find, host, family, allowed)
     gevent.wait([lookup, stop], count=1)
     if not lookup.ready():
         lookup.kill(block=False)
         return ""
-    addresses: list[str] | Exception = lookup.get()
-    if isinstance(addresses, Exception):
-        raise TaskError(ErrorClass.UNKNOWN_HOST, f"{host}: {addresses}")
-    for address in addresses:
-        if _is_allowed(address, allowed):
-            return address
+    found: str | Exception = lookup.get()
+    if isinstance(found, Exception):
+        raise TaskError(ErrorClass.UNKNOWN_HOST, f"{host}: {found}")
+    if found:
+        return found
     networks = ", ".join(map(str, allowed))
     words = f"{host} is outside this agent's ALLOWED_TARGETS ({networks})"
     raise TaskError(ErrorClass.NOT_ALLOWED, words)
 
 
-def _addresses(host: str, family: int) -> list[str] | Exception:
+def _find(host: str, family: int, allowed: tuple[Network, ...]) -> str | Exception:
     try:
-        return _LOOKUPS.call(_look_up, host, family)
+        return _LOOKUPS.call(_look_up, host, family, allowed)
     except (OSError, UnicodeError) as error:
         return error
 
 
-def _look_up(host: str, family: int) -> list[str]:
-    """The addresses of a host; raises UnicodeError, or OSError, also for a zone without device."""
+def _look_up(host: str, family: int, allowed: tuple[Network, ...]) -> str:
+    """The first address of a host that is allowed, or nothing.
+
+    It may have thousands. Raises UnicodeError, or OSError, also for a zone without device.
+    """
     infos = _getaddrinfo(host, None, family, socket.SOCK_STREAM)
-    return [_with_zone(*info[4]) for info in infos]
+    addresses = (_with_zone(*info[4]) for info in infos)
+    return next((each for each in addresses if _is_allowed(each, allowed)), "")
 
 
 def _with_zone(address: str, _: int, __: int = 0, scope: int = 0) -> str:

@@ -171,6 +171,20 @@ def test_a_key_that_only_its_owner_can_read_is_no_mistake(tmp_path: Path, line: 
     assert not ended.errors
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make another user's file")
+@pytest.mark.parametrize(("mode", "code"), [(0o1777, 78), (0o755, 69)])
+def test_an_env_file_that_anybody_may_have_put_there_is_not_obeyed(
+    tmp_path: Path, mode: int, code: int
+) -> None:
+    """In a checkout of one's own it is, as with `sudo make run`."""
+    (tmp_path / ".env").write_text("MANAGER_URL=http://127.0.0.1:1\n")
+    os.chown(tmp_path / ".env", 1234, 1234)
+    tmp_path.chmod(mode)
+    ended = run("--check", cwd=tmp_path, AGENT_KEY="canary", STATE_DIR=str(tmp_path / "state"))
+    assert ended.code == code, ended.errors
+    assert ("belongs to another user" in ended.errors) is (code == 78)
+
+
 @pytest.mark.parametrize(
     ("shell", "words", "word", "found"),
     [

@@ -71,3 +71,18 @@ def test_every_route_answers_to_the_names_of_loopback(
             timeout=DEADLINE_SECONDS,
         )
         assert answer.status_code in (200, 201, 404), path
+
+
+@pytest.mark.parametrize("listen", ["127.1", "::ffff:127.0.0.1", "localhost"])
+def test_loopback_by_another_name_is_loopback(store: Store, listen: str) -> None:
+    manager = DevManager(store, listen, 0)
+    manager.start()
+    try:
+        url = f"http://127.0.0.1:{manager.port}/healthz"
+        answers = [
+            requests.get(url, headers={"Host": host}, timeout=DEADLINE_SECONDS).status_code
+            for host in ("localhost", "evil.example")
+        ]
+        assert answers == [200, 403]
+    finally:
+        manager.stop()

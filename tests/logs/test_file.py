@@ -122,3 +122,19 @@ def test_a_line_cut_short_by_a_full_disk_does_not_merge_with_the_next(tmp_path: 
     written = log_file.read_text().splitlines()
     assert [len(line) for line in written] == [999, 999, 500, 5]
     assert written[-1] == "whole"
+
+
+def test_a_pipe_that_nobody_reads_is_no_log_file(manager: FaultyManager, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    with lone_agent(manager.url, tmp_path, LOG_FILE=str(tmp_path / "log")) as agent:
+        assert agent.exit_code() == 78
+        assert "LOG_FILE" in str(agent.lines)
+
+
+def test_a_pipe_that_somebody_reads_is_a_log_file(manager: FaultyManager, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with lone_agent(manager.url, tmp_path, LOG_FILE=str(tmp_path / "log")) as agent:
+        agent.wait_for("registered")
+        assert b"registered" in os.read(reader, 2**16)
+    os.close(reader)

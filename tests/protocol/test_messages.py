@@ -1,5 +1,6 @@
 """What the messages have in common, and which of them are about one task."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import get_args
 
@@ -122,3 +123,13 @@ def test_a_moment_with_a_zone_is_known_by_what_version_0_1_0_wrote_of_it() -> No
     """It kept no zone, so its text is compared with the text."""
     written = "2026-01-02T05:04:05+02:00"
     assert origin(moment=written).is_same(Origin("http://manager", 1, "2026-01-02T05:04:05"))
+
+
+@pytest.mark.parametrize("kind", [AgentRecord, Task])
+def test_a_moment_has_few_characters(kind: type[AgentRecord] | type[Task]) -> None:
+    """It is kept with each task."""
+    name = "first_registered" if kind is AgentRecord else "created_at"
+    for length, fits in ((30, True), (1000, False)):
+        text = msgspec.json.encode({"id": 1, "type": "kill_all", name: "2" * length})
+        with nullcontext() if fits else pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(text, type=kind)

@@ -2,9 +2,11 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event
 
@@ -201,6 +203,27 @@ def test_the_first_allowed_address_of_a_name_is_taken(
 ) -> None:
     monkeypatch.setattr(policy, "_getaddrinfo", resolved(answer))
     assert checked_target("host.example", None, allowed("10.0.0.0/8,fe80::2"), Event()) == address
+
+
+def test_a_name_with_thousands_of_addresses_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = [f"192.0.{number // 256}.{number % 256}" for number in range(6000)]
+    monkeypatch.setattr(policy, "_getaddrinfo", resolved(many))
+    networks = allowed(",".join(f"10.0.{number}.0/24" for number in range(100)))
+    gaps: list[float] = []
+
+    def tick() -> None:
+        while True:
+            began = time.monotonic()
+            gevent.sleep(0.001)
+            gaps.append(time.monotonic() - began)
+
+    ticking = gevent.spawn(tick)
+    with pytest.raises(TaskError, match="outside this agent's ALLOWED_TARGETS"):
+        checked_target("host.example", None, networks, Event())
+    ticking.kill()
+    assert len(gaps) > 5 and max(gaps) < sum(gaps) / 3
 
 
 def test_a_name_is_resolved_once_and_a_later_answer_does_not_count(

@@ -1,8 +1,9 @@
-"""What many readers of the status page cost the agent: no more than a few."""
+"""What many readers of the status page cost the agent, and by which names they may ask."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import gevent
@@ -12,7 +13,7 @@ from gevent.event import Event
 from agent.status import server as server_module
 from agent.status.server import StatusServer
 from agent.status.snapshot import AgentState
-from tests.support.harness import free_port, until
+from tests.support.harness import free_port
 from tests.support.status_page import ask
 
 READERS = 20
@@ -36,19 +37,25 @@ class _Busy:
         return {"asked": self.asked["snapshot"]}
 
 
-@pytest.fixture(name="served")
-def fixture_served(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[_Busy, str]]:
-    """A status page of such an agent."""
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch, host: str) -> Iterator[tuple[_Busy, int]]:
+    """A status page of such an agent, at a port of that host."""
     monkeypatch.setattr(server_module, "render_page", str)
     monkeypatch.setattr(server_module, "MetricsExporter", lambda *_: None)
     busy, port, stop = _Busy(COST), free_port(), Event()
-    page = StatusServer(cast(AgentState, busy), ("127.0.0.1", port))
+    page = StatusServer(cast(AgentState, busy), (host, port))
     running = gevent.spawn(page.run, stop)
-    url = f"http://127.0.0.1:{port}"
-    until(lambda: running.started)
-    yield busy, url
+    gevent.sleep(0)
+    yield busy, port
     stop.set()
     running.get()
+
+
+@pytest.fixture(name="served")
+def fixture_served(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[_Busy, str]]:
+    """It and its URL."""
+    with serving(monkeypatch, "127.0.0.1") as (busy, port):
+        yield busy, f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("path", ["/status", "/"])
@@ -69,3 +76,18 @@ def test_an_answer_that_costs_little_is_of_now(served: tuple[_Busy, str]) -> Non
     first = ask(url, "/status").json()["asked"]
     gevent.sleep(0.1)
     assert ask(url, "/status").json()["asked"] == first + 1
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "::ffff:127.0.0.1", "localhost"])
+def test_loopback_by_another_name_refuses_foreign_names_too(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    with serving(monkeypatch, host) as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        assert ask(url, "/livez").status == 200
+        assert ask(url, "/livez", Host="evil.example").status == 403
+
+
+def test_an_address_of_the_network_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(monkeypatch, "0.0.0.0") as (_, port):
+        assert ask(f"http://127.0.0.1:{port}", "/livez", Host="host.example").status == 200
