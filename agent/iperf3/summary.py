@@ -54,6 +54,7 @@ class Request(Struct, frozen=True):
     """What was asked for: `duration` and `omit` in seconds, `blksize` in bytes.
 
     The duration is 0 for a test that ends after some bytes. Before 3.14 there is no `bidir`.
+    `target_bitrate` is in bits per second and stream, 0 for no limit.
     """
 
     protocol: str | None = None
@@ -63,12 +64,17 @@ class Request(Struct, frozen=True):
     blksize: float | None = None
     reverse: int | None = None
     bidir: int | None = None
+    target_bitrate: float | None = None
 
 
 class Start(Struct, frozen=True):
-    """The start of a test; `accepted_connection` is in a server's document only."""
+    """The start of a test; `accepted_connection` is in a server's document only.
+
+    iperf3 3.9 has the `target_bitrate` here.
+    """
 
     version: str | None = None
+    target_bitrate: float | None = None
     test_start: Request | None = None
     accepted_connection: dict[str, Raw] | None = None
 

@@ -1,6 +1,6 @@
 """What a reader should know before trusting the figures of a test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from agent.iperf3.features import Features
 from agent.iperf3.figures import figures_of
@@ -9,6 +9,12 @@ from agent.protocol import Figures
 
 # In per cent of one core; iperf3 measures over the whole test, its start and end included.
 _BUSY_CORE = 95.0
+# The share of the time in which a thread runs or waits for a core, when that limits it.
+_BUSY_THREAD = 0.95
+# A test that reached this share of its bitrate was not limited by a CPU: 3.16 and 3.17 spin.
+_REACHED = 0.95
+# In seconds: what a shorter test says of a CPU is about its start and its end.
+_MOMENT = 0.5
 # In per cent: below it, loss says little about a test of some seconds.
 _MUCH_LOSS = 1.0
 # A test that ends by itself has at least this share of its planned time.
@@ -17,18 +23,22 @@ _FULL_LENGTH = 0.9
 _OTHER_COUNT = (3, 13)
 # As a share of the datagrams: counts that differ by more contradict each other.
 _SLACK = 0.01
-# From this release on, each stream has a thread of its own.
+# From this release on, each stream has a thread of its own. Their number at the other side, and so
+# what its per cent mean, is not in the document.
 _THREADED = (3, 16)
 
 
-def warnings_about(summary: Summary, features: Features) -> list[str]:
+def warnings_about(
+    summary: Summary, features: Features, thread: Mapping[str, float] | None = None
+) -> list[str]:
     """One sentence for each reason to doubt the figures.
 
-    `features` is of the iperf3 that wrote the document; the other side's version is not known.
+    `features` is of the iperf3 that wrote the document. `thread` has the shares of the time that
+    its busiest thread ran and waited for a core, if they are known. Of the other side neither is.
     """
     figures = figures_of(summary)
     return [
-        *_cpu_warnings(summary, features),
+        *_cpu_warnings(summary, features, thread),
         *_loss_warnings(summary, figures, features),
         # A test that was cut short has no report from the receiver: no reason for a second warning.
         *(_length_warnings(summary) or _silence_warnings(figures)),
@@ -40,23 +50,37 @@ def is_cut_short(summary: Summary) -> bool:
     return bool(_length_warnings(summary))
 
 
-def _cpu_warnings(summary: Summary, features: Features) -> Iterator[str]:
-    cpu = summary.end.cpu_utilization_percent
-    if cpu is None:
+def _cpu_warnings(
+    summary: Summary, features: Features, thread: Mapping[str, float] | None
+) -> Iterator[str]:
+    cpu, asked = summary.end.cpu_utilization_percent, summary.start.test_start or Request()
+    end, streams = summary.end, max(1, asked.num_streams or 1)
+    # A server's document has 0 where the other side knows more.
+    sums = [each for each in (end.sum_sent, end.sum_received, end.sum) if each]
+    rate = max((each.bits_per_second or 0.0 for each in sums), default=0.0)
+    seconds = max((each.seconds or 0.0 for each in sums), default=_MOMENT)
+    target = (asked.target_bitrate or summary.start.target_bitrate or 0.0) * streams
+    if cpu is None or seconds < _MOMENT or 0 < target * _REACHED <= rate:
         return
     here, there = "client", "server"
     if summary.start.accepted_connection:
         here, there = there, here
-    single = features.release < _THREADED
-    why = f", and iperf3 {features.version} does all its work in one thread" if single else ""
-    own, other = cpu.host_total or 0.0, cpu.remote_total or 0.0
-    asked = summary.start.test_start or Request()
-    streams = max(1, asked.num_streams or 1) * (2 if asked.bidir else 1)
     limit = "the CPU and not the network may have limited the test."
-    if own >= _BUSY_CORE * (1 if single else streams):
-        yield f"The {here} used {own:.0f} % of a core{why}: {limit}"
-    if other >= _BUSY_CORE:
-        yield f"The {there} used {other:.0f} % of a core: {limit}"
+    own, other = cpu.host_total or 0.0, cpu.remote_total or 0.0
+    if features.release < _THREADED:
+        if own >= _BUSY_CORE:
+            why = f"iperf3 {features.version} does all its work in one thread"
+            yield f"The {here} used {own:.0f} % of a core, and {why}: {limit}"
+    elif thread and sum(thread.values()) >= _BUSY_THREAD:
+        ran, waited = thread["run"] * 100, thread["waited"] * 100
+        shares = f"ran {ran:.0f} % of the time and waited {waited:.0f} % for a core"
+        yield f"The {here}'s busiest thread {shares}: {limit}"
+    if other < _BUSY_CORE:
+        return
+    if streams > 1 or asked.bidir:
+        # It may be one thread, which is busy, or many, which are not.
+        limit = "whether that limited the test is not known here."
+    yield f"The {there} used {other:.0f} % of a core: {limit}"
 
 
 def _loss_warnings(summary: Summary, figures: Figures, features: Features) -> Iterator[str]:
