@@ -64,30 +64,36 @@ def _source_address(family: int, target: Any) -> str:
         return str(probe.getsockname()[0])
 
 
-def route_to(address: str) -> Route:
-    """The route to an address; an empty one where there is none.
+def route_to(address: str, device: str | None = None) -> Route:
+    """The route to an address, or by a device; an empty one where there is none.
 
     `address` must be an address and no name: nothing is looked up, and nothing waits.
     """
     host, _, zone = address.partition("%")
     try:
+        if device:
+            return interface_of("", socket.if_nametoindex(device))
         if ipaddress.ip_address(host).version == 4:
-            return _interface_with(_source_address(socket.AF_INET, (host, 9)))
+            return interface_of(_source_address(socket.AF_INET, (host, 9)))
         scope = socket.if_nametoindex(zone) if zone else 0
-        return _interface_with(_source_address(socket.AF_INET6, (host, 9, 0, scope)))
+        return interface_of(_source_address(socket.AF_INET6, (host, 9, 0, scope)), scope)
     except (OSError, ValueError):
         return Route()
 
 
-def _interface_with(source: str) -> Route:
+def interface_of(address: str, index: int = 0) -> Route:
+    """The interface of that index, or else the one that has the address; raises OSError."""
     # Imported here: an agent that has run no test yet is a megabyte smaller without it.
     import psutil
 
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(entry.address.partition("%")[0] == source for entry in addresses):
-            stats = psutil.net_if_stats().get(name)
-            return Route(name, stats.mtu, stats.speed) if stats else Route(name)
-    return Route()
+    name = socket.if_indextoname(index) if index else ""
+    # Only the first of them is an interface's.
+    address = "127.0.0.1" if address.startswith("127.") else address
+    for each, addresses in psutil.net_if_addrs().items():
+        if not name and any(one.address.partition("%")[0] == address for one in addresses):
+            name = each
+    stats = psutil.net_if_stats().get(name)
+    return Route(name, stats.mtu, stats.speed) if stats else Route(name)
 
 
 def allow_descriptors() -> int:

@@ -64,7 +64,10 @@ def _findings(config: Config, faults: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("log file", _usable(config.log_file))
     try:
         found = InstalledIperf3(config.iperf3_path).ask()
-        yield Finding("iperf3", f"{found.version} at {found.path}")
+        counts = Path("/proc/self/io").exists()
+        whom = "servers as well" if counts else "clients only, as this host counts for no process"
+        limits = f"MAX_BITRATE and MAX_TEST_SECONDS hold for {whom}"
+        yield Finding("iperf3", f"{found.version} at {found.path}; {limits}")
     except TaskError as error:
         yield Finding("iperf3", str(error), "settings")
     if not any(variable.startswith("MANAGER_") for variable in faults):

@@ -1,7 +1,7 @@
 """What became of a task: its outcome with the report, the document and the figures."""
 
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -57,7 +57,10 @@ class Figures(Flow, frozen=True, omit_defaults=True):
 
 
 class Report(Struct, omit_defaults=True):
-    """The `agent` key of a result: how the test was run, and what a reader should know."""
+    """The `agent` key of a result: how the test was run, and what a reader should know.
+
+    docs/protocol.md has the figures of `path` and `host`. What nobody could read is not there.
+    """
 
     version: str = ""
     iperf3_version: str = ""
@@ -70,6 +73,8 @@ class Report(Struct, omit_defaults=True):
     speed_mbps: int = 0
     kernel: str = ""
     congestion: str = ""
+    path: dict[str, float] = {}
+    host: dict[str, Any] = {}
     warnings: list[str] = []
     error_class: ErrorClass | None = None
     ended: str = ""

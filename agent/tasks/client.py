@@ -23,13 +23,12 @@ from agent.registry import Entry
 from agent.tasks.attempt import Attempt
 from agent.tasks.client_output import StreamReader, judge_output, output_file
 from agent.tasks.context import TaskContext
-from agent.tasks.policy import check_core, checked_target, within_limits
+from agent.tasks.observation import DEADLINE_GRACE, Observation
+from agent.tasks.policy import check_burst, check_core, checked_target, within_limits
 from agent.timing import pauses
 
 # The Manager's clock (time + 30 s) starts with `started`, so a refused attempt must not start it.
 STARTED_AFTER = 1.0
-# Seconds that a test may exceed its time by. Without `omit`, that and STOP_GRACE fit in those 30 s.
-DEADLINE_GRACE = 5.0
 # How often the document is read while the host is short of descriptors, and every how many seconds.
 JUDGE_TRIES, JUDGE_PAUSE = 5, 1.0
 # Seconds between two attempts, unless the task asks for more, and for all of them together.
@@ -51,6 +50,7 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     payload = msgspec.structs.replace(payload, server_ip=target)
     entry.stop.raise_if_ordered(" before the test began")
     features = context.iperf3.current()
+    check_burst(payload, features, context.config)
     report = context.new_report()
     report.argv = client_argv(features, payload, target)
     # Even a wait of no seconds would let other greenlets run before the test starts.
@@ -98,7 +98,8 @@ class _ClientTest:
         if self._entry.was_disturbed:
             report.warnings.append("another test ran on this host at the same time")
         if judged.summary:
-            report.warnings += warnings_about(judged.summary, features)
+            thread = report.host.get("iperf3_busiest_thread")
+            report.warnings += warnings_about(judged.summary, features, thread)
             report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
         document = Document(str(attempt.output), *judged.span) if judged.span else None
         if document is None:
@@ -120,14 +121,19 @@ class _ClientTest:
         streams = JSON_STREAM in report.argv
         stdout = output_file(self._context.state.children, entry.claimed, report.attempts, streams)
         with closing(ChildProcess(report.argv, stdout, stdout.with_suffix(".err"))) as child:
-            # Looked up after the start: it takes a millisecond, and more the first time.
-            report.interface, report.mtu, report.speed_mbps = route_to(self._payload.server_ip)
+            seen = Observation(self._context.config, entry, child, self._payload.length)
+            # Looked up after the start: it takes a millisecond, and more the first time. What the
+            # test's sockets say counts more.
+            source = self._payload.bind or self._payload.server_ip
+            route = route_to(source, self._payload.bind_dev)
+            report.interface, report.mtu, report.speed_mbps = route
             self._context.record_child(entry, child, report)
             log.info("client started", pid=child.pid, argv=" ".join(report.argv))
             ending, was_told = self._watch(child)
             self._context.end_child(entry, child, ending)
             exit_code = child.close()
             report.finished_at = utc_now()
+            seen.report_on(report)
             attempt = self._judge(child, exit_code, ending)
             self._context.metrics.child_exits["client", ending.name.lower()] += 1
             log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)

@@ -13,8 +13,12 @@ from agent.config.settings import Config
 from agent.config.types import Network
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError
+from agent.iperf3.features import Features
 from agent.native_threads import NativeThreads
 from agent.protocol import ClientPayload
+
+# The releases of iperf3 that take no heed of `-b` where it has a burst.
+_UNPACED = ((3, 9), (3, 18))
 
 _getaddrinfo = get_original("socket", "getaddrinfo")
 # A silent name server blocks one for 10 s or more, and gevent's own must stay free for the
@@ -45,6 +49,20 @@ def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
         return payload
     share = max(1, config.max_bitrate // streams)
     return msgspec.structs.replace(payload, bitrate=share)
+
+
+def check_burst(payload: ClientPayload, features: Features, config: Config) -> None:
+    """Raise TaskError for a burst that this iperf3 would send at any rate.
+
+    In reverse the server's iperf3 matters, which is not known here.
+    """
+    if payload.burst is None or payload.reverse or features.release[:2] not in _UNPACED:
+        return
+    words = f"iperf3 {features.version} keeps to no bitrate in a test with a burst"
+    if config.max_bitrate is None:
+        raise TaskError(ErrorClass.UNSUPPORTED, f"{words}: leave it out, or install a newer iperf3")
+    over = f"this agent's MAX_BITRATE is {config.max_bitrate}"
+    raise TaskError(ErrorClass.NOT_ALLOWED, f"{words}, and {over}")
 
 
 def _over(key: str, asked: int, variable: str, most: int) -> TaskError:

@@ -19,6 +19,7 @@ from agent.process.ports import find_listener, is_listening
 from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
+from agent.tasks.observation import Observation
 from agent.tasks.policy import check_core
 from agent.tasks.served import ServedTests, server_output
 
@@ -79,6 +80,7 @@ class _RunningServer:
         context.record_child(entry, self._child, self._report)
         log.info("server started", pid=self._child.pid, port=payload.port, argv=" ".join(argv))
         self._served = ServedTests(stdout)
+        self._seen = Observation(context.config, entry, self._child)
         limits = (payload.max_seconds, context.config.max_server_seconds)
         self._max_seconds = min(math.inf if limit is None else limit for limit in limits)
         self._born = time.monotonic()
@@ -105,8 +107,7 @@ class _RunningServer:
         ending = None
         while not ending:
             ending = self._watch(OUTPUT_POLL, self._served.look)
-            while self._served.tests:
-                yield self._outcome(*self._served.tests.popleft())
+            yield from self._tests()
             if not ending and time.monotonic() - self._born >= self._max_seconds:
                 ending = Ending.TIME
         self._entry.has_served = True
@@ -116,6 +117,8 @@ class _RunningServer:
         if ending is not Ending.OUTPUT:
             self._child.looks.finish()
             self._served.read_rest()
+            self._served.look()
+            yield from self._tests()
             if self._served.may_lack_some:
                 self._report.warnings.append(LOST)
             if cut := self._served.incomplete:
@@ -131,6 +134,11 @@ class _RunningServer:
         # `.served` is not removed here: the outbox took it over with the last outcome.
         in_thread(discard, self._child.stdout, self._child.stderr, self._served.copy)
 
+    def _tests(self) -> Iterator[Outcome]:
+        while self._served.tests:
+            self._seen.report_on(self._report)
+            yield self._outcome(*self._served.tests.popleft())
+
     def _watch(self, seconds: float, read: Callable[[], None] | None = None) -> Ending | None:
         """Why the child has ended or must end; None if it still runs after so many seconds."""
         # What was read is a hole in the file by now, and does not count.
@@ -142,6 +150,8 @@ class _RunningServer:
         if ending is Ending.TIME:
             return f"stopped after its {self._max_seconds:g} s"
         if ending is Ending.STOPPED:
+            if self._entry.stop.error_class is ErrorClass.NOT_ALLOWED:
+                self._report.error_class = ErrorClass.NOT_ALLOWED
             return self._entry.stop.reason
         if ending is Ending.OUTPUT:
             return self._child.flooded

@@ -49,6 +49,7 @@ def test_a_check_that_finds_no_fault_exits_0_and_changes_nothing(bench: Bench) -
     what = ("configuration", "state directory", "iperf3", "address", "Manager")
     assert marks(ended) == {name: "ok" for name in what}
     assert f"{bench.manager.url} answers" in ended.output
+    assert "; MAX_BITRATE and MAX_TEST_SECONDS hold for servers as well" in ended.output
     assert list(bench.directory.iterdir()) == []
     assert bench.store.agents.get(1).first_registered is None
     assert bench.store.agents.get(1).last_heartbeat is None

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 from gevent import subprocess
 
-from agent.process import ports
+from agent.diagnosis import sockets
 from agent.process.ports import find_listener, is_listening
 from tests.support.harness import free_port, iperf3_server
 
@@ -23,7 +23,7 @@ NO_PROTOCOL = 31
 def fixture_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel with sock_diag, and one that was built without it."""
     if request.param != "sock_diag":
-        monkeypatch.setattr(ports, "_NETLINK_SOCK_DIAG", NO_PROTOCOL)
+        monkeypatch.setattr(sockets, "_NETLINK_SOCK_DIAG", NO_PROTOCOL)
 
 
 @pytest.mark.usefixtures("way")

@@ -13,9 +13,10 @@ from gevent.event import Event
 from agent.config.settings import Config, read_settings
 from agent.config.types import NETWORKS, Network
 from agent.errors import TaskError
+from agent.iperf3.features import Features
 from agent.protocol import ClientPayload
 from agent.tasks import policy
-from agent.tasks.policy import check_core, checked_target, within_limits
+from agent.tasks.policy import check_burst, check_core, checked_target, within_limits
 from tests.support.harness import Bench, free_port
 
 CORES = os.cpu_count() or 1
@@ -98,6 +99,35 @@ def test_a_test_within_the_limits_gets_its_share_of_the_bitrate(
     settings: dict[str, str], keys: dict[str, Any], bitrate: int | None
 ) -> None:
     assert within_limits(payload(**keys), host(**settings)).bitrate == bitrate
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.9+", "3.18"])
+@pytest.mark.parametrize(
+    ("settings", "error_class"), [({"max_bitrate": "10M"}, "not_allowed"), ({}, "unsupported")]
+)
+def test_a_burst_is_refused_where_this_iperf3_would_not_pace_it(
+    version: str, settings: dict[str, str], error_class: str
+) -> None:
+    burst = payload(burst=10, bitrate=10**6)
+    with pytest.raises(TaskError) as raised:
+        check_burst(burst, Features("/iperf3", version, frozenset()), host(**settings))
+    assert refused(raised)[0] == error_class
+    assert f"iperf3 {version} keeps to no bitrate in a test with a burst" in refused(raised)[1]
+
+
+@pytest.mark.parametrize(
+    ("version", "keys"),
+    [
+        ("3.12", {"burst": 10}),
+        ("3.19.1", {"burst": 10}),
+        ("3.18", {}),
+        # The server's iperf3 sends, and may be another one.
+        ("3.18", {"burst": 10, "reverse": True}),
+    ],
+)
+def test_a_burst_that_is_paced_is_allowed(version: str, keys: dict[str, Any]) -> None:
+    features = Features("/iperf3", version, frozenset())
+    check_burst(payload(bitrate=10**6, **keys), features, host(max_bitrate="10M"))
 
 
 @pytest.mark.parametrize(

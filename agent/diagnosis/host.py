@@ -1,0 +1,92 @@
+"""What a host does during a test: its counters at a moment, and what they rose by."""
+
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Seconds: in shorter times a share, and that nothing was read, say nothing.
+_SHORTEST, _SILENT = 0.2, 1.0
+# A share of the time: what runs less waits for its peer.
+_AT_WORK = 0.001
+_NIC = "/sys/class/net/{nic}/statistics/"
+# Where each counter is, and the numbers there that it is the sum of; softnet has hexadecimal ones.
+_COUNTERS = [
+    ("io", "/proc/{pid}/io", r"^[rw]char: (\d+)"),
+    ("softnet_dropped", "/proc/net/softnet_stat", r"^\w+ (\w+)"),
+    ("udp_receive_buffer_errors", "/proc/{pid}/net/snmp", r"^Udp: \d+ \d+ \d+ \d+ (\d+)"),
+    ("udp_receive_buffer_errors", "/proc/{pid}/net/snmp6", r"^Udp6RcvbufErrors\s+(\d+)"),
+    ("errors", _NIC + "rx_errors", r"(\d+)"),
+    ("errors", _NIC + "tx_errors", r"(\d+)"),
+    *(
+        (name, _NIC + name, r"(\d+)")
+        for name in ("rx_bytes", "tx_bytes", "rx_dropped", "tx_dropped")
+    ),
+]
+_OF_NIC = ("rx_dropped", "tx_dropped", "errors")
+_OF_HOST = ("softnet_dropped", "udp_receive_buffer_errors")
+
+
+class HostSample(NamedTuple):
+    """A moment's counters, and how many seconds each thread ran and waited for a core."""
+
+    at: float
+    threads: dict[str, tuple[float, float]]
+    counters: dict[str, int]
+
+
+def take_sample(pid: int, nic: str) -> HostSample:
+    """Read what can be read of a process, of its network namespace and of an interface."""
+    sample = HostSample(time.monotonic(), {}, {})
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            # A thread may end meanwhile.
+            with suppress(OSError, ValueError):
+                ran, waited, _ = (task / "schedstat").read_text().split()
+                sample.threads[task.name] = int(ran) / 1e9, int(waited) / 1e9
+    for name, path, pattern in _COUNTERS:
+        with suppress(OSError, ValueError):
+            text = Path(path.format(pid=pid, nic=nic)).read_text()
+            base = 16 if name == "softnet_dropped" else 10
+            if found := re.findall(pattern, text, re.MULTILINE):
+                more = sum(int(number, base) for number in found)
+                sample.counters[name] = sample.counters.get(name, 0) + more
+    return sample
+
+
+def figures_between(first: HostSample, last: HostSample) -> dict[str, Any]:
+    """What happened from the first to the last of two samples, as a result's `host` has it."""
+    rose, shares = _rose(first, last), _shares(first, last)
+    figures: dict[str, Any] = {}
+    if shares and last.at - first.at >= _SHORTEST:
+        ran, waited = max(shares, key=sum)
+        figures["iperf3_busiest_thread"] = {"run": round(ran, 3), "waited": round(waited, 3)}
+    if nic := {name: rose[name] for name in _OF_NIC if name in rose}:
+        figures["nic"] = nic
+    return figures | {name: rose[name] for name in _OF_HOST if name in rose}
+
+
+def bytes_between(first: HostSample, last: HostSample) -> int | None:
+    """What a process read and wrote from one sample to the next; None where nobody counts.
+
+    The kernel does not count so what `--gsro` moves. For a process that runs for a second, and yet
+    neither reads nor writes, it is what the interface carried, whoever it was for.
+    """
+    rose = _rose(first, last)
+    at_work = sum(ran for ran, _ in _shares(first, last)) > _AT_WORK
+    if rose.get("io") == 0 and at_work and last.at - first.at >= _SILENT:
+        return max(rose.get("rx_bytes", 0), rose.get("tx_bytes", 0))
+    return rose.get("io")
+
+
+def _rose(first: HostSample, last: HostSample) -> dict[str, int]:
+    both = first.counters.keys() & last.counters
+    return {name: last.counters[name] - first.counters[name] for name in both}
+
+
+def _shares(first: HostSample, last: HostSample) -> list[tuple[float, float]]:
+    """The shares of the time that threads ran and waited; one born meanwhile began at 0."""
+    seconds = max(last.at - first.at, 1e-3)
+    pairs = [(first.threads.get(name, (0.0, 0.0)), now) for name, now in last.threads.items()]
+    return [((now[0] - was[0]) / seconds, (now[1] - was[1]) / seconds) for was, now in pairs]
