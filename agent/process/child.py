@@ -3,10 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from functools import partial
 from pathlib import Path
 
 import gevent
@@ -17,20 +15,15 @@ from agent.errors import ChildError, class_of
 from agent.files import Whose, discard, whose
 from agent.native_threads import Looks
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
-from agent.process.output import in_thread, read_end, size_of
+from agent.process.output import in_thread, read_end
 from agent.process.spawn import spawn, spawn_error
 
 STDERR_KEPT = 64 * 1024
-# No test needs more, and a server that runs for months may write as much. It does not depend on
-# the settings, and not on what a server has written to stdout.
-MAX_STDERR_BYTES = 1024**2
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-# Seconds between two looks at a child's output, and for how long the watch waits for one of them.
-OUTPUT_LOOK = LOOK_TAKES = 1.0
+# Seconds that are waited for a look at a child's output.
+LOOK_TAKES = 1.0
 # Seconds between two looks at what a child has left running.
 GROUP_POLL = 0.01
-FLOODED = "iperf3 wrote more than MAX_OUTPUT_BYTES and was stopped"
-STDERR_FLOODED = "iperf3 wrote more than 1 MiB to stderr and was stopped"
 
 log = structlog.get_logger()
 
@@ -49,8 +42,7 @@ class ChildProcess:
 
     An unread pipe would block iperf3's exit, and one that a grandchild holds open would block
     the agent: files do neither. `ended` is set when the child has ended and was reaped.
-    `flooded` says in words which of the files is too large, once `watch` has found that
-    in one of its `looks`.
+    `flooded` says in words which of the files is too large, once one of the `looks` has found that.
     `identity` lets the agent's next run find the child; it is None off Linux, and for a child
     that ended at once.
     """
@@ -151,16 +143,6 @@ class ChildProcess:
         finally:
             in_thread(discard, self.stderr)
 
-    def look(self, max_output_bytes: int, read: Callable[[], None] | None) -> None:
-        """Find out whether it wrote too much; call `read` if it did not."""
-        out, err = in_thread(lambda: (size_of(self.stdout), size_of(self.stderr)))
-        if out > max_output_bytes:
-            self.flooded = FLOODED
-        elif err > MAX_STDERR_BYTES:
-            self.flooded = STDERR_FLOODED
-        elif read:
-            read()
-
     def _signal(self, number: signal.Signals) -> None:
         """Signal the child and its group, and nobody else: while its pidfd finds it not reaped."""
         if self.exit_code is not None:
@@ -176,33 +158,3 @@ class ChildProcess:
             os.killpg(self.pid, number)
             return True
         return False
-
-
-def watch(
-    child: ChildProcess,
-    stop: Event,
-    seconds: float,
-    max_output_bytes: int,
-    read: Callable[[], None] | None = None,
-) -> Ending:
-    """Wait for the first of: the child's end, the order to stop, the time, too much output.
-
-    `max_output_bytes` is for stdout; stderr has a limit of its own. `read` is called about once a
-    second and at the end, to read the output while the child runs. When the agent was held up, a
-    child may have ended and be over its time as well: then it has ended.
-    """
-    until = time.monotonic() + seconds
-    while True:
-        left = until - time.monotonic()
-        gevent.wait([child.ended, stop], timeout=max(0.0, min(OUTPUT_LOOK, left)), count=1)
-        # Not the event: a hub that was held up handles the time-out before the child's end.
-        ended = child.exit_code is not None
-        child.looks.take(partial(child.look, max_output_bytes, read))
-        if child.flooded:
-            return Ending.OUTPUT
-        if ended:
-            return Ending.ENDED
-        if stop.is_set():
-            return Ending.STOPPED
-        if left <= OUTPUT_LOOK:
-            return Ending.TIME

@@ -16,8 +16,9 @@ from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import Verdict
 from agent.iperf3.warnings import warnings_about
-from agent.process.child import ChildProcess, Ending, watch
+from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
+from agent.process.watch import watch
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.attempt import Attempt

@@ -56,13 +56,14 @@ class StreamReader:
         self._entry = entry
         self._read_up_to = 0
 
-    def read_new(self) -> None:
+    def read_new(self, size: int) -> None:
         """Note the intervals since the last call; nothing for a client that writes no stream.
 
+        `size` is how many bytes the output has now.
         It decodes at most LONGEST_LINE bytes, so that other greenlets do not wait. After an
         error, for instance when no descriptor is free, the next call tries again.
         """
-        if self._stdout.suffix != STREAM:
+        if self._stdout.suffix != STREAM or size == self._read_up_to:
             return
         try:
             new = in_thread(read_part, self._stdout, self._read_up_to, LONGEST_LINE)

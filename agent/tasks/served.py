@@ -70,21 +70,21 @@ class ServedTests:
         self.copy = stdout.with_suffix(".fresh")
         self.tests: deque[tuple[Document, Figures | None]] = deque()
         self.figures: Figures | None = None
-        self.error = ""
+        self.error = self.incomplete = ""
         self._unreported = False
         self._reported = 0
         self._size_read = 0
         self._outage = Outage("what the server serves can be kept again")
         self._has_skipped = False
         self.may_lack_some = self._host_is_short = False
-        self.incomplete = ""
         self.failures: dict[str, str] = {}
         self._noted_up_to = 0
         self.read_up_to = 0
 
-    def look(self) -> None:
-        """Read, and put a test that is not reported yet into `tests`; on a bad disk it waits."""
-        self.read()
+    def look(self, size: int | None = None) -> None:
+        """Read, unless the output's size in bytes is known; put a test to report into `tests`."""
+        if size != self._size_read:
+            self.read()
         if test := self.take_unreported():
             self.tests.append(test)
 
@@ -98,7 +98,6 @@ class ServedTests:
         if size == self._size_read:
             return
         try:
-            # A large document takes a while.
             served = in_thread(self._keep_newest)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)

@@ -13,9 +13,10 @@ from agent.errors import TaskError
 from agent.files import discard
 from agent.iperf3.argv import server_argv
 from agent.iperf3.verdict import Verdict, judge_server_exit
-from agent.process.child import ChildProcess, Ending, watch
+from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread, view_of
 from agent.process.ports import find_listener, is_listening
+from agent.process.watch import watch
 from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
@@ -139,7 +140,7 @@ class _RunningServer:
             self._seen.report_on(self._report)
             yield self._outcome(*self._served.tests.popleft())
 
-    def _watch(self, seconds: float, read: Callable[[], None] | None = None) -> Ending | None:
+    def _watch(self, seconds: float, read: Callable[[int], None] | None = None) -> Ending | None:
         """Why the child has ended or must end; None if it still runs after so many seconds."""
         # What was read is a hole in the file by now, and does not count.
         most = self._context.config.max_output_bytes + self._served.read_up_to

@@ -11,18 +11,11 @@ from gevent import monkey
 from gevent.event import Event
 
 from agent.errors import ChildError
-from agent.process.child import (
-    FLOODED,
-    MAX_STDERR_BYTES,
-    STDERR_FLOODED,
-    STDERR_KEPT,
-    ChildProcess,
-    Ending,
-    watch,
-)
+from agent.process.child import STDERR_KEPT, ChildProcess, Ending
 from agent.process.identity import identify
 from agent.process.output import free_start, view_of
 from agent.process.spawn import capture_output
+from agent.process.watch import FLOODED, MAX_STDERR_BYTES, STDERR_FLOODED, watch
 from tests.support.clock import Clock
 from tests.support.harness import is_running, until
 
@@ -241,8 +234,8 @@ def test_a_watch_ends_when_the_time_is_over(
     shell: Shell, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("agent.process.child.gevent", clock)
-    monkeypatch.setattr("agent.process.child.time", clock)
+    monkeypatch.setattr("agent.process.watch.gevent", clock)
+    monkeypatch.setattr("agent.process.watch.time", clock)
     assert watch(shell("sleep 60"), Event(), seconds, MUCH) is Ending.TIME
     assert sum(clock.pauses) == pytest.approx(seconds)
 

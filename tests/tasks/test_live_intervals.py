@@ -12,7 +12,8 @@ from gevent import subprocess
 
 from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
-from agent.process.child import FLOODED, ChildProcess, Ending, watch
+from agent.process.child import ChildProcess, Ending
+from agent.process.watch import FLOODED, watch
 from agent.registry import INTERVALS_KEPT, TaskRegistry
 from agent.tasks.client_output import StreamReader
 from agent.tasks.recovery import INTERRUPTED

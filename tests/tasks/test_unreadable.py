@@ -90,7 +90,7 @@ def test_a_running_tests_stream(bad_disk: BadDisk, state: StateDirectory) -> Non
     stdout = written(state.children / "7.1.k.stream", STREAM)
     bad_disk.spoil(stdout, 0)
     entry = TaskRegistry().enter(TASK)
-    StreamReader(stdout, entry).read_new()
+    StreamReader(stdout, entry).read_new(len(STREAM))
     assert entry.intervals == []
 
 
@@ -155,7 +155,7 @@ def test_files_whose_links_go_round(sound: StateDirectory) -> None:
         with pytest.raises(StateUnusable, match="symbolic links") as raised:
             judge_output(sound, found, 0, "")
         assert class_of(raised.value) == "host_error"
-        StreamReader(found, TaskRegistry().enter(TASK)).read_new()
+        StreamReader(found, TaskRegistry().enter(TASK)).read_new(len(STREAM))
 
 
 @pytest.mark.parametrize("number", ERRORS)
@@ -229,7 +229,7 @@ def test_the_hub_turns_while_a_slow_disk_is_read(
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", slow_open)
         if kind == "stream":
-            StreamReader(stream, entry).read_new()
+            StreamReader(stream, entry).read_new(len(STREAM))
         else:
             served.read()
     assert entry.intervals if kind == "stream" else served.newest()
