@@ -65,7 +65,9 @@ class Delivery:
             return self._settle_too_large(message, error)
         except TaskReplaced as error:
             self._registry.stop_replaced(message.claimed)
-            self._ledger.journal.mark_replaced(message.claimed)
+            record = self._ledger.journal.of(message.claimed)
+            record.replaced = True
+            self._ledger.journal.note(record)
             self._set_aside(message, str(error))
         except TaskRefused as error:
             self._settle_refusal(message, error, was_tried)
@@ -80,7 +82,7 @@ class Delivery:
         self._check_current(message)
         if message.outcome is None:
             self._client.send_started(claimed.task, message.pid, message.idempotency_key)
-        elif not message.document and self._ledger.journal.was_served(claimed):
+        elif not message.document and self._ledger.journal.of(claimed).served:
             log.warning("not sent: it would take the place of the document that the Manager has")
             self._ledger.settle(message)
         else:
@@ -94,7 +96,7 @@ class Delivery:
             # It moves when the disk takes a result that waited in memory.
             if whose(error) is Whose.HOST or message.document != sent:
                 raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
-            self._ledger.lose_document(message, str(error))
+            self._ledger.state.run(self._ledger.spool.lose_document, message, str(error))
             self._upload(message)
         self._ledger.settle(message, keep_document=message.form is not Form.WHOLE)
 
@@ -111,7 +113,7 @@ class Delivery:
 
     def _check_current(self, message: Message) -> None:
         """Raise TaskReplaced once a claim has brought another task of the number."""
-        if self._ledger.journal.is_replaced(message.claimed):
+        if self._ledger.journal.of(message.claimed).replaced:
             raise TaskReplaced("the Manager gave the task's number to another task", 0)
 
     def _settle_too_large(self, message: Message, error: ResultTooLarge) -> bool:

@@ -1,30 +1,38 @@
 """The disk loop: tries again what could not be read or written, and enforces the quota."""
 
+import stat
 from collections.abc import Callable
+from pathlib import Path
 
 from gevent.event import Event
 
 from agent.errors import StateUnusable
+from agent.state.directory import StateDirectory
 from agent.state.ledger import Ledger
 
 # Seconds between two looks.
 LOOK = 5.0
 
 
-def watch_disk(ledger: Ledger, recover: Callable[[], None], stop: Event) -> None:
-    """Look after the state directory until `stop`.
+def watch_disk(ledger: Ledger, max_bytes: int, recover: Callable[[], None], stop: Event) -> None:
+    """Look after the state directory, which may hold `max_bytes`, until `stop`.
 
     `recover` is called while something of the previous run is unread. The disk is left alone
     while nothing was read or written since the last look.
     """
     state, seen = ledger.state, -1
+
+    def hold_quota() -> None:
+        state.write(_enforce_quota, state, max_bytes)
+
     while not stop.wait(LOOK):
         if state.runs == seen and not ledger.is_behind:
             continue
         # A write that fails during the look is a new trouble, which this look did not try.
         tried, failed = bool(state.trouble), False
         # Each of them, as one may make room for another.
-        for step in (state.look, recover if ledger.unread else _nothing, ledger.mend):
+        unread = [recover] if ledger.unread else []
+        for step in (state.look, hold_quota, *unread, ledger.mend):
             try:
                 step()
             except StateUnusable:
@@ -36,5 +44,23 @@ def watch_disk(ledger: Ledger, recover: Callable[[], None], stop: Event) -> None
             state.end_trouble()
 
 
-def _nothing() -> None:
-    """Recover nothing: all was read."""
+def _enforce_quota(state: StateDirectory, max_bytes: int) -> None:
+    """Remove the oldest kept documents while the files take too much; raises OSError."""
+    files = sorted(map(_seen, state.path.rglob("*")))
+    used = sum(size for _, size, _ in files)
+    for _, size, file in files:
+        if used > max_bytes and file.parent == state.kept:
+            file.unlink()
+            used -= size
+    if used > max_bytes:
+        advice = "empty rejected/, or raise STATE_MAX_BYTES"
+        raise OSError(f"{used} bytes are over STATE_MAX_BYTES: {advice}")
+
+
+def _seen(file: Path) -> tuple[float, int, Path]:
+    """When a file was changed, and the bytes that it takes; zeros if it cannot be looked at."""
+    try:
+        found = file.stat()
+    except OSError:
+        return 0.0, 0, file
+    return found.st_mtime, found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0, file

@@ -53,7 +53,7 @@ class Agent:
         self._signals = signals
         self._supervisor = Supervisor()
         spawn = self._supervisor.spawn
-        self._ledger = ledger = Ledger(StateDirectory(config.state, config.state_max_bytes))
+        self._ledger = ledger = Ledger(StateDirectory(config.state))
         self._registry = registry = TaskRegistry()
         metrics = Metrics()
         client = ManagerClient(config, key.fresh, metrics)
@@ -132,7 +132,8 @@ class Agent:
         may_claim = self._heartbeats.may_claim
         claims = spawn(self._claims.run, may_claim, self._stop_claims, self._signals.kill)
         spawn(self.registration.run, self._stop_rest)
-        spawn(watch_disk, self._ledger, self._recover, self._stop_rest)
+        max_bytes = self._config.state_max_bytes
+        spawn(watch_disk, self._ledger, max_bytes, self._recover, self._stop_rest)
         spawn(systemd.keep_informed, self._registry, self.context.metrics, self._stop_rest)
         self._outbox.start()
         self._wait_for_the_end(exit_after_idle, spawn(self_test) if self_test else None)

@@ -10,7 +10,6 @@ kept/       whole documents of which the Manager took a smaller form
 """
 
 import errno
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -36,12 +35,11 @@ class StateDirectory:
     `trouble` says why a write failed, until `end_trouble`. `runs` counts what was read or written.
     """
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path) -> None:
         """Make the directory if need be, and lock it until this process ends.
 
-        `max_bytes` is how much it may hold. Raises StateLocked when another process uses it,
-        ConfigError when it cannot be written or has an unknown format, StateUnusable when the
-        disk fails at the moment.
+        Raises StateLocked when another process uses it, ConfigError when it cannot be written or
+        has an unknown format, StateUnusable when the disk fails at the moment.
         """
         self.path = path
         self.children = path / "children"
@@ -49,7 +47,6 @@ class StateDirectory:
         self.rejected = path / "rejected"
         self.kept = path / "kept"
         self.trouble = ""
-        self._max_bytes = max_bytes
         self.runs = 0
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,8 +84,10 @@ class StateDirectory:
             raise
 
     def look(self) -> None:
-        """Try a write if one failed, and enforce the quota; raises StateUnusable."""
-        self.write(self._look)
+        """Make what somebody has removed, and try a write if one failed; raises StateUnusable."""
+        self.write(self._make_directories)
+        if self.trouble:
+            self.write(write_whole, self.path / "writable", b"")
 
     def end_trouble(self) -> None:
         """Take note that everything could be written."""
@@ -96,33 +95,8 @@ class StateDirectory:
         log.info("the state directory can be written again", path=self.path)
 
     def _make_directories(self) -> None:
-        """Make what is not there, or what somebody has removed."""
         for below in (self.children, self.outbox, self.rejected, self.kept):
             below.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def _look(self) -> None:
-        """Try a write if one failed; remove the oldest kept documents while there are too many."""
-        self._make_directories()
-        if self.trouble:
-            write_whole(self.path / "writable", b"")
-        files = sorted(map(_seen, self.path.rglob("*")))
-        used = sum(size for _, size, _ in files)
-        for _, size, file in files:
-            if used > self._max_bytes and file.parent == self.kept:
-                file.unlink()
-                used -= size
-        if used > self._max_bytes:
-            advice = "empty rejected/, or raise STATE_MAX_BYTES"
-            raise OSError(f"{used} bytes are over STATE_MAX_BYTES: {advice}")
-
-
-def _seen(file: Path) -> tuple[float, int, Path]:
-    """When a file was changed, and the bytes that it takes; zeros if it cannot be looked at."""
-    try:
-        found = file.stat()
-    except OSError:
-        return 0.0, 0, file
-    return found.st_mtime, found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0, file
 
 
 def _check_format(path: Path) -> None:

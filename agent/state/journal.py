@@ -6,6 +6,7 @@ whose task is not in the journal, and no other.
 """
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -57,7 +58,7 @@ class Journal:
     """The journal of one state directory; `read`, `write` and `sync` alone wait for the disk.
 
     `claim_key` is the Idempotency-Key of the next claim. `previous` has the tasks of the previous
-    run that wait for an outcome, and `settled_before` the keys of those that it settled. Until
+    run that have no final outcome, and `settled_before` the keys of those that it settled. Until
     the file was read and `readable` is set, nothing is written, nothing may be claimed, and
     `unread` says why. While the directory cannot be written the journal goes on in memory, and
     the next `sync` that succeeds writes everything.
@@ -72,6 +73,7 @@ class Journal:
         self.settled_before: set[str] = set()
         self.claim_key = self.unread = ""
         self.readable = Event()
+        self._waiting: list[Callable[[], None]] = []
         self.read()
 
     def read(self) -> None:
@@ -96,6 +98,15 @@ class Journal:
         self.previous = dict(self._tasks)
         self.unread = ""
         self.readable.set()
+        while self._waiting:
+            self._waiting.pop(0)()
+
+    def when_read(self, call: Callable[[], None]) -> None:
+        """Make a call now, or once the file was read."""
+        if self.readable.is_set():
+            call()
+        else:
+            self._waiting.append(call)
 
     def unsettled(self) -> list[TaskRecord]:
         """The tasks that are not settled, in the order of their claims."""
@@ -109,40 +120,34 @@ class Journal:
             for each in there
         )
 
-    def is_replaced(self, claimed: Claimed) -> bool:
-        """Whether the task's number is another task's by now."""
-        return claimed.key in self._tasks and self._tasks[claimed.key].replaced
+    def of(self, claimed: Claimed) -> TaskRecord:
+        """The record of a task; an empty one, which is not kept, if the task is settled."""
+        return self._tasks.get(claimed.key) or TaskRecord(claimed)
+
+    def note(self, record: TaskRecord) -> None:
+        """Note what was changed in the record of a task that is not settled."""
+        if record.claimed.key in self._tasks:
+            self._note(_JournalLine(task=record))
 
     def record_claim(self, claimed: Claimed) -> None:
         """Note a task, which replaces others of its number, and the key for the next claim."""
         self._replace_others(claimed)
-        self._tasks[claimed.key] = TaskRecord(claimed.without_payload)
-        self.renew_claim_key(self._tasks[claimed.key])
+        record = self._tasks[claimed.key] = TaskRecord(claimed.without_payload)
+        self.renew_claim_key(record)
 
     def renew_claim_key(self, task: TaskRecord | None = None) -> None:
         """Note a new key, and the task that the claim with the old one brought, if it is new."""
         self.claim_key = str(uuid.uuid4())
         self._note(_JournalLine(key=self.claim_key, task=task))
 
-    def record_child(self, claimed: Claimed, child: ChildRecord) -> None:
-        """Note the child that a task has now."""
-        self._change(claimed, child=child)
-
-    def mark_replaced(self, claimed: Claimed) -> None:
-        """Note that the task's number is another task's by now."""
-        self._change(claimed, replaced=True)
-
-    def was_served(self, claimed: Claimed) -> bool:
-        """Whether the Manager has a document of the task."""
-        return claimed.key in self._tasks and self._tasks[claimed.key].served
-
     def mark_delivered(self, claimed: Claimed, is_final: bool, served: bool = False) -> None:
         """Note that the Manager has an outcome; after a final one nothing is left to report."""
+        record = self.of(claimed)
         if not is_final:
-            self._change(claimed, reported=True, served=served or self.was_served(claimed))
-            return
-        self.previous.pop(claimed.key, None)
-        if self._tasks.pop(claimed.key, None):
+            record.reported, record.served = True, record.served or served
+            self.note(record)
+        elif self._tasks.pop(claimed.key, None):
+            self.previous.pop(claimed.key, None)
             self._note(_JournalLine(settled=claimed.key))
 
     def write(self) -> None:
@@ -151,8 +156,6 @@ class Journal:
 
     def sync(self) -> None:
         """Return when all that was noted so far is on the disk; raises StateUnusable."""
-        if not self.readable.is_set():
-            raise StateUnusable(f"the journal cannot be read: {self.unread}")
         self._file.sync()
 
     def _take(self, content: bytes) -> None:
@@ -181,20 +184,15 @@ class Journal:
         if claimed.key not in self._tasks:
             for record in self._tasks.values():
                 if record.claimed.task.id == claimed.task.id:
-                    self.mark_replaced(record.claimed)
-
-    def _change(self, claimed: Claimed, **values: object) -> None:
-        record = self._tasks.get(claimed.key)
-        if record and any(getattr(record, name) != value for name, value in values.items()):
-            for name, value in values.items():
-                setattr(record, name, value)
-            self._note(_JournalLine(task=record))
+                    record.replaced = True
+                    self.note(record)
 
     def _note(self, line: _JournalLine) -> None:
-        if self.readable.is_set():
-            self._file.note(to_json(line))
+        self._file.note(to_json(line))
 
     def _useful_lines(self) -> list[bytes]:
+        if not self.readable.is_set():
+            raise StateUnusable(f"the journal cannot be read: {self.unread}")
         tasks = [_JournalLine(task=task) for task in self.unsettled()]
         return [to_json(each) for each in (_JournalLine(key=self.claim_key), *tasks)]
 

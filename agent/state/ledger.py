@@ -5,7 +5,7 @@ settled, and goes when the journal on the disk says so as well. What the disk do
 done when it can be written again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
@@ -30,10 +30,6 @@ class Ledger:
         self.state = state
         self.journal = Journal(state)
         self.spool = Spool(state)
-        # The claims of which the spool had an outcome; True for a final one.
-        self._have_outcome: dict[str, bool] = {}
-        # Those whose end a journal that is unread may not know.
-        self._settled: list[Message] = []
         self._owed: dict[Message, Callable[[], None]] = {}
         self._mending = BoundedSemaphore()
 
@@ -57,46 +53,36 @@ class Ledger:
         self.journal.read()
         waiting = []
         for message in self.state.run(self.spool.load):
-            key = message.claimed.key
-            if message.settled or key in self.journal.settled_before:
-                self._settled.append(message)
+            if message.settled or message.claimed.key in self.journal.settled_before:
+                # Perhaps the Manager has a smaller form.
+                self.settle(message, keep_document=True)
             else:
                 waiting.append(message)
-                self._have_outcome[key] = self._have_outcome.get(key, False) or message.is_final
-        while self._settled and self.journal.readable.is_set():
-            # Perhaps the Manager has a smaller form.
-            self.settle(self._settled.pop(), keep_document=True)
+                self.journal.when_read(partial(self._note_saved, message))
         return waiting
 
-    def interrupted(self) -> Iterator[TaskRecord]:
-        """The tasks of the previous run whose last outcome it did not save.
+    def interrupted(self) -> list[TaskRecord]:
+        """The tasks of the previous run of which no final outcome was saved.
 
-        A record counts as seen to when the next one is asked for. There is none while something
-        cannot be read that may be the outcome of one of them. Raises StateUnusable.
+        There is none while something cannot be read that may be the outcome of one of them. Raises
+        StateUnusable.
         """
-        if self.journal.unread or self.spool.unread or not self.journal.previous:
-            return
+        if self.spool.unread or not self.journal.previous:
+            return []
         # Set aside just before the end of the previous run, which could not note it any more.
         for message in self.state.run(self.spool.load_rejected):
             self._note_end(message)
-        for key, record in list(self.journal.previous.items()):
-            record.reported |= key in self._have_outcome
-            if not self._have_outcome.get(key):
-                yield record
-            self.journal.previous.pop(key, None)
+        return list(self.journal.previous.values())
 
     def save(self, message: Message) -> None:
         """Return when the outcome is on the disk, or waits in memory for the disk."""
         self._do(message, partial(self.state.write, self.spool.save, message))
+        self._note_saved(message)
 
     def settle(self, message: Message, keep_document: bool = False) -> None:
         """Note that the Manager has the outcome; its document is removed, or moved to kept/."""
         self._note_end(message, served=message.document is not None)
         self._do(message, partial(self.state.write, self.spool.settle, message, keep_document))
-
-    def lose_document(self, message: Message, reason: str) -> None:
-        """Go on without the document of an outcome, which is set aside if that is possible."""
-        self.state.run(self.spool.lose_document, message, reason)
 
     def set_aside(self, message: Message, answer: bytes) -> None:
         """Move an outcome that the Manager will never take to rejected/, with the reason."""
@@ -104,47 +90,46 @@ class Ledger:
 
     def mend(self) -> None:
         """Do what the disk did not take before, and tidy up; raises StateUnusable."""
-        failure = None
         with self._mending:
+            # Each of them: the next one may be on a sector that is well.
             for message, step in list(self._owed.items()):
-                try:
-                    step()
-                    self._owed.pop(message, None)
-                except StateUnusable as error:
-                    # The next one may be on a sector that is well.
-                    failure = error
+                self._take(message, step)
         settled = self.state.run(self.spool.files, SETTLED)
         self.journal.sync()
         self.state.run(discard, *settled)
-        if failure:
-            raise failure
+        if self._owed:
+            raise StateUnusable("results wait in memory")
 
     def _do(self, message: Message, step: Callable[[], None]) -> None:
-        """Take a step now, or when the disk can be written again, in place of the one before.
-
-        `started` has nothing on the disk.
-        """
-        if message.outcome is None:
-            return
-        # `mend` may be at the step before.
-        with self._mending if message in self._owed else nullcontext():
-            self._take(message, step)
+        """Take a step now, or when the disk can be written again, in place of the one before."""
+        # `started` has nothing on the disk.
+        if message.outcome:
+            # `mend` may be at the step before.
+            with self._mending if message in self._owed else nullcontext():
+                self._take(message, step)
 
     def _take(self, message: Message, step: Callable[[], None]) -> None:
         try:
             step()
             self._owed.pop(message, None)
         except StateUnusable as error:
+            if message not in self._owed:
+                words = "the state directory does not take a result now: it waits in memory"
+                log.error(words, task_id=message.claimed.task.id, error=str(error))
             self._owed[message] = step
-            words = "the state directory does not take a result now: it waits in memory"
-            log.error(words, task_id=message.claimed.task.id, error=str(error))
 
     def _set_aside(self, message: Message, answer: bytes) -> None:
         self.state.write(self.spool.set_aside, message, answer)
         self._note_end(message)
 
     def _note_end(self, message: Message, served: bool = False) -> None:
-        if message.outcome and self.journal.readable.is_set():
-            self.journal.mark_delivered(message.claimed, message.is_final, served)
-        elif message.outcome:
-            self._settled.append(message)
+        if message.outcome:
+            mark = partial(self.journal.mark_delivered, message.claimed, message.is_final, served)
+            self.journal.when_read(mark)
+
+    def _note_saved(self, message: Message) -> None:
+        previous, key = self.journal.previous, message.claimed.key
+        if message.is_final:
+            previous.pop(key, None)
+        elif key in previous:
+            previous[key].reported = True

@@ -35,7 +35,9 @@ class TaskContext:
         if not entry.started_at:
             self.metrics.wait_seconds.observe(time.monotonic() - entry.entered)
         entry.record_start(child.pid)
-        self.ledger.journal.record_child(entry.claimed, ChildRecord(child.identity, report))
+        record = self.ledger.journal.of(entry.claimed)
+        record.child = ChildRecord(child.identity, report)
+        self.ledger.journal.note(record)
 
     def end_child(self, entry: Entry, child: ChildProcess, ending: Ending) -> None:
         """Stop a child that still runs, without a grace if it wrote too much; note its end."""

@@ -199,7 +199,7 @@ def test_bad_weather_loses_nothing_and_leaks_nothing(
         assert counts[task.id] or task.status == "canceled", f"lost: {task}"
         assert counts[task.id] <= 1 or task.type == "iperf_server_start", f"told twice: {task}"
     assert not list((tmp_path / "state/outbox").iterdir())
-    assert not Journal(StateDirectory(tmp_path / "state", 1024**3)).unsettled()
+    assert not Journal(StateDirectory(tmp_path / "state")).unsettled()
     assert after.descriptors == before.descriptors
     # The pool for the disk grows to its size when many results are saved at once.
     assert after.threads <= before.threads + THREADS

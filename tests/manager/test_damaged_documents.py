@@ -23,7 +23,7 @@ WITH_DOCUMENT = list(Form)[:-1]
 @pytest.fixture(name="spool")
 def fixture_spool(directory: Path) -> Spool:
     """A spool on a disk that is well."""
-    return Spool(StateDirectory(directory, 1024**3))
+    return Spool(StateDirectory(directory))
 
 
 def made(spool: Spool, outcome: Outcome, form: Form) -> tuple[Body, Form]:

@@ -23,20 +23,24 @@ from tests.support.outbox import claimed
 PLAIN = Outcome("failed", Report())
 
 
-def ledger_in(directory: Path, max_bytes: int = 1024**3) -> Ledger:
+def ledger_in(directory: Path) -> Ledger:
     """The ledger of a directory in which nothing is unread."""
-    ledger = Ledger(StateDirectory(directory, max_bytes))
+    ledger = Ledger(StateDirectory(directory))
     ledger.load_waiting()
     return ledger
 
 
 @contextmanager
-def watched(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Message]]:
+def watched(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, max_bytes: int = 1024**3
+) -> Iterator[list[Message]]:
     """Watch the disk every 10 ms; gives what of the previous run was read meanwhile."""
     monkeypatch.setattr(module, "LOOK", 0.01)
     found: list[Message] = []
     stop = Event()
-    greenlet = gevent.spawn(watch_disk, ledger, lambda: found.extend(ledger.load_waiting()), stop)
+    greenlet = gevent.spawn(
+        watch_disk, ledger, max_bytes, lambda: found.extend(ledger.load_waiting()), stop
+    )
     try:
         yield found
     finally:
@@ -152,26 +156,26 @@ def test_what_is_unread_is_tried_again_until_it_is_read(
     record.mkdir()
     ledger = Ledger(first.state)
     assert ledger.load_waiting() == []
-    assert ledger.unread and list(ledger.interrupted()) == []
+    assert ledger.unread and ledger.interrupted() == []
     with watched(ledger, monkeypatch) as found:
         (directory / "journal").rmdir()
         (directory / "elsewhere").rename(directory / "journal")
         until(ledger.journal.readable.is_set)
         gevent.sleep(0.05)
         assert ledger.unread and not found
-        assert list(ledger.interrupted()) == [], "an outcome of it may be what is unread"
+        assert ledger.interrupted() == [], "an outcome of it may be what is unread"
         record.rmdir()
         (directory / "record").rename(record)
-        until(lambda: list(ledger.interrupted()) == [] and not ledger.unread)
+        until(lambda: ledger.interrupted() == [] and not ledger.unread)
     assert [each.claimed for each in found] == [message.claimed]
-    assert list(ledger.interrupted()) == []
+    assert ledger.interrupted() == []
 
 
 def test_over_the_quota_the_oldest_kept_documents_go_and_nothing_else(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its files, without the journal and the marker, take 40 KiB.
-    ledger = ledger_in(directory, 44_000)
+    ledger = ledger_in(directory)
     state = ledger.state
     waiting = fill(state.outbox / "000000001.document", age=500)
     refused = fill(state.rejected / "000000002.document", age=400)
@@ -179,7 +183,7 @@ def test_over_the_quota_the_oldest_kept_documents_go_and_nothing_else(
         fill(state.kept / f"{number:09d}.document", age)
         for number, age in ((9, 300), (3, 200), (5, 100))
     )
-    with watched(ledger, monkeypatch):
+    with watched(ledger, monkeypatch, 44_000):
         until(lambda: not oldest.exists())
         gevent.sleep(0.1)
     assert waiting.exists() and refused.exists() and older.exists() and newest.exists()
@@ -189,9 +193,9 @@ def test_over_the_quota_the_oldest_kept_documents_go_and_nothing_else(
 def test_the_directory_is_looked_at_again_when_something_was_done(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = ledger_in(directory, 12_000)
+    ledger = ledger_in(directory)
     kept = fill(ledger.state.kept / "000000001.document", age=10)
-    with watched(ledger, monkeypatch):
+    with watched(ledger, monkeypatch, 12_000):
         until(lambda: not kept.exists())
         gevent.sleep(0.1)
         fill(kept, age=10)
@@ -204,10 +208,10 @@ def test_the_directory_is_looked_at_again_when_something_was_done(
 def test_files_that_may_not_be_removed_are_trouble_when_they_exceed_the_quota(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = ledger_in(directory, 20_000)
+    ledger = ledger_in(directory)
     kept = fill(ledger.state.kept / "000000001.document", age=10)
     refused = fill(ledger.state.rejected / "000000002.document", age=400, size=40_960)
-    with watched(ledger, monkeypatch):
+    with watched(ledger, monkeypatch, 20_000):
         until(lambda: "empty rejected/, or raise STATE_MAX_BYTES" in ledger.state.trouble)
         assert not kept.exists() and refused.exists()
         refused.unlink()

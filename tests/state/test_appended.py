@@ -19,7 +19,7 @@ class Lines:
     """An appended file, all of whose lines are of use."""
 
     def __init__(self, directory: Path) -> None:
-        self.state = StateDirectory(directory, 1024**3)
+        self.state = StateDirectory(directory)
         self.path = directory / "lines"
         self.noted: list[bytes] = []
         self.file = AppendedFile(self.state, self.path, lambda: self.noted)

@@ -23,7 +23,7 @@ from agent.tasks.client_output import output_file
 from agent.tasks.recovery import clear_leftovers, recover
 from agent.tasks.served import served_file, server_output
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply, well
-from tests.support.outbox import Post, claimed, post_to, with_document
+from tests.support.outbox import Post, change, claimed, post_to, with_document
 from tests.support.recorded_runs import run
 from tests.support.sockets import MakeManager
 
@@ -82,7 +82,7 @@ def client(post: Post) -> tuple[Claimed, Path]:
     """A client's task that was claimed and has run, and the file of its document."""
     task = post.claimed(7)
     post.journal.record_claim(task)
-    post.journal.record_child(task, ChildRecord(None, Report(version="1", attempts=1)))
+    change(post.journal, task, child=ChildRecord(None, Report(version="1", attempts=1)))
     post.journal.sync()
     path = output_file(post.state.children, task, 1, streams=False)
     path.write_bytes(DOCUMENT)

@@ -27,7 +27,7 @@ def tree(path: Path) -> dict[str, bytes]:
 
 
 def test_only_its_user_can_look_into_it(tmp_path: Path) -> None:
-    state = StateDirectory(tmp_path / "made" / "state", 1024**3)
+    state = StateDirectory(tmp_path / "made" / "state")
     assert mode(tmp_path / "made" / "state") == 0o700
     assert mode(state.children) == 0o700
     assert mode(tmp_path / "made" / "state" / "lock") == 0o600
@@ -35,14 +35,14 @@ def test_only_its_user_can_look_into_it(tmp_path: Path) -> None:
 
 def test_an_open_directory_still_hides_what_the_children_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    assert mode(StateDirectory(tmp_path, 1024**3).children) == 0o700
+    assert mode(StateDirectory(tmp_path).children) == 0o700
 
 
 def test_a_second_user_of_the_directory_is_told_what_to_do(tmp_path: Path) -> None:
-    first = StateDirectory(tmp_path, 1024**3)
+    first = StateDirectory(tmp_path)
     (first.children / "7.1.json").touch()
     with pytest.raises(StateLocked, match="another AGENT_NAME or STATE_DIR") as caught:
-        StateDirectory(tmp_path, 1024**3)
+        StateDirectory(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert (first.children / "7.1.json").exists(), "the first one's files are not touched"
 
@@ -77,7 +77,7 @@ def test_a_format_that_is_not_known_is_refused_and_everything_is_left_alone(
     (tmp_path / "results").mkdir()
     before = tree(tmp_path)
     with pytest.raises(ConfigError, match="use the version that wrote it") as caught:
-        StateDirectory(tmp_path, 1024**3)
+        StateDirectory(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert repr(found.strip()) in str(caught.value)
     after = tree(tmp_path)
@@ -97,7 +97,7 @@ def test_an_agent_with_a_format_that_it_does_not_know_ends_with_78(bench: Bench)
 def test_disk_work_is_done_in_another_thread_and_a_failed_write_is_the_directorys(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    state = StateDirectory(tmp_path, 1024**3)
+    state = StateDirectory(tmp_path)
     with capture_logs() as logs:
         assert state.run(threading.get_native_id) != threading.get_native_id()
         with pytest.raises(StateUnusable, match="nowhere"):
@@ -115,7 +115,7 @@ def test_disk_work_is_done_in_another_thread_and_a_failed_write_is_the_directory
 def test_what_the_host_is_short_of_is_not_the_directorys_trouble(
     tmp_path: Path, number: int
 ) -> None:
-    state = StateDirectory(tmp_path, 1024**3)
+    state = StateDirectory(tmp_path)
 
     def fail() -> None:
         raise OSError(number, os.strerror(number))
@@ -138,4 +138,4 @@ def test_a_directory_below_it_that_cannot_be_listed_is_named(
 
     monkeypatch.setattr(os, "listdir", refused)
     with pytest.raises(ConfigError, match="Permission denied.*make it a directory that"):
-        Ledger(StateDirectory(tmp_path, 1024**3))
+        Ledger(StateDirectory(tmp_path))

@@ -16,7 +16,7 @@ from agent.state import appended as module
 from agent.state.directory import StateDirectory
 from agent.state.journal import ChildRecord, Journal
 from agent.state.records import frame, unframe
-from tests.support.outbox import ORIGIN
+from tests.support.outbox import ORIGIN, change
 from tests.support.slow_disk import SlowDisk
 
 CHILD = ChildRecord(ProcessIdentity(77, 1234, "boot"), Report(attempts=1))
@@ -25,7 +25,7 @@ CHILD = ChildRecord(ProcessIdentity(77, 1234, "boot"), Report(attempts=1))
 @pytest.fixture(name="state")
 def fixture_state(directory: Path) -> StateDirectory:
     """A state directory; each `Journal` of it stands for another run of the agent."""
-    return StateDirectory(directory, 1024**3)
+    return StateDirectory(directory)
 
 
 def claim(journal: Journal, task_id: int, created_at: str | None = None) -> Claimed:
@@ -57,7 +57,7 @@ def in_the_way(state: StateDirectory) -> Path:
 def test_what_was_noted_is_known_in_the_next_run(state: StateDirectory) -> None:
     first = Journal(state)
     client, server, done = (claim(first, task_id) for task_id in (7, 8, 9))
-    first.record_child(client, CHILD)
+    change(first, client, child=CHILD)
     first.mark_delivered(server, is_final=False)
     first.mark_delivered(done, is_final=True)
     second = after(first, state)
@@ -76,7 +76,7 @@ def test_the_claim_key_changes_with_the_task_that_it_obtained_and_with_nothing_e
     second = journal.claim_key
     assert second not in ("", key)
     (record,) = journal.unsettled()
-    journal.record_child(record.claimed, CHILD)
+    change(journal, record.claimed, child=CHILD)
     journal.mark_delivered(record.claimed, is_final=False)
     journal.mark_delivered(record.claimed, is_final=True)
     assert journal.claim_key == second
@@ -98,7 +98,7 @@ def test_a_settled_task_and_an_unknown_one_have_no_child_and_no_report(
     journal = Journal(state)
     claimed = claim(journal, 7)
     journal.mark_delivered(claimed, is_final=True)
-    journal.record_child(claimed, CHILD)
+    change(journal, claimed, child=CHILD)
     journal.mark_delivered(claimed, is_final=False)
     assert journal.unsettled() == after(journal, state).unsettled() == []
 
@@ -126,7 +126,7 @@ def test_no_changed_byte_is_read_as_something_else_and_the_intact_lines_survive(
     before = Journal(state)
     before.sync()
     for task_id in (1, 2, 3):
-        before.record_child(claim(before, task_id), CHILD)
+        change(before, claim(before, task_id), child=CHILD)
         before.sync()
     path = state.path / "journal"
     data = path.read_bytes()
@@ -246,26 +246,26 @@ def test_a_new_task_of_an_old_number_replaces_the_old_one(state: StateDirectory)
     assert has(journal, 7, "2026-01-01T00:00:00Z")
     assert not has(journal, 7, "2026-02-02T00:00:00Z")
     new = claim(journal, 7, created_at="2026-02-02T00:00:00Z")
-    assert [journal.is_replaced(each) for each in (old, other, new)] == [True, False, False]
+    assert [journal.of(each).replaced for each in (old, other, new)] == [True, False, False]
     assert not has(journal, 7, "2026-01-01T00:00:00Z")
     assert has(journal, 7, "2026-02-02T00:00:00Z") and has(journal, 8)
     for _ in range(2):
         journal = after(journal, state)
-        assert [journal.is_replaced(each) for each in (old, other, new)] == [True, False, False]
-        journal.record_child(old, CHILD)
+        assert [journal.of(each).replaced for each in (old, other, new)] == [True, False, False]
+        change(journal, old, child=CHILD)
         journal.mark_delivered(old, is_final=False)
-        assert journal.is_replaced(old), "whatever is noted of it later"
+        assert journal.of(old).replaced, "whatever is noted of it later"
 
 
 def test_a_task_that_the_manager_has_replaced_stays_so(state: StateDirectory) -> None:
     journal = Journal(state)
     journal.sync()
     old = claim(journal, 7)
-    journal.mark_replaced(old)
+    change(journal, old, replaced=True)
     journal = after(journal, state)
-    assert journal.is_replaced(old) and not has(journal, 7)
+    assert journal.of(old).replaced and not has(journal, 7)
     journal.mark_delivered(old, is_final=True)
-    assert not journal.is_replaced(old) and ids(journal) == []
+    assert not journal.of(old).replaced and ids(journal) == []
 
 
 def test_of_two_tasks_of_a_number_that_0_1_0_left_the_older_is_replaced(
@@ -282,10 +282,10 @@ def test_of_two_tasks_of_a_number_that_0_1_0_left_the_older_is_replaced(
     ]
     path.write_bytes(b"".join(map(frame, lines)))
     second = Journal(state)
-    assert second.is_replaced(old) and not second.is_replaced(new)
+    assert second.of(old).replaced and not second.of(new).replaced
     assert b'"replaced":true' not in path.read_bytes()
     third = after(second, state)
-    assert third.is_replaced(old) and not third.is_replaced(new)
+    assert third.of(old).replaced and not third.of(new).replaced
     assert b'"replaced":true' in path.read_bytes()
 
 
@@ -372,9 +372,9 @@ def test_a_child_is_noted_while_the_disk_hangs(
     sync = gevent.spawn(journal.sync)
     disk.reached.wait(5)
     with gevent.Timeout(1):
-        journal.record_child(claimed, CHILD)
+        change(journal, claimed, child=CHILD)
         journal.mark_delivered(claimed, is_final=False)
-        journal.mark_replaced(claimed)
+        change(journal, claimed, replaced=True)
         journal.renew_claim_key()
         claim(journal, 9)
     assert not sync.ready()

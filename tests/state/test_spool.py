@@ -27,7 +27,7 @@ RECORD, DOCUMENT = "000000001.result", "000000001.document"
 @pytest.fixture(name="state")
 def fixture_state(directory: Path) -> StateDirectory:
     """A state directory; each `Spool` of it stands for another run of the agent."""
-    return StateDirectory(directory, 1024**3)
+    return StateDirectory(directory)
 
 
 def saved(state: StateDirectory, task_id: int, outcome: Outcome = PLAIN) -> Message:
@@ -98,10 +98,10 @@ def test_a_document_is_moved_and_not_copied(state: StateDirectory) -> None:
 
 
 def test_the_directory_may_be_moved_between_two_runs(tmp_path: Path) -> None:
-    state = StateDirectory(tmp_path / "here", 1024**3)
+    state = StateDirectory(tmp_path / "here")
     saved(state, 7, measured(state))
     shutil.copytree(state.path, tmp_path / "there")
-    (message,) = Spool(StateDirectory(tmp_path / "there", 1024**3)).load()
+    (message,) = Spool(StateDirectory(tmp_path / "there")).load()
     assert message.document
     assert message.document.path == str(tmp_path / "there" / "outbox" / DOCUMENT)
 

@@ -23,7 +23,7 @@ from agent.state.message import Message
 from tests.support import version_0_1_0
 from tests.support.faulty_manager import Request, reply, well
 from tests.support.harness import AgentProcess
-from tests.support.outbox import with_document
+from tests.support.outbox import change, with_document
 from tests.support.record_state import (
     CREATED_AT,
     DATA,
@@ -92,7 +92,7 @@ def test_what_a_released_agent_left_reaches_the_manager_once(
 @pytest.mark.parametrize("registered", [CREATED_AT, "2026-11-28 20:00:00+00:00", None])
 def test_what_this_version_leaves_is_read_by_0_1_0(directory: Path, registered: str | None) -> None:
     """Whoever goes back to it loses no result, no task and no claim."""
-    ledger = Ledger(StateDirectory(directory, 1024**3))
+    ledger = Ledger(StateDirectory(directory))
     journal, state = ledger.journal, ledger.state
     origin = Origin.of(MANAGER_URL, AgentRecord(1, registered))
     tasks = [
@@ -102,7 +102,7 @@ def test_what_this_version_leaves_is_read_by_0_1_0(directory: Path, registered: 
     for each in tasks:
         journal.record_claim(each)
     report = Report(version="2", argv=["iperf3"], attempts=2, error_class=ErrorClass.PEER_LOST)
-    journal.record_child(tasks[0], ChildRecord(identify(os.getpid()), report))
+    change(journal, tasks[0], child=ChildRecord(identify(os.getpid()), report))
     replacing = msgspec.structs.replace(
         tasks[1], task=Task(1, "kill_all", created_at="2027-01-01T00:00:00Z"), key="key 1 again"
     )

@@ -33,6 +33,14 @@ def claimed(
     return Claimed(task, origin, f"key of {task_id}")
 
 
+def change(journal: Journal, task: Claimed, **values: object) -> None:
+    """Note something new of a task."""
+    record = journal.of(task)
+    for name, value in values.items():
+        setattr(record, name, value)
+    journal.note(record)
+
+
 @dataclass
 class Post:
     """An outbox and its collaborators."""
@@ -94,7 +102,7 @@ def post_to(
     registration = Registration(settings, client, lambda: None)
     registration.register()
     gate = Gate(registration)
-    ledger = Ledger(StateDirectory(directory, 1024**3))
+    ledger = Ledger(StateDirectory(directory))
     delivery = Delivery(client, gate, ledger, registry, max_result_bytes)
     outbox = Outbox(delivery, gate, ledger, supervisor.spawn)
     if start:

@@ -27,7 +27,7 @@ from agent.tasks.client_output import output_file
 from agent.tasks.recovery import clear_leftovers, recover
 from agent.tasks.served import served_file, server_output
 from tests.support.faulty_manager import FaultyManager, well
-from tests.support.outbox import Post, claimed, post_to, task_of, with_document
+from tests.support.outbox import Post, change, claimed, post_to, task_of, with_document
 from tests.support.recorded_runs import run
 from tests.support.sockets import MakeManager
 
@@ -79,7 +79,7 @@ def ran(killed: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> N
     """Its child, of a client the second attempt, has started and has written that."""
     written(killed, task, 2).write_bytes(stdout)
     identity = identify(pid) if pid else None
-    killed.journal.record_child(task, ChildRecord(identity, ARGV))
+    change(killed.journal, task, child=ChildRecord(identity, ARGV))
 
 
 def restarted(killed: Post, grace: float = 1) -> Post:

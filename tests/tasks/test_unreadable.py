@@ -35,13 +35,13 @@ ERRORS = [errno.EACCES, errno.EIO, errno.ESTALE]
 @pytest.fixture(name="state")
 def fixture_state(bad_disk: BadDisk) -> StateDirectory:
     """A state directory on a disk that can lose a sector."""
-    return StateDirectory(bad_disk.path / "state", 1024**3)
+    return StateDirectory(bad_disk.path / "state")
 
 
 @pytest.fixture(name="sound")
 def fixture_sound(directory: Path) -> StateDirectory:
     """A state directory on another disk."""
-    return StateDirectory(directory, 1024**3)
+    return StateDirectory(directory)
 
 
 def written(path: Path, *parts: bytes) -> Path:
