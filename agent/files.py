@@ -9,7 +9,6 @@ import fcntl
 import os
 import shutil
 import stat
-import sys
 import zlib
 from contextlib import suppress
 from enum import Enum
@@ -171,12 +170,16 @@ def discard(*paths: Path) -> None:
             path.unlink()
 
 
-def checksum(path: Path, start: int = 0, end: int = sys.maxsize) -> int:
+def checksum(path: Path, start: int = 0, end: int | None = None) -> int:
     """The CRC-32 of a file, or of its bytes from `start` up to `end`; raises OSError."""
     found = 0
     _check_regular(path)
     with open(path, "rb") as file:
+        end = os.fstat(file.fileno()).st_size if end is None else end
         file.seek(start)
-        while chunk := file.read(min(1024**2, end - file.tell())):
-            found = zlib.crc32(chunk, found)
+        while start < end:
+            chunk = file.read(min(1024**2, end - start))
+            if not chunk:
+                raise OSError(errno.EIO, "it was cut short", str(path))
+            found, start = zlib.crc32(chunk, found), start + len(chunk)
     return found

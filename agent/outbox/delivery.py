@@ -12,7 +12,6 @@ from agent.errors import (
     TaskRefused,
     TaskReplaced,
 )
-from agent.files import Whose, whose
 from agent.manager.api import ManagerClient
 from agent.manager.gate import Gate
 from agent.manager.upload import fitting
@@ -61,8 +60,6 @@ class Delivery:
         was_tried = message.tried
         try:
             self._gate.attempt(partial(self._send, message))
-        except ResultTooLarge as error:
-            return self._settle_too_large(message, error)
         except TaskReplaced as error:
             self._registry.stop_replaced(message.claimed)
             record = self._ledger.journal.of(message.claimed)
@@ -70,6 +67,11 @@ class Delivery:
             self._ledger.journal.note(record)
             self._set_aside(message, str(error))
         except TaskRefused as error:
+            smaller = message.form.next_smaller
+            if isinstance(error, ResultTooLarge) and message.outcome and smaller:
+                log.warning("too large for the Manager", error=str(error), left_out=smaller.value)
+                message.form = smaller
+                return False
             self._settle_refusal(message, error, was_tried)
         return True
 
@@ -89,43 +91,24 @@ class Delivery:
             self._send_result(message)
 
     def _send_result(self, message: Message) -> None:
-        sent = message.document
+        """Send the largest form that the Manager takes, without a document that is damaged."""
+        run = self._ledger.state.run
         try:
-            self._upload(message)
+            run(self._ledger.spool.verify, message)
+            assert (outcome := message.outcome)
+            body, message.form = run(fitting, outcome, message.form, self._max_result_bytes)
+            body.before_each.append(partial(self._check_current, message))
+            message.tried = True
+            self._client.send_result(message.claimed.task, body, message.idempotency_key)
         except StateUnusable as error:
-            # It moves when the disk takes a result that waited in memory.
-            if whose(error) is Whose.HOST or message.document != sent:
-                raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
-            self._ledger.state.run(self._ledger.spool.lose_document, message, str(error))
-            self._upload(message)
-        self._ledger.settle(message, keep_document=message.form is not Form.WHOLE)
-
-    def _upload(self, message: Message) -> None:
-        """Send the largest form that the Manager takes; StateUnusable for a bad document."""
-        outcome, run = message.outcome, self._ledger.state.run
-        assert outcome
-        run(self._ledger.spool.check_document, message)
-        body, message.form = run(fitting, outcome, message.form, self._max_result_bytes)
-        body.before_each.append(partial(self._check_current, message))
-        message.tried = True
-        self._client.send_result(message.claimed.task, body, message.idempotency_key)
+            raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
         log.info("result delivered", status=outcome.status, bytes=len(body))
+        self._ledger.settle(message, keep_document=message.form is not Form.WHOLE)
 
     def _check_current(self, message: Message) -> None:
         """Raise TaskReplaced once a claim has brought another task of the number."""
         if self._ledger.journal.of(message.claimed).replaced:
             raise TaskReplaced("the Manager gave the task's number to another task", 0)
-
-    def _settle_too_large(self, message: Message, error: ResultTooLarge) -> bool:
-        """Set it aside when there is no smaller form; False when there is one to send now."""
-        smaller = message.form.next_smaller
-        if message.outcome is None or smaller is None:
-            log.error("the Manager takes no result of this size: given up", error=str(error))
-            self._ledger.set_aside(message, error.answer)
-            return True
-        message.form = smaller
-        log.warning("too large for the Manager", error=str(error), left_out=smaller.value)
-        return False
 
     def _settle_refusal(self, message: Message, error: TaskRefused, was_tried: bool) -> None:
         """Act on a final answer; after a lost reply it may say that the message did arrive."""
@@ -133,16 +116,14 @@ class Delivery:
         if error.current_status == "canceled":
             log.info("the task was canceled at the Manager")
             self._registry.cancel(message.claimed)
+            self._ledger.settle(message)
         elif error.current_status == sent and (was_tried or message.outcome is None):
             log.info("the Manager has it already", status=sent)
             # Perhaps in a smaller form: an earlier run of the agent may have sent it.
             self._ledger.settle(message, keep_document=True)
-            return
         else:
             log.error("the Manager refuses it: set aside", status=sent, error=str(error))
             self._ledger.set_aside(message, error.answer)
-            return
-        self._ledger.settle(message)
 
     def _set_aside(self, message: Message, why: str) -> None:
         log.error("not sent: set aside", why=why)

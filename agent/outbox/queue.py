@@ -4,7 +4,6 @@ The messages of one task go one after the other, those of different tasks side b
 is on the disk before it is first sent, and keeps its Idempotency-Key for all attempts.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -47,21 +46,21 @@ class Outbox:
         self._saving: dict[Message, gevent.Greenlet] = {}
         self._slots = BoundedSemaphore(SLOTS)
         self._outage = Outage("results are delivered again")
-        self._started = False
-        self._flushing = Event()
-        self._stop = Event()
+        self._started, self._flushing, self._stop = Event(), Event(), Event()
         self._empty = Event()
         self._empty.set()
 
     def __len__(self) -> int:
         """How many messages the Manager does not have yet."""
-        return sum(len(queue) for queue in self._queues.values())
+        return len(self.messages())
+
+    def messages(self) -> list[Message]:
+        """The messages that the Manager does not have yet."""
+        return [message for queue in self._queues.values() for message in queue]
 
     def start(self) -> None:
         """Begin to deliver what waits and what is to come."""
-        self._started = True
-        for key in self._queues:
-            self._spawn(self._deliver_all, key)
+        self._started.set()
 
     def send_started(self, claimed: Claimed, pid: int) -> None:
         """Queue `started`. If an attempt fails while a result waits behind it, it is given up."""
@@ -73,7 +72,7 @@ class Outbox:
         A server goes on after the others, and must hear an order to stop while the disk is slow.
         """
         message = Message(claimed, outcome, number=self._ledger.spool.next_number())
-        if outcome.final or not self._started:
+        if outcome.final:
             self._ledger.save(message)
         else:
             self._saving[message] = self._spawn(self._ledger.save, message)
@@ -82,23 +81,10 @@ class Outbox:
     def enqueue(self, message: Message) -> None:
         """Take over a message that needs no saving."""
         self._empty.clear()
-        key = message.claimed.key
-        if queue := self._queues.get(key):
-            queue.append(message)
-            return
-        self._queues[key] = deque([message])
-        if self._started:
-            self._spawn(self._deliver_all, key)
-
-    def oldest_age(self) -> float:
-        """The age of the oldest message in seconds; 0 when there is none."""
-        now = time.monotonic()
-        return max((now - message.born for message in self._messages()), default=0.0)
-
-    def waiting_bytes(self) -> int:
-        """How many bytes the waiting documents have."""
-        documents = [message.document for message in self._messages()]
-        return sum(each.end - each.start for each in documents if each)
+        queue = self._queues.setdefault(message.claimed.key, deque())
+        queue.append(message)
+        if len(queue) == 1:
+            self._spawn(self._deliver_all, message.claimed.key)
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until the Manager has everything; False if it has not.
@@ -114,10 +100,8 @@ class Outbox:
         """Begin no more attempts; what is in flight may still arrive."""
         self._stop.set()
 
-    def _messages(self) -> list[Message]:
-        return [message for queue in self._queues.values() for message in queue]
-
     def _deliver_all(self, key: str) -> None:
+        self._started.wait()
         queue = self._queues[key]
         task_id = queue[0].claimed.task.id
         structlog.contextvars.bind_contextvars(task_id=task_id)
@@ -132,42 +116,39 @@ class Outbox:
 
     def _deliver(self, queue: deque[Message]) -> bool:
         """Send the queue's first message until it is settled or given up; False after `stop`."""
-        message = queue[0]
-        backoff = Backoff()
+        message, backoff = queue[0], Backoff()
         if saving := self._saving.pop(message, None):
             saving.join()
         while not self._stop.is_set():
-            if self._delivery.would_disturb(message) and not self._flushing.is_set():
-                gevent.wait([self._stop, self._flushing], LARGE_RESULT_LOOK, count=1)
-                continue
-            # The wait for a slot may be long.
-            with self._slots:
-                if self._stop.is_set():
-                    return False
-                delay = self._gate.closed_for
-                if not delay:
-                    try:
-                        if self._delivery.attempt(message):
-                            return True
-                    except AgentUnknown:
-                        self.stop()
-                        raise
-                    except (KeyRefused, ManagerUnavailable) as error:
-                        delay = self._gate.closed_for or backoff.next(error)
-                        self._record_failure(message, error, delay)
-            # A result says more than `started`: do not hold it up.
-            if delay and message.pid and len(queue) > 1:
-                return True
             # A flush cuts one wait short. It stays set, so later waits must not end by it, or the
             # loop would spin.
             ends = [self._stop] if self._flushing.is_set() else [self._stop, self._flushing]
+            if len(ends) == 2 and self._delivery.would_disturb(message):
+                delay: float | None = LARGE_RESULT_LOOK
+            else:
+                delay = self._attempt(message, backoff)
+                # A result says more than `started`: do not hold it up.
+                if delay is None or (delay and message.pid and len(queue) > 1):
+                    return True
             gevent.wait(ends, delay, count=1)
         return False
 
-    def _record_failure(
-        self, message: Message, error: KeyRefused | ManagerUnavailable, delay: float
-    ) -> None:
-        refused = isinstance(error, KeyRefused)
-        what = "the Manager refuses the key" if refused else "not delivered yet"
-        task_id = message.claimed.task.id
-        self._outage.record_failure(what, error, task_id, retry_in=round(delay, 1))
+    def _attempt(self, message: Message, backoff: Backoff) -> float | None:
+        """Send it when there is a slot; the seconds until the next attempt, None if settled."""
+        with self._slots:
+            delay = self._gate.closed_for
+            # The wait for the slot may have been long.
+            if delay or self._stop.is_set():
+                return delay
+            try:
+                return None if self._delivery.attempt(message) else 0.0
+            except AgentUnknown:
+                self.stop()
+                raise
+            except (KeyRefused, ManagerUnavailable) as error:
+                delay = self._gate.closed_for or backoff.next(error)
+                refused = isinstance(error, KeyRefused)
+                what = "the Manager refuses the key" if refused else "not delivered yet"
+                task_id = message.claimed.task.id
+                self._outage.record_failure(what, error, task_id, retry_in=round(delay, 1))
+                return delay

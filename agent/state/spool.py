@@ -78,8 +78,8 @@ class Spool:
     def files(self, suffix: str) -> list[Path]:
         """The files with that suffix and a number; raises OSError."""
         # `glob` would take a directory that it may not read for an empty one.
-        files_now = [path for path in self._outbox.iterdir() if path.suffix == suffix]
-        return [path for path in files_now if path == self._path(_number(path), suffix)]
+        found = self._outbox.iterdir()
+        return [path for path in found if path == self._path(_number(path), suffix)]
 
     def clear(self) -> None:
         """Remove what a crash left half done; its source is still in place."""
@@ -108,7 +108,7 @@ class Spool:
                 is_gone = not os.path.lexists(before.path)
                 if whose(error) is not Whose.FILE or not (is_gone or path.parent.exists()):
                     raise
-                self.lose_document(message, str(error))
+                self._lose_document(message, str(error))
         files.write_whole(self._path(message.number, _RECORD), message.encode())
         message.move_document(str(path))
         message.saved = True
@@ -126,41 +126,37 @@ class Spool:
             record.rename(record.with_suffix(SETTLED))
             files.sync(self._outbox)
         if message.document:
-            path, name = Path(message.document.path), f"{message.number:09d}{_DOCUMENT}"
+            path, in_outbox = Path(message.document.path), self._path(message.number, _DOCUMENT)
             with suppress(FileNotFoundError):
                 if keep_document:
-                    path.replace(self._kept / name)
+                    path.replace(self._kept / in_outbox.name)
             # If the record was never written, the document may have two names.
             path.unlink(missing_ok=True)
-            (self._outbox / name).unlink(missing_ok=True)
+            in_outbox.unlink(missing_ok=True)
 
     def set_aside(self, message: Message, answer: bytes) -> None:
         """Move a message that the Manager will never take, with its answer beside it."""
         self.save(message)
         self._move_aside(message.number, answer)
 
-    def check_document(self, message: Message) -> None:
-        """Raise OSError if the document cannot be read to its end, or was changed on the disk.
+    def verify(self, message: Message) -> None:
+        """Read the document to its end; without it goes what is damaged or cannot be read.
 
-        An upload that has begun would find a bad sector too late.
+        An upload that has begun would find a bad sector too late. Raises OSError when another look
+        may find it well.
         """
-        if document := message.document:
+        if not (document := message.document):
+            return
+        try:
             if not message.saved:
                 files.checksum(Path(document.path), document.start, document.end)
             elif files.checksum(Path(document.path)) != message.checksum:
                 raise OSError("its checksum is wrong")
-
-    def lose_document(self, message: Message, reason: str) -> None:
-        """Set a document aside that is damaged or cannot be read: the outcome goes without it."""
-        assert message.document
-        path = Path(message.document.path)
-        log.error("the document of a result is lost", file=str(path), error=reason)
-        message.lose_document()
-        try:
-            with suppress(FileNotFoundError):
-                path.rename(self._rejected / f"{message.number:09d}{_DOCUMENT}")
         except OSError as error:
-            log.warning("it stays where it is", file=str(path), error=str(error))
+            # It moves when the disk takes a result that waited in memory.
+            if whose(error) is Whose.HOST or message.document is not document:
+                raise
+            self._lose_document(message, str(error))
 
     def _load(self, path: Path) -> list[Message]:
         """The message of a record, unless that is damaged; raises OSError."""
@@ -171,17 +167,20 @@ class Spool:
             log.error("a damaged result is set aside", file=str(path), error=str(error))
             self._move_aside(number, str(error).encode())
             return []
-        document = self._path(number, _DOCUMENT)
         message.settled = path.suffix == SETTLED
-        message.move_document(str(document))
-        if message.document and not message.settled:
-            try:
-                self.check_document(message)
-            except OSError as error:
-                if whose(error) is Whose.HOST:
-                    raise
-                self.lose_document(message, str(error))
+        message.move_document(str(self._path(number, _DOCUMENT)))
+        if not message.settled:
+            self.verify(message)
         return [message]
+
+    def _lose_document(self, message: Message, reason: str) -> None:
+        """Go on without a document, which is set aside if that is possible."""
+        assert message.document
+        path = Path(message.document.path)
+        log.error("the document of a result is lost", file=str(path), error=reason)
+        message.lose_document()
+        with suppress(OSError):
+            path.rename(self._rejected / self._path(message.number, _DOCUMENT).name)
 
     def _move_aside(self, number: int, answer: bytes) -> None:
         """Move a record and its document to rejected/; after a failure, the record goes last."""

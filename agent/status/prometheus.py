@@ -99,8 +99,11 @@ class MetricsExporter(Collector):
     def _collect_outbox(self) -> Iterator[Metric]:
         outbox = self._context.outbox
         yield _gauge("outbox_messages", "Messages that the Manager does not have", len(outbox))
-        yield _gauge("outbox_oldest_age_seconds", "Age of the oldest of them", outbox.oldest_age())
-        yield _gauge("outbox_bytes", "Size of their documents", outbox.waiting_bytes())
+        oldest = self._agent.outbox_oldest()
+        yield _gauge("outbox_oldest_age_seconds", "Age of the oldest of them", oldest)
+        documents = [message.document for message in outbox.messages()]
+        size = sum(each.end - each.start for each in documents if each)
+        yield _gauge("outbox_bytes", "Size of their documents", size)
         rejected = self._context.ledger.spool.rejected
         yield _gauge("rejected_results", "Results set aside in rejected/", rejected)
 

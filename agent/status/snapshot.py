@@ -90,6 +90,11 @@ class AgentState:
         heard_at = self.context.metrics.heard_at
         return None if heard_at is None else time.monotonic() - heard_at
 
+    def outbox_oldest(self) -> float:
+        """The age of the oldest message that waits in seconds; 0 when there is none."""
+        born = [message.born for message in self.context.outbox.messages()]
+        return time.monotonic() - min(born) if born else 0.0
+
     def take_snapshot(self) -> Snapshot:
         """The whole state, with the newest results first."""
         context, metrics, origin = self.context, self.context.metrics, self.registration.origin
@@ -113,7 +118,7 @@ class AgentState:
             waiting=sum(1 for entry in entries if not entry.pid),
             results=list(reversed(metrics.results)),
             outbox_messages=len(context.outbox),
-            outbox_oldest=context.outbox.oldest_age(),
+            outbox_oldest=self.outbox_oldest(),
             rejected=context.ledger.spool.rejected,
             state_trouble=context.state.trouble,
             resident=own.memory_info().rss,

@@ -10,8 +10,9 @@ from agent.files import Whose, discard, sync, whose
 from agent.iperf3.documents import find_documents, mended
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.verdict import Verdict, judge_client
+from agent.iperf3.warnings import is_cut_short
 from agent.process.output import in_thread, overwrite, read_part, view_of
-from agent.protocol import Claimed
+from agent.protocol import Claimed, Document, Report
 from agent.registry import Entry
 from agent.state.directory import StateDirectory
 
@@ -90,6 +91,24 @@ def judge_output(
     document = stdout.with_suffix(_DOCUMENT)
     # A large document takes a while, longer if the page cache has lost it.
     return state.run(_judge, stdout, document, exit_code, stderr), document
+
+
+def newest_measured(
+    state: StateDirectory, claimed: Claimed, report: Report
+) -> tuple[Document | None, bool]:
+    """What a client of a previous run left, and whether that is all of a test that succeeded.
+
+    `report` gets the number of its attempt: a short test can end before the journal has that.
+    Raises StateUnusable.
+    """
+    newest = state.run(newest_output, state.children, claimed)
+    if newest is None:
+        return None, False
+    report.attempts, stdout = newest
+    judged, path = judge_output(state, stdout, exit_code=0, stderr="")
+    document = Document(str(path), *judged.span) if judged.span else None
+    is_whole = judged.summary is not None and not is_cut_short(judged.summary)
+    return document, judged.ok and is_whole
 
 
 def _judge(stdout: Path, document: Path, exit_code: int, stderr: str) -> Verdict:

@@ -7,18 +7,15 @@ from agent import __version__
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.files import Whose, discard, whose
-from agent.iperf3.verdict import last_served
-from agent.iperf3.warnings import is_cut_short
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.identity import stop_orphan
-from agent.process.output import view_of
-from agent.protocol import Document, Figures, Outcome, Report
+from agent.protocol import Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.journal import TaskRecord
 from agent.state.ledger import Ledger
-from agent.tasks.client_output import judge_output, newest_output
-from agent.tasks.served import newest_served, server_output
+from agent.tasks.client_output import newest_measured
+from agent.tasks.served import figures_of, newest_served, server_output
 
 INTERRUPTED = "interrupted: the agent restarted"
 
@@ -37,18 +34,14 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
         identity = record.child and record.child.identity
         task_id = record.claimed.task.id
         if identity and stop_orphan(identity, grace):
-            log.warning(
-                "a child of the previous run was stopped", task_id=task_id, pid=identity.pid
-            )
+            words = "a child of the previous run was stopped"
+            log.warning(words, task_id=task_id, pid=identity.pid)
         outcome = _outcome(ledger.state, record)
-        figures = ledger.state.run(_figures, outcome.document)
+        figures = ledger.state.run(figures_of, outcome.document)
         outcome = msgspec.structs.replace(outcome, figures=figures)
-        log.warning(
-            "a task of the previous run",
-            task_id=task_id,
-            status=outcome.status,
-            error=outcome.stderr or outcome.report.ended,
-        )
+        error = outcome.stderr or outcome.report.ended
+        words = "a task of the previous run"
+        log.warning(words, task_id=task_id, status=outcome.status, error=error)
         outbox.put(record.claimed, outcome)
         metrics.count_outcome(record.claimed.task, outcome)
 
@@ -56,55 +49,24 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
 def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
     report = record.child.report if record.child else Report(version=__version__)
     is_server = record.claimed.task.type == "iperf_server_start"
+    # A server that was reported to listen stays a success.
+    document, is_success = None, is_server and record.reported
     try:
-        if not is_server:
-            return _client_outcome(state, record, report)
-        stdout = server_output(state.children, record.claimed)
-        document = state.run(newest_served, stdout)
+        if is_server:
+            document = state.run(newest_served, server_output(state.children, record.claimed))
+        else:
+            document, is_success = newest_measured(state, record.claimed, report)
     except (OSError, StateUnusable) as error:
         if whose(error) is Whose.HOST:
             raise StateUnusable(str(error)) from error
         log.error("the output of a test is lost", error=str(error))
-        document = None
-    return _server_outcome(record, report, document) if is_server else _interrupted(report)
-
-
-def _client_outcome(state: StateDirectory, record: TaskRecord, report: Report) -> Outcome:
-    # The journal may lack the last child: a short test can end before it is written there.
-    newest = state.run(newest_output, state.children, record.claimed)
-    if newest is None:
-        return _interrupted(report)
-    report.attempts, stdout = newest
-    judged, path = judge_output(state, stdout, exit_code=0, stderr="")
-    document = Document(str(path), *judged.span) if judged.span else None
-    if judged.ok and judged.summary and not is_cut_short(judged.summary):
-        return Outcome("succeeded", report, document=document)
-    return _interrupted(report, document)
-
-
-def _server_outcome(record: TaskRecord, report: Report, document: Document | None) -> Outcome:
-    """Its newest document; a server that was reported to listen stays a success."""
-    if not record.reported:
-        return _interrupted(report, document)
-    report.ended = INTERRUPTED
-    return Outcome(
-        "succeeded", report, answer={} if document else {"started": True}, document=document
-    )
-
-
-def _interrupted(report: Report, document: Document | None = None) -> Outcome:
-    report.error_class = ErrorClass.INTERRUPTED
-    return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)
-
-
-def _figures(document: Document | None) -> Figures | None:
-    if document is None:
-        return None
-    try:
-        view = view_of(document.path, document.start)
-        return last_served(view[: document.end - document.start]).figures
-    except OSError:
-        return None
+    if not is_success:
+        report.error_class = ErrorClass.INTERRUPTED
+        return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)
+    if is_server:
+        report.ended = INTERRUPTED
+    answer: dict[str, bool | int] = {} if document else {"started": True}
+    return Outcome("succeeded", report, answer=answer, document=document)
 
 
 def clear_leftovers(ledger: Ledger) -> None:

@@ -1,5 +1,6 @@
 """An agent that starts again after a kill: one outcome for each task that has none."""
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from agent.tasks.client_output import output_file
 from agent.tasks.recovery import clear_leftovers, recover
 from agent.tasks.served import served_file, server_output
 from tests.support.faulty_manager import FaultyManager, well
+from tests.support.harness import until
 from tests.support.outbox import Post, change, claimed, post_to, task_of, with_document
 from tests.support.recorded_runs import run
 from tests.support.sockets import MakeManager
@@ -304,6 +306,7 @@ def test_a_result_delivered_while_the_disk_was_full_is_not_sent_again(
     task = claimed_task(killed, 7, "iperf_client_run" if final else "iperf_server_start")
     outcome = with_document(killed.state.children / "7.1.json", WHOLE.strip())
     killed.outbox.put(task, msgspec.structs.replace(outcome, final=final))
+    until((killed.state.outbox / "000000001.result").exists)
     killed.journal.sync()
     in_the_way = killed.state.path / "journal.new"
     in_the_way.mkdir()
@@ -365,7 +368,8 @@ def test_a_large_result_waits_only_for_a_while(
     killed.outbox.start()
     killed.registry.enter(claimed(1)).record_start(77)
     killed.put(7, with_document(killed.state.children / "7.json", WHOLE.strip()))
-    assert killed.outbox.oldest_age() < 0.5 and not sent(killed.manager, 7)
+    (message,) = killed.outbox.messages()
+    assert time.monotonic() - message.born < 0.5 and not sent(killed.manager, 7)
     killed.manager.wait_for(lambda: sent(killed.manager, 7))
 
 
