@@ -148,6 +148,14 @@ def read_whole(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def read_if_there(path: Path) -> bytes | None:
+    """The same, but None for a file that is not there."""
+    try:
+        return read_whole(path)
+    except FileNotFoundError:
+        return None
+
+
 def _check_regular(path: Path) -> None:
     """Raise OSError for what is no regular file: a pipe would wait for its writer."""
     if not stat.S_ISREG(os.stat(path).st_mode):

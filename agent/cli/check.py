@@ -12,7 +12,6 @@ from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
 from agent.logs.setup import silence_logging, stdout_has_colors
 from agent.manager.api import ManagerClient
-from agent.state.journal import read_journal
 from agent.tasks.installed import InstalledIperf3
 from agent.text import printable, to_json
 
@@ -81,7 +80,7 @@ def _state_directory(path: Path) -> Finding:
         advice = "make it writable, or set STATE_DIR to a directory that this user can write"
         fault = f"{path} is on a read-only disk: {advice}"
     try:
-        read_journal(path)
+        files.read_if_there(path / "journal")
     except OSError as error:
         fault = f"{error}: make it a file that this user can read, or set another STATE_DIR"
     return Finding("state directory", fault or _usable(path), "settings" if fault else "")

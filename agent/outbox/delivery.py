@@ -1,6 +1,7 @@
 """One attempt to bring one message to the Manager, and what its answer means for the message."""
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -27,22 +28,15 @@ LARGE_RESULT_WAITS = 60.0
 log = structlog.get_logger()
 
 
+@dataclass
 class Delivery:
     """Sends messages and settles them. `registry` is told which tasks the Manager has no more."""
 
-    def __init__(
-        self,
-        client: ManagerClient,
-        gate: Gate,
-        ledger: Ledger,
-        registry: TaskRegistry,
-        max_result_bytes: int,
-    ) -> None:
-        self._client = client
-        self._gate = gate
-        self._ledger = ledger
-        self._registry = registry
-        self._max_result_bytes = max_result_bytes
+    client: ManagerClient
+    gate: Gate
+    ledger: Ledger
+    registry: TaskRegistry
+    max_result_bytes: int
 
     def would_disturb(self, message: Message) -> bool:
         """Whether a large result should wait for a test that runs on this host, and still may."""
@@ -50,7 +44,7 @@ class Delivery:
         if not document or document.end - document.start <= LARGE_RESULT:
             return False
         too_long = time.monotonic() - message.born >= LARGE_RESULT_WAITS
-        return not too_long and any(entry.pid for entry in self._registry.clients())
+        return not too_long and any(entry.pid for entry in self.registry.clients())
 
     def attempt(self, message: Message) -> bool:
         """Send it once; True when it is settled, False to send it again at once in a smaller form.
@@ -59,12 +53,12 @@ class Delivery:
         """
         was_tried = message.tried
         try:
-            self._gate.attempt(partial(self._send, message))
+            self.gate.attempt(partial(self._send, message))
         except TaskReplaced as error:
-            self._registry.stop_replaced(message.claimed)
-            record = self._ledger.journal.of(message.claimed)
+            self.registry.stop_replaced(message.claimed)
+            record = self.ledger.journal.of(message.claimed)
             record.replaced = True
-            self._ledger.journal.note(record)
+            self.ledger.journal.note(record)
             self._set_aside(message, str(error))
         except TaskRefused as error:
             smaller = message.form.next_smaller
@@ -77,37 +71,37 @@ class Delivery:
 
     def _send(self, message: Message) -> None:
         claimed = message.claimed
-        origin = self._gate.origin
+        origin = self.gate.origin
         if not origin or not claimed.origin.is_same(origin):
             self._set_aside(message, "the task is of another Manager, or of another record there")
             return
         self._check_current(message)
         if message.outcome is None:
-            self._client.send_started(claimed.task, message.pid, message.idempotency_key)
-        elif not message.document and self._ledger.journal.of(claimed).served:
+            self.client.send_started(claimed.task, message.pid, message.idempotency_key)
+        elif not message.document and self.ledger.journal.of(claimed).served:
             log.warning("not sent: it would take the place of the document that the Manager has")
-            self._ledger.settle(message)
+            self.ledger.settle(message)
         else:
             self._send_result(message)
 
     def _send_result(self, message: Message) -> None:
         """Send the largest form that the Manager takes, without a document that is damaged."""
-        run = self._ledger.state.run
+        run = self.ledger.state.run
         try:
-            run(self._ledger.spool.verify, message)
+            run(self.ledger.spool.verify, message)
             assert (outcome := message.outcome)
-            body, message.form = run(fitting, outcome, message.form, self._max_result_bytes)
+            body, message.form = run(fitting, outcome, message.form, self.max_result_bytes)
             body.before_each.append(partial(self._check_current, message))
             message.tried = True
-            self._client.send_result(message.claimed.task, body, message.idempotency_key)
+            self.client.send_result(message.claimed.task, body, message.idempotency_key)
         except StateUnusable as error:
             raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
         log.info("result delivered", status=outcome.status, bytes=len(body))
-        self._ledger.settle(message, keep_document=message.form is not Form.WHOLE)
+        self.ledger.settle(message, keep_document=message.form is not Form.WHOLE)
 
     def _check_current(self, message: Message) -> None:
         """Raise TaskReplaced once a claim has brought another task of the number."""
-        if self._ledger.journal.of(message.claimed).replaced:
+        if self.ledger.journal.of(message.claimed).replaced:
             raise TaskReplaced("the Manager gave the task's number to another task", 0)
 
     def _settle_refusal(self, message: Message, error: TaskRefused, was_tried: bool) -> None:
@@ -115,16 +109,16 @@ class Delivery:
         sent = message.outcome.status if message.outcome else "running"
         if error.current_status == "canceled":
             log.info("the task was canceled at the Manager")
-            self._registry.cancel(message.claimed)
-            self._ledger.settle(message)
+            self.registry.cancel(message.claimed)
+            self.ledger.settle(message)
         elif error.current_status == sent and (was_tried or message.outcome is None):
             log.info("the Manager has it already", status=sent)
             # Perhaps in a smaller form: an earlier run of the agent may have sent it.
-            self._ledger.settle(message, keep_document=True)
+            self.ledger.settle(message, keep_document=True)
         else:
             log.error("the Manager refuses it: set aside", status=sent, error=str(error))
-            self._ledger.set_aside(message, error.answer)
+            self.ledger.set_aside(message, error.answer)
 
     def _set_aside(self, message: Message, why: str) -> None:
         log.error("not sent: set aside", why=why)
-        self._ledger.set_aside(message, why.encode())
+        self.ledger.set_aside(message, why.encode())

@@ -26,8 +26,6 @@ SLOTS = 4
 # Seconds between two looks at whether a large result would still disturb a test.
 LARGE_RESULT_LOOK = 0.5
 
-log = structlog.get_logger()
-
 
 class Outbox:
     """Takes all messages, and delivers them from `start` until `stop`.

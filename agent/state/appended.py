@@ -1,7 +1,6 @@
 """A file of lines that many append to, and that one write and one fdatasync serve."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,15 +18,13 @@ SPARE_LINES = 1000
 
 
 class AppendedFile:
-    """The lines of one file; `useful` gives those that a file written anew has to have.
+    """The lines of one file; a subclass says which of them are of use.
 
     `damaged` is where a file goes that has unreadable lines, before it is written anew.
     """
 
-    def __init__(
-        self, state: StateDirectory, path: Path, useful: Callable[[], list[bytes]]
-    ) -> None:
-        self._state, self._path, self._useful = state, path, useful
+    def __init__(self, state: StateDirectory, path: Path) -> None:
+        self._state, self._path = state, path
         self.damaged: Path | None = None
         self._file = -1
         # Whether the file has to be written anew, as it may have a torn line or lack one.
@@ -39,7 +36,11 @@ class AppendedFile:
         # Counts of all lines: those in the file, and those of them on the disk.
         self._written = self._synced = self._rewrite_after = 0
 
-    def note(self, line: bytes) -> None:
+    def useful_lines(self) -> list[bytes]:
+        """The lines that a file written anew has to have; raises StateUnusable."""
+        raise NotImplementedError
+
+    def append(self, line: bytes) -> None:
         """Note a line, and return at once; the file has it a moment later."""
         self._pending.append(frame(line))
         self._write_soon()
@@ -49,9 +50,8 @@ class AppendedFile:
 
         Raises StateUnusable.
         """
-        while self._writer or self._pending or self._is_unsound:
-            if failure := self._write_soon().get():
-                raise failure
+        if failure := self._write_soon().get():
+            raise failure
 
     def sync(self) -> None:
         """Return when all that was noted so far is on the disk; raises StateUnusable."""
@@ -90,7 +90,7 @@ class AppendedFile:
                 raise
 
     def _rewrite(self) -> None:
-        content, files = map(frame, self._useful()), (self._path, self.damaged, self._file)
+        content, files = map(frame, self.useful_lines()), (self._path, self.damaged, self._file)
         self._file = self._state.write(_write_anew, b"".join(content), *files)
         self.damaged, self._synced = None, self._written
         self._rewrite_after = self._written + SPARE_LINES

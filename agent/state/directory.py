@@ -17,7 +17,7 @@ from typing import TypeVar
 import structlog
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.files import Whose, lock_directory, read_whole, whose, write_whole
+from agent.files import Whose, lock_directory, read_if_there, whose, write_whole
 from agent.native_threads import NativeThreads
 
 FORMAT = "1"
@@ -101,10 +101,10 @@ class StateDirectory:
 
 def _check_format(path: Path) -> None:
     marker = path / "format"
-    if not marker.exists():
+    content = read_if_there(marker)
+    if content is None:
         write_whole(marker, f"{FORMAT}\n".encode())
-    found = read_whole(marker).decode(errors="replace").strip()
-    if found != FORMAT:
+    elif (found := content.decode(errors="replace").strip()) != FORMAT:
         advice = "use the version that wrote it, or another STATE_DIR"
         words = f"STATE_DIR {path} has the format {found!r}, and this version knows {FORMAT!r}"
         raise ConfigError(f"{words}: {advice}")

@@ -7,7 +7,6 @@ whose task is not in the journal, and no other.
 
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import structlog
@@ -15,7 +14,7 @@ from gevent.event import Event
 from msgspec import Struct
 
 from agent.errors import ConfigError, RecordDamaged, StateUnusable
-from agent.files import Whose, read_whole, whose
+from agent.files import Whose, read_if_there, whose
 from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Report
 from agent.state.appended import AppendedFile
@@ -54,7 +53,7 @@ class _JournalLine(Struct, omit_defaults=True):
     settled: str = ""
 
 
-class Journal:
+class Journal(AppendedFile):
     """The journal of one state directory; `read`, `write` and `sync` alone wait for the disk.
 
     `claim_key` is the Idempotency-Key of the next claim. `previous` has the tasks of the previous
@@ -66,8 +65,7 @@ class Journal:
 
     def __init__(self, state: StateDirectory) -> None:
         """Read what the previous run left; raises ConfigError when that needs a person."""
-        self._state = state
-        self._file = AppendedFile(state, state.path / "journal", self._useful_lines)
+        super().__init__(state, state.path / "journal")
         self._tasks: dict[str, TaskRecord] = {}
         self.previous: dict[str, TaskRecord] = {}
         self.settled_before: set[str] = set()
@@ -81,7 +79,7 @@ class Journal:
         if self.readable.is_set():
             return
         try:
-            content = self._state.run(read_journal, self._state.path)
+            content = self._state.run(read_if_there, self._path)
         except StateUnusable as error:
             if whose(error) is Whose.OWNER:
                 advice = "make the journal a file that this user can read, or set another STATE_DIR"
@@ -127,7 +125,7 @@ class Journal:
     def note(self, record: TaskRecord) -> None:
         """Note what was changed in the record of a task that is not settled."""
         if record.claimed.key in self._tasks:
-            self._note(_JournalLine(task=record))
+            self.append(to_json(_JournalLine(task=record)))
 
     def record_claim(self, claimed: Claimed) -> None:
         """Note a task, which replaces others of its number, and the key for the next claim."""
@@ -138,7 +136,7 @@ class Journal:
     def renew_claim_key(self, task: TaskRecord | None = None) -> None:
         """Note a new key, and the task that the claim with the old one brought, if it is new."""
         self.claim_key = str(uuid.uuid4())
-        self._note(_JournalLine(key=self.claim_key, task=task))
+        self.append(to_json(_JournalLine(key=self.claim_key, task=task)))
 
     def mark_delivered(self, claimed: Claimed, is_final: bool, served: bool = False) -> None:
         """Note that the Manager has an outcome; after a final one nothing is left to report."""
@@ -148,15 +146,7 @@ class Journal:
             self.note(record)
         elif self._tasks.pop(claimed.key, None):
             self.previous.pop(claimed.key, None)
-            self._note(_JournalLine(settled=claimed.key))
-
-    def write(self) -> None:
-        """Return when a restarted agent will find what was noted; raises StateUnusable."""
-        self._file.write()
-
-    def sync(self) -> None:
-        """Return when all that was noted so far is on the disk; raises StateUnusable."""
-        self._file.sync()
+            self.append(to_json(_JournalLine(settled=claimed.key)))
 
     def _take(self, content: bytes) -> None:
         """Take over what the file has, except for its damaged lines."""
@@ -176,7 +166,7 @@ class Journal:
                 self._tasks[line.task.claimed.key] = line.task
         # A journal that the agent wrote has at least one key.
         if damaged or not self.claim_key:
-            self._file.damaged = aside = self._state.rejected / f"journal.{uuid.uuid4()}"
+            self.damaged = aside = self._state.rejected / f"journal.{uuid.uuid4()}"
             log.error("the journal has damaged lines", lines=damaged, set_aside=str(aside))
 
     def _replace_others(self, claimed: Claimed) -> None:
@@ -187,19 +177,9 @@ class Journal:
                     record.replaced = True
                     self.note(record)
 
-    def _note(self, line: _JournalLine) -> None:
-        self._file.note(to_json(line))
-
-    def _useful_lines(self) -> list[bytes]:
+    def useful_lines(self) -> list[bytes]:
+        """The next key, and the tasks that are not settled."""
         if not self.readable.is_set():
             raise StateUnusable(f"the journal cannot be read: {self.unread}")
         tasks = [_JournalLine(task=task) for task in self.unsettled()]
         return [to_json(each) for each in (_JournalLine(key=self.claim_key), *tasks)]
-
-
-def read_journal(directory: Path) -> bytes | None:
-    """The content of the journal in a state directory, None if there is none; raises OSError."""
-    try:
-        return read_whole(directory / "journal")
-    except FileNotFoundError:
-        return None

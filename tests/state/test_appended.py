@@ -15,19 +15,23 @@ from tests.support.harness import until
 from tests.support.slow_disk import SlowDisk, native_event
 
 
-class Lines:
+class Lines(AppendedFile):
     """An appended file, all of whose lines are of use."""
 
     def __init__(self, directory: Path) -> None:
-        self.state = StateDirectory(directory)
         self.path = directory / "lines"
+        self.state = StateDirectory(directory)
         self.noted: list[bytes] = []
-        self.file = AppendedFile(self.state, self.path, lambda: self.noted)
+        super().__init__(self.state, self.path)
 
-    def note(self, line: bytes) -> None:
+    def useful_lines(self) -> list[bytes]:
+        """All of them."""
+        return self.noted
+
+    def append(self, line: bytes) -> None:
         """Note a line."""
         self.noted.append(line)
-        self.file.note(line)
+        super().append(line)
 
     def there(self) -> list[bytes]:
         """What the file has now."""
@@ -38,8 +42,8 @@ class Lines:
 def fixture_lines(directory: Path) -> Lines:
     """A file that was written once."""
     lines = Lines(directory)
-    lines.note(b"first")
-    lines.file.sync()
+    lines.append(b"first")
+    lines.sync()
     return lines
 
 
@@ -48,13 +52,13 @@ def test_many_syncs_share_few_fdatasyncs_and_each_has_its_line(
 ) -> None:
     disk = SlowDisk(monkeypatch)
 
-    def append(number: int) -> bool:
+    def note(number: int) -> bool:
         line = b"line %d" % number
-        lines.note(line)
-        lines.file.sync()
+        lines.append(line)
+        lines.sync()
         return line in lines.there()
 
-    syncs = [gevent.spawn(append, number) for number in range(50)]
+    syncs = [gevent.spawn(note, number) for number in range(50)]
     disk.reached.wait(5)
     disk.release()
     gevent.joinall(syncs, timeout=10)
@@ -67,11 +71,11 @@ def test_no_sync_returns_before_an_fdatasync_that_began_after_its_note(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = SlowDisk(monkeypatch)
-    lines.note(b"one")
-    first = gevent.spawn(lines.file.sync)
+    lines.append(b"one")
+    first = gevent.spawn(lines.sync)
     disk.reached.wait(5)
-    lines.note(b"two")
-    second = gevent.spawn(lines.file.sync)
+    lines.append(b"two")
+    second = gevent.spawn(lines.sync)
     gevent.sleep(0.1)
     assert not first.ready() and not second.ready()
     disk.release()
@@ -84,15 +88,15 @@ def test_a_sync_of_what_was_only_written_waits_for_an_fdatasync(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = SlowDisk(monkeypatch)
-    lines.note(b"one")
+    lines.append(b"one")
     until(lambda: lines.there() == [b"first", b"one"])
     assert disk.syncs == 0
-    sync = gevent.spawn(lines.file.sync)
+    sync = gevent.spawn(lines.sync)
     assert disk.reached.wait(5)
     assert not sync.ready()
     disk.release()
     sync.get(timeout=5)
-    lines.file.sync()
+    lines.sync()
     assert disk.syncs == 1, "and not for a second one"
 
 
@@ -100,12 +104,12 @@ def test_a_note_during_a_slow_fdatasync_is_written_and_does_not_wait(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = SlowDisk(monkeypatch)
-    lines.note(b"one")
-    sync = gevent.spawn(lines.file.sync)
+    lines.append(b"one")
+    sync = gevent.spawn(lines.sync)
     disk.reached.wait(5)
     with gevent.Timeout(1):
-        lines.note(b"two")
-        lines.note(b"three")
+        lines.append(b"two")
+        lines.append(b"three")
     until(lambda: lines.there() == [b"first", b"one", b"two", b"three"])
     assert not sync.ready()
     disk.release()
@@ -130,16 +134,16 @@ def test_after_a_failure_the_next_sync_writes_the_whole_file_anew(
         else:
             disk = SlowDisk(patch)
             disk.release(fails_with=errno.EIO)
-        lines.note(b"one")
+        lines.append(b"one")
         with pytest.raises(StateUnusable):
-            lines.file.sync()
+            lines.sync()
     assert lines.state.trouble
-    lines.note(b"two")
-    lines.file.sync()
+    lines.append(b"two")
+    lines.sync()
     assert lines.there() == [b"first", b"one", b"two"]
     assert lines.path.stat().st_ino != before
-    lines.note(b"three")
-    lines.file.sync()
+    lines.append(b"three")
+    lines.sync()
     assert lines.there() == [b"first", b"one", b"two", b"three"]
 
 
@@ -148,8 +152,8 @@ def test_a_failure_of_one_fails_all_that_waited_for_it(
 ) -> None:
     """Each of them tries itself, and none is told that its line is on the disk."""
     disk = SlowDisk(monkeypatch)
-    lines.note(b"one")
-    syncs = [gevent.spawn(lines.file.sync) for _ in range(3)]
+    lines.append(b"one")
+    syncs = [gevent.spawn(lines.sync) for _ in range(3)]
     disk.reached.wait(5)
     obstacle = lines.path.with_name("lines.new")
     obstacle.mkdir()
@@ -157,7 +161,7 @@ def test_a_failure_of_one_fails_all_that_waited_for_it(
     gevent.joinall(syncs, timeout=5)
     assert [type(each.exception) for each in syncs] == [StateUnusable] * 3
     obstacle.rmdir()
-    lines.file.sync()
+    lines.sync()
     assert lines.there() == [b"first", b"one"]
 
 
@@ -172,10 +176,10 @@ def test_a_write_that_failed_in_the_background_is_made_up_for_by_the_next(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         patch.setattr(os, "write", full)
-        lines.note(b"one")
+        lines.append(b"one")
         until(lambda: failed)
         until(lambda: lines.state.trouble)
-    lines.note(b"two")
+    lines.append(b"two")
     until(lambda: lines.there() == [b"first", b"one", b"two"])
 
 
@@ -195,17 +199,17 @@ def test_a_write_that_succeeds_meanwhile_hides_no_failed_fdatasync(
     with monkeypatch.context() as patch:
         disk = SlowDisk(patch)
         patch.setattr(os, "write", slow)
-        lines.note(b"one")
-        sync = gevent.spawn(lines.file.sync)
+        lines.append(b"one")
+        sync = gevent.spawn(lines.sync)
         assert disk.reached.wait(5)
-        lines.note(b"two")
+        lines.append(b"two")
         until(begun.is_set)
         disk.release(fails_with=errno.EIO)
         with pytest.raises(StateUnusable):
             sync.get(timeout=5)
         go.set()
         until(lambda: b"two" in lines.there())
-    lines.file.sync()
+    lines.sync()
     assert lines.path.stat().st_ino != before
     assert lines.there() == [b"first", b"one", b"two"]
 
@@ -214,10 +218,10 @@ def test_a_bug_in_the_background_is_not_silent(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "write", lambda *_: b"no number")
-    lines.note(b"one")
+    lines.append(b"one")
     gevent.sleep(0.1)
     for _ in range(2):
         with pytest.raises(TypeError):
-            lines.note(b"two")
+            lines.append(b"two")
     with pytest.raises(TypeError):
-        lines.file.sync()
+        lines.sync()
