@@ -28,18 +28,12 @@ LARGE_RESULT_LOOK = 0.5
 
 
 class Outbox:
-    """Takes all messages, and delivers them from `start` until `stop`.
-
-    `spawn` starts a greenlet; the agent stops if that one crashes.
-    """
+    """Takes all messages, and delivers them from `start` until `stop`, in greenlets of `spawn`."""
 
     def __init__(
         self, delivery: Delivery, gate: Gate, ledger: Ledger, spawn: Callable[..., gevent.Greenlet]
     ) -> None:
-        self._delivery = delivery
-        self._gate = gate
-        self._ledger = ledger
-        self._spawn = spawn
+        self._delivery, self._gate, self._ledger, self._spawn = delivery, gate, ledger, spawn
         self._queues: dict[str, deque[Message]] = {}
         self._saving: dict[Message, gevent.Greenlet] = {}
         self._slots = BoundedSemaphore(SLOTS)
@@ -65,14 +59,12 @@ class Outbox:
         self.enqueue(Message(claimed, pid=pid))
 
     def put(self, claimed: Claimed, outcome: Outcome) -> None:
-        """Take over an outcome and its document's file; a final one is then in the ledger.
-
-        A server goes on after the others, and must hear an order to stop while the disk is slow.
-        """
+        """Take over an outcome and its document's file; a final one is then in the ledger."""
         message = Message(claimed, outcome, number=self._ledger.spool.next_number())
         if outcome.final:
             self._ledger.save(message)
         else:
+            # The server goes on, and must hear an order to stop while the disk is slow.
             self._saving[message] = self._spawn(self._ledger.save, message)
         self.enqueue(message)
 
@@ -85,10 +77,7 @@ class Outbox:
             self._spawn(self._deliver_all, message.claimed.key)
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until the Manager has everything; False if it has not.
-
-        Each message that waits for its next attempt is tried now. Returns early after `stop`.
-        """
+        """Try each message now; whether the Manager had all in `timeout` seconds, or by `stop`."""
         self._gate.open()
         self._flushing.set()
         gevent.wait([self._empty, self._stop], timeout, count=1)
@@ -118,10 +107,9 @@ class Outbox:
         if saving := self._saving.pop(message, None):
             saving.join()
         while not self._stop.is_set():
-            # A flush cuts one wait short. It stays set, so later waits must not end by it, or the
-            # loop would spin.
+            # A flush cuts one wait short. As it stays set, the loop would spin if all ended by it.
             ends = [self._stop] if self._flushing.is_set() else [self._stop, self._flushing]
-            if len(ends) == 2 and self._delivery.would_disturb(message):
+            if self._flushing in ends and self._delivery.would_disturb(message):
                 delay: float | None = LARGE_RESULT_LOOK
             else:
                 delay = self._attempt(message, backoff)

@@ -91,6 +91,10 @@ class Claimed(Struct, frozen=True, rename={"origin": "life"}):
     origin: Origin
     key: str
 
+    def is_same(self, other: "Claimed") -> bool:
+        """Whether both claims brought one task."""
+        return self.task.is_same(other.task) and self.origin.is_same(other.origin)
+
     @property
     def without_payload(self) -> "Claimed":
         """The same without the payload, which may be large, and which a restarted agent ignores."""

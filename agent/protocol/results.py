@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.error_classes import ErrorClass
 
@@ -132,3 +133,13 @@ class Outcome(Struct, frozen=True):
     document: Document | None = None
     final: bool = True
     figures: Figures | None = None
+
+    def move_document(self, path: str) -> "Outcome":
+        """The same with its document, if it has one, in another file."""
+        document = self.document and replace(self.document, path=path)
+        return replace(self, document=document)
+
+    def lose_document(self) -> "Outcome":
+        """The same without its document, which the report says."""
+        warnings = [*self.report.warnings, "The document was lost on the agent's disk."]
+        return replace(self, document=None, report=replace(self.report, warnings=warnings))

@@ -4,14 +4,18 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
 from gevent.event import Event
 
 from agent.errors import StateUnusable
+from agent.files import write_whole
 from agent.state.directory import StateDirectory
 from agent.state.ledger import Ledger
 
 # Seconds between two looks.
 LOOK = 5.0
+
+log = structlog.get_logger()
 
 
 def watch_disk(ledger: Ledger, max_bytes: int, recover: Callable[[], None], stop: Event) -> None:
@@ -22,8 +26,8 @@ def watch_disk(ledger: Ledger, max_bytes: int, recover: Callable[[], None], stop
     """
     state, seen = ledger.state, -1
 
-    def hold_quota() -> None:
-        state.write(_enforce_quota, state, max_bytes)
+    def look() -> None:
+        state.write(_look, state, max_bytes)
 
     while not stop.wait(LOOK):
         if state.runs == seen and not ledger.is_behind:
@@ -32,7 +36,7 @@ def watch_disk(ledger: Ledger, max_bytes: int, recover: Callable[[], None], stop
         tried, failed = bool(state.trouble), False
         # Each of them, as one may make room for another.
         unread = [recover] if ledger.unread else []
-        for step in (state.look, hold_quota, *unread, ledger.mend):
+        for step in (look, *unread, ledger.mend):
             try:
                 step()
             except StateUnusable:
@@ -41,11 +45,15 @@ def watch_disk(ledger: Ledger, max_bytes: int, recover: Callable[[], None], stop
             continue
         seen = state.runs
         if tried:
-            state.end_trouble()
+            state.trouble = ""
+            log.info("the state directory can be written again", path=state.path)
 
 
-def _enforce_quota(state: StateDirectory, max_bytes: int) -> None:
-    """Remove the oldest kept documents while the files take too much; raises OSError."""
+def _look(state: StateDirectory, max_bytes: int) -> None:
+    """Try a write if one failed, and remove the oldest kept documents while there is too much."""
+    state.make_directories()
+    if state.trouble:
+        write_whole(state.path / "writable", b"")
     files = sorted(map(_seen, state.path.rglob("*")))
     used = sum(size for _, size, _ in files)
     for _, size, file in files:

@@ -18,10 +18,7 @@ SPARE_LINES = 1000
 
 
 class AppendedFile:
-    """The lines of one file; a subclass says which of them are of use.
-
-    `damaged` is where a file goes that has unreadable lines, before it is written anew.
-    """
+    """The lines of one file. `damaged` is where one with damaged lines goes when it is replaced."""
 
     def __init__(self, state: StateDirectory, path: Path) -> None:
         self._state, self._path = state, path
@@ -46,10 +43,7 @@ class AppendedFile:
         self._write_soon()
 
     def write(self) -> None:
-        """Return when the file has what was noted, which then survives the agent's end.
-
-        Raises StateUnusable.
-        """
+        """Return when the next run would find what was noted; raises StateUnusable."""
         if failure := self._write_soon().get():
             raise failure
 

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 class StateDirectory:
     """An opened and locked state directory.
 
-    `trouble` says why a write failed, until `end_trouble`. `runs` counts what was read or written.
+    `trouble` says why a write failed, until all can be written. `runs` counts reads and writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,17 +42,15 @@ class StateDirectory:
         has an unknown format, StateUnusable when the disk fails at the moment.
         """
         self.path = path
-        self.children = path / "children"
-        self.outbox = path / "outbox"
-        self.rejected = path / "rejected"
-        self.kept = path / "kept"
+        self.children, self.outbox = path / "children", path / "outbox"
+        self.rejected, self.kept = path / "rejected", path / "kept"
         self.trouble = ""
         self.runs = 0
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock_directory(path)
             _check_format(path)
-            self._make_directories()
+            self.make_directories()
         except BlockingIOError as error:
             advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
             raise StateLocked(f"another agent runs in {path}: {advice}") from error
@@ -83,18 +81,8 @@ class StateDirectory:
                 self.trouble = str(error.__cause__)
             raise
 
-    def look(self) -> None:
-        """Make what somebody has removed, and try a write if one failed; raises StateUnusable."""
-        self.write(self._make_directories)
-        if self.trouble:
-            self.write(write_whole, self.path / "writable", b"")
-
-    def end_trouble(self) -> None:
-        """Take note that everything could be written."""
-        self.trouble = ""
-        log.info("the state directory can be written again", path=self.path)
-
-    def _make_directories(self) -> None:
+    def make_directories(self) -> None:
+        """Make what is not there, or what somebody has removed; it blocks, and raises OSError."""
         for below in (self.children, self.outbox, self.rejected, self.kept):
             below.mkdir(mode=0o700, parents=True, exist_ok=True)
 

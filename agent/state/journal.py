@@ -1,8 +1,7 @@
 """The journal: which tasks were claimed and are not settled, for an agent that starts again.
 
-It is a file of lines, each with a checksum, and the newest line about a task counts. The line of
-a task also has the key of the next claim: after a crash at any moment, the agent repeats the claim
-whose task is not in the journal, and no other.
+The newest line about a task counts. The line of a task also has the key of the next claim: after a
+crash at any moment, the agent repeats the claim whose task is not in the journal, and no other.
 """
 
 import uuid
@@ -58,9 +57,8 @@ class Journal(AppendedFile):
 
     `claim_key` is the Idempotency-Key of the next claim. `previous` has the tasks of the previous
     run that have no final outcome, and `settled_before` the keys of those that it settled. Until
-    the file was read and `readable` is set, nothing is written, nothing may be claimed, and
-    `unread` says why. While the directory cannot be written the journal goes on in memory, and
-    the next `sync` that succeeds writes everything.
+    the file was read and `readable` is set, nothing is written or may be claimed, and `unread` says
+    why. While it cannot be written all goes on in memory, and the next `sync` writes everything.
     """
 
     def __init__(self, state: StateDirectory) -> None:
@@ -113,10 +111,7 @@ class Journal(AppendedFile):
     def has(self, claimed: Claimed) -> bool:
         """Whether the agent runs this task, or has an outcome of it that waits."""
         there = (each.claimed for each in self._tasks.values() if not each.replaced)
-        return any(
-            each.task.is_same(claimed.task) and each.origin.is_same(claimed.origin)
-            for each in there
-        )
+        return any(map(claimed.is_same, there))
 
     def of(self, claimed: Claimed) -> TaskRecord:
         """The record of a task; an empty one, which is not kept, if the task is settled."""

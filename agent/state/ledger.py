@@ -1,8 +1,7 @@
 """What an agent owes its Manager: the one place that orders the writes of journal and spool.
 
-An outcome is saved before it is first sent. Once the Manager has it, its record is marked as
-settled, and goes when the journal on the disk says so as well. What the disk does not take now is
-done when it can be written again.
+An outcome is saved before it is first sent, and settled once the Manager has it. What the disk does
+not take now is done when it can be written again.
 """
 
 from collections.abc import Callable
@@ -46,10 +45,7 @@ class Ledger:
         return bool(self.state.trouble or self._owed or self.unread)
 
     def load_waiting(self) -> list[Message]:
-        """The outcomes of the previous run that wait, and that no earlier call returned.
-
-        Raises StateUnusable.
-        """
+        """The outcomes of the previous run that wait, none of them twice; raises StateUnusable."""
         self.journal.read()
         waiting = []
         for message in self.state.run(self.spool.load):
@@ -62,11 +58,8 @@ class Ledger:
         return waiting
 
     def interrupted(self) -> list[TaskRecord]:
-        """The tasks of the previous run of which no final outcome was saved.
-
-        There is none while something cannot be read that may be the outcome of one of them. Raises
-        StateUnusable.
-        """
+        """The tasks of the previous run without a saved final outcome; raises StateUnusable."""
+        # What is unread may be the outcome of one of them.
         if self.spool.unread or not self.journal.previous:
             return []
         # Set aside just before the end of the previous run, which could not note it any more.
@@ -86,7 +79,12 @@ class Ledger:
 
     def set_aside(self, message: Message, answer: bytes) -> None:
         """Move an outcome that the Manager will never take to rejected/, with the reason."""
-        self._do(message, partial(self._set_aside, message, answer))
+
+        def step() -> None:
+            self.state.write(self.spool.set_aside, message, answer)
+            self._note_end(message)
+
+        self._do(message, step)
 
     def mend(self) -> None:
         """Do what the disk did not take before, and tidy up; raises StateUnusable."""
@@ -117,10 +115,6 @@ class Ledger:
                 words = "the state directory does not take a result now: it waits in memory"
                 log.error(words, task_id=message.claimed.task.id, error=str(error))
             self._owed[message] = step
-
-    def _set_aside(self, message: Message, answer: bytes) -> None:
-        self.state.write(self.spool.set_aside, message, answer)
-        self._note_end(message)
 
     def _note_end(self, message: Message, served: bool = False) -> None:
         if message.outcome:

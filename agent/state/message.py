@@ -5,6 +5,7 @@ import uuid
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.errors import RecordDamaged
 from agent.protocol import Claimed, Document, Form, Outcome
@@ -16,9 +17,8 @@ class Message(Struct, eq=False, omit_defaults=True):
     """`started`, with a pid, or an outcome, which lies on the disk as the record `number`.
 
     `checksum` is the CRC-32 of the document's whole file. `saved` says that the disk has it all,
-    and `settled` that the Manager had it before the agent's start. `tried` says that an earlier
-    attempt may have reached the Manager. `form` is the largest that the Manager takes, and `born`
-    a moment on the monotonic clock.
+    `settled` that the Manager had it before the agent's start, and `tried` that an attempt may have
+    reached the Manager. `form` is the largest that it takes. `born` is on the monotonic clock.
     """
 
     claimed: Claimed
@@ -44,22 +44,12 @@ class Message(Struct, eq=False, omit_defaults=True):
         return self.outcome is not None and self.outcome.final
 
     def move_document(self, path: str) -> None:
-        """Note where the document's file is now."""
-        if self.outcome and self.outcome.document:
-            document = msgspec.structs.replace(self.outcome.document, path=path)
-            self.outcome = msgspec.structs.replace(self.outcome, document=document)
-
-    def lose_document(self) -> None:
-        """Go on without the document, and say so in the report."""
-        if self.outcome:
-            report = self.outcome.report
-            warnings = [*report.warnings, "The document was lost on the agent's disk."]
-            report = msgspec.structs.replace(report, warnings=warnings)
-            self.outcome = msgspec.structs.replace(self.outcome, report=report, document=None)
+        """Note where the document's file is now, if there is one."""
+        self.outcome = self.outcome and self.outcome.move_document(path)
 
     def encode(self) -> bytes:
         """The record. It lacks the document's path: the next run knows where it is."""
-        record = msgspec.structs.replace(self, claimed=self.claimed.without_payload)
+        record = replace(self, claimed=self.claimed.without_payload)
         record.move_document("")
         return records.frame(to_json(record))
 

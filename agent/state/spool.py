@@ -5,7 +5,6 @@ An outcome is a record in `NUMBER.result` and, if iperf3 wrote a document, that 
 space on the disk, and stays until the journal has noted that. Everything here blocks.
 """
 
-import os
 import time
 from contextlib import suppress
 from itertools import count
@@ -29,8 +28,7 @@ log = structlog.get_logger()
 class Spool:
     """The outcomes in one state directory. Methods that write raise OSError.
 
-    `unread` says which records cannot be read now. `rejected` counts the results that were given
-    up: those that are in rejected/ now.
+    `unread` says which records cannot be read now. `rejected` counts those in rejected/.
     """
 
     def __init__(self, state: StateDirectory) -> None:
@@ -38,7 +36,7 @@ class Spool:
         rejected = _names(self._rejected)
         taken = map(_number, rejected + _names(self._outbox) + _names(self._kept))
         self._numbers = count(max(taken, default=0) + 1)
-        # Those of this run, and those of the previous one that were loaded.
+        # The numbers of this run, and those of the previous one that were loaded.
         self._known: set[int] = set()
         self.unread = [f"{state.outbox} was not read yet"]
         self.rejected = sum(1 for file in rejected if file.suffix == _RECORD)
@@ -50,20 +48,18 @@ class Spool:
         return number
 
     def load(self) -> list[Message]:
-        """What the previous run left and no earlier call returned, the oldest first.
-
-        A damaged record is set aside. One that cannot be read now is left, for the next call.
-        """
+        """What the previous run left, the oldest first, but nothing twice; raises OSError."""
         found, unread = [], []
-        for path in sorted(self.files(_RECORD) + self.files(SETTLED), key=_number):
-            if _number(path) not in self._known:
-                try:
-                    found += self._load(path)
-                    self._known.add(_number(path))
-                except OSError as error:
-                    unread.append(str(error))
-                    if str(error) not in self.unread:
-                        log.error("a result cannot be read now", error=str(error))
+        there = {_number(path): path for path in self.files(_RECORD, SETTLED)}
+        for number in sorted(there.keys() - self._known):
+            try:
+                found += self._load(number, there[number])
+                self._known.add(number)
+            except OSError as error:
+                # It is left for the next call.
+                unread.append(str(error))
+                if str(error) not in self.unread:
+                    log.error("a result cannot be read now", error=str(error))
         self.unread = unread
         return found
 
@@ -75,11 +71,11 @@ class Spool:
                 found.append(Message.decode(_number(path), files.read_whole(path)))
         return found
 
-    def files(self, suffix: str) -> list[Path]:
-        """The files with that suffix and a number; raises OSError."""
+    def files(self, *suffixes: str) -> list[Path]:
+        """The files with one of these suffixes and a number; raises OSError."""
         # `glob` would take a directory that it may not read for an empty one.
-        found = self._outbox.iterdir()
-        return [path for path in found if path == self._path(_number(path), suffix)]
+        there = [path for path in self._outbox.iterdir() if path.suffix in suffixes]
+        return [path for path in there if path == self._path(_number(path), path.suffix)]
 
     def clear(self) -> None:
         """Remove what a crash left half done; its source is still in place."""
@@ -89,37 +85,30 @@ class Spool:
                 path.unlink()
 
     def save(self, message: Message) -> None:
-        """Return when the message is on the disk.
-
-        The document goes first: after a crash in between, it also has its old name.
-        """
+        """Return when the message is on the disk."""
         if message.saved:
             return
+        # The document goes first: after a crash in between, it also has its old name.
         before, path = message.document, self._path(message.number, _DOCUMENT)
-        if before:
-            try:
-                if before.path != str(path):
-                    path.unlink(missing_ok=True)
-                    files.link_or_copy(before.path, path)
+        try:
+            if before:
+                path.unlink(missing_ok=True)
+                files.link_or_copy(before.path, path)
                 files.sync(path)
                 message.checksum = files.checksum(path)
-            except OSError as error:
-                # Else it may be the directory that is not there.
-                is_gone = not os.path.lexists(before.path)
-                if whose(error) is not Whose.FILE or not (is_gone or path.parent.exists()):
-                    raise
-                self._lose_document(message, str(error))
+        except OSError as error:
+            # It may also be the directory that is not there.
+            if whose(error) is not Whose.FILE or not self._outbox.exists():
+                raise
+            self._lose_document(message, str(error))
         files.write_whole(self._path(message.number, _RECORD), message.encode())
         message.move_document(str(path))
         message.saved = True
-        if before and before.path != str(path):
+        if before:
             files.discard(Path(before.path))
 
     def settle(self, message: Message, keep_document: bool) -> None:
-        """Mark a message that the Manager has; its document is removed, or moved to kept/.
-
-        A disk that is full takes this as well, and gets the document's space back.
-        """
+        """Mark a message that the Manager has, and remove its document or move it to kept/."""
         # Not `exists`, which takes a file that cannot be looked at for none.
         with suppress(FileNotFoundError):
             record = self._path(message.number, _RECORD)
@@ -140,17 +129,15 @@ class Spool:
         self._move_aside(message.number, answer)
 
     def verify(self, message: Message) -> None:
-        """Read the document to its end; without it goes what is damaged or cannot be read.
+        """Read the document to its end, as an upload would find a bad sector too late.
 
-        An upload that has begun would find a bad sector too late. Raises OSError when another look
-        may find it well.
+        The outcome goes without one that is damaged. Raises OSError when it may be well later.
         """
-        if not (document := message.document):
-            return
+        document = message.document
         try:
-            if not message.saved:
+            if document and not message.saved:
                 files.checksum(Path(document.path), document.start, document.end)
-            elif files.checksum(Path(document.path)) != message.checksum:
+            elif document and files.checksum(Path(document.path)) != message.checksum:
                 raise OSError("its checksum is wrong")
         except OSError as error:
             # It moves when the disk takes a result that waited in memory.
@@ -158,9 +145,8 @@ class Spool:
                 raise
             self._lose_document(message, str(error))
 
-    def _load(self, path: Path) -> list[Message]:
+    def _load(self, number: int, path: Path) -> list[Message]:
         """The message of a record, unless that is damaged; raises OSError."""
-        number = _number(path)
         try:
             message = Message.decode(number, files.read_whole(path))
         except RecordDamaged as error:
@@ -175,12 +161,12 @@ class Spool:
 
     def _lose_document(self, message: Message, reason: str) -> None:
         """Go on without a document, which is set aside if that is possible."""
-        assert message.document
-        path = Path(message.document.path)
-        log.error("the document of a result is lost", file=str(path), error=reason)
-        message.lose_document()
+        assert message.outcome and message.document
+        path = message.document.path
+        log.error("the document of a result is lost", file=path, error=reason)
+        message.outcome = message.outcome.lose_document()
         with suppress(OSError):
-            path.rename(self._rejected / self._path(message.number, _DOCUMENT).name)
+            Path(path).rename(self._rejected / self._path(message.number, _DOCUMENT).name)
 
     def _move_aside(self, number: int, answer: bytes) -> None:
         """Move a record and its document to rejected/; after a failure, the record goes last."""
@@ -195,10 +181,7 @@ class Spool:
 
 
 def _names(directory: Path) -> list[Path]:
-    """The files of a directory; raises ConfigError when it may not be read.
-
-    For a disk that fails otherwise it is one name, whose number no record reaches.
-    """
+    """The files of a directory, or a name with a number that no record reaches; ConfigError."""
     try:
         return list(directory.iterdir())
     except OSError as error:

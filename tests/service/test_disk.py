@@ -108,12 +108,12 @@ def test_a_write_that_fails_while_others_are_tried_again_is_a_new_trouble(
     state = ledger.state
     looks: list[str] = []
 
-    def look() -> None:
+    def look(*_: object) -> None:
         looks.append(state.trouble)
         if len(looks) == 1:
             state.trouble = "a write failed meanwhile"
 
-    monkeypatch.setattr(state, "look", look)
+    monkeypatch.setattr(module, "_look", look)
     with watched(ledger, monkeypatch), capture_logs() as logs:
         until(lambda: len(looks) == 2)
         until(lambda: not state.trouble)
