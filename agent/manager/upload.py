@@ -39,10 +39,7 @@ class Body:
         return len(self._prefix) + size + len(self._suffix)
 
     def __iter__(self) -> Iterator[bytes]:
-        """The pieces in order; raises StateUnusable when the document cannot be read.
-
-        An OSError would look like one of the connection.
-        """
+        """The pieces in order; raises StateUnusable, as an OSError would be the connection's."""
         for piece in self._pieces():
             for call in self.before_each:
                 call()

@@ -136,8 +136,7 @@ class Outcome(Struct, frozen=True):
 
     def move_document(self, path: str) -> "Outcome":
         """The same with its document, if it has one, in another file."""
-        document = self.document and replace(self.document, path=path)
-        return replace(self, document=document)
+        return replace(self, document=self.document and replace(self.document, path=path))
 
     def lose_document(self) -> "Outcome":
         """The same without its document, which the report says."""

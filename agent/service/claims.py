@@ -1,7 +1,6 @@
 """The claim loop: asks the Manager for tasks and hands them to the runner."""
 
 import time
-from contextlib import suppress
 from functools import partial
 
 import gevent
@@ -150,33 +149,21 @@ class ClaimLoop:
             return pause
         self._backoff.reset()
         self._journal.record_claim(claimed)
+        writing = self._journal.write_soon()
         # An agent that stops does not wait for the disk: it reports the task, and thus ends it.
-        writing = gevent.spawn(self._write, task.id)
         gevent.wait([writing, stop], WRITE_TAKES, count=1)
         self._runner.accept(claimed)
+        # It raises a bug, which must not keep a task from the runner.
+        if failure := writing.ready() and writing.get():
+            words = "a task could not be written to the journal"
+            log.error(words, task_id=task.id, error=str(failure))
         # A task that the disk does not have is lost with the agent: one at a time is enough.
         while not self._is_on_disk(stop) and self._journal.has(claimed):
             stop.wait(SYNC_AGAIN)
-        if writing.ready():
-            # A bug in it is one of this greenlet.
-            writing.get()
         return 0.0
 
     def _is_on_disk(self, stop: Event) -> bool:
         """Whether the journal is on the disk; True as well after `stop`."""
-        syncing = gevent.spawn(self._sync)
+        syncing = gevent.spawn(wrap_errors(StateUnusable, self._journal.sync))
         gevent.wait([syncing, stop], count=1)
-        return stop.is_set() or bool(syncing.get())
-
-    def _write(self, task_id: int) -> None:
-        try:
-            self._journal.write()
-        except StateUnusable as error:
-            what = "a task could not be written to the journal"
-            log.error(what, task_id=task_id, error=str(error))
-
-    def _sync(self) -> bool:
-        with suppress(StateUnusable):
-            self._journal.sync()
-            return True
-        return False
+        return stop.is_set() or syncing.get() is None

@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -25,10 +26,7 @@ def watch_disk(ledger: Ledger, max_bytes: int, recover: Callable[[], None], stop
     while nothing was read or written since the last look.
     """
     state, seen = ledger.state, -1
-
-    def look() -> None:
-        state.write(_look, state, max_bytes)
-
+    look: Callable[[], None] = partial(state.write, _look, state, max_bytes)
     while not stop.wait(LOOK):
         if state.runs == seen and not ledger.is_behind:
             continue

@@ -40,18 +40,23 @@ class AppendedFile:
     def append(self, line: bytes) -> None:
         """Note a line, and return at once; the file has it a moment later."""
         self._pending.append(frame(line))
-        self._write_soon()
+        self.write_soon()
 
-    def write(self) -> None:
-        """Return when the next run would find what was noted; raises StateUnusable."""
-        if failure := self._write_soon().get():
-            raise failure
+    def write_soon(self) -> gevent.Greenlet:
+        """The greenlet that writes what was noted; its value is None, or a StateUnusable."""
+        if self._writer.ready():
+            # Raises what is no failure of the disk: a bug ends the greenlet that notes the next.
+            self._writer.get()
+        if not self._writer:
+            self._writer = gevent.spawn(wrap_errors(StateUnusable, self._write))
+        return self._writer
 
     def sync(self) -> None:
         """Return when all that was noted so far is on the disk; raises StateUnusable."""
         with self._syncing:
             self._is_unsound |= self._written > self._rewrite_after
-            self.write()
+            if failure := self.write_soon().get():
+                raise failure
             if self._synced < (written := self._written):
                 try:
                     self._state.write(os.fdatasync, self._file)
@@ -59,15 +64,6 @@ class AppendedFile:
                     self._is_unsound = True
                     raise
                 self._synced = written
-
-    def _write_soon(self) -> gevent.Greenlet:
-        """The greenlet that writes; its value is a failure, or None."""
-        if self._writer.ready():
-            # Raises what is no failure of the disk: a bug ends the greenlet that notes the next.
-            self._writer.get()
-        if not self._writer:
-            self._writer = gevent.spawn(wrap_errors(StateUnusable, self._write))
-        return self._writer
 
     def _write(self) -> None:
         while self._pending or self._is_unsound:

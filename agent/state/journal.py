@@ -53,7 +53,7 @@ class _JournalLine(Struct, omit_defaults=True):
 
 
 class Journal(AppendedFile):
-    """The journal of one state directory; `read`, `write` and `sync` alone wait for the disk.
+    """The journal of one state directory; `read` and `sync` alone wait for the disk.
 
     `claim_key` is the Idempotency-Key of the next claim. `previous` has the tasks of the previous
     run that have no final outcome, and `settled_before` the keys of those that it settled. Until

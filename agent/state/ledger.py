@@ -4,7 +4,7 @@ An outcome is saved before it is first sent, and settled once the Manager has it
 not take now is done when it can be written again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -29,7 +29,7 @@ class Ledger:
         self.state = state
         self.journal = Journal(state)
         self.spool = Spool(state)
-        self._owed: dict[Message, Callable[[], None]] = {}
+        self._owed: dict[Message, Sequence[Callable[[], None]]] = {}
         self._mending = BoundedSemaphore()
 
     @property
@@ -79,42 +79,39 @@ class Ledger:
 
     def set_aside(self, message: Message, answer: bytes) -> None:
         """Move an outcome that the Manager will never take to rejected/, with the reason."""
-
-        def step() -> None:
-            self.state.write(self.spool.set_aside, message, answer)
-            self._note_end(message)
-
-        self._do(message, step)
+        move = partial(self.state.write, self.spool.set_aside, message, answer)
+        self._do(message, move, partial(self._note_end, message))
 
     def mend(self) -> None:
         """Do what the disk did not take before, and tidy up; raises StateUnusable."""
         with self._mending:
             # Each of them: the next one may be on a sector that is well.
-            for message, step in list(self._owed.items()):
-                self._take(message, step)
+            for message, steps in list(self._owed.items()):
+                self._take(message, steps)
         settled = self.state.run(self.spool.files, SETTLED)
         self.journal.sync()
         self.state.run(discard, *settled)
         if self._owed:
             raise StateUnusable("results wait in memory")
 
-    def _do(self, message: Message, step: Callable[[], None]) -> None:
-        """Take a step now, or when the disk can be written again, in place of the one before."""
+    def _do(self, message: Message, *steps: Callable[[], None]) -> None:
+        """Take steps now, or when the disk can be written again, in place of those before."""
         # `started` has nothing on the disk.
         if message.outcome:
-            # `mend` may be at the step before.
+            # `mend` may be at those before.
             with self._mending if message in self._owed else nullcontext():
-                self._take(message, step)
+                self._take(message, steps)
 
-    def _take(self, message: Message, step: Callable[[], None]) -> None:
+    def _take(self, message: Message, steps: Sequence[Callable[[], None]]) -> None:
         try:
-            step()
+            for step in steps:
+                step()
             self._owed.pop(message, None)
         except StateUnusable as error:
             if message not in self._owed:
                 words = "the state directory does not take a result now: it waits in memory"
                 log.error(words, task_id=message.claimed.task.id, error=str(error))
-            self._owed[message] = step
+            self._owed[message] = steps
 
     def _note_end(self, message: Message, served: bool = False) -> None:
         if message.outcome:

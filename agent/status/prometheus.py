@@ -101,8 +101,7 @@ class MetricsExporter(Collector):
         yield _gauge("outbox_messages", "Messages that the Manager does not have", len(outbox))
         oldest = self._agent.outbox_oldest()
         yield _gauge("outbox_oldest_age_seconds", "Age of the oldest of them", oldest)
-        documents = [message.document for message in outbox.messages()]
-        size = sum(each.end - each.start for each in documents if each)
+        size = sum(it.end - it.start for each in outbox.messages() if (it := each.document))
         yield _gauge("outbox_bytes", "Size of their documents", size)
         rejected = self._context.ledger.spool.rejected
         yield _gauge("rejected_results", "Results set aside in rejected/", rejected)

@@ -92,8 +92,8 @@ class AgentState:
 
     def outbox_oldest(self) -> float:
         """The age of the oldest message that waits in seconds; 0 when there is none."""
-        born = [message.born for message in self.context.outbox.messages()]
-        return time.monotonic() - min(born) if born else 0.0
+        messages = self.context.outbox.messages()
+        return max((time.monotonic() - message.born for message in messages), default=0.0)
 
     def take_snapshot(self) -> Snapshot:
         """The whole state, with the newest results first."""

@@ -96,10 +96,9 @@ def judge_output(
 def newest_measured(
     state: StateDirectory, claimed: Claimed, report: Report
 ) -> tuple[Document | None, bool]:
-    """What a client of a previous run left, and whether that is all of a test that succeeded.
+    """What a client of a previous run left, and whether it is all of a good test; StateUnusable.
 
     `report` gets the number of its attempt: a short test can end before the journal has that.
-    Raises StateUnusable.
     """
     newest = state.run(newest_output, state.children, claimed)
     if newest is None:
