@@ -7,7 +7,8 @@ from structlog.testing import capture_logs
 
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
-from agent.protocol import Outcome, Report
+from agent.manager.upload import Body
+from agent.protocol import Outcome, Report, Task
 from agent.state.journal import Journal
 from agent.state.spool import Spool
 from tests.support.claim_loop import ClaimAnswers, claimed, claiming
@@ -65,6 +66,35 @@ def test_results_in_memory_are_written_once_the_disk_works_again(
     assert [message.claimed.task.id for message in Spool(post.state).load()] == [7, 8]
     post.outbox.start()
     assert post.outbox.flush(5)
+    assert post.files() == []
+
+
+def test_a_document_that_is_saved_during_its_upload_arrives_whole(
+    faulty: MakeManager, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has another name from then on, and costs one more attempt at most."""
+    post = post_to(faulty(well), directory, start=False)
+    obstacle, send = no_record(post, 1), post.client.send_result
+    pieces: list[int] = []
+
+    def save() -> None:
+        pieces.append(1)
+        if len(pieces) == 5:
+            obstacle.rmdir()
+            post.ledger.mend()
+
+    def send_watched(task: Task, body: Body, key: str) -> None:
+        body.before_each.append(save)
+        send(task, body, key)
+
+    monkeypatch.setattr(post.client, "send_result", send_watched)
+    content = b'{"end":' + b"1" * 1024**2 + b"}"
+    post.put(7, with_document(post.state.children / "7.1.json", content))
+    assert post.ledger.is_behind
+    post.outbox.start()
+    assert post.outbox.flush(10)
+    assert not obstacle.exists() and len(pieces) > 5
+    assert content[1:] in post.manager.requests[-1].body
     assert post.files() == []
 
 

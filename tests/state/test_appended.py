@@ -225,3 +225,29 @@ def test_a_bug_in_the_background_is_not_silent(
             lines.append(b"two")
     with pytest.raises(TypeError):
         lines.sync()
+
+
+def test_a_file_that_is_replaced_during_an_fdatasync_fails_no_sync(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, before = os.write, lines.path.stat().st_ino
+    with monkeypatch.context() as patch:
+        disk = SlowDisk(patch)
+
+        def full_once(descriptor: int, data: bytes) -> int:
+            patch.setattr(os, "write", write)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        lines.append(b"one")
+        sync = gevent.spawn(lines.sync)
+        assert disk.reached.wait(5)
+        patch.setattr(os, "write", full_once)
+        lines.append(b"two")
+        until(lambda: lines.state.trouble)
+        lines.append(b"three")
+        until(lambda: lines.path.stat().st_ino != before)
+        disk.release()
+        sync.get(timeout=5)
+    lines.append(b"four")
+    lines.sync()
+    assert lines.there() == [b"first", b"one", b"two", b"three", b"four"]
