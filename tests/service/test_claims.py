@@ -247,7 +247,7 @@ def test_an_answer_without_its_end_is_none_and_the_claim_is_made_again(
     assert results == ["succeeded"]
 
 
-@pytest.mark.parametrize("call", ["write", "sync"])
+@pytest.mark.parametrize("call", ["_write", "sync"])
 def test_a_bug_in_the_writing_of_a_claim_ends_the_agent(
     faulty: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
