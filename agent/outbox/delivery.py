@@ -47,10 +47,7 @@ class Delivery:
         return not too_long and any(entry.pid for entry in self.registry.clients())
 
     def attempt(self, message: Message) -> bool:
-        """Send it once; True when it is settled, False to send it again at once in a smaller form.
-
-        Raises ManagerUnavailable, KeyRefused and AgentUnknown, with the message unsettled.
-        """
+        """Send it once; False to send it at once in a smaller form. Raises what the gate raises."""
         was_tried = message.tried
         try:
             self.gate.attempt(partial(self._send, message))
@@ -70,8 +67,7 @@ class Delivery:
         return True
 
     def _send(self, message: Message) -> None:
-        claimed = message.claimed
-        origin = self.gate.origin
+        claimed, origin = message.claimed, self.gate.origin
         if not origin or not claimed.origin.is_same(origin):
             self._set_aside(message, "the task is of another Manager, or of another record there")
             return

@@ -43,8 +43,7 @@ class Spool:
 
     def next_number(self) -> int:
         """A number that no record has."""
-        number = next(self._numbers)
-        self._known.add(number)
+        self._known.add(number := next(self._numbers))
         return number
 
     def load(self) -> list[Message]:
@@ -56,7 +55,6 @@ class Spool:
                 found += self._load(number, there[number])
                 self._known.add(number)
             except OSError as error:
-                # It is left for the next call.
                 unread.append(str(error))
                 if str(error) not in self.unread:
                     log.error("a result cannot be read now", error=str(error))
@@ -129,10 +127,8 @@ class Spool:
         self._move_aside(message.number, answer)
 
     def verify(self, message: Message) -> None:
-        """Read the document to its end, as an upload would find a bad sector too late.
-
-        The outcome goes without one that is damaged. Raises OSError when it may be well later.
-        """
+        """Go on without a document that is damaged; raises OSError when it may be well later."""
+        # It is read to its end: an upload would find a bad sector too late.
         document = message.document
         try:
             if document and not message.saved:

@@ -54,17 +54,6 @@ def newest_served(stdout: Path) -> Document | None:
     return _kept(served_file(stdout))
 
 
-def figures_of(document: Document | None) -> Figures | None:
-    """What a test measured that left the document, if that can be read."""
-    if document is None:
-        return None
-    try:
-        view = view_of(document.path, document.start)
-        return last_served(view[: document.end - document.start]).figures
-    except OSError:
-        return None
-
-
 class ServedTests:
     """The tests that a running server has served, read from its output.
 
