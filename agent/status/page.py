@@ -114,7 +114,7 @@ def _result(result: Reported) -> Iterable[str]:
     flows = figures.flows if figures else []
     yield f'<td class="number">{throughput(figures) if figures else ""}</td>'
     yield f'<td class="number">{", back ".join(filter(None, map(_lost, flows)))}</td>'
-    yield f'<td>{"".join(_spark(flow.rates, "Throughput") for flow in flows)}</td>'
+    yield f'<td>{"".join(_spark(flow.rates, "As this side saw it") for flow in flows)}</td>'
 
 
 def _lost(flow: Flow) -> str:

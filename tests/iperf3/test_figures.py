@@ -88,6 +88,15 @@ def test_counts_that_fit_neither_version_are_a_warning_too() -> None:
     assert second.startswith("The receiver lost 75.2 %")
 
 
+def test_a_small_loss_of_3_9_with_omitted_seconds_is_not_known() -> None:
+    edited = msgspec.json.decode(document(("3.9", "3.9"), "omit", "client"))
+    edited["end"]["sum"] |= {"lost_packets": 500, "lost_percent": 1.45}
+    found = read_summary(msgspec.json.encode(edited))
+    assert found and figures_of(found).lost_percent is None
+    (words,) = warnings_about(found, Features("iperf3", "3.9", frozenset()))
+    assert "500 of " in words and "lost in the omitted seconds" in words
+
+
 @pytest.mark.parametrize("percent", [-0.1, 100.1, 1e300])
 def test_a_loss_that_cannot_be_never_shows(percent: float) -> None:
     told = Sums(lost_percent=percent, lost_packets=2, packets=1)
@@ -184,6 +193,7 @@ def test_a_test_that_carried_nothing_is_no_success(
     assert (judged.ok, judged.error_class) == (False, words[0])
     assert words[1] in judged.message
     assert judged.figures and judged.figures.lost_percent == (100 if sent else None)
+    assert judged.figures.jitter_ms is None, "nobody measured it"
 
 
 def test_datagrams_beyond_the_mtu_that_must_not_be_fragmented_are_no_success() -> None:

@@ -11,7 +11,8 @@ import requests
 from agent.dev.store import records
 from agent.dev.store.records import ManagedTask, Plan
 from agent.dev.store.store import Store
-from agent.protocol import Figures, Flow
+from agent.metrics import Metrics
+from agent.protocol import Figures, Flow, Outcome, Report, Task
 from agent.quantities import rate
 from tests.support.harness import ROOT, Bench, free_port
 from tests.support.lossy_path import lossy_path
@@ -112,6 +113,14 @@ def test_a_test_of_which_nothing_arrives_is_no_success(fleet: Bench) -> None:
     assert "nothing of the" in (client.error or "") and "has arrived" in (client.error or "")
     report = fleet.result(client)["agent"]
     assert (report["error_class"], report["figures"]["lost_percent"]) == ("unreachable", 100)
+
+
+def test_the_end_of_a_server_does_not_show_its_newest_test_once_more() -> None:
+    metrics, task, figures = Metrics(), Task(1, "iperf_server_start"), Figures(received=1.0)
+    for final, measured in ((False, figures), (False, Figures(received=1.0)), (True, figures)):
+        metrics.count_outcome(task, Outcome("succeeded", Report(), final=final, figures=measured))
+    shown = [row.figures is not None for row in metrics.results]
+    assert shown == [True, True, False]
 
 
 def test_the_documented_figures_are_those_of_the_code() -> None:
