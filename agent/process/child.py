@@ -16,14 +16,12 @@ from agent.files import Whose, discard, whose
 from agent.native_threads import Looks
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
 from agent.process.output import in_thread, read_end
-from agent.process.spawn import spawn, spawn_error
+from agent.process.spawn import signal_group, spawn, spawn_error
 
 STDERR_KEPT = 64 * 1024
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 # Seconds that are waited for a look at a child's output.
 LOOK_TAKES = 1.0
-# Seconds between two looks at what a child has left running.
-GROUP_POLL = 0.01
 
 log = structlog.get_logger()
 
@@ -110,12 +108,11 @@ class ChildProcess:
             self.ended.wait()
         # The kernel gives the number of a group to nobody else while it has members. Later it may,
         # so this is done once.
-        while self._may_lead and self._signal_group(0):
-            gentle = self.fate == "terminated" and not force.is_set()
-            if not gentle or time.monotonic() >= until:
-                self._signal_group(signal.SIGKILL)
+        while self._may_lead and signal_group(self.pid, 0):
+            if self.fate != "terminated" or force.is_set() or time.monotonic() >= until:
+                signal_group(self.pid, signal.SIGKILL)
                 break
-            gevent.sleep(GROUP_POLL)
+            gevent.sleep(0.01)
         self._may_lead = False
 
     def close(self) -> int:
@@ -150,11 +147,4 @@ class ChildProcess:
         with suppress(ProcessLookupError):
             if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, 0)
-            self._signal_group(number)
-
-    def _signal_group(self, number: int) -> bool:
-        """Signal what it leads; False if nobody is left. A zombie gets it, and stays one."""
-        with suppress(OSError):
-            os.killpg(self.pid, number)
-            return True
-        return False
+            signal_group(self.pid, number)

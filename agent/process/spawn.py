@@ -65,12 +65,19 @@ def capture_output(argv: list[str], timeout: float) -> str:
             command.wait()
             return output.decode(errors="replace")
     # Its children are killed too, as they may be what goes on.
-    with suppress(ProcessLookupError):
-        os.killpg(command.pid, signal.SIGKILL)
+    signal_group(command.pid, signal.SIGKILL)
     command.wait()
     endless = len(output) == _MAX_CAPTURED
     words = "prints without an end" if endless else f"did not answer within {timeout:g} s"
     raise ChildError(ErrorClass.OTHER, f"{argv[0]} {words}")
+
+
+def signal_group(leader: int, number: int) -> bool:
+    """Signal a program and what it has started; False if nobody is left. Zombies count."""
+    with suppress(OSError):
+        os.killpg(leader, number)
+        return True
+    return False
 
 
 def _die_with(parent: int, prctl: Callable[..., int]) -> None:

@@ -163,7 +163,7 @@ def test_stopping_a_child_that_has_ended_does_nothing(shell: Shell) -> None:
 
 
 def test_a_grandchild_that_keeps_stdout_open_does_not_delay_the_end(shell: Shell) -> None:
-    child = shell("sleep 60 & echo $!")
+    child = shell("sleep 60 & echo $!; sleep 0.2")
     assert child.ended.wait(10)
     grandchild = int(said(child))
     assert is_running(grandchild)
