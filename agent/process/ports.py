@@ -6,19 +6,33 @@ hosts without sock_diag, reads /proc/net/tcp, which takes 10 ms on a host of 24 
 imported only there, as an idle agent is a megabyte smaller without it.
 """
 
+import os
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from agent.diagnosis.sockets import FAMILIES, LISTEN, TCP, dump, socket_inodes
 
 
-def is_listening(pid: int, port: int) -> bool:
-    """Whether a child of the agent has a TCP socket that listens on `port`."""
+def serves(pid: int, port: int) -> bool | None:
+    """The same for a child and all that it has started, as a wrapper starts iperf3."""
+    found = {is_listening(each, port) for each in _family(pid)}
+    return True in found or (None if None in found else False)
+
+
+def is_listening(pid: int, port: int) -> bool | None:
+    """Whether a process has a TCP socket that listens on `port`.
+
+    None if somebody has one and nobody may see whose it is: only root may look at the sockets of
+    an iperf3 with file capabilities.
+    """
     try:
         found = [each for family in FAMILIES for each in dump(TCP, family, LISTEN, port)]
     except OSError:
         return _psutil_finds(pid, port)
-    return not {each.inode for each in found}.isdisjoint(socket_inodes(pid))
+    if {each.inode for each in found}.isdisjoint(socket_inodes(pid)):
+        return None if found and not _may_look(pid) else False
+    return True
 
 
 def find_listener(port: int) -> str:
@@ -35,14 +49,36 @@ def find_listener(port: int) -> str:
     return ""
 
 
-def _psutil_finds(pid: int, port: int) -> bool:
+def _psutil_finds(pid: int, port: int) -> bool | None:
     import psutil
 
     with suppress(psutil.Error, OSError):
-        connections = psutil.Process(pid).net_connections(kind="tcp")
-        return any(_listens(connection, port) for connection in connections)
+        try:
+            return any(_listens(each, port) for each in psutil.Process(pid).net_connections("tcp"))
+        except psutil.AccessDenied:
+            known = any(_listens(each, port) for each in psutil.net_connections("tcp"))
+            return None if known else False
     return False
 
 
 def _listens(connection: Any, port: int) -> bool:
     return bool(connection.status == "LISTEN" and connection.laddr.port == port)
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+        for child in children.read().split():
+            yield from _family(int(child))
+
+
+def _may_look(pid: int) -> bool:
+    try:
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            os.readlink(entry.path)
+    except PermissionError:
+        return False
+    except OSError:
+        # It has ended.
+        pass
+    return True

@@ -8,7 +8,6 @@ from pathlib import Path
 import gevent
 import structlog
 
-from agent.error_classes import ErrorClass
 from agent.files import Whose, link_or_copy, whose
 from agent.iperf3.documents import mended
 from agent.iperf3.verdict import Served, last_served
@@ -78,7 +77,7 @@ class ServedTests:
         self._has_skipped = False
         self.may_lack_some = self._host_is_short = False
         self.failures: dict[str, str] = {}
-        self._noted_up_to = 0
+        self._noted_up_to = -1
         self.read_up_to = 0
 
     def look(self, size: int | None = None) -> None:
@@ -108,7 +107,12 @@ class ServedTests:
                 self.read_up_to = self._size_read = size
             return
         for place, error_class, words in served.failed:
-            self._note_failure(self.read_up_to + place, error_class, words)
+            place += self.read_up_to
+            # The last document is read again.
+            if place > self._noted_up_to and not words.startswith(_NO_TEST):
+                self._noted_up_to = place
+                log.warning("a test failed on this server", error_class=error_class, error=words)
+                self.failures[words] = utc_now()
         self.may_lack_some, self._host_is_short = self._has_skipped, False
         self.read_up_to += served.done
         self._size_read = size
@@ -121,8 +125,10 @@ class ServedTests:
         for _ in range(TRIES):
             self.read()
             if not self._host_is_short:
-                return
+                break
             gevent.sleep(PAUSE)
+        if self.incomplete:
+            log.warning("iperf3 wrote JSON that cannot be read", beginning=self.incomplete)
 
     def take_unreported(self) -> tuple[Document, Figures | None] | None:
         """The newest document in a file of its own, and its figures; None when it was taken before.
@@ -149,13 +155,6 @@ class ServedTests:
     def last_words(self, one_off: bool) -> str:
         """What iperf3 said of its newest test, if that may be why it has ended."""
         return self.error if one_off or self.error.startswith("interrupt - ") else ""
-
-    def _note_failure(self, place: int, error_class: ErrorClass, words: str) -> None:
-        # The last document is read again. Probes and the server's end are about no test.
-        if place >= self._noted_up_to and not words.startswith(_NO_TEST):
-            self._noted_up_to = place + 1
-            log.warning("a test failed on this server", error_class=error_class, error=words)
-            self.failures[words] = utc_now()
 
     def _keep_newest(self) -> Served:
         """Copy the newest document; the outbox may still hold a link to the one before."""

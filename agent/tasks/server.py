@@ -15,7 +15,7 @@ from agent.iperf3.argv import server_argv
 from agent.iperf3.verdict import Verdict, judge_server_exit
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread, view_of
-from agent.process.ports import find_listener, is_listening
+from agent.process.ports import find_listener, serves
 from agent.process.watch import watch
 from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
 from agent.registry import Entry
@@ -88,7 +88,11 @@ class _RunningServer:
 
     def wait_until_it_listens(self) -> None:
         """Return once the child has the listening socket; raises TaskError otherwise."""
-        while not is_listening(self._child.pid, self._payload.port):
+        while not (found := serves(self._child.pid, self._payload.port)):
+            # One that cannot listen ends at once.
+            if found is None and time.monotonic() - self._born > 0.5:
+                log.warning("iperf3 hides its sockets: somebody listens on its port, so it does")
+                return
             ending = self._watch(LISTEN_POLL)
             if ending is Ending.ENDED:
                 raise self._early_end()
@@ -122,8 +126,6 @@ class _RunningServer:
             yield from self._tests()
             if self._served.may_lack_some:
                 self._report.warnings.append(LOST)
-            if cut := self._served.incomplete:
-                log.warning("iperf3 wrote JSON that cannot be read", beginning=cut)
         self._report.ended = self._why_it_ended(ending, exit_code)
         log.info("server ended", pid=pid, why=self._report.ended)
         yield self._outcome(self._served.newest(), self._served.figures, final=True)
@@ -164,8 +166,9 @@ class _RunningServer:
         judged = self._judge(exit_code)
         if judged.error_class is not ErrorClass.KILLED:
             return f"iperf3 ended by itself: {judged.message}"
-        how = f"killed by signal {-exit_code}" if exit_code < 0 else "ended by a signal"
-        return f"iperf3 was {how}, not by this agent: {judged.message}"
+        if exit_code < 0:
+            return f"iperf3 was killed by signal {-exit_code}, not by this agent"
+        return f"iperf3 was ended by a signal, not by this agent: {judged.message}"
 
     def _judge(self, exit_code: int) -> Verdict:
         stderr = self._child.take_stderr() or self._served.last_words(self._payload.one_off)
@@ -178,7 +181,6 @@ class _RunningServer:
 
     def _early_end(self) -> TaskError:
         judged, port = self._judge(self._child.close()), self._payload.port
-        assert judged.error_class
         message = judged.message
         if judged.error_class is ErrorClass.PORT_IN_USE:
             if other := self._context.registry.server_on(port, self._entry):
@@ -187,7 +189,7 @@ class _RunningServer:
                 # In a native thread: it may read thousands of files of /proc.
                 holder = self._context.state.run(find_listener, port) or "another process"
             message = f"port {port} is in use by {holder}: {message}"
-        return TaskError(judged.error_class, message)
+        return TaskError(judged.error_class or ErrorClass.OTHER, message)
 
     def _outcome(
         self,

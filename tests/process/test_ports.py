@@ -1,16 +1,21 @@
 """The proof that a process listens, on real sockets of this process and of others."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 
 import pytest
 from gevent import subprocess
+from gevent.monkey import get_original
 
 from agent.diagnosis import sockets
-from agent.process.ports import find_listener, is_listening
-from tests.support.harness import free_port, iperf3_server
+from agent.process.child import ChildProcess
+from agent.process.ports import find_listener, is_listening, serves
+from tests.support.harness import free_port, iperf3_server, until
 
 pytestmark = pytest.mark.process
 
@@ -45,6 +50,54 @@ def test_only_the_owner_of_a_listening_socket_is_listening(
             assert is_listening(server.pid or 0, other)
             assert not is_listening(ME, other)
     assert not is_listening(ME, port)
+
+
+def as_nobody(work: Callable[[], int]) -> int:
+    """The pid of a process of another user that does the work and ends with what that returns.
+
+    A process that has changed its user hides its descriptors from that user, as one does that
+    got capabilities from its file.
+    """
+    if pid := get_original("os", "fork")():
+        return int(pid)
+    code = 99
+    try:
+        signal.alarm(20)
+        os.setresuid(65534, 65534, 65534)
+        code = work()
+    finally:
+        os._exit(code)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_that_it_cannot_look_is_not_that_nobody_listens() -> None:
+    answers, wait = [True, False, None], get_original("os", "waitpid")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", port := free_port()))
+        listener.listen()
+        other = as_nobody(lambda: int(get_original("time", "sleep")(20) or 0))
+        for asked, expected in ((port, None), (port + 1, False)):
+            looking = as_nobody(
+                partial(lambda asked: answers.index(is_listening(other, asked)), asked)
+            )
+            code = os.waitstatus_to_exitcode(wait(looking, 0)[1])
+            assert answers[code] is expected
+        assert is_listening(other, port), "root sees them all"
+    os.kill(other, signal.SIGKILL)
+    wait(other, 0)
+
+
+def test_a_wrapper_serves_where_its_iperf3_does(tmp_path: Path) -> None:
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text('#!/bin/sh\n(iperf3 "$@"); exit\n')
+    wrapper.chmod(0o755)
+    argv = [str(wrapper), "-s", "-p", str(port := free_port())]
+    server = ChildProcess(argv, tmp_path / "out", tmp_path / "err")
+    until(lambda: serves(server.pid, port))
+    assert not is_listening(server.pid, port) and not serves(server.pid, port + 1)
+    server.close()
+    until(lambda: find_listener(port) == "")
 
 
 def test_a_connection_to_a_port_does_not_listen_on_it() -> None:

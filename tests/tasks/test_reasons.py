@@ -67,12 +67,11 @@ def test_a_signal_counts_more_than_noise(
     assert task.error == f"iperf3 was ended by {number.name}; before that it wrote: noise"
     os.kill(listens["pid"], number)
     bench.wait(lambda: b'"ended"' in bytes(server.result))
-    ended = bench.result(server)["agent"]["ended"]
-    assert ended == (
-        "iperf3 was killed by signal 9, not by this agent"
-        if number is signal.SIGKILL
-        else f"iperf3 ended by itself: {task.error}"
+    killed = number is signal.SIGKILL
+    how = (
+        "was killed by signal 9, not by this agent" if killed else f"ended by itself: {task.error}"
     )
+    assert bench.result(server)["agent"]["ended"] == f"iperf3 {how}"
 
 
 def of(suite: str) -> str:
@@ -187,3 +186,17 @@ def test_a_wrappers_iperf3_ends_with_the_test(bench: Bench, program: MakeProgram
         agent.signal(signal.SIGTERM)
         assert agent.exit_code() == 0
         assert not processes("-c", "127.0.0.1", "-p", str(port))
+
+
+def test_a_wrappers_server_listens_and_ends(bench: Bench, program: MakeProgram) -> None:
+    agent = bench.agent(IPERF3_PATH=program('iperf3 "$@"', "exit $?"))
+    server = bench.task("iperf_server_start", port=(port := free_port()))
+    assert bench.ended(server).status == "succeeded", server.error
+    assert class_of(bench, client(bench, port, time=1)) is None
+    bench.wait(lambda: b'"end"' in bytes(server.result))
+    bench.ended(bench.task("kill_all"))
+    again = bench.ended(bench.task("iperf_server_start", port=port))
+    assert again.status == "succeeded", again.error
+    agent.signal(signal.SIGTERM)
+    assert agent.exit_code() == 0
+    assert not processes("-s", "-p", str(port))
