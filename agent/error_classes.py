@@ -28,7 +28,7 @@ class ErrorClass(StrEnum):
         "unsupported",
         "The host's iperf3 or kernel lacks an option: upgrade it, or omit it.",
     )
-    NOT_ALLOWED = "not_allowed", "The server wants a login, or the agent's owner forbids the test."
+    NOT_ALLOWED = "not_allowed", "The server wants a login, or its owner or the agent's forbids it."
     TOO_MANY = "too_many", "The agent runs as many tasks as it may: wait, or raise its MAX_TASKS."
     STATE_FULL = "state_full", "Free space in the state directory; the agent then recovers."
     HOST_ERROR = "host_error", "The agent's host or its disk failed: see the message, and its log."

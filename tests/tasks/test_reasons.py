@@ -1,18 +1,20 @@
 """Why a task failed, with real iperf3s on hosts with quirks."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from gevent import subprocess
 
 from agent.dev.store.records import ManagedTask
-from tests.support.harness import Bench, free_port, iperf3_server, is_running
+from tests.support.harness import AGENT, Bench, free_port, iperf3_server, is_running
 from tests.support.newer_iperf3 import newer_iperf3
 
 MakeProgram = Callable[..., str]
@@ -111,6 +113,8 @@ def test_what_a_server_says_of_a_test_that_failed_is_told(bench: Bench, suite: s
     bench.wait(lambda: b'"ended"' in bytes(server.result))
     (warning,) = bench.result(server)["agent"]["warnings"]
     assert warning.startswith("a test failed here at 2") and line["error"] in warning
+    told = [each for each in agent.lines if each["message"] == line["message"]]
+    assert len(told) == 2, "each test once, and not the probe"
 
 
 LAY_OUT = (
@@ -200,3 +204,28 @@ def test_a_wrappers_server_listens_and_ends(bench: Bench, program: MakeProgram) 
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0
     assert not processes("-s", "-p", str(port))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file capabilities")
+@pytest.mark.skipif(not shutil.which("setcap"), reason="setcap is not installed")
+def test_a_server_that_cannot_be_looked_at_serves(bench: Bench) -> None:
+    """Its file has capabilities, and the agent is not root."""
+    with TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        program, state = Path(directory) / "iperf3", Path(directory) / "state"
+        shutil.copy(shutil.which("iperf3") or "", program)
+        subprocess.run(["setcap", "cap_net_raw+ep", str(program)], check=True)
+        state.mkdir()
+        os.chown(state, 65534, 65534)
+        # It may read the interpreter, wherever that is.
+        kept = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+        nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *kept, *AGENT)
+        agent = bench.agent(program=nobody, IPERF3_PATH=str(program), STATE_DIR=str(state))
+        server = bench.ended(bench.task("iperf_server_start", port=(port := free_port())))
+        assert server.status == "succeeded", server.error
+        said = "iperf3 hides its sockets: somebody listens on its port, so it does"
+        agent.wait_for(said, task_id=server.id)
+        assert class_of(bench, client(bench, port, time=1)) is None
+        bench.ended(bench.task("kill_all"))
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_code() == 0
