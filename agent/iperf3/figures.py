@@ -1,6 +1,6 @@
 """The figures of a test, from a document of either side. Nothing else computes them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -38,12 +38,19 @@ def figures_in(result: msgspec.Raw) -> Figures:
 
 def throughput(figures: Figures) -> str:
     """The headline of a test: the rate at each receiver, in words. Empty when nobody knows it."""
-    words = [
-        rate(flow.received) if flow.received is not None else f"{rate(flow.sent or 0)} sent"
-        for flow in figures.flows
-        if flow.is_known
-    ]
-    return ", back ".join(words)
+    return of_each_way(figures, _headline)
+
+
+def of_each_way(figures: Figures, words: Callable[[Flow], str]) -> str:
+    """What there is to say of each flow; what is said of the way back begins with that."""
+    said = zip(("", "back "), map(words, figures.flows))
+    return ", ".join(way + text for way, text in said if text)
+
+
+def _headline(flow: Flow) -> str:
+    if flow.received is not None:
+        return rate(flow.received)
+    return "" if flow.sent is None else f"{rate(flow.sent)} sent"
 
 
 def _flow(summary: Summary, intervals: Sequence[Interval], back: bool) -> Flow:

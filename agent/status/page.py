@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from agent.iperf3.figures import throughput
+from agent.iperf3.figures import of_each_way, throughput
 from agent.metrics import Reported
 from agent.protocol import Flow
 from agent.quantities import duration, rate
@@ -113,7 +113,7 @@ def _result(result: Reported) -> Iterable[str]:
     yield f'<td class="{tone}">{words}</td>'
     flows = figures.flows if figures else []
     yield f'<td class="number">{throughput(figures) if figures else ""}</td>'
-    yield f'<td class="number">{", back ".join(filter(None, map(_lost, flows)))}</td>'
+    yield f'<td class="number">{of_each_way(figures, _lost) if figures else ""}</td>'
     yield f'<td>{"".join(_spark(flow.rates, "As this side saw it") for flow in flows)}</td>'
 
 

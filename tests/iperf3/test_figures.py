@@ -170,6 +170,7 @@ def test_the_agents_own_figures_count_before_those_of_the_document() -> None:
         ((Flow(), None), ""),
         ((Flow(sent=5e6, received=0.0), None), "0 bit/s"),
         ((Flow(sent=5e6, received=4e6), Flow(received=3e6)), "4.00 Mbit/s, back 3.00 Mbit/s"),
+        ((Flow(), Flow(received=3e6)), "back 3.00 Mbit/s"),
         ((Flow(sent=5e6), Flow(received=3e6)), "5.00 Mbit/s sent, back 3.00 Mbit/s"),
     ],
 )

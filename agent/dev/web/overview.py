@@ -6,7 +6,8 @@ from datetime import datetime
 from agent import quantities
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
-from agent.iperf3.figures import figures_in, throughput
+from agent.iperf3.figures import figures_in, of_each_way, throughput
+from agent.protocol import Flow
 
 PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
 
@@ -53,7 +54,6 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
     client, server = store.agents.get(test.client_agent_id), store.agents.get(test.server_agent_id)
     status, phase = _state(store, test, client)
     figures = figures_in(task.result)
-    losses = [f"{flow.lost_percent:.3g} % lost" for flow in figures.flows if flow.lost_percent]
     elapsed = int((now - (task.started_at or now)).total_seconds())
     running = store.agents.running(client.id)
     rates = [row.bits_per_second for row in running if row.task_id == task.id]
@@ -68,8 +68,12 @@ def test_row(store: Store, test: Test, now: datetime) -> TestRow:
         elapsed=max(0, min(test.time_seconds, elapsed)) if task.status == "running" else None,
         rate_now=next((quantities.rate(rate) for rate in rates if rate is not None), ""),
         rate=throughput(figures),
-        lost=", back ".join(losses),
+        lost=of_each_way(figures, _lost),
     )
+
+
+def _lost(flow: Flow) -> str:
+    return f"{flow.lost_percent:.3g} % lost" if flow.lost_percent else ""
 
 
 def _kind(test: Test, task: ManagedTask) -> str:
