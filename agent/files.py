@@ -83,23 +83,24 @@ def _takes_files(path: Path) -> bool:
     return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
 
 
-def lock_directory(path: Path) -> None:
-    """Lock a directory until this process ends; raises OSError, BlockingIOError if it is locked.
+def lock(path: Path, private: Path) -> None:
+    """Lock a file until this process ends; raises OSError, BlockingIOError if it is locked.
 
-    A file in it is locked, and the directory as well, as somebody may remove the file.
+    A directory is locked as well, as somebody may remove the file. It must be private: whoever may
+    open it can keep it locked.
     """
-    flags, lock = os.O_RDONLY | os.O_CLOEXEC, fcntl.LOCK_EX | fcntl.LOCK_NB
+    flags, exclusively = os.O_RDONLY | os.O_CLOEXEC, fcntl.LOCK_EX | fcntl.LOCK_NB
     try:
         # NFS locks only what can be written.
-        file = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        file = os.open(path / "lock", flags)
-    fcntl.flock(file, lock)
-    directory = os.open(path, flags)
+        file = os.open(path, flags)
+    fcntl.flock(file, exclusively)
+    directory = os.open(private, flags)
     try:
-        fcntl.flock(directory, lock)
+        fcntl.flock(directory, exclusively)
     except OSError as error:
         # NFS locks no directory.
         if isinstance(error, BlockingIOError):

@@ -38,8 +38,7 @@ class Outbox:
         self._saving: dict[Message, gevent.Greenlet] = {}
         self._slots = BoundedSemaphore(SLOTS)
         self._outage = Outage("results are delivered again")
-        self._started, self._flushing, self._stop = Event(), Event(), Event()
-        self._empty = Event()
+        self._started, self._flushing, self._stop, self._empty = (Event() for _ in range(4))
         self._empty.set()
 
     def __len__(self) -> int:
@@ -56,11 +55,12 @@ class Outbox:
 
     def send_started(self, claimed: Claimed, pid: int) -> None:
         """Queue `started`. If an attempt fails while a result waits behind it, it is given up."""
-        self.enqueue(Message(claimed, pid=pid))
+        self.enqueue(Message(claimed.without_payload, pid=pid))
 
     def put(self, claimed: Claimed, outcome: Outcome) -> None:
         """Take over an outcome and its document's file; a final one is then in the ledger."""
-        message = Message(claimed, outcome, number=self._ledger.spool.next_number())
+        number = self._ledger.spool.next_number()
+        message = Message(claimed.without_payload, outcome, number=number)
         if outcome.final:
             self._ledger.save(message)
         else:

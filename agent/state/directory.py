@@ -17,7 +17,7 @@ from typing import TypeVar
 import structlog
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.files import Whose, lock_directory, read_if_there, whose, write_whole
+from agent.files import Whose, lock, read_if_there, whose, write_whole
 from agent.native_threads import NativeThreads
 
 FORMAT = "1"
@@ -48,9 +48,9 @@ class StateDirectory:
         self.runs = 0
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock_directory(path)
             _check_format(path)
             self.make_directories()
+            lock(path / "lock", self.outbox)
         except BlockingIOError as error:
             advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
             raise StateLocked(f"another agent runs in {path}: {advice}") from error

@@ -111,7 +111,7 @@ class _RunningServer:
         yield self._outcome()
         ending = None
         while not ending:
-            ending = self._watch(OUTPUT_POLL, self._served.look)
+            ending = self._watch(OUTPUT_POLL, self._look)
             yield from self._tests()
             if not ending and time.monotonic() - self._born >= self._max_seconds:
                 ending = Ending.TIME
@@ -136,6 +136,11 @@ class _RunningServer:
         self._child.close()
         # `.served` is not removed here: the outbox took it over with the last outcome.
         in_thread(discard, self._child.stdout, self._child.stderr, self._served.copy)
+
+    def _look(self, size: int) -> None:
+        # Each client of the server could else fill the disk on, which has no room now.
+        if not self._context.state.trouble:
+            self._served.look(size)
 
     def _tests(self) -> Iterator[Outcome]:
         while self._served.tests:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import gevent
+import msgspec
 import pytest
 from gevent.event import Event
 
@@ -285,3 +286,16 @@ def test_a_bug_in_the_delivery_is_noticed(faulty: MakeManager, directory: Path) 
     post = post_to(faulty(well), directory)
     post.send_started(7, object())  # type: ignore[arg-type]
     assert post.supervisor.failed.wait(5)
+
+
+def test_what_waits_keeps_no_payload(faulty: MakeManager, directory: Path) -> None:
+    """It may have a megabyte, and is of no use any more."""
+    post = post_to(faulty(lambda _: UNAVAILABLE), directory)
+    claimed = msgspec.structs.replace(
+        post.claimed(7),
+        task=msgspec.structs.replace(post.claimed(7).task, payload=msgspec.Raw(b'{"time":1}')),
+    )
+    post.outbox.send_started(claimed, 1)
+    post.outbox.put(claimed, FAILED)
+    waiting = [bytes(message.claimed.task.payload) for message in post.outbox.messages()]
+    assert waiting == [b"{}", b"{}"]

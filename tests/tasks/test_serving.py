@@ -201,3 +201,23 @@ def test_a_server_that_never_listens_fails_and_leaves_nothing(bench: Bench, tmp_
     assert "code 1" in (server.error or "")
     bench.wait(lambda: not bench.store.agents.running(1))
     assert not list((bench.directory / "state-1" / "children").iterdir())
+
+
+def test_a_server_adds_nothing_to_a_disk_that_is_over_its_quota(bench: Bench) -> None:
+    """Whoever reaches its port could else fill the disk, a document for each of his tests."""
+    agent = bench.agent(STATE_MAX_BYTES="1M")
+    port, outbox = free_port(), bench.directory / "state-1" / "outbox"
+    server = bench.ended(bench.task("iperf_server_start", port=port))
+    too_much = bench.directory / "state-1" / "rejected" / "000000009.document"
+    too_much.write_bytes(os.urandom(2 * 1024**2))
+    bench.ended(bench.task("kill_all", task_ids=[]))
+    agent.wait_for("the state directory cannot be written")
+    before = bytes(server.result)
+    for _ in range(2):
+        test = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-n", "1M", "-J"]
+        subprocess.run(test, stdout=subprocess.PIPE, check=True)
+    gevent.sleep(1.5)
+    assert bytes(server.result) == before and not list(outbox.glob("*.document"))
+    too_much.unlink()
+    bench.wait(lambda: bytes(server.result) != before)
+    assert bench.result(server)["end"]["sum_received"]["bytes"] > 0
