@@ -46,6 +46,12 @@ def read_lines(data: bytes) -> tuple[list[IntervalSum], int]:
     return found, whole
 
 
+def has_start(data: bytes) -> bool:
+    """Whether one of the complete lines of `data` says that the test has begun."""
+    lines = (decode(text, _StreamLine) for text in data.split(b"\n"))
+    return any(line is not None and line.event == "start" for line in lines)
+
+
 def compose(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the parts of the document that `-J` would have written, all values byte for byte.
 

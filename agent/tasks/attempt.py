@@ -32,15 +32,14 @@ class Attempt:
         words = f"{self.verdict.message}; {why}"
         self.verdict = msgspec.structs.replace(self.verdict, message=words)
 
-    def failure(self, stop: Stop, max_seconds: float) -> tuple[ErrorClass | None, str]:
+    def failure(self, stop: Stop, late: str) -> tuple[ErrorClass | None, str]:
         """The error class and the message for an operator; None and "" after a success.
 
-        `stop` is the order that the task may have got, `max_seconds` what an attempt may take.
+        `stop` is the order that the task may have got, `late` the words for one whose time is over.
         """
         judged = self.verdict
         if self.ending is Ending.TIME:
-            words = f"timed out after {max_seconds:g} s: iperf3 had not ended by then"
-            return ErrorClass.TIMED_OUT, words
+            return ErrorClass.TIMED_OUT, late
         if self.ending is Ending.OUTPUT:
             return judged.error_class, judged.message
         if stop.ordered.is_set() and not judged.ok:

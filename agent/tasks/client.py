@@ -22,14 +22,13 @@ from agent.process.watch import watch
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.attempt import Attempt
+from agent.tasks.beginning import LOOK, Beginning
 from agent.tasks.client_output import StreamReader, judge_output, output_file
 from agent.tasks.context import TaskContext
 from agent.tasks.observation import DEADLINE_GRACE, Observation
 from agent.tasks.policy import check_burst, check_core, checked_target, within_limits
 from agent.timing import pauses
 
-# The Manager's clock (time + 30 s) starts with `started`, so a refused attempt must not start it.
-STARTED_AFTER = 1.0
 # How often the document is read while the host is short of descriptors, and every how many seconds.
 JUDGE_TRIES, JUDGE_PAUSE = 5, 1.0
 # Seconds between two attempts, unless the task asks for more, and for all of them together.
@@ -69,6 +68,7 @@ class _ClientTest:
         self._context, self._entry = context, entry
         self._payload, self._report = payload, report
         self._max_seconds = payload.time + payload.omit + DEADLINE_GRACE
+        self._late = f"timed out after {self._max_seconds:g} s: iperf3 had not ended by then"
 
     def last_attempt(self) -> Attempt:
         """Attempt the test until its server is ready for it, or no try or time is left."""
@@ -93,7 +93,7 @@ class _ClientTest:
     def outcome(self, attempt: Attempt, features: Features) -> Outcome:
         """What to report of the test; `features` is of the iperf3 that ran it."""
         judged, report = attempt.verdict, self._report
-        report.error_class, message = attempt.failure(self._entry.stop, self._max_seconds)
+        report.error_class, message = attempt.failure(self._entry.stop, self._late)
         if report.error_class:
             log.warning("task failed", error_class=report.error_class, error=message)
         if self._entry.was_disturbed:
@@ -130,7 +130,7 @@ class _ClientTest:
             report.interface, report.mtu, report.speed_mbps = route
             self._context.record_child(entry, child, report)
             log.info("client started", pid=child.pid, argv=" ".join(report.argv))
-            ending, was_told = self._watch(child)
+            ending, was_told = self._watch(child, seen)
             self._context.end_child(entry, child, ending)
             exit_code = child.close()
             report.finished_at = utc_now()
@@ -143,24 +143,34 @@ class _ClientTest:
                 self._context.outbox.send_started(entry.claimed, child.pid)
             return attempt
 
-    def _watch(self, child: ChildProcess) -> tuple[Ending, bool]:
-        """Wait for the child, and tell the Manager that it runs once it cannot have been refused.
+    def _watch(self, child: ChildProcess, seen: Observation) -> tuple[Ending, bool]:
+        """Wait for the child, and tell the Manager that it runs once its test has begun.
 
-        Returns why the wait is over, and whether the Manager was told.
+        The Manager's clock starts with that, so a test that was refused must not start it. Returns
+        why the wait is over, and whether the Manager was told.
         """
+        reader = StreamReader(child.stdout, self._entry)
         wait = partial(
             watch,
             child,
             self._entry.stop.ordered,
             max_output_bytes=self._context.config.max_output_bytes,
-            read=StreamReader(child.stdout, self._entry).read_new,
+            read=reader.read_new,
         )
-        ending = wait(STARTED_AFTER)
-        if ending is not Ending.TIME:
-            return ending, False
+        beginning = Beginning(self._payload, reader, seen)
+        while (has_begun := beginning.look()) is None:
+            ending = wait(LOOK)
+            if ending is not Ending.TIME:
+                return ending, False
+        if not has_begun:
+            words = f"timed out after {beginning.allowed:.0f} s"
+            self._late = f"{words}: the test had not begun by then"
+            return Ending.TIME, False
         self._context.outbox.send_started(self._entry.claimed, child.pid)
         self._mark_disturbed(measured=True)
-        return wait(self._max_seconds - STARTED_AFTER), True
+        if self._entry.planned_seconds is not None:
+            self._entry.planned_seconds += beginning.took
+        return wait(self._max_seconds), True
 
     def _judge(self, child: ChildProcess, exit_code: int, ending: Ending) -> Attempt:
         stderr, output = child.take_stderr(), child.stdout

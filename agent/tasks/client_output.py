@@ -8,7 +8,7 @@ import structlog
 
 from agent.files import Whose, discard, sync, whose
 from agent.iperf3.documents import find_documents, mended
-from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
+from agent.iperf3.stream import LONGEST_LINE, compose, has_start, read_lines
 from agent.iperf3.verdict import Verdict, judge_client
 from agent.iperf3.warnings import is_cut_short
 from agent.process.output import in_thread, overwrite, read_part, view_of
@@ -50,9 +50,13 @@ def newest_output(children: Path, claimed: Claimed) -> tuple[int, Path] | None:
 
 
 class StreamReader:
-    """Reads the stream of a running client, for the rates in its entry."""
+    """Reads the stream of a running client, for the rates in its entry.
+
+    `is_stream` says whether the client writes one, `has_begun` that its test has.
+    """
 
     def __init__(self, stdout: Path, entry: Entry) -> None:
+        self.is_stream, self.has_begun = stdout.suffix == STREAM, False
         self._stdout = stdout
         self._entry = entry
         self._read_up_to = 0
@@ -64,7 +68,7 @@ class StreamReader:
         It decodes at most LONGEST_LINE bytes, so that other greenlets do not wait. After an
         error, for instance when no descriptor is free, the next call tries again.
         """
-        if self._stdout.suffix != STREAM or size == self._read_up_to:
+        if not self.is_stream or size == self._read_up_to:
             return
         try:
             new = in_thread(read_part, self._stdout, self._read_up_to, LONGEST_LINE)
@@ -72,6 +76,7 @@ class StreamReader:
             return
         intervals, read = read_lines(new)
         self._read_up_to += read
+        self.has_begun = self.has_begun or has_start(new[:read])
         rates = [each.bits_per_second for each in intervals if each.bits_per_second is not None]
         # iperf3's own total has no omitted intervals either.
         resent = [each.retransmits for each in intervals if not each.omitted]

@@ -55,6 +55,11 @@ class Observation:
         self._one_at_a_time = BoundedSemaphore()
         gevent.spawn(self._run)
 
+    @property
+    def test(self) -> ObservedTest | None:
+        """The test that runs."""
+        return self._observer.test
+
     def report_on(self, report: Report) -> None:
         """Enter what was seen of the newest test that has ended, or else of the one that runs."""
         # It may have ended since the last look.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.iperf3.documents import find_documents, without_intervals, without_streams
-from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
+from agent.iperf3.stream import LONGEST_LINE, compose, has_start, read_lines
 from agent.iperf3.summary import IntervalSum
 from agent.iperf3.verdict import judge_client
 from tests.support.recorded_runs import VERSIONS, paths, run, runs
@@ -44,6 +44,13 @@ def composed(data: bytes) -> bytes:
 
 def test_streams_of_two_versions_are_recorded() -> None:
     assert STREAMING == ["3.18", "3.22"]
+
+
+@pytest.mark.parametrize(("version", "case"), CASES)
+def test_a_stream_has_a_start_if_its_test_began(version: str, case: str) -> None:
+    data = stream(version, case)
+    assert has_start(data) == (case not in WITHOUT_START)
+    assert not has_start(data[: data.find(b"\n") // 2])
 
 
 @pytest.mark.parametrize(("version", "case"), GOOD)

@@ -44,7 +44,7 @@ class Network:
 
     def _set(self, cable: str, end: str, state: str) -> None:
         host, device = ("agent", cable) if end == "near" else (cable, "agent")
-        _ip("-n", f"{self._name}-{host}", "link", "set", device, state)
+        run_ip("-n", f"{self._name}-{host}", "link", "set", device, state)
 
 
 @contextmanager
@@ -53,21 +53,22 @@ def network() -> Iterator[Network]:
     name = f"faults-{os.getpid()}-{next(_NUMBERS)}"
     with ExitStack() as stack:
         for host in ("agent", "manager", "peer"):
-            _ip("netns", "add", f"{name}-{host}")
+            run_ip("netns", "add", f"{name}-{host}")
             # What still runs inside keeps a namespace, and with it its end of a cable.
-            stack.callback(_ip, "netns", "del", f"{name}-{host}")
-            _ip("-n", f"{name}-{host}", "link", "set", "lo", "up")
+            stack.callback(run_ip, "netns", "del", f"{name}-{host}")
+            run_ip("-n", f"{name}-{host}", "link", "set", "lo", "up")
         for far, address in _AGENT.items():
             ends = ["netns", f"{name}-agent", "type", "veth", "peer", "name", "agent"]
-            _ip("link", "add", far, *ends, "netns", f"{name}-{far}")
-            _ip("-n", f"{name}-agent", "address", "add", f"{address}/24", "dev", far)
-            _ip("-n", f"{name}-{far}", "address", "add", f"{_FAR[far]}/24", "dev", "agent")
+            run_ip("link", "add", far, *ends, "netns", f"{name}-{far}")
+            run_ip("-n", f"{name}-agent", "address", "add", f"{address}/24", "dev", far)
+            run_ip("-n", f"{name}-{far}", "address", "add", f"{_FAR[far]}/24", "dev", "agent")
             for end in ("near", "far"):
                 Network(name).mend(far, end)
         yield Network(name)
 
 
-def _ip(*words: str) -> None:
+def run_ip(*words: str) -> None:
+    """Run `ip`; raises CalledProcessError when it fails."""
     subprocess.run(["ip", *words], check=True)
 
 

@@ -1,0 +1,86 @@
+"""Two hosts that are far from each other: namespaces, and a link that delivers each packet late."""
+
+import fcntl
+import heapq
+import itertools
+import os
+import select
+import signal
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from gevent import subprocess
+
+from tests.support.network import Network, run_ip
+
+# Addresses that the tests' own host does not see.
+NEAR, FAR = "10.98.1.1", "10.98.1.2"
+_HOSTS = {"near": NEAR, "far": FAR}
+# linux/if_tun.h: TUNSETIFF, with IFF_TUN and IFF_NO_PI.
+_SET_DEVICE, _TUN = 0x400454CA, 0x1001
+_PACKETS_AT_ONCE = 64
+_NUMBERS = itertools.count()
+
+
+@contextmanager
+def distance(round_trip: float) -> Iterator[Network]:
+    """The hosts `near` and `far`, so many seconds apart, taken down with the block.
+
+    Needs root, iproute2 and /dev/net/tun. It carries some 0.5 Gbit/s.
+    """
+    name = f"distance-{os.getpid()}-{next(_NUMBERS)}"
+    with ExitStack() as stack:
+        ends = []
+        for host, address in _HOSTS.items():
+            run_ip("netns", "add", f"{name}-{host}")
+            stack.callback(run_ip, "netns", "del", f"{name}-{host}")
+            with Network(name).inside(host):
+                ends.append(os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK))
+                fcntl.ioctl(ends[-1], _SET_DEVICE, struct.pack("16sH22x", b"long0", _TUN))
+            stack.callback(os.close, ends[-1])
+            for words in (
+                ["address", "add", f"{address}/24", "dev", "long0"],
+                ["link", "set", "long0", "up", "txqueuelen", "2000"],
+                ["link", "set", "lo", "up"],
+            ):
+                run_ip("-n", f"{name}-{host}", *words)
+        command = [sys.executable, str(Path(__file__)), *map(str, ends), str(round_trip / 2)]
+        root = str(Path(__file__).parents[2])
+        link = subprocess.Popen(command, pass_fds=ends, env={"PYTHONPATH": root})
+        stack.callback(link.wait)
+        stack.callback(link.kill)
+        yield Network(name)
+
+
+def carry(ends: list[int], delay: float) -> None:
+    """Carry packets between two TUN devices, each `delay` seconds late; for ever."""
+    other = dict(zip(ends, reversed(ends), strict=True))
+    # When it is due, in which order it came, and where to: no two are alike.
+    late: list[tuple[float, int, int, bytes]] = []
+    order = itertools.count()
+    while True:
+        pause = max(0.0, late[0][0] - time.monotonic()) if late else None
+        for end in select.select(ends, [], [], pause)[0]:
+            due = time.monotonic() + delay
+            for _ in range(_PACKETS_AT_ONCE):
+                try:
+                    packet = os.read(end, 65536)
+                except BlockingIOError:
+                    break
+                heapq.heappush(late, (due, next(order), other[end], packet))
+        while late and late[0][0] <= time.monotonic():
+            _, _, end, packet = heapq.heappop(late)
+            try:
+                os.write(end, packet)
+            except BlockingIOError:
+                # As a full queue does, it loses the packet.
+                continue
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    carry([int(sys.argv[1]), int(sys.argv[2])], float(sys.argv[3]))
