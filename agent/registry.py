@@ -52,8 +52,9 @@ class Entry:
     and `started_at` are of the child that runs now, `last_child` is the pid and the fate of the
     one before. A client `is_waiting` until its first child, and between two. `has_served` says
     that a server's child has ended or is about to be ended, `was_disturbed` that another test ran
-    on this host at the same time. `planned_seconds` is None for a test of unknown length. `gone`
-    is set when the task has left the registry.
+    on this host at the same time. `planned_seconds`, from the child's start to the test's end, is
+    None for a test of unknown length. `peer` is the address that its test is with, and since when,
+    as far as the kernel tells. `gone` is set when the task has left the registry.
 
     A client that streams its intervals has its latest rate in `bits_per_second`, all TCP
     `retransmits` so far, and the rates of the latest intervals.
@@ -69,6 +70,7 @@ class Entry:
     has_served: bool = False
     was_disturbed: bool = False
     planned_seconds: float | None = None
+    peer: tuple[str, datetime] | None = None
     bits_per_second: float | None = None
     retransmits: int | None = None
     intervals: list[float] = field(default_factory=list)

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from contextlib import suppress
+from datetime import UTC, datetime
 from statistics import median_low
 from typing import Any
 
@@ -25,10 +26,12 @@ class ObservedTest:
 
     `streams` are its connected data sockets, and `began` is the monotonic time at which the last
     was seen first. `round_trip` is the control connection's, in seconds. `moved` is how many bytes
-    the data sockets have carried, both ways. `interface` is what the test leaves by.
+    the data sockets have carried, both ways. `interface` is what the test leaves by, `peer` the
+    address of the other side, and `since` when it was first seen.
     """
 
     def __init__(self, control: Socket) -> None:
+        self.peer, self.since = control.peer, datetime.now(UTC)
         self.cookie, self.streams, self.began, self.is_udp = control.cookie, 0, 0.0, False
         self.round_trip: float | None = None
         self.moved: int | None = None

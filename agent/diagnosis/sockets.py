@@ -75,7 +75,15 @@ class Socket:
     @property
     def local_address(self) -> str:
         """Its own address as text; IPv4 also where an IPv6 socket carries it."""
-        raw = self.id[4 : 8 if self.family == socket.AF_INET else 20]
+        return self._address(4)
+
+    @property
+    def peer(self) -> str:
+        """The address of the other side, in the same way."""
+        return self._address(20)
+
+    def _address(self, start: int) -> str:
+        raw = self.id[start : start + (4 if self.family == socket.AF_INET else 16)]
         return socket.inet_ntop(self.family, raw).removeprefix("::ffff:")
 
     @property

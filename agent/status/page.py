@@ -77,6 +77,8 @@ def _running(snapshot: Snapshot) -> Iterable[str]:
 def _child(child: Running) -> Iterable[str]:
     what = f"{_NAMES.get(child.type, 'task')} on port {child.port}"
     yield f"<strong>Task {child.task_id}</strong>, {what}, running for {duration(child.seconds)}"
+    if child.peer:
+        yield f" with {escape(child.peer)} since {child.peer_since[11:19]} UTC"
     if child.bits_per_second is not None:
         yield f' <span class="rate">{rate(child.bits_per_second)}</span>'
         if child.retransmits:

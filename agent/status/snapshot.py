@@ -21,7 +21,10 @@ ANSWER_TIME = 1.0
 
 
 class Running(Struct):
-    """A running child. Rates are in bits per second, that of the latest interval last."""
+    """A running child. Rates are in bits per second, that of the latest interval last.
+
+    `peer` is the address that its test is with, since `peer_since`; empty where none is known.
+    """
 
     task_id: int
     type: str
@@ -33,6 +36,8 @@ class Running(Struct):
     bits_per_second: float | None
     retransmits: int | None
     rates: list[float]
+    peer: str
+    peer_since: str
 
 
 class Snapshot(Struct):
@@ -128,6 +133,7 @@ class AgentState:
 
 def _running(entry: Entry) -> Running:
     assert entry.started_at
+    peer, since = entry.peer or ("", None)
     seconds = (datetime.now(UTC) - entry.started_at).total_seconds()
     planned = entry.planned_seconds
     return Running(
@@ -141,4 +147,6 @@ def _running(entry: Entry) -> Running:
         bits_per_second=entry.bits_per_second,
         retransmits=entry.retransmits,
         rates=entry.intervals,
+        peer=peer,
+        peer_since=timestamp(since) if since else "",
     )

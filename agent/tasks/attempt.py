@@ -7,10 +7,12 @@ import msgspec
 
 from agent.error_classes import ErrorClass
 from agent.files import is_full
+from agent.host import interface_of
 from agent.iperf3.verdict import RETRIABLE, Verdict
 from agent.process.child import Ending
 from agent.process.output import in_thread
-from agent.registry import Stop
+from agent.protocol import timestamp
+from agent.registry import Entry, Stop, TaskRegistry
 
 
 @dataclass
@@ -27,9 +29,9 @@ class Attempt:
         """Whether another attempt a little later may succeed."""
         return self.ending is Ending.ENDED and self.verdict.error_class in RETRIABLE
 
-    def make_last(self, why: str) -> None:
-        """Have its message say why there is no further attempt."""
-        words = f"{self.verdict.message}; {why}"
+    def explain(self, why: str) -> None:
+        """Have its message say more, if there is more to say."""
+        words = "; ".join(filter(None, [self.verdict.message, why]))
         self.verdict = msgspec.structs.replace(self.verdict, message=words)
 
     def failure(self, stop: Stop, late: str) -> tuple[ErrorClass | None, str]:
@@ -53,3 +55,16 @@ class Attempt:
             words = f"the disk of {directory} is full: the document is lost"
             return ErrorClass.STATE_FULL, words
         return judged.error_class, judged.message
+
+
+def user_of_server(registry: TaskRegistry, entry: Entry, target: str) -> str:
+    """Who uses the server that a client found busy, in words; empty if this host does not know."""
+    users = [each for each in registry.other_running_clients(entry) if each.port == entry.port]
+    user = next((each for each in users if each.peer and each.peer[0] == target), None)
+    if user and user.peer:
+        return f"this agent's task {user.task.id} has used it since {timestamp(user.peer[1])}"
+    server = registry.server_on(entry.port, entry)
+    if server and server.peer and interface_of(target).interface:
+        address, since = server.peer
+        return f"this agent's task {server.task.id} has served {address} since {timestamp(since)}"
+    return ""

@@ -21,7 +21,7 @@ from agent.process.output import in_thread
 from agent.process.watch import watch
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
 from agent.registry import Entry
-from agent.tasks.attempt import Attempt
+from agent.tasks.attempt import Attempt, user_of_server
 from agent.tasks.beginning import LOOK, Beginning
 from agent.tasks.client_output import StreamReader, judge_output, output_file
 from agent.tasks.context import TaskContext
@@ -76,11 +76,14 @@ class _ClientTest:
         delays = pauses(delay, max(delay, LONGEST_PAUSE), within=ATTEMPTS_TAKE)
         for left in range(self._payload.max_retries, -1, -1):
             attempt = self._attempt()
+            if attempt.verdict.error_class is ErrorClass.BUSY:
+                registry, target = self._context.registry, self._payload.server_ip
+                attempt.explain(user_of_server(registry, self._entry, target))
             if not attempt.may_be_repeated or not left:
                 break
             pause, why = next(delays, None), attempt.verdict.message
             if pause is None:
-                attempt.make_last("not tried again after an hour of attempts")
+                attempt.explain("not tried again after an hour of attempts")
                 break
             retry_in = round(pause, 2)
             log.info("the server is not ready", why=why, tries_left=left, retry_in=retry_in)

@@ -83,7 +83,9 @@ class Observation:
         try:
             while not self._child.ended.is_set():
                 self._look()
-                if (test := self._observer.test) and test.streams and (words := self._beyond(test)):
+                test = self._observer.test
+                self._entry.peer = (test.peer, test.since) if test else None
+                if test and test.streams and (words := self._beyond(test)):
                     self._entry.stop.order(ErrorClass.NOT_ALLOWED, words)
                 self._looked = time.monotonic()
                 self._child.ended.wait(self._observer.wait)

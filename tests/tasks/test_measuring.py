@@ -88,6 +88,7 @@ def test_a_busy_server_is_retried(working: Bench, port: int) -> None:
     busy = client(working, port, max_retries=1, retry_delay_seconds=0.05)
     assert working.result(busy)["agent"]["error_class"] == "busy"
     assert working.result(busy)["agent"]["attempts"] == 2
+    assert f"; this agent's task {long.id} has used it since 20" in (busy.error or "")
     assert "another test ran on this host" in str(working.result(busy)["agent"]["warnings"])
     assert long.status == "running"
     working.store.tasks.cancel(long.id)
