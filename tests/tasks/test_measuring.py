@@ -147,7 +147,8 @@ def test_an_unknown_payload_key_is_named_in_the_log(working: Bench, port: int) -
 def test_keys_that_nobody_knows_are_a_warning_in_each_result(working: Bench, port: int) -> None:
     def warnings(task: ManagedTask) -> list[str]:
         found: list[str] = working.result(working.ended(task))["agent"]["warnings"]
-        return found
+        # A test of so few bytes may have others.
+        return [each for each in found if each.startswith("payload keys")]
 
     words = "payload keys that this agent does not know had no effect: "
     assert warnings(client(working, port, bitrat=5, paralel=2)) == [words + "bitrat, paralel"]
