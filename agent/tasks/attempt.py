@@ -1,5 +1,6 @@
 """One attempt at a client task that has ended: whether another one makes sense, why it failed."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def user_of_server(registry: TaskRegistry, entry: Entry, target: str) -> str:
     if user and user.peer:
         return f"this agent's task {user.task.id} has used it since {timestamp(user.peer[1])}"
     server = registry.server_on(entry.port, entry)
-    if server and server.peer and interface_of(target).interface:
-        address, since = server.peer
-        return f"this agent's task {server.task.id} has served {address} since {timestamp(since)}"
+    with suppress(OSError):
+        if server and server.peer and interface_of(target).interface:
+            address, since = server.peer
+            words = f"this agent's task {server.task.id} has served {address}"
+            return f"{words} since {timestamp(since)}"
     return ""
