@@ -8,8 +8,6 @@ connections in all.
 """
 
 import socket
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from io import BufferedReader, RawIOBase
 from typing import Any, NamedTuple
@@ -20,14 +18,12 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from gevent.socket import wait_read  # type: ignore[attr-defined]
 
+from agent.turns import await_turn
+
 # Of a request line and its headers.
 MAX_HEAD_BYTES = 64 * 1024
 # For a peer that sends requests before it has the answer to the last one.
 PAUSE_SECONDS = 0.1
-# What peers may have of one turn of the event loop, in which no heartbeat begins, and how long
-# those wait that come after it.
-TURN_SECONDS = 0.02
-NEXT_TURN = 0.001
 
 log = structlog.get_logger()
 
@@ -48,7 +44,7 @@ class Handler(WSGIHandler):
 
     def __init__(self, connection: socket.socket, address: Any, server: "Server") -> None:
         self._limits = server.limits
-        self._incoming = _Incoming(connection, server.await_turn)
+        self._incoming = _Incoming(connection)
         self._deadline = gevent.get_hub().loop.timer(0, self._limits.seconds)
         incoming = BufferedReader(self._incoming)
         super().__init__(connection, address, server, incoming)  # type: ignore[no-untyped-call]
@@ -115,10 +111,6 @@ class Server(WSGIServer):
     ) -> None:
         self.limits = limits
         self._connections: dict[socket.socket, None] = {}
-        # When peers had their first moment of the loop's present turn.
-        self._turn_began: float | None = None
-        self._each_turn = gevent.get_hub().loop.prepare(ref=False)
-        self._each_turn.start(self._begin_turn)
         # At a time; of more, the first would be ended before they were served.
         self.max_accept = max(1, limits.connections // 8)
         super().__init__(  # type: ignore[no-untyped-call]
@@ -132,24 +124,6 @@ class Server(WSGIServer):
             # Spares a reverse look-up of the address.
             environ={"SERVER_NAME": address[0]},
         )
-
-    def await_turn(self) -> None:
-        """Wait for a turn of the event loop of which peers have had little so far."""
-        while True:
-            now = time.monotonic()
-            if self._turn_began is None:
-                self._turn_began = now
-            if now - self._turn_began < TURN_SECONDS:
-                return
-            gevent.sleep(NEXT_TURN)
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._each_turn.stop()
-        super().close()  # type: ignore[no-untyped-call]
-
-    def _begin_turn(self) -> None:
-        self._turn_began = None
 
     def do_handle(self, connection: socket.socket, address: Any) -> None:
         """Serve a new connection in a greenlet of its own."""
@@ -174,8 +148,8 @@ class _Incoming(RawIOBase):
 
     left = 0
 
-    def __init__(self, connection: socket.socket, await_turn: Callable[[], None]) -> None:
-        self._connection, self._await_turn = connection, await_turn
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
 
     def readable(self) -> bool:
         return True
@@ -185,7 +159,7 @@ class _Incoming(RawIOBase):
             return 0
         # gevent.sleep(0) would let 50 of them have a turn before the loop looks at a socket.
         wait_read(self._connection.fileno())
-        self._await_turn()
+        await_turn()
         got = self._connection.recv_into(memoryview(buffer)[: self.left])
         self.left = self.left - got if got else 0
         return got
@@ -195,12 +169,11 @@ class _ErrorLog:
     """What an application says of its errors."""
 
     def write(self, text: str) -> None:
-        """Log the text, unless it is blank."""
         if text.strip():
             log.error("an answer failed", says=text.strip())
 
     def flush(self) -> None:
-        """Do nothing: no text is buffered."""
+        pass
 
 
 def hang_up(connection: socket.socket) -> None:
