@@ -1,6 +1,7 @@
 """Facts about the host."""
 
 import platform
+import socket
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,26 @@ def test_a_name_without_an_address_has_no_route(name: str) -> None:
 def test_the_route_to_this_host_is_its_loopback_interface(address: str) -> None:
     mtu = int(Path("/sys/class/net/lo/mtu").read_text())
     assert host.route_to(address) == Route("lo", mtu, 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "index"),
+    [("127.0.0.1", 0), ("127.0.0.9", 0), ("::1", 0), ("192.0.2.1", 1), ("", 1)],
+)
+def test_an_interface_is_known_by_its_index_or_by_an_address_that_it_has(
+    address: str, index: int
+) -> None:
+    """All of 127.0.0.0/8 is the loopback's. The index is of a device that a socket is bound to."""
+    assert host.interface_of(address, index).interface == socket.if_indextoname(1) == "lo"
+
+
+def test_an_address_of_no_interface_has_an_empty_route() -> None:
+    assert host.interface_of("192.0.2.1") == Route()
+
+
+def test_a_device_decides_the_route_whatever_the_target_is() -> None:
+    assert host.route_to("192.0.2.1", "lo").interface == "lo"
+    assert host.route_to("127.0.0.1", "no-such-device") == Route()
 
 
 @pytest.mark.parametrize("target", ["localhost", "no-such-host.invalid", "", "fe80::1%nonesuch"])

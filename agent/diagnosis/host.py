@@ -1,29 +1,26 @@
 """What a host does during a test: its counters at a moment, and what they rose by."""
 
+import os
 import re
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 # Seconds: in shorter times a share, and that nothing was read, say nothing.
 _SHORTEST, _SILENT = 0.2, 1.0
 # A share of the time: what runs less waits for its peer.
 _AT_WORK = 0.001
-_NIC = "/sys/class/net/{nic}/statistics/"
-# Where each counter is, and the numbers there that it is the sum of; softnet has hexadecimal ones.
+# Where each counter is, and the numbers there that it is the sum of.
 _COUNTERS = [
     ("io", "/proc/{pid}/io", r"^[rw]char: (\d+)"),
-    ("softnet_dropped", "/proc/net/softnet_stat", r"^\w+ (\w+)"),
     ("udp_receive_buffer_errors", "/proc/{pid}/net/snmp", r"^Udp: \d+ \d+ \d+ \d+ (\d+)"),
     ("udp_receive_buffer_errors", "/proc/{pid}/net/snmp6", r"^Udp6RcvbufErrors\s+(\d+)"),
-    ("errors", _NIC + "rx_errors", r"(\d+)"),
-    ("errors", _NIC + "tx_errors", r"(\d+)"),
-    *(
-        (name, _NIC + name, r"(\d+)")
-        for name in ("rx_bytes", "tx_bytes", "rx_dropped", "tx_dropped")
-    ),
+    ("softnet_dropped", "/proc/net/softnet_stat", r"^\w+ (\w+)"),
 ]
+# The columns of an interface in /proc/PID/net/dev; there are eight for each direction.
+_DEVICES = "/proc/{pid}/net/dev"
+_COLUMNS = {"rx_bytes": 0, "rx_dropped": 3, "tx_bytes": 8, "tx_dropped": 11}
+_ERRORS = (2, 10)
 _OF_NIC = ("rx_dropped", "tx_dropped", "errors")
 _OF_HOST = ("softnet_dropped", "udp_receive_buffer_errors")
 
@@ -40,19 +37,26 @@ def take_sample(pid: int, nic: str) -> HostSample:
     """Read what can be read of a process, of its network namespace and of an interface."""
     sample = HostSample(time.monotonic(), {}, {})
     with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
+        for task in os.scandir(f"/proc/{pid}/task"):
             # A thread may end meanwhile.
-            with suppress(OSError, ValueError):
-                ran, waited, _ = (task / "schedstat").read_text().split()
-                sample.threads[task.name] = int(ran) / 1e9, int(waited) / 1e9
+            if words := _read(f"{task.path}/schedstat", pid).split():
+                sample.threads[task.name] = int(words[0]) / 1e9, int(words[1]) / 1e9
     for name, path, pattern in _COUNTERS:
-        with suppress(OSError, ValueError):
-            text = Path(path.format(pid=pid, nic=nic)).read_text()
-            base = 16 if name == "softnet_dropped" else 10
-            if found := re.findall(pattern, text, re.MULTILINE):
-                more = sum(int(number, base) for number in found)
-                sample.counters[name] = sample.counters.get(name, 0) + more
+        base = 16 if name == "softnet_dropped" else 10
+        for number in re.findall(pattern, _read(path, pid), re.MULTILINE):
+            sample.counters[name] = sample.counters.get(name, 0) + int(number, base)
+    if row := re.search(rf"^\s*{re.escape(nic)}:(.*)", _read(_DEVICES, pid), re.MULTILINE):
+        numbers = [int(number) for number in row[1].split()]
+        sample.counters.update({name: numbers[place] for name, place in _COLUMNS.items()})
+        sample.counters["errors"] = sum(numbers[place] for place in _ERRORS)
     return sample
+
+
+def _read(path: str, pid: int) -> str:
+    """A file's text; empty if it cannot be read."""
+    with suppress(OSError), open(path.format(pid=pid), encoding="ascii", errors="replace") as file:
+        return file.read()
+    return ""
 
 
 def figures_between(first: HostSample, last: HostSample) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _sample(control: Socket, data: list[Socket]) -> dict[str, float]:
     mss = _median(sending, "snd_mss")
     base = max(_median([control], "min_rtt"), _median(sending, "min_rtt"))
     return {
-        "rtt_ms": _median(sending or [control], "rtt") / 1000,
+        "rtt_ms": max(_median(sending or [control], "rtt"), base) / 1000,
         "min_rtt_ms": base / 1000,
         "pmtu": _median(sending or [control], "pmtu"),
         "mss": mss,

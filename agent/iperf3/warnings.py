@@ -38,7 +38,7 @@ def warnings_about(
     """
     figures = figures_of(summary)
     return [
-        *_cpu_warnings(summary, features, thread),
+        *_cpu_warnings(summary, figures, features, thread),
         *_loss_warnings(summary, figures, features),
         # A test that was cut short has no report from the receiver: no reason for a second warning.
         *(_length_warnings(summary) or _silence_warnings(figures)),
@@ -51,16 +51,15 @@ def is_cut_short(summary: Summary) -> bool:
 
 
 def _cpu_warnings(
-    summary: Summary, features: Features, thread: Mapping[str, float] | None
+    summary: Summary, figures: Figures, features: Features, thread: Mapping[str, float] | None
 ) -> Iterator[str]:
     cpu, asked = summary.end.cpu_utilization_percent, summary.start.test_start or Request()
-    end, streams = summary.end, max(1, asked.num_streams or 1)
-    # A server's document has 0 where the other side knows more.
-    sums = [each for each in (end.sum_sent, end.sum_received, end.sum) if each]
-    rate = max((each.bits_per_second or 0.0 for each in sums), default=0.0)
-    seconds = max((each.seconds or 0.0 for each in sums), default=_MOMENT)
+    sums, streams = summary.end.sum_sent or summary.end.sum or Sums(), max(
+        1, asked.num_streams or 1
+    )
     target = (asked.target_bitrate or summary.start.target_bitrate or 0.0) * streams
-    if cpu is None or seconds < _MOMENT or 0 < target * _REACHED <= rate:
+    reached = 0 < target * _REACHED <= max(figures.sent or 0.0, figures.received or 0.0)
+    if cpu is None or reached or (sums.seconds or _MOMENT) < _MOMENT:
         return
     here, there = "client", "server"
     if summary.start.accepted_connection:

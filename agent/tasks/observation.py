@@ -57,7 +57,7 @@ class Observation:
 
     @property
     def test(self) -> ObservedTest | None:
-        """The test that runs."""
+        """The test that runs, with its streams and its round trip; None between two tests."""
         return self._observer.test
 
     def report_on(self, report: Report) -> None:
@@ -66,7 +66,7 @@ class Observation:
         self._look()
         found = self._observer.finished
         if found is None or found.cookie == self._reported:
-            found = self._observer.test
+            found = self.test
         report.path, report.host = {}, {}
         if found:
             self._reported = found.cookie
@@ -83,7 +83,7 @@ class Observation:
         try:
             while not self._child.ended.is_set():
                 self._look()
-                test = self._observer.test
+                test = self.test
                 self._entry.peer = (test.peer, test.since) if test else None
                 if test and test.streams and (words := self._beyond(test)):
                     self._entry.stop.order(ErrorClass.NOT_ALLOWED, words)

@@ -99,19 +99,24 @@ def test_what_a_test_moves_is_counted_whichever_way_it_moves(
 
 
 @pytest.mark.process
-def test_each_test_of_a_server_is_told_from_the_one_before() -> None:
+@pytest.mark.parametrize("looks_between", [True, False])
+def test_each_test_of_a_server_is_told_from_the_one_before(looks_between: bool) -> None:
     with iperf3_server(port := free_port()) as server:
         observer = Observer(server.pid or 0, None, RUNNING)
         observer.look()
         assert observer.test is None
-        cookies = []
+        cookies: list[int] = []
         for _ in range(2):
             argv = ["iperf3", "-c", "::1", "-p", str(port), "-t", "5", "-b", "1M"]
             with subprocess.Popen(argv, stdout=NOWHERE) as client:
+                if cookies and not looks_between:
+                    # It has begun when it is looked at next.
+                    time.sleep(1)
                 cookies.append(seen(observer, 1, 0).cookie)
                 client.kill()
-            until(lambda: looked(observer).test is None)
-            assert observer.finished and observer.finished.cookie == cookies[-1]
+            if looks_between:
+                until(lambda: looked(observer).test is None)
+                assert observer.finished and observer.finished.cookie == cookies[-1]
     assert len(set(cookies)) == 2
 
 
@@ -143,6 +148,7 @@ def test_a_host_that_tells_nothing_leaves_all_out(monkeypatch: pytest.MonkeyPatc
     """Nothing is 0 that nobody has read."""
     nowhere = [(name, "/nowhere", pattern) for name, _, pattern in host._COUNTERS]
     monkeypatch.setattr(host, "_COUNTERS", nowhere)
+    monkeypatch.setattr(host, "_DEVICES", "/nowhere")
     with running("-b", "1M", "-u") as (client, _):
         test = seen(client, 1)
         assert set(test.host()) == {"iperf3_busiest_thread", "socket_drops"}

@@ -70,6 +70,11 @@ def test_a_server_below_its_limits_is_left_alone_and_so_is_each_of_several(bench
         assert agent["interface"] == "lo"
         assert agent["path"]["rtt_ms"] > 0
         assert set(agent["host"]) >= {"nic", "softnet_dropped"}
+    task, port = servers[0]
+    # What the first test left of the limit is not the next one's.
+    foreign(port, "-R", "-b", "20M", seconds=5)
+    agent = why_ended(bench, task)
+    assert agent["error_class"] == "not_allowed"
     bench.ended(bench.task("kill_all"))
 
 
