@@ -173,12 +173,11 @@ def test_a_client_that_stands_still_is_ended_by_term(odd: Bench) -> None:
     assert not is_running(pid)
 
 
-def test_a_grandchild_that_holds_the_output_does_not_hold_up_the_task(odd: Bench) -> None:
+def test_a_grandchild_that_holds_the_output_ends_with_the_task(odd: Bench) -> None:
     task = run(odd, "leaves-a-child")
     assert error_class(odd, task) == "bad_output"
     grandchild = int((odd.directory / "grandchild").read_text())
-    assert is_running(grandchild)
-    os.kill(grandchild, signal.SIGKILL)
+    until(lambda: not is_running(grandchild))
 
 
 def test_the_key_is_not_in_the_environment_of_a_child(odd: Bench) -> None:
