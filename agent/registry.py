@@ -18,14 +18,12 @@ Kind = Literal["server", "client"]
 KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "client"}
 # Enough for a curve: ten minutes of iperf3's own intervals.
 INTERVALS_KEPT = 600
+RETIRES = "the agent was told to retire (SIGUSR1)"
 
 
 @dataclass(eq=False)
 class Stop:
-    """The order to end one task: an event to wait on, and the reason.
-
-    `force` is set when the child must end at once.
-    """
+    """The order to end one task, and why; `force` is set when its child must end at once."""
 
     ordered: Event = field(default_factory=Event)
     force: Event = field(default_factory=Event)
@@ -50,14 +48,13 @@ class Entry:
 
     `kind` is None for a task that runs no child; `port` is 0 until the payload was read. `pid`
     and `started_at` are of the child that runs now, `last_child` is the pid and the fate of the
-    one before. A client `is_waiting` until its first child, and between two. `has_served` says
-    that a server's child has ended or is about to be ended, `was_disturbed` that another test ran
-    on this host at the same time. `planned_seconds`, from the child's start to the test's end, is
-    None for a test of unknown length. `peer` is the address that its test is with, and since when,
-    as far as the kernel tells. `gone` is set when the task has left the registry.
-
-    A client that streams its intervals has its latest rate in `bits_per_second`, all TCP
-    `retransmits` so far, and the rates of the latest intervals.
+    one before. A client `is_waiting` until its first child, and before another one, if it
+    `may_retry`. `has_served` says that a server's child has ended or is about to be ended,
+    `was_disturbed` that another test ran on this host at the same time. `planned_seconds`, from the
+    child's start to the test's end, is None for a test of unknown length. `peer` is the address
+    that its test is with, and since when, as far as the kernel tells. `gone` is set when the task
+    has left the registry. A client that streams its intervals has its latest rate in
+    `bits_per_second`, all TCP `retransmits` so far, and the rates of the latest intervals.
     """
 
     claimed: Claimed
@@ -67,6 +64,7 @@ class Entry:
     last_child: tuple[int, str] | None = None
     started_at: datetime | None = None
     is_waiting: bool = True
+    may_retry: bool = True
     has_served: bool = False
     was_disturbed: bool = False
     planned_seconds: float | None = None

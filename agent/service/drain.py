@@ -9,7 +9,7 @@ from gevent.event import Event
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.outbox.queue import Outbox
-from agent.registry import Entry, TaskRegistry
+from agent.registry import RETIRES, Entry, TaskRegistry
 from agent.state.ledger import Ledger
 
 # Seconds between two looks at the client tests.
@@ -21,11 +21,11 @@ KILL_TAKES = 1.0
 def finish_clients(registry: TaskRegistry, ends: list[Event]) -> None:
     """Wait for the client tests that run, or for one of the events; stop those that wait."""
     while registry.clients() and not gevent.wait(ends, timeout=LOOK, count=1):
-        # At each look: a test that runs may be refused, and then it would wait as well.
         for entry in registry.clients():
+            # One that runs may be refused, and perhaps waits for no moment then.
+            entry.may_retry = False
             if entry.is_waiting:
-                words = "the agent was told to retire (SIGUSR1)"
-                entry.stop.order(ErrorClass.INTERRUPTED, words)
+                entry.stop.order(ErrorClass.INTERRUPTED, RETIRES)
 
 
 def stop_tasks(registry: TaskRegistry, why: str, kill: Event, until: float) -> list[Entry]:

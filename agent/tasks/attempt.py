@@ -4,31 +4,49 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import gevent
 import msgspec
+import structlog
 
 from agent.error_classes import ErrorClass
-from agent.files import is_full
+from agent.errors import StateUnusable, class_of
+from agent.files import Whose, is_full, whose
 from agent.host import interface_of
 from agent.iperf3.verdict import RETRIABLE, Verdict
-from agent.process.child import Ending
+from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
 from agent.protocol import timestamp
 from agent.registry import Entry, Stop, TaskRegistry
+from agent.state.directory import StateDirectory
+from agent.tasks.client_output import judge_output
+
+# How often the document is read while the host is short of descriptors, and every how many seconds.
+JUDGE_TRIES, JUDGE_PAUSE = 5, 1.0
+
+log = structlog.get_logger()
 
 
 @dataclass
 class Attempt:
-    """One run of iperf3 that has ended; `output` is the file that it wrote."""
+    """One run of iperf3 that has ended; `output` is the file that it wrote.
+
+    `has_begun` says that the server took the test.
+    """
 
     ending: Ending
     exit_code: int
     verdict: Verdict
     output: Path
+    has_begun: bool
 
     @property
     def may_be_repeated(self) -> bool:
-        """Whether another attempt a little later may succeed."""
-        return self.ending is Ending.ENDED and self.verdict.error_class in RETRIABLE
+        """Whether another attempt a little later may succeed.
+
+        A server that is "busy" after a whole test could have it as often as there are attempts.
+        """
+        is_refused = self.ending is Ending.ENDED and self.verdict.error_class in RETRIABLE
+        return is_refused and not self.has_begun
 
     def explain(self, why: str) -> None:
         """Have its message say more, if there is more to say."""
@@ -56,6 +74,28 @@ class Attempt:
             words = f"the disk of {directory} is full: the document is lost"
             return ErrorClass.STATE_FULL, words
         return judged.error_class, judged.message
+
+
+def judge_attempt(
+    state: StateDirectory, child: ChildProcess, exit_code: int, ending: Ending, has_begun: bool
+) -> Attempt:
+    """Judge what a child that has ended left."""
+    stderr, output = child.take_stderr(), child.stdout
+    if ending is Ending.OUTPUT:
+        # A flood is not read: that could hold up every greenlet for minutes.
+        judged = Verdict(False, ErrorClass.BAD_OUTPUT, child.flooded)
+        return Attempt(ending, exit_code, judged, output, has_begun)
+    for left in range(JUDGE_TRIES, 0, -1):
+        try:
+            judged, output = judge_output(state, output, exit_code, stderr)
+            break
+        except StateUnusable as error:
+            judged = Verdict(False, class_of(error), f"{error}: the document is lost")
+            if whose(error) is not Whose.HOST or left == 1:
+                break
+            log.warning("the document cannot be read now", error=str(error))
+            gevent.sleep(JUDGE_PAUSE)
+    return Attempt(ending, exit_code, judged, output, has_begun)
 
 
 def user_of_server(registry: TaskRegistry, entry: Entry, target: str) -> str:

@@ -4,33 +4,28 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
-import gevent
 import msgspec
 import structlog
 
 from agent.error_classes import ErrorClass
-from agent.errors import StateUnusable, class_of
-from agent.files import Whose, discard, whose
+from agent.files import discard
 from agent.host import route_to
 from agent.iperf3.argv import JSON_STREAM, client_argv
 from agent.iperf3.features import Features
-from agent.iperf3.verdict import Verdict
 from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
 from agent.process.watch import watch
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
-from agent.registry import Entry
-from agent.tasks.attempt import Attempt, user_of_server
+from agent.registry import RETIRES, Entry
+from agent.tasks.attempt import Attempt, judge_attempt, user_of_server
 from agent.tasks.beginning import LOOK, Beginning
-from agent.tasks.client_output import StreamReader, judge_output, output_file
+from agent.tasks.client_output import StreamReader, output_file
 from agent.tasks.context import TaskContext
 from agent.tasks.observation import DEADLINE_GRACE, Observation
 from agent.tasks.policy import check_burst, check_core, checked_target, within_limits
 from agent.timing import pauses
 
-# How often the document is read while the host is short of descriptors, and every how many seconds.
-JUDGE_TRIES, JUDGE_PAUSE = 5, 1.0
 # Seconds between two attempts, unless the task asks for more, and for all of them together.
 LONGEST_PAUSE = 60.0
 ATTEMPTS_TAKE = 3600.0
@@ -67,7 +62,9 @@ class _ClientTest:
     ) -> None:
         self._context, self._entry = context, entry
         self._payload, self._report = payload, report
-        self._max_seconds = payload.time + payload.omit + DEADLINE_GRACE
+        # iperf3 knows no time for a number of bytes, so that nothing would end it before.
+        grace = 0.0 if payload.bytes else DEADLINE_GRACE
+        self._max_seconds = payload.time + payload.omit + grace
         self._late = f"timed out after {self._max_seconds:g} s: iperf3 had not ended by then"
 
     def last_attempt(self) -> Attempt:
@@ -88,6 +85,8 @@ class _ClientTest:
             retry_in = round(pause, 2)
             log.info("the server is not ready", why=why, tries_left=left, retry_in=retry_in)
             self._entry.is_waiting = True
+            if not self._entry.may_retry:
+                self._entry.stop.order(ErrorClass.INTERRUPTED, RETIRES)
             if self._entry.stop.ordered.wait(pause):
                 break
             in_thread(discard, attempt.output)
@@ -133,16 +132,17 @@ class _ClientTest:
             report.interface, report.mtu, report.speed_mbps = route
             self._context.record_child(entry, child, report)
             log.info("client started", pid=child.pid, argv=" ".join(report.argv))
-            ending, was_told = self._watch(child, seen)
+            ending, has_begun = self._watch(child, seen)
             self._context.end_child(entry, child, ending)
             exit_code = child.close()
             report.finished_at = utc_now()
             seen.report_on(report)
-            attempt = self._judge(child, exit_code, ending)
+            state = self._context.state
+            attempt = judge_attempt(state, child, exit_code, ending, has_begun)
             self._context.metrics.child_exits["client", ending.name.lower()] += 1
             log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
             self._mark_disturbed(measured=attempt.verdict.ok)
-            if attempt.verdict.ok and not was_told:
+            if attempt.verdict.ok and not has_begun:
                 self._context.outbox.send_started(entry.claimed, child.pid)
             return attempt
 
@@ -150,7 +150,7 @@ class _ClientTest:
         """Wait for the child, and tell the Manager that it runs once its test has begun.
 
         The Manager's clock starts with that, so a test that was refused must not start it. Returns
-        why the wait is over, and whether the Manager was told.
+        why the wait is over, and whether it had begun.
         """
         reader = StreamReader(child.stdout, self._entry)
         wait = partial(
@@ -174,24 +174,6 @@ class _ClientTest:
         if self._entry.planned_seconds is not None:
             self._entry.planned_seconds += beginning.took
         return wait(self._max_seconds), True
-
-    def _judge(self, child: ChildProcess, exit_code: int, ending: Ending) -> Attempt:
-        stderr, output = child.take_stderr(), child.stdout
-        if ending is Ending.OUTPUT:
-            # A flood is not read: that could hold up every greenlet for minutes.
-            judged = Verdict(False, ErrorClass.BAD_OUTPUT, child.flooded)
-        else:
-            for left in range(JUDGE_TRIES, 0, -1):
-                try:
-                    judged, output = judge_output(self._context.state, output, exit_code, stderr)
-                    break
-                except StateUnusable as error:
-                    judged = Verdict(False, class_of(error), f"{error}: the document is lost")
-                    if whose(error) is not Whose.HOST or left == 1:
-                        break
-                    log.warning("the document cannot be read now", error=str(error))
-                    gevent.sleep(JUDGE_PAUSE)
-        return Attempt(ending, exit_code, judged, output)
 
     def _mark_disturbed(self, measured: bool) -> None:
         """Tests at the same time disturb each other; one that was only refused disturbs none."""

@@ -74,6 +74,21 @@ def test_an_attempt_that_is_refused_in_the_meantime_is_the_last(
     assert task.error and task.error.startswith(TOLD) and task.error.endswith("Connection refused")
 
 
+def test_attempts_without_a_pause_end_as_well(bench: Bench, tmp_path: Path) -> None:
+    """There is no moment between two of them at which anybody could see it wait."""
+    refused = 'sleep 0.3; echo "iperf3: error - the server is busy running a test" >&2; exit 1'
+    agent = bench.agent(IPERF3_PATH=stand_in(tmp_path / "iperf3", refused))
+    task = bench.task(
+        "iperf_client_run", server_ip="::1", port=1, max_retries=100, retry_delay_seconds=0
+    )
+    agent.wait_for("client started", task_id=task.id)
+    retire(agent, clients=1)
+    begun = [line for line in agent.lines if line["message"] == "client started"]
+    assert agent.exit_code() == 0
+    assert bench.result(task)["agent"]["attempts"] <= len(begun) + 1
+    assert task.error and task.error.startswith(TOLD)
+
+
 def test_a_test_can_be_canceled_while_the_agent_retires(bench: Bench) -> None:
     agent = bench.agent(HEARTBEAT_INTERVAL="0.2")
     with iperf3_server(port := free_port()):

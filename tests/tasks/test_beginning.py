@@ -120,3 +120,36 @@ def test_a_test_that_cannot_be_seen_is_taken_to_run_in_the_end(bench: Bench) -> 
         bench.wait(lambda: task.started_at is not None)
         assert task.status == "running"
         assert bench.ended(task).status == "succeeded", task.error
+
+
+SAYS_BUSY_LATE = """
+printf '{"event":"start","data":{"test_start":{"protocol":"TCP"}}}\\n'
+sleep 1
+printf '{"event":"error","data":"the server is busy running a test. try again later"}\\n'
+printf '{"event":"end","data":{}}\\n'
+exit 1
+"""
+
+
+def test_a_server_that_is_busy_after_the_test_began_gets_no_second_one(bench: Bench) -> None:
+    """It could have the whole test as often as the task may be attempted."""
+    script = bench.directory / "iperf3"
+    newest = newer_iperf3("sid")
+    script.write_text(
+        f"""#!/bin/sh\ncase "$1" in --version|--help) exec {newest} "$1";; esac\n{SAYS_BUSY_LATE}"""
+    )
+    script.chmod(0o755)
+    bench.agent(IPERF3_PATH=str(script))
+    task = bench.ended(client(bench, 1, max_retries=3, retry_delay_seconds=0))
+    report = bench.result(task)["agent"]
+    assert (report["error_class"], report["attempts"]) == ("busy", 1)
+
+
+@EITHER
+def test_a_number_of_bytes_gets_no_time_beyond_its_own(bench: Bench, suite: str) -> None:
+    """iperf3 would go on for as long as it takes, and MAX_TEST_SECONDS holds for all that moves."""
+    port = free_port()
+    with iperf3_server(port):
+        task = client(bench, port, suite, time=2, bytes=2**50, bitrate=1_000_000)
+        bench.ended(task)
+    assert task.error == "timed out after 2 s: iperf3 had not ended by then"
