@@ -9,7 +9,7 @@ from agent.error_classes import ErrorClass
 from agent.iperf3.documents import Buffer, Span, find_documents, find_unread
 from agent.iperf3.failures import classify, error_line
 from agent.iperf3.figures import figures_of
-from agent.iperf3.summary import Summary, Sums, read_intervals, read_summary
+from agent.iperf3.summary import Request, Summary, Sums, read_intervals, read_summary
 from agent.protocol import Figures
 
 # Another attempt a little later may succeed.
@@ -23,6 +23,8 @@ _LARGE_DOCUMENT = 4 * 1024**2
 
 # In seconds: after less than that, a receiver may have read nothing of what arrived.
 _LONG_ENOUGH = 1.0
+# Of each TCP stream: a receiver counts whole ones (3.22), and a slow test may have no more.
+_BLOCKS_UNDER_WAY = 2
 
 
 class Verdict(Struct, frozen=True):
@@ -129,7 +131,11 @@ def _failure_to_carry(summary: Summary, figures: Figures) -> tuple[ErrorClass, s
     if not sent:
         words = "no byte was sent; with dont_fragment, length must fit into the network's MTU"
         return ErrorClass.ARGUMENTS, words
-    if (sums.seconds or 0.0) < _LONG_ENOUGH:
+    asked = summary.start.test_start or Request()
+    blocks = (asked.num_streams or 1) * (asked.blksize or 0) * len(figures.flows)
+    if (sums.seconds or 0.0) < _LONG_ENOUGH or (
+        figures.protocol == "tcp" and sent <= _BLOCKS_UNDER_WAY * blocks
+    ):
         return None
     return ErrorClass.UNREACHABLE, f"nothing of the {sent:.0f} bytes that were sent has arrived"
 

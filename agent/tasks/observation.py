@@ -119,5 +119,5 @@ class Observation:
         at_once = 0 if test.is_udp else self._block * 8 * test.streams
         if bits <= limit * _TOLERANCE * seconds + at_once:
             return ""
-        words = f"the test moved {rate(bits / (now - since))}, both ways together"
+        words = f"the test moved {rate(bits / max(now - since, _LIMITED))}, both ways together"
         return f"{words}: that is over this agent's MAX_BITRATE of {limit}"

@@ -209,6 +209,15 @@ def test_a_receiver_may_read_nothing_of_a_test_of_milliseconds() -> None:
     assert judge_client(0, msgspec.json.encode(edited), "").ok
 
 
+@pytest.mark.parametrize(("blocks", "ok"), [(1, True), (2, True), (20, False)])
+def test_a_slow_receiver_may_have_no_whole_block_of_a_healthy_test(blocks: int, ok: bool) -> None:
+    edited = msgspec.json.decode(run("3.12", "tcp").stdout)
+    asked, end = edited["start"]["test_start"], edited["end"]
+    end["sum_sent"]["bytes"] = blocks * asked["blksize"] * asked["num_streams"]
+    end["sum_received"]["bytes"] = 0
+    assert judge_client(0, msgspec.json.encode(edited), "").ok is ok
+
+
 def test_one_dead_direction_of_two_is_a_warning() -> None:
     edited = msgspec.json.decode(document(("3.22", "3.22"), "bidir", "client"))
     edited["end"]["sum_received_bidir_reverse"] |= {"bytes": 0, "packets": 0}
