@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import cached_property
-from typing import TypeVar, TypeVarTuple
+from typing import Generic, TypeVar, TypeVarTuple
 
 import gevent
 from gevent.threadpool import ThreadPool
@@ -41,7 +41,7 @@ class NativeThreads:
         return ThreadPool(self._most)
 
 
-class Looks:
+class Looks(Generic[_Result]):
     """Looks at what may stand still: each is waited for at most `seconds`, and then goes on alone.
 
     There is one at a time.
@@ -52,23 +52,23 @@ class Looks:
         self._look: gevent.Greenlet | None = None
         self._until = 0.0
 
-    def take(self, look: Callable[[], None]) -> None:
-        """Take the look in a greenlet, unless the last one goes on; raises what has ended one."""
-        if self._look is None or self._has_ended():
+    def take(self, look: Callable[[], _Result]) -> _Result | None:
+        """Take the look in a greenlet, unless the last one goes on; raises what has ended one.
+
+        Returns what the last one has found, None if it goes on.
+        """
+        if self._look is None or self._look.ready():
+            self.finish()
             # With the context, as the log lines in it name the task.
             self._look = gevent.spawn(copy_context().run, look)
             self._until = time.monotonic() + self._seconds
         self._look.join(max(0.0, self._until - time.monotonic()))
-        self._has_ended()
+        return self.finish() if self._look.ready() else None
 
-    def finish(self) -> None:
-        """Wait for the end of the last look; raises what has ended it."""
-        if self._look is not None:
-            self._look.get()
-
-    def _has_ended(self) -> bool:
+    def finish(self) -> _Result | None:
+        """Wait for the end of the last look; returns what it has found, or raises what ended it."""
         # A greenlet that has ended is false.
-        if self._look is not None and self._look.ready():
-            self.finish()
-            return True
-        return False
+        if self._look is None:
+            return None
+        found: _Result = self._look.get()
+        return found

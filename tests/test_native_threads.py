@@ -37,7 +37,7 @@ def test_an_error_is_raised_where_the_call_was_made() -> None:
 
 
 def test_a_look_is_waited_for_a_while_and_goes_on_alone(held: Any) -> None:
-    threads, looks, seen = NativeThreads(1), Looks(0.1), list[str]()
+    threads, looks, seen = NativeThreads(1), Looks[None](0.1), list[str]()
 
     def look() -> None:
         threads.call(held.acquire)
@@ -59,7 +59,7 @@ def test_a_look_is_waited_for_a_while_and_goes_on_alone(held: Any) -> None:
 
 
 def test_a_look_that_fails_says_so_at_once_or_to_the_next_one(held: Any) -> None:
-    threads, looks = NativeThreads(1), Looks(0.1)
+    threads, looks = NativeThreads(1), Looks[None](0.1)
     with pytest.raises(OSError, match="it failed"):
         looks.take(fail)
 
@@ -67,7 +67,7 @@ def test_a_look_that_fails_says_so_at_once_or_to_the_next_one(held: Any) -> None
         threads.call(held.acquire)
         fail()
 
-    looks = Looks(0.1)
+    looks = Looks[None](0.1)
     looks.take(fail_late)
     held.release()
     with gevent.Timeout(10), pytest.raises(OSError, match="it failed"):

@@ -42,7 +42,7 @@ class Key:
         self._key, self._path = key, path
         self._modified = _modification_time(path) if path else 0
         self._faults: tuple[str, ...] = ()
-        self._looks = Looks(LOOK_TAKES)
+        self._looks = Looks[None](LOOK_TAKES)
 
     def __call__(self) -> str:
         """The key that was found last: nothing waits for its file."""

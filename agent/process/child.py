@@ -41,6 +41,8 @@ class ChildProcess:
     An unread pipe would block iperf3's exit, and one that a grandchild holds open would block
     the agent: files do neither. `ended` is set when the child has ended and was reaped.
     `flooded` says in words which of the files is too large, once one of the `looks` has found that.
+    `sizes` are those of the files, in bytes, and `has_grown` is set while they are not those that
+    the last look has `seen`.
     `identity` lets the agent's next run find the child; it is None off Linux, and for a child
     that ended at once.
     """
@@ -50,13 +52,15 @@ class ChildProcess:
         self.stdout = stdout
         self.stderr = stderr
         self.flooded = ""
-        self.looks = Looks(LOOK_TAKES)
+        self.looks = Looks[tuple[int, int] | None](LOOK_TAKES)
+        self.sizes: tuple[int, int] = (0, 0)
+        self.seen: tuple[int, int] | None = (0, 0)
+        self.has_grown = Event()
         self._was_stopped = False
         self._may_lead = True
         outputs: list[int] = []
         try:
-            for path in (stdout, stderr):
-                outputs.append(in_thread(os.open, path, _TO_WRITE, 0o666))
+            in_thread(_open, outputs, stdout, stderr)
             self._popen = spawn(argv, *outputs)
         except OSError as error:
             in_thread(discard, stdout, stderr)
@@ -65,8 +69,7 @@ class ChildProcess:
                 raise ChildError(class_of(error), words) from error
             raise spawn_error(argv[0], error) from error
         finally:
-            for output in outputs:
-                in_thread(os.close, output)
+            in_thread(_close, outputs)
         self.pid: int = self._popen.pid
         self.ended = Event()
         self._popen.rawlink(lambda _: self.ended.set())
@@ -148,3 +151,13 @@ class ChildProcess:
             if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, 0)
             signal_group(self.pid, number)
+
+
+def _open(outputs: list[int], *paths: Path) -> None:
+    for path in paths:
+        outputs.append(os.open(path, _TO_WRITE, 0o666))
+
+
+def _close(outputs: list[int]) -> None:
+    for output in outputs:
+        os.close(output)

@@ -61,19 +61,19 @@ class StreamReader:
         self._entry = entry
         self._read_up_to = 0
 
-    def read_new(self, size: int) -> None:
+    def read_new(self, size: int) -> bool:
         """Note the intervals since the last call; nothing for a client that writes no stream.
 
         `size` is how many bytes the output has now.
-        It decodes at most LONGEST_LINE bytes, so that other greenlets do not wait. After an
-        error, for instance when no descriptor is free, the next call tries again.
+        It decodes at most LONGEST_LINE bytes, so that other greenlets do not wait. False after an
+        error, for instance when no descriptor is free: the next call tries again.
         """
         if not self.is_stream or size == self._read_up_to:
-            return
+            return True
         try:
             new = in_thread(read_part, self._stdout, self._read_up_to, LONGEST_LINE)
         except OSError:
-            return
+            return False
         intervals, read = read_lines(new)
         self._read_up_to += read
         self.has_begun = self.has_begun or has_start(new[:read])
@@ -83,6 +83,7 @@ class StreamReader:
         counted = [count for count in resent if count is not None]
         if rates:
             self._entry.record_rates(rates, sum(counted) if counted else None)
+        return True
 
 
 def judge_output(

@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
+import gevent
+
 from agent import __version__
 from agent.config.settings import Config
 from agent.host import default_congestion, kernel
@@ -14,6 +16,9 @@ from agent.registry import Entry, TaskRegistry
 from agent.state.journal import ChildRecord
 from agent.state.ledger import Ledger
 from agent.tasks.installed import InstalledIperf3
+
+# A `one_off` server leaves its port some 10 ms after its client (3.12).
+MAY_LEAVE = 0.25
 
 
 @dataclass
@@ -29,6 +34,21 @@ class TaskContext:
     def __post_init__(self) -> None:
         self.iperf3 = InstalledIperf3(self.config.iperf3_path)
         self.state = self.ledger.state
+
+    def wait_for_port(self, entry: Entry) -> None:
+        """Wait for an earlier server task of this agent that has the port of `entry`.
+
+        If it is leaving, wait until it is gone. Otherwise wait MAY_LEAVE s and start anyway: it may
+        listen on another address, and iperf3 reports a port that is in use. Raises TaskError when
+        `entry` is told to stop.
+        """
+        while other := self.registry.server_on(entry.port, entry):
+            ends = [other.gone, entry.stop.ordered]
+            gone = gevent.wait(ends, timeout=None if other.is_leaving else MAY_LEAVE, count=1)
+            entry.stop.raise_if_ordered("")
+            # An earlier task without a child is itself waiting for this port, so it goes first.
+            if not gone and other.pid and not other.is_leaving:
+                return
 
     def record_child(self, entry: Entry, child: ChildProcess, report: Report) -> None:
         """Enter a child that was just started into the registry and the journal."""

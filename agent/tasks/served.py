@@ -70,22 +70,23 @@ class ServedTests:
         self.tests: deque[tuple[Document, Figures | None]] = deque()
         self.figures: Figures | None = None
         self.error = self.incomplete = ""
-        self._unreported = False
-        self._reported = 0
-        self._size_read = 0
+        self._unreported = self._has_skipped = False
+        self._reported = self._size_read = self.read_up_to = 0
         self._outage = Outage("what the server serves can be kept again")
-        self._has_skipped = False
         self.may_lack_some = self._host_is_short = False
         self.failures: dict[str, str] = {}
         self._noted_up_to = -1
-        self.read_up_to = 0
 
-    def look(self, size: int | None = None) -> None:
-        """Read, unless the output's size in bytes is known; put a test to report into `tests`."""
-        if size != self._size_read:
+    def look(self, size: int = 0) -> bool:
+        """Read up to byte `size` at least; put a test to report into `tests`.
+
+        False after an error of the disk: the next look tries again.
+        """
+        if size > self._size_read:
             self.read()
         if test := self.take_unreported():
             self.tests.append(test)
+        return size <= self._size_read and not self._unreported
 
     def read(self) -> None:
         """Copy the newest document out of the output, if there is a new one.

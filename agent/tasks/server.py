@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-import gevent
 import msgspec
 import structlog
 
@@ -16,7 +15,7 @@ from agent.iperf3.verdict import Verdict, judge_server_exit
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread, view_of
 from agent.process.ports import find_listener, serves
-from agent.process.watch import watch
+from agent.process.watch import watch_once
 from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
@@ -27,10 +26,8 @@ from agent.tasks.served import ServedTests, server_output
 # A server listens 3 to 11 ms after its start (measured, 3.9 to 3.21).
 LISTEN_POLL = 0.005
 LISTEN_DEADLINE = 10.0
-# A `one_off` server leaves its port some 10 ms after its client (3.12).
-MAY_LEAVE = 0.25
-# A served test must be reported within a second.
-OUTPUT_POLL = 0.5
+# An event loop has no timer for a server without a limit.
+LONGEST_WAIT = 3600.0
 LOST = "Documents of served tests may be lost: the agent's disk had an error."
 
 log = structlog.get_logger()
@@ -44,29 +41,13 @@ def run_server(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     payload = server_payload(entry.task.payload)
     entry.port = payload.port
     check_core(payload.affinity)
-    _wait_for_port(context, entry)
+    context.wait_for_port(entry)
     server = _RunningServer(context, entry, payload)
     try:
         server.wait_until_it_listens()
         yield from server.serve()
     finally:
         server.clean_up()
-
-
-def _wait_for_port(context: TaskContext, entry: Entry) -> None:
-    """Wait for an earlier server task of this agent that has the port.
-
-    If it is leaving, wait until it is gone. Otherwise wait MAY_LEAVE s and start anyway: it may
-    listen on another address, and iperf3 reports a port that is in use. Raises TaskError when
-    `entry` is told to stop.
-    """
-    while other := context.registry.server_on(entry.port, entry):
-        ends = [other.gone, entry.stop.ordered]
-        gone = gevent.wait(ends, timeout=None if other.is_leaving else MAY_LEAVE, count=1)
-        entry.stop.raise_if_ordered("")
-        # An earlier task without a child is itself waiting for this port, so it goes first.
-        if not gone and other.pid and not other.is_leaving:
-            return
 
 
 class _RunningServer:
@@ -111,10 +92,9 @@ class _RunningServer:
         yield self._outcome()
         ending = None
         while not ending:
-            ending = self._watch(OUTPUT_POLL, self._look)
+            left = self._born + self._max_seconds - time.monotonic()
+            ending = self._watch(min(left, LONGEST_WAIT), self._look) if left > 0 else Ending.TIME
             yield from self._tests()
-            if not ending and time.monotonic() - self._born >= self._max_seconds:
-                ending = Ending.TIME
         self._entry.has_served = True
         self._context.metrics.child_exits["server", ending.name.lower()] += 1
         self._context.end_child(self._entry, self._child, ending)
@@ -137,21 +117,20 @@ class _RunningServer:
         # `.served` is not removed here: the outbox took it over with the last outcome.
         in_thread(discard, self._child.stdout, self._child.stderr, self._served.copy)
 
-    def _look(self, size: int) -> None:
+    def _look(self, size: int) -> bool:
         # Each client of the server could else fill the disk on, which has no room now.
-        if not self._context.state.trouble:
-            self._served.look(size)
+        return not self._context.state.trouble and self._served.look(size)
 
     def _tests(self) -> Iterator[Outcome]:
         while self._served.tests:
             self._seen.report_on(self._report)
             yield self._outcome(*self._served.tests.popleft())
 
-    def _watch(self, seconds: float, read: Callable[[int], None] | None = None) -> Ending | None:
-        """Why the child has ended or must end; None if it still runs after so many seconds."""
+    def _watch(self, seconds: float, read: Callable[[int], bool] | None = None) -> Ending | None:
+        """Why the child has ended or must end; None if it has written, or so many seconds pass."""
         # What was read is a hole in the file by now, and does not count.
         most = self._context.config.max_output_bytes + self._served.read_up_to
-        ending = watch(self._child, self._entry.stop.ordered, seconds, most, read)
+        ending = watch_once(self._child, self._entry.stop.ordered, seconds, most, read)
         return None if ending is Ending.TIME else ending
 
     def _why_it_ended(self, ending: Ending, exit_code: int) -> str:
