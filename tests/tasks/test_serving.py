@@ -214,7 +214,7 @@ def test_a_server_adds_nothing_to_a_disk_that_is_over_its_quota(bench: Bench) ->
     agent.wait_for("the state directory cannot be written")
     before = bytes(server.result)
     for _ in range(2):
-        test = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-n", "1M", "-J"]
+        test = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-n", "64M", "-J"]
         subprocess.run(test, stdout=subprocess.PIPE, check=True)
     gevent.sleep(1.5)
     assert bytes(server.result) == before and not list(outbox.glob("*.document"))
