@@ -4,11 +4,13 @@ A disk that fails raises an error. One that stands still, such as NFS without it
 call wait for as long as that lasts, and in the hub's own thread it would hold up everything.
 """
 
+import errno
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import cached_property
-from typing import Generic, TypeVar, TypeVarTuple
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import gevent
 from gevent.threadpool import ThreadPool
@@ -16,6 +18,27 @@ from gevent.util import wrap_errors
 
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
+
+
+class Threads(ThreadPool):
+    """A pool for a host without room for one more thread (pids.max, TasksMax, RLIMIT_NPROC).
+
+    gevent's raises RuntimeError then, with the work in its queue, where it is done later.
+    """
+
+    def spawn(self, *work: Any, **named: Any) -> Any:
+        """As ever; OSError if there is no thread and none can be started."""
+        if not self.size:
+            try:
+                self.size = 1
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, f"{error}: too many run on this host") from error
+        return super().spawn(*work, **named)  # type: ignore[no-untyped-call]
+
+    def _adjust_step(self) -> None:
+        # Those that are there do the work as well, one after the other.
+        with suppress(RuntimeError):
+            super()._adjust_step()  # type: ignore[no-untyped-call]
 
 
 class NativeThreads:
@@ -30,15 +53,16 @@ class NativeThreads:
     def call(self, function: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result:
         """Call it in a native thread, with the context of the log; raises its error."""
         # The pool would print the traceback of an error that is raised in it.
-        found = self._pool.apply(wrap_errors(self._errors, copy_context().run), (function, *args))
+        run = wrap_errors(self._errors, copy_context().run)
+        found = self._pool.apply(run, (function, *args))  # type: ignore[no-untyped-call]
         if isinstance(found, self._errors):
             raise found
         result: _Result = found
         return result
 
     @cached_property
-    def _pool(self) -> ThreadPool:
-        return ThreadPool(self._most)
+    def _pool(self) -> Threads:
+        return Threads(self._most)  # type: ignore[no-untyped-call]
 
 
 class Looks(Generic[_Result]):

@@ -7,8 +7,10 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent import threadpool
 from gevent.monkey import get_original
 
+from agent.files import Whose, whose
 from agent.native_threads import Looks, NativeThreads
 
 CONTEXT: ContextVar[str] = ContextVar("CONTEXT")
@@ -34,6 +36,37 @@ def test_others_run_while_a_call_waits(held: Any) -> None:
 def test_an_error_is_raised_where_the_call_was_made() -> None:
     with pytest.raises(OSError, match="it failed"):
         NativeThreads(1).call(fail)
+
+
+def refuse(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_work_without_a_thread_is_an_error_of_the_host_and_is_not_done_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool, done = NativeThreads(2), list[int]()
+    with monkeypatch.context() as patch:
+        patch.setattr(threadpool, "start_new_thread", refuse)
+        with pytest.raises(OSError, match="can't start new thread") as caught:
+            pool.call(done.append, 1)
+    assert whose(caught.value) is Whose.HOST
+    pool.call(done.append, 2)
+    assert done == [2]
+
+
+def test_work_waits_for_the_threads_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, held: Any
+) -> None:
+    pool = NativeThreads(2)
+    first = gevent.spawn(pool.call, held.acquire, True, 5)
+    gevent.sleep(0.05)
+    monkeypatch.setattr(threadpool, "start_new_thread", refuse)
+    second = gevent.spawn(pool.call, len, "abc")
+    gevent.sleep(0.05)
+    assert not second.ready()
+    held.release()
+    assert (first.get(), second.get()) == (True, 3)
 
 
 def test_a_look_is_waited_for_a_while_and_goes_on_alone(held: Any) -> None:

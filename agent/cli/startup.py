@@ -4,7 +4,10 @@ import ctypes
 import os
 import sys
 
+import gevent
 from gevent.hub import Hub
+
+from agent.native_threads import Threads
 
 # From malloc.h.
 _M_MMAP_THRESHOLD = -3
@@ -25,6 +28,8 @@ def prepare_process() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+    # In the threads of gevent's own pool names are looked up.
+    gevent.config.threadpool = Threads
     # gevent would print a traceback if Ctrl-C came while it waits.
     Hub.NOT_ERROR += (KeyboardInterrupt,)  # type: ignore[assignment]
 

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -50,8 +51,10 @@ class Key:
 
     def fresh(self) -> str:
         """The current key, or the last valid one while its file is missing, invalid or held up."""
-        if self._path:
-            self._looks.take(partial(self._read_again, self._path))
+        # There may be no room for a thread at the moment.
+        with suppress(OSError):
+            if self._path:
+                self._looks.take(partial(self._read_again, self._path))
         return self._key
 
     def _read_again(self, path: Path) -> None:

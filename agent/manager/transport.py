@@ -102,8 +102,8 @@ class Transport:
             limit.close()
             limit = gevent.Timeout.start_new(deadline)
 
-        if isinstance(request.body, Body):
-            request.body.before_each.append(restart)
+        hooks = request.body.before_each if isinstance(request.body, Body) else []
+        hooks.append(restart)
         try:
             session = self._take_session()
             with session.send(request, stream=True) as response:
@@ -113,6 +113,8 @@ class Transport:
                 raise
             raise ManagerAway(f"{path}: no answer within {deadline:g} s") from None
         finally:
+            # For a body that is sent again it would start a limit that nobody closes.
+            hooks.remove(restart)
             limit.close()
         if whole:
             self._idle.append((session, time.monotonic()))

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from contextlib import suppress
 
 import gevent
 import structlog
@@ -75,7 +76,8 @@ class Observation:
                 report.interface, report.mtu, report.speed_mbps = found.interface
 
     def _look(self) -> None:
-        with self._one_at_a_time:
+        # There may be no room for a thread at the moment.
+        with self._one_at_a_time, suppress(OSError):
             _LOOKS.call(self._observer.look)
 
     def _run(self) -> None:

@@ -64,9 +64,10 @@ class TaskRunner:
 
     def _report_all(self, entry: Entry) -> None:
         """Put every outcome into the outbox; there is at least one."""
-        listens = False
+        listens = is_final = False
         try:
             for outcome in self._perform(entry):
+                is_final = outcome.final
                 self._put(entry, outcome)
                 listens = not outcome.final
         except TaskError as error:
@@ -78,6 +79,9 @@ class TaskRunner:
             words = f"broken off, as this agent's host had an error: {error}"
             self._put(entry, self._broken_off(TaskError(class_of(error), words), listens))
         except Exception:
+            if is_final:
+                # It may be on the disk: the next start finds it, or reports the task.
+                raise
             bug = TaskError(ErrorClass.OTHER, "a bug in the agent: its log has the traceback")
             self._put(entry, self._broken_off(bug, listens))
             raise

@@ -1,5 +1,6 @@
 """Uploads: the part of a file that is sent, and the time they may take."""
 
+import gc
 from pathlib import Path
 from socket import SO_RCVBUF, SOL_SOCKET, socket
 
@@ -11,6 +12,7 @@ from gevent.monkey import get_original
 
 from agent.errors import ManagerUnavailable, ResultTooLarge, StateUnusable
 from agent.manager import upload
+from agent.manager.api import RESULT_STALL
 from agent.manager.transport import Transport
 from agent.manager.upload import Body
 from agent.metrics import Metrics
@@ -119,3 +121,13 @@ def test_a_413_sent_before_the_body_was_read_is_understood() -> None:
 
     with serving(refuse_and_close) as url, pytest.raises(ResultTooLarge):
         client_with(access(url)).send_result(task(1), Body(b"x" * (32 * MIB)), "key")
+
+
+def test_a_body_that_is_sent_twice_leaves_no_limit_behind(faulty: MakeManager) -> None:
+    """It would end some other call, half a minute later."""
+    client, body = client_of(faulty(well)), Body(b'{"status":"failed"}')
+    for _ in range(2):
+        client.send_result(task(4), body, "key")
+    gc.collect()
+    limits = [each for each in gc.get_objects() if type(each) is gevent.Timeout]
+    assert not [limit for limit in limits if limit.pending and limit.seconds == RESULT_STALL]
