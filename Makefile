@@ -22,7 +22,7 @@ LONGEST_FAULTS := disk_errors hostile soak clocks away_manager crowd killed_agen
 FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/faults/test_*.py)))
 FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
-TOOLS := iperf3 chromium clocks faulty-disks machine-tools engine
+TOOLS := iperf3 newer-iperf3 chromium clocks faulty-disks machine-tools engine
 TARGETS := help run test $(PARTS:%=test-%) test-unit test-fast test-faults $(FAULTS:%=test-faults-%) \
 	test-deployment test-image test-install coverage bench lint format lock docs clean \
 	tools $(TOOLS) machines
@@ -46,7 +46,7 @@ run: $(VENV)/.run iperf3 ## Run the agent if .env exists or MANAGER_URL is set, 
 side_by_side = $(MAKE) --no-print-directory --keep-going --jobs=$(1) --output-sync=target $(2)
 
 # Tests mostly wait, so that four parts go well on two cores; with six a start took seconds.
-test: $(VENV)/.dev iperf3 chromium ## Run the tests, in parts side by side; COVERAGE=yes measures them
+test: $(VENV)/.dev iperf3 newer-iperf3 chromium ## Run the tests, in parts side by side; COVERAGE=yes measures them
 	@echo "The parts run side by side, and each is shown when it is done: four minutes or so."
 	@rm -rf $(dir $(MEASURED)) && mkdir $(dir $(MEASURED))
 	@$(call side_by_side,4,$(PARTS:%=test-%))
@@ -62,7 +62,7 @@ $(PARTS:%=test-%): test-%:
 		$(if $(ONLY),|| [ $$? -eq 5 ])
 
 # Three at a time, so that no promise of a time is broken by the tests beside it.
-test-faults: $(VENV)/.dev iperf3 clocks faulty-disks ## Break processes, disks, networks and clocks for real (some minutes)
+test-faults: $(VENV)/.dev iperf3 newer-iperf3 clocks faulty-disks ## Break processes, disks, networks and clocks for real (some minutes)
 	@$(call side_by_side,3,$(FAULTS:%=test-faults-%))
 
 $(FAULTS:%=test-faults-%): test-faults-%:
@@ -71,7 +71,7 @@ $(FAULTS:%=test-faults-%): test-faults-%:
 test-unit: $(VENV)/.dev ## Run the tests that start no process
 	@$(call side_by_side,4,$(PARTS:%=test-%) ONLY="not process")
 
-test-fast: $(VENV)/.dev iperf3 chromium ## Run the tests that are not marked slow
+test-fast: $(VENV)/.dev iperf3 newer-iperf3 chromium ## Run the tests that are not marked slow
 	@$(call side_by_side,4,$(PARTS:%=test-%) ONLY="not slow")
 
 test-deployment: $(VENV)/.dev iperf3 machines ## Boot machines and deploy on them with cloud-init and systemd
@@ -128,6 +128,11 @@ clean: ## Remove the virtual environment, caches and reports
 iperf3:
 	@path=$${IPERF3_PATH:-$$($(BIN)/dotenv get IPERF3_PATH 2>/dev/null || echo iperf3)}; \
 		command -v "$$path" >/dev/null || deployment/install-package.sh iperf3
+
+# A slow line may need longer than a test has; a test that wants one says why there is none.
+newer-iperf3: $(BIN)/python
+	@for suite in trixie sid; do timeout 180 tests/support/newer_iperf3.sh $$suite \
+		"$(CURDIR)/$(VENV)/iperf3-$$suite" || true; done
 
 # apt cannot run twice at a time: what runs side by side has this run before.
 tools: $(VENV)/.dev $(TOOLS) ## Install what the tests need of the system

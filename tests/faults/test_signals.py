@@ -307,8 +307,15 @@ def test_a_term_after_usr1_waits_for_no_test(bench: Bench) -> None:
     agent = bench.agent(SHUTDOWN_TIMEOUT=str(SHUTDOWN_TIMEOUT))
     port = free_port()
     with iperf3_server(port):
-        client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=60)
+        given: dict[str, Any] = {
+            "server_ip": "127.0.0.1",
+            "port": port,
+            "time": 60,
+            "interval": 0.1,
+        }
+        client = bench.task("iperf_client_run", **given)
         bench.wait(lambda: client.status == "running")
+        gevent.sleep(0.5)
         agent.signal(USR1)
         agent.wait_for("agent retires")
         agent.signal(TERM)

@@ -1,6 +1,9 @@
 """The main job: an agent process runs the Manager's tasks with real iperf3 children."""
 
 import signal
+from typing import Any
+
+import gevent
 
 from agent.dev.store.records import Plan
 from tests.support.harness import Bench, free_port, is_running
@@ -35,8 +38,10 @@ def test_a_drain_stops_the_children_and_delivers_their_results(bench: Bench) -> 
     agent = bench.agent()
     port = free_port()
     server = bench.ended(bench.task("iperf_server_start", port=port))
-    client = bench.task("iperf_client_run", server_ip="127.0.0.1", port=port, time=60)
+    given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 60, "interval": 0.1}
+    client = bench.task("iperf_client_run", **given)
     bench.wait(lambda: client.status == "running")
+    gevent.sleep(0.5)
     pids = [row.pid for row in bench.store.agents.running(1)] or [bench.result(server)["pid"]]
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0

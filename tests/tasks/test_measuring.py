@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 from agent.dev.store.records import ManagedTask
@@ -168,9 +169,10 @@ def test_a_key_for_another_protocol_fails_the_test(working: Bench, port: int) ->
 
 
 def test_kill_all_ends_a_running_client_and_a_waiting_one(working: Bench, port: int) -> None:
-    given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 60}
+    given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 60, "interval": 0.1}
     running = working.task("iperf_client_run", **given)
     working.wait(lambda: running.status == "running")
+    gevent.sleep(0.5)
     waiting = working.task("iperf_client_run", **given, client_delay_seconds=60)
     retrying = working.task("iperf_client_run", **given, retry_delay_seconds=60)
     working.agents[0].wait_for("the server is not ready", task_id=retrying.id)

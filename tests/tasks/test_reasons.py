@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import gevent
 import pytest
 from gevent import subprocess
 
@@ -179,6 +180,7 @@ def test_a_wrappers_iperf3_ends_with_the_test(bench: Bench, program: MakeProgram
     with iperf3_server(port := free_port()):
         task = client(bench, port, interval=0.1)
         bench.wait(lambda: task.status == "running")
+        gevent.sleep(0.5)
         assert len(processes("-c", "127.0.0.1", "-p", str(port))) == 2
         bench.ended(bench.task("kill_all"))
         assert class_of(bench, task) == "killed"
