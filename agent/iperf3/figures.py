@@ -62,16 +62,17 @@ def _flow(summary: Summary, intervals: Sequence[Interval], back: bool) -> Flow:
         told = end.sum_bidir_reverse
         rows = [each.sum_bidir_reverse for each in intervals if each.sum_bidir_reverse]
     is_server, from_client = bool(summary.start.accepted_connection), not (back or asked.reverse)
+    is_sender = from_client != is_server
     own = sum(each.bytes or 0.0 for each in rows if not each.omitted)
     told = told or Sums()
     # iperf3 3.9 has a single sum for UDP, whose bytes and rate are the sender's.
     out = sent or told
-    got = received or _received(told, asked, own if from_client == is_server else 0.0)
-    # A server is told nothing of the other side, a client at the end.
-    if from_client != is_server:
-        if is_server or (summary.error and not got.bytes):
-            got, told = Sums(), Sums()
-    elif is_server or (summary.error and not out.bytes):
+    got = received or _received(told, asked, 0.0 if is_sender else own)
+    # A server is told nothing of the other side. A client is at the end: before that the single sum
+    # of iperf3 3.9 is its own, and a sum of 0 nobody's.
+    if is_sender and (is_server or summary.error and not (received and received.bytes)):
+        got, told = Sums(), Sums()
+    if is_server and not is_sender or summary.error and not out.bytes:
         out = Sums()
     has_one_count = received is None and from_client and not is_server
     lost, packets, percent = _losses(told, out, got if received else None, asked, has_one_count)

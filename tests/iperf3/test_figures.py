@@ -145,6 +145,29 @@ def test_what_nobody_has_reported_is_empty_and_not_0(version: str) -> None:
             assert (served.lost_percent, served.packets) == (None, None)
 
 
+@pytest.mark.parametrize("case", ["forward", "bidir"])
+def test_what_a_client_of_3_9_has_sent_has_not_arrived_before_the_server_says_so(case: str) -> None:
+    """Until then its single sum for UDP is its own, with nothing lost."""
+    edited = msgspec.json.decode(document(("3.9", "3.9"), case, "client"))
+    edited["error"] = "interrupt - the client has terminated"
+    edited["end"]["sum"] |= {"jitter_ms": 0, "lost_packets": 0, "lost_percent": 0}
+    found = figures_in(msgspec.Raw(msgspec.json.encode(edited)))
+    assert found.sent and (found.received, found.received_bytes, found.jitter_ms) == (None,) * 3
+    assert (found.lost_packets, found.packets, found.lost_percent) == (None, None, None)
+    assert found.backward is None or found.backward.received
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+def test_a_client_that_was_ended_before_its_test_has_sent_nothing_that_was_measured(
+    sent: int,
+) -> None:
+    edited = msgspec.json.decode(run("3.12", "client-term").stdout)
+    edited["end"]["sum_sent"] |= {"bytes": sent, "bits_per_second": sent, "retransmits": 15}
+    found = figures_in(msgspec.Raw(msgspec.json.encode(edited)))
+    expected = (1, 15) if sent else (None, None)
+    assert (found.sent, found.retransmits) == expected
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_figures_of_both_sides_agree_about_the_receiver(version: str) -> None:
     for case in ("tcp", "udp", "tcp-parallel", "tcp-omit"):
