@@ -10,7 +10,7 @@ import structlog
 
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable, class_of
-from agent.files import Whose, is_full, whose
+from agent.files import is_full
 from agent.host import interface_of
 from agent.iperf3.verdict import RETRIABLE, Verdict
 from agent.process.child import ChildProcess, Ending
@@ -18,9 +18,9 @@ from agent.process.output import in_thread
 from agent.protocol import timestamp
 from agent.registry import Entry, Stop, TaskRegistry
 from agent.state.directory import StateDirectory
-from agent.tasks.client_output import judge_output
+from agent.tasks.client_output import figures_of, judge_output
 
-# How often the document is read while the host is short of descriptors, and every how many seconds.
+# How often a document is read and written while that fails, and every how many seconds.
 JUDGE_TRIES, JUDGE_PAUSE = 5, 1.0
 
 log = structlog.get_logger()
@@ -85,16 +85,17 @@ def judge_attempt(
         # A flood is not read: that could hold up every greenlet for minutes.
         judged = Verdict(False, ErrorClass.BAD_OUTPUT, child.flooded)
         return Attempt(ending, exit_code, judged, output, has_begun)
-    for left in range(JUDGE_TRIES, 0, -1):
+    for left in range(JUDGE_TRIES - 1, -1, -1):
         try:
             judged, output = judge_output(state, output, exit_code, stderr)
             break
         except StateUnusable as error:
-            judged = Verdict(False, class_of(error), f"{error}: the document is lost")
-            if whose(error) is not Whose.HOST or left == 1:
-                break
-            log.warning("the document cannot be read now", error=str(error))
-            gevent.sleep(JUDGE_PAUSE)
+            if left:
+                log.warning("the document cannot be read or written now", error=str(error))
+                gevent.sleep(JUDGE_PAUSE)
+                continue
+            words, figures = f"{error}: the document is lost", figures_of(state, output)
+            judged = Verdict(False, class_of(error), words, figures=figures)
     return Attempt(ending, exit_code, judged, output, has_begun)
 
 

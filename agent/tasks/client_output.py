@@ -1,18 +1,21 @@
 """What a client writes: a document, or a stream that becomes one when the client has ended."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import structlog
 
+from agent.errors import StateUnusable
 from agent.files import Whose, discard, sync, whose
-from agent.iperf3.documents import find_documents, mended
+from agent.iperf3.documents import Buffer, find_documents, mended
 from agent.iperf3.stream import LONGEST_LINE, compose, has_start, read_lines
-from agent.iperf3.verdict import Verdict, judge_client
+from agent.iperf3.verdict import Verdict, judge_client, last_served
 from agent.iperf3.warnings import is_cut_short
 from agent.process.output import in_thread, overwrite, read_part, view_of
-from agent.protocol import Claimed, Document, Report
+from agent.protocol import Claimed, Document, Figures, Report
 from agent.registry import Entry
 from agent.state.directory import StateDirectory
 
@@ -92,25 +95,41 @@ def judge_output(
     """Judge a client that has ended; returns the verdict, and the file that holds its document.
 
     A stream is turned into a document and removed. Raises StateUnusable when the disk has no
-    space for both, or cannot be read.
+    space for both, or cannot be read; the stream is then left for another try.
     """
     document = stdout.with_suffix(_DOCUMENT)
     # A large document takes a while, longer if the page cache has lost it.
     return state.run(_judge, stdout, document, exit_code, stderr), document
 
 
+def figures_of(state: StateDirectory, stdout: Path) -> Figures | None:
+    """What was measured by a client whose stream can be read, but not be made a document."""
+    with suppress(StateUnusable):
+        if stdout.suffix == STREAM:
+            return state.run(lambda: last_served(b"".join(_composed(stdout))).figures)
+    return None
+
+
 def newest_measured(
     state: StateDirectory, claimed: Claimed, report: Report
 ) -> tuple[Document | None, bool]:
-    """What a client of a previous run left, and whether it is all of a good test; StateUnusable.
+    """What a client of a previous run left, and whether it is all of a good test.
 
-    `report` gets the number of its attempt: a short test can end before the journal has that.
+    Raises StateUnusable for what can be read or written later. `report` gets the number of its
+    attempt: a short test can end before the journal has that.
     """
     newest = state.run(newest_output, state.children, claimed)
     if newest is None:
         return None, False
     report.attempts, stdout = newest
-    judged, path = judge_output(state, stdout, exit_code=0, stderr="")
+    try:
+        judged, path = judge_output(state, stdout, exit_code=0, stderr="")
+    except StateUnusable as error:
+        # A document that the disk does not take now can be written later.
+        if whose(error) is Whose.HOST or figures_of(state, stdout):
+            raise
+        log.error("the output of a test is lost", error=str(error))
+        return None, False
     document = Document(str(path), *judged.span) if judged.span else None
     is_whole = judged.summary is not None and not is_cut_short(judged.summary)
     return document, judged.ok and is_whole
@@ -131,25 +150,29 @@ def _judge(stdout: Path, document: Path, exit_code: int, stderr: str) -> Verdict
 
 
 def _compose(stream: Path, document: Path) -> None:
-    """Write the document of a stream, and remove the stream, also if that fails for good.
-
-    Without a document the test is reported as failed, and nobody needs the stream.
-    """
+    """Write the document of a stream, and remove the stream: until then it is all there is."""
     try:
-        with open(stream, "rb") as lines, open(document, "wb") as file:
-            file.writelines(compose(iter(partial(lines.readline, LONGEST_LINE), b"")))
-            if not file.tell():
-                # Perhaps a wrapper has laid it out anew.
-                whole = view_of(stream)
-                file.writelines(compose(bytes(whole[slice(*at)]) for at in find_documents(whole)))
-            if not file.tell():
-                file.write(whole)
+        with open(document, "wb") as file:
+            file.writelines(_composed(stream))
             file.flush()
             os.fsync(file.fileno())
         sync(document.parent)
-    except OSError as error:
+    except OSError:
         discard(document)
-        if whose(error) is not Whose.HOST:
-            discard(stream)
         raise
     discard(stream)
+
+
+def _composed(stream: Path) -> Iterator[Buffer]:
+    """The parts of a stream's document, or all that the file has if it is no stream."""
+    with open(stream, "rb") as lines:
+        parts = compose(iter(partial(lines.readline, LONGEST_LINE), b""))
+        if first := next(parts, b""):
+            yield first
+            yield from parts
+            return
+    # Perhaps a wrapper has laid it out anew.
+    whole = view_of(stream)
+    parts = compose(bytes(whole[slice(*at)]) for at in find_documents(whole))
+    yield next(parts, None) or whole
+    yield from parts

@@ -2,13 +2,13 @@
 
 from contextlib import suppress
 
-import msgspec
 import structlog
+from msgspec.structs import replace
 
 from agent import __version__
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
-from agent.files import Whose, discard, whose
+from agent.files import discard
 from agent.iperf3.verdict import last_served
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
@@ -35,16 +35,14 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
     for message in ledger.load_waiting():
         outbox.enqueue(message)
     for record in ledger.interrupted():
-        identity = record.child and record.child.identity
-        task_id = record.claimed.task.id
+        identity, task_id = record.child and record.child.identity, record.claimed.task.id
         if identity and stop_orphan(identity, grace):
-            words = "a child of the previous run was stopped"
-            log.warning(words, task_id=task_id, pid=identity.pid)
+            log.warning(
+                "a child of the previous run was stopped", task_id=task_id, pid=identity.pid
+            )
         outcome = _outcome(ledger.state, record)
-        figures = ledger.state.run(_figures, outcome.document)
-        outcome = msgspec.structs.replace(outcome, figures=figures)
-        error = outcome.stderr or outcome.report.ended
-        words = "a task of the previous run"
+        outcome = replace(outcome, figures=ledger.state.run(_figures, outcome.document))
+        words, error = "a task of the previous run", outcome.stderr or outcome.report.ended
         log.warning(words, task_id=task_id, status=outcome.status, error=error)
         outbox.put(record.claimed, outcome)
         metrics.count_outcome(record.claimed.task, outcome)
@@ -53,17 +51,12 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
 def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
     report = record.child.report if record.child else Report(version=__version__)
     is_server = record.claimed.task.type == "iperf_server_start"
-    # A server that was reported to listen stays a success.
-    document, is_success = None, is_server and record.reported
-    try:
-        if is_server:
-            document = state.run(newest_served, server_output(state.children, record.claimed))
-        else:
-            document, is_success = newest_measured(state, record.claimed, report)
-    except (OSError, StateUnusable) as error:
-        if whose(error) is Whose.HOST:
-            raise StateUnusable(str(error)) from error
-        log.error("the output of a test is lost", error=str(error))
+    if is_server:
+        # One that was reported to listen stays a success.
+        is_success = record.reported
+        document = state.run(newest_served, server_output(state.children, record.claimed))
+    else:
+        document, is_success = newest_measured(state, record.claimed, report)
     if not is_success:
         report.error_class = ErrorClass.INTERRUPTED
         return Outcome("failed", report, exit_code=1, stderr=INTERRUPTED, document=document)

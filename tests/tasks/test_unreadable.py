@@ -2,9 +2,10 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import pytest
@@ -14,10 +15,18 @@ from structlog.typing import EventDict
 
 from agent.errors import StateUnusable, class_of
 from agent.iperf3.verdict import last_served
-from agent.protocol import Document
+from agent.process.child import ChildProcess, Ending
+from agent.protocol import Document, Report
 from agent.registry import TaskRegistry
 from agent.state.directory import StateDirectory
-from agent.tasks.client_output import StreamReader, judge_output, newest_output
+from agent.tasks.attempt import judge_attempt
+from agent.tasks.client_output import (
+    StreamReader,
+    figures_of,
+    judge_output,
+    newest_measured,
+    newest_output,
+)
 from agent.tasks.served import ServedTests, newest_served, served_file
 from tests.support.bad_sectors import BLOCK, BadDisk
 from tests.support.clock import install_clock
@@ -84,6 +93,78 @@ def test_the_output_of_an_ended_client(
     with pytest.raises(StateUnusable, match="Input/output error") as raised:
         judge_output(state, stdout, 0, "")
     assert class_of(raised.value) == "host_error"
+
+
+@contextmanager
+def no_document(number: int, is_over: Callable[[], bool] = bool) -> Iterator[None]:
+    """The disk takes no document of a client until it is over."""
+    really_open = open
+
+    def no_new_file(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if "w" in mode and str(path).endswith(".json") and not is_over():
+            raise OSError(number, os.strerror(number), str(path))
+        return really_open(path, mode, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.open", no_new_file)
+        yield
+
+
+UNWRITTEN = [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE]
+
+
+@pytest.mark.parametrize("number", UNWRITTEN)
+def test_a_stream_is_kept_until_the_disk_takes_its_document(
+    sound: StateDirectory, number: int
+) -> None:
+    """An agent that starts again leaves it for its next look."""
+    stdout = written(sound.children / f"7.1.{TASK.key}.stream", STREAM)
+    report = Report()
+    with no_document(number):
+        with pytest.raises(StateUnusable, match=os.strerror(number)):
+            newest_measured(sound, TASK, report)
+        figures = figures_of(sound, stdout)
+    assert os.listdir(sound.children) == [stdout.name]
+    document, is_whole = newest_measured(sound, TASK, report)
+    assert is_whole and os.listdir(sound.children) == [stdout.with_suffix(".json").name]
+    assert figures and figures == last_served(content_of(document)).figures
+
+
+def test_a_stream_that_cannot_be_read_does_not_hold_up_what_a_previous_run_left(
+    bad_disk: BadDisk, state: StateDirectory
+) -> None:
+    stdout = written(state.children / f"7.1.{TASK.key}.stream", STREAM)
+    bad_disk.spoil(stdout, 0)
+    with capture_logs() as log:
+        assert newest_measured(state, TASK, Report()) == (None, False)
+    assert warned(log) == ["the output of a test is lost"]
+
+
+class Ended:
+    """A client that has ended well."""
+
+    def __init__(self, stdout: Path) -> None:
+        self.stdout = stdout
+
+    def take_stderr(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize("number", UNWRITTEN)
+@pytest.mark.parametrize("back", [True, False])
+def test_the_document_of_an_ended_client_is_tried_for_some_seconds(
+    sound: StateDirectory, monkeypatch: pytest.MonkeyPatch, number: int, back: bool
+) -> None:
+    """If the disk does not take it, its figures remain."""
+    stdout = written(sound.children / "7.1.k.stream", STREAM)
+    clock = install_clock(monkeypatch, "tasks.attempt.gevent")
+    with no_document(number, lambda: back and len(clock.pauses) == 3):
+        attempt = judge_attempt(sound, cast(ChildProcess, Ended(stdout)), 0, Ending.ENDED, True)
+    assert attempt.verdict.figures and attempt.verdict.ok is back
+    assert len(clock.pauses) == (3 if back else 4)
+    if not back:
+        assert attempt.verdict.span is None and attempt.output == stdout
+        assert "the document is lost" in attempt.verdict.message
 
 
 def test_a_running_tests_stream(bad_disk: BadDisk, state: StateDirectory) -> None:
