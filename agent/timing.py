@@ -46,14 +46,15 @@ class Backoff:
     def __init__(self) -> None:
         self._delays = _delays()
 
-    def next(self, error: ManagerUnavailable | KeyRefused | None = None) -> float:
+    def next(self, error: Exception | None = None) -> float:
         """Seconds until the next attempt after a failure: at least what the Manager asked for.
 
         A refused key has its own pause, which does not advance this back-off.
         """
         if isinstance(error, KeyRefused):
             return KEY_REFUSED_PAUSE
-        return max(next(self._delays), (error and error.retry_after) or 0)
+        asked_for = error.retry_after if isinstance(error, ManagerUnavailable) else None
+        return max(next(self._delays), asked_for or 0)
 
     def reset(self) -> None:
         """Begin anew after a success."""

@@ -6,13 +6,7 @@ from functools import partial
 
 import structlog
 
-from agent.errors import (
-    ManagerUnavailable,
-    ResultTooLarge,
-    StateUnusable,
-    TaskRefused,
-    TaskReplaced,
-)
+from agent.errors import ResultTooLarge, TaskRefused, TaskReplaced
 from agent.manager.api import ManagerClient
 from agent.manager.gate import Gate
 from agent.manager.upload import fitting
@@ -41,13 +35,12 @@ class Delivery:
     def would_disturb(self, message: Message) -> bool:
         """Whether a large result should wait for a test that runs on this host, and still may."""
         document = message.document
-        if not document or document.end - document.start <= LARGE_RESULT:
-            return False
-        too_long = time.monotonic() - message.born >= LARGE_RESULT_WAITS
-        return not too_long and any(entry.pid for entry in self.registry.clients())
+        is_large = document is not None and document.end - document.start > LARGE_RESULT
+        may_wait = time.monotonic() - message.born < LARGE_RESULT_WAITS
+        return is_large and may_wait and any(entry.pid for entry in self.registry.clients())
 
     def attempt(self, message: Message) -> bool:
-        """Send it once; False to send it at once in a smaller form. Raises what the gate raises."""
+        """Send it once; False to send less at once. Raises StateUnusable, and as the gate does."""
         was_tried = message.tried
         try:
             self.gate.attempt(partial(self._send, message))
@@ -74,24 +67,21 @@ class Delivery:
         self._check_current(message)
         if message.outcome is None:
             self.client.send_started(claimed.task, message.pid, message.idempotency_key)
-        elif not message.document and self.ledger.journal.of(claimed).served:
-            log.warning("not sent: it would take the place of the document that the Manager has")
-            self.ledger.settle(message)
+        elif message.settled or (not message.document and self.ledger.journal.of(claimed).served):
+            log.warning("not sent: the Manager has it, or a document whose place it would take")
+            self.ledger.settle(message, keep_document=True)
         else:
             self._send_result(message)
 
     def _send_result(self, message: Message) -> None:
         """Send the largest form that the Manager takes, without a document that is damaged."""
         run = self.ledger.state.run
-        try:
-            run(self.ledger.spool.verify, message)
-            assert (outcome := message.outcome)
-            body, message.form = run(fitting, outcome, message.form, self.max_result_bytes)
-            body.before_each.append(partial(self._check_current, message))
-            message.tried = True
-            self.client.send_result(message.claimed.task, body, message.idempotency_key)
-        except StateUnusable as error:
-            raise ManagerUnavailable(f"the document cannot be read now: {error}") from error
+        run(self.ledger.spool.verify, message)
+        assert (outcome := message.outcome)
+        body, message.form = run(fitting, outcome, message.form, self.max_result_bytes)
+        body.before_each.append(partial(self._check_current, message))
+        message.tried = True
+        self.client.send_result(message.claimed.task, body, message.idempotency_key)
         log.info("result delivered", status=outcome.status, bytes=len(body))
         self.ledger.settle(message, keep_document=message.form is not Form.WHOLE)
 

@@ -12,7 +12,7 @@ import structlog
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable
+from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
 from agent.manager.gate import Gate
 from agent.outbox.delivery import Delivery
@@ -131,7 +131,7 @@ class Outbox:
             except AgentUnknown:
                 self.stop()
                 raise
-            except (KeyRefused, ManagerUnavailable) as error:
+            except (KeyRefused, ManagerUnavailable, StateUnusable) as error:
                 delay = self._gate.closed_for or backoff.next(error)
                 refused = isinstance(error, KeyRefused)
                 what = "the Manager refuses the key" if refused else "not delivered yet"

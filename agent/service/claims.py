@@ -146,6 +146,8 @@ class ClaimLoop:
             words = f"the claim brought a task that {what}"
             log.warning(words, task_id=task.id, next_claim_in=round(pause, 1))
             self._journal.renew_claim_key()
+            # A power cut must not take the key with which the next task is claimed.
+            self._is_on_disk(stop)
             return pause
         self._backoff.reset()
         self._journal.record_claim(claimed)

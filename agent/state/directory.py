@@ -41,11 +41,9 @@ class StateDirectory:
         Raises StateLocked when another process uses it, ConfigError when it cannot be written or
         has an unknown format, StateUnusable when the disk fails at the moment.
         """
-        self.path = path
+        self.path, self.trouble, self.runs = path, "", 0
         self.children, self.outbox = path / "children", path / "outbox"
         self.rejected, self.kept = path / "rejected", path / "kept"
-        self.trouble = ""
-        self.runs = 0
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_format(path)
@@ -89,8 +87,7 @@ class StateDirectory:
 
 def _check_format(path: Path) -> None:
     marker = path / "format"
-    content = read_if_there(marker)
-    if content is None:
+    if (content := read_if_there(marker)) is None:
         write_whole(marker, f"{FORMAT}\n".encode())
     elif (found := content.decode(errors="replace").strip()) != FORMAT:
         advice = "use the version that wrote it, or another STATE_DIR"

@@ -18,6 +18,7 @@ from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Report
 from agent.state.appended import AppendedFile
 from agent.state.directory import StateDirectory
+from agent.state.message import Message
 from agent.state.records import unframe
 from agent.text import to_json
 
@@ -56,17 +57,17 @@ class Journal(AppendedFile):
     """The journal of one state directory; `read` and `sync` alone wait for the disk.
 
     `claim_key` is the Idempotency-Key of the next claim. `previous` has the tasks of the previous
-    run that have no final outcome, and `settled_before` the keys of those that it settled. Until
-    the file was read and `readable` is set, nothing is written or may be claimed, and `unread` says
-    why. While it cannot be written all goes on in memory, and the next `sync` writes everything.
+    run that have no final outcome. `settled_before` are the keys of those that it settled, and
+    `unmarked` the settled messages, as long as the outbox may not show it. Until the file was read
+    and `readable` is set, nothing is written or may be claimed, and `unread` says why. While it
+    cannot be written all goes on in memory, and the next `sync` writes everything.
     """
 
     def __init__(self, state: StateDirectory) -> None:
         """Read what the previous run left; raises ConfigError when that needs a person."""
         super().__init__(state, state.path / "journal")
-        self._tasks: dict[str, TaskRecord] = {}
-        self.previous: dict[str, TaskRecord] = {}
-        self.settled_before: set[str] = set()
+        self._tasks, self.previous = dict[str, TaskRecord](), dict[str, TaskRecord]()
+        self.settled_before, self.unmarked = set[str](), set[Message]()
         self.claim_key = self.unread = ""
         self.readable = Event()
         self._waiting: list[Callable[[], None]] = []
@@ -89,7 +90,7 @@ class Journal(AppendedFile):
         if content is not None:
             self._take(content)
         # The line with the next key may be damaged: the key of a known task would bring that task.
-        if not self.claim_key or self.claim_key in self._tasks:
+        if self.claim_key in {"", *self._tasks, *self.settled_before}:
             self.claim_key = str(uuid.uuid4())
         self.previous = dict(self._tasks)
         self.unread = ""
@@ -110,8 +111,7 @@ class Journal(AppendedFile):
 
     def has(self, claimed: Claimed) -> bool:
         """Whether the agent runs this task, or has an outcome of it that waits."""
-        there = (each.claimed for each in self._tasks.values() if not each.replaced)
-        return any(map(claimed.is_same, there))
+        return any(claimed.is_same(each.claimed) for each in self._of_number(claimed))
 
     def of(self, claimed: Claimed) -> TaskRecord:
         """The record of a task; an empty one, which is not kept, if the task is settled."""
@@ -127,6 +127,16 @@ class Journal(AppendedFile):
         self._replace_others(claimed)
         record = self._tasks[claimed.key] = TaskRecord(claimed.without_payload)
         self.renew_claim_key(record)
+
+    def enter(self, claimed: Claimed) -> None:
+        """Take in a task whose line was lost; another one that has its number is a later one."""
+        if claimed.key not in self._tasks:
+            others = [each.claimed for each in self._of_number(claimed)]
+            record = TaskRecord(claimed, replaced=not all(map(claimed.is_same, others)))
+            self._tasks[claimed.key] = self.previous[claimed.key] = record
+            self.note(record)
+        if claimed.key == self.claim_key:
+            self.renew_claim_key()
 
     def renew_claim_key(self, task: TaskRecord | None = None) -> None:
         """Note a new key, and the task that the claim with the old one brought, if it is new."""
@@ -167,14 +177,19 @@ class Journal(AppendedFile):
     def _replace_others(self, claimed: Claimed) -> None:
         """A new task takes its number away from all others."""
         if claimed.key not in self._tasks:
-            for record in self._tasks.values():
-                if record.claimed.task.id == claimed.task.id:
-                    record.replaced = True
-                    self.note(record)
+            for record in self._of_number(claimed):
+                record.replaced = True
+                self.note(record)
+
+    def _of_number(self, claimed: Claimed) -> list[TaskRecord]:
+        there = [each for each in self._tasks.values() if not each.replaced]
+        return [each for each in there if each.claimed.task.id == claimed.task.id]
 
     def useful_lines(self) -> list[bytes]:
-        """The next key, and the tasks that are not settled."""
+        """The next key, the tasks that are not settled, and the ends that no record shows yet."""
         if not self.readable.is_set():
             raise StateUnusable(f"the journal cannot be read: {self.unread}")
         tasks = [_JournalLine(task=task) for task in self.unsettled()]
-        return [to_json(each) for each in (_JournalLine(key=self.claim_key), *tasks)]
+        keys = self.settled_before.union(message.claimed.key for message in self.unmarked)
+        ends = [_JournalLine(settled=key) for key in keys - self._tasks.keys()]
+        return [to_json(each) for each in (_JournalLine(key=self.claim_key), *tasks, *ends)]

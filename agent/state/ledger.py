@@ -7,6 +7,7 @@ not take now is done when it can be written again.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from operator import attrgetter
 
 import structlog
 from gevent.lock import BoundedSemaphore
@@ -26,18 +27,15 @@ class Ledger:
 
     def __init__(self, state: StateDirectory) -> None:
         """Read the journal; raises ConfigError when it can never be read."""
-        self.state = state
-        self.journal = Journal(state)
-        self.spool = Spool(state)
+        self.state, self.journal, self.spool = state, Journal(state), Spool(state)
         self._owed: dict[Message, Sequence[Callable[[], None]]] = {}
         self._mending = BoundedSemaphore()
 
     @property
     def unread(self) -> str:
         """What of the previous run cannot be read now, and why; empty if all was recovered."""
-        files = "; ".join(filter(None, [self.journal.unread, *self.spool.unread]))
-        tasks = "the tasks of the previous run are not recovered yet"
-        return files or (tasks if self.journal.previous else "")
+        tasks = "tasks of the previous run are not recovered yet" if self.journal.previous else ""
+        return "; ".join(filter(None, [self.journal.unread, *self.spool.unread])) or tasks
 
     @property
     def is_behind(self) -> bool:
@@ -47,15 +45,16 @@ class Ledger:
     def load_waiting(self) -> list[Message]:
         """The outcomes of the previous run that wait, none of them twice; raises StateUnusable."""
         self.journal.read()
-        waiting = []
-        for message in self.state.run(self.spool.load):
-            if message.settled or message.claimed.key in self.journal.settled_before:
-                # Perhaps the Manager has a smaller form.
-                self.settle(message, keep_document=True)
-            else:
-                waiting.append(message)
-                self.journal.when_read(partial(self._note_saved, message))
-        return waiting
+        found = self.state.run(self.spool.load)
+        # The newest first: of two tasks of a number, it is the one that has it.
+        for message in reversed(found):
+            self.journal.when_read(partial(self._take_over, message))
+        for message in filter(attrgetter("settled"), found):
+            # Perhaps the Manager has a smaller form.
+            self.settle(message, keep_document=True)
+        if self.journal.readable.is_set() and not self.spool.unread:
+            self.journal.settled_before.clear()
+        return [message for message in found if not message.settled]
 
     def interrupted(self) -> list[TaskRecord]:
         """The tasks of the previous run without a saved final outcome; raises StateUnusable."""
@@ -63,7 +62,7 @@ class Ledger:
         if self.spool.unread or not self.journal.previous:
             return []
         # Set aside just before the end of the previous run, which could not note it any more.
-        for message in self.state.run(self.spool.load_rejected):
+        for message in self.state.run(lambda: [*self.spool.load_rejected()]):
             self._note_end(message)
         return list(self.journal.previous.values())
 
@@ -74,13 +73,17 @@ class Ledger:
 
     def settle(self, message: Message, keep_document: bool = False) -> None:
         """Note that the Manager has the outcome; its document is removed, or moved to kept/."""
-        self._note_end(message, served=message.document is not None)
-        self._do(message, partial(self.state.write, self.spool.settle, message, keep_document))
+        if message.outcome:
+            self.journal.unmarked.add(message)
+            self._note_end(message, served=message.document is not None)
+            mark = partial(self.state.write, self.spool.settle, message, keep_document)
+            self._do(message, mark, partial(self.journal.unmarked.discard, message))
 
     def set_aside(self, message: Message, answer: bytes) -> None:
         """Move an outcome that the Manager will never take to rejected/, with the reason."""
-        move = partial(self.state.write, self.spool.set_aside, message, answer)
-        self._do(message, move, partial(self._note_end, message))
+        if message.outcome:
+            move = partial(self.state.write, self.spool.set_aside, message, answer)
+            self._do(message, move, partial(self._note_end, message))
 
     def mend(self) -> None:
         """Do what the disk did not take before, and tidy up; raises StateUnusable."""
@@ -96,11 +99,9 @@ class Ledger:
 
     def _do(self, message: Message, *steps: Callable[[], None]) -> None:
         """Take steps now, or when the disk can be written again, in place of those before."""
-        # `started` has nothing on the disk.
-        if message.outcome:
-            # `mend` may be at those before.
-            with self._mending if message in self._owed else nullcontext():
-                self._take(message, steps)
+        # `mend` may be at those before.
+        with self._mending if message in self._owed else nullcontext():
+            self._take(message, steps)
 
     def _take(self, message: Message, steps: Sequence[Callable[[], None]]) -> None:
         try:
@@ -114,9 +115,14 @@ class Ledger:
             self._owed[message] = steps
 
     def _note_end(self, message: Message, served: bool = False) -> None:
-        if message.outcome:
-            mark = partial(self.journal.mark_delivered, message.claimed, message.is_final, served)
-            self.journal.when_read(mark)
+        mark = partial(self.journal.mark_delivered, message.claimed, message.is_final, served)
+        self.journal.when_read(mark)
+
+    def _take_over(self, message: Message) -> None:
+        message.settled |= message.claimed.key in self.journal.settled_before
+        if not message.settled:
+            self.journal.enter(message.claimed)
+            self._note_saved(message)
 
     def _note_saved(self, message: Message) -> None:
         previous, key = self.journal.previous, message.claimed.key

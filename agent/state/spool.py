@@ -6,6 +6,7 @@ space on the disk, and stays until the journal has noted that. Everything here b
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -61,13 +62,11 @@ class Spool:
         self.unread = unread
         return found
 
-    def load_rejected(self) -> list[Message]:
+    def load_rejected(self) -> Iterator[Message]:
         """What was set aside, as far as it can be read."""
-        found = []
         for path in self._rejected.glob(f"*{_RECORD}"):
             with suppress(RecordDamaged, OSError):
-                found.append(Message.decode(_number(path), files.read_whole(path)))
-        return found
+                yield Message.decode(_number(path), files.read_whole(path))
 
     def files(self, *suffixes: str) -> list[Path]:
         """The files with one of these suffixes and a number; raises OSError."""

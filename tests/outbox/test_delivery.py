@@ -67,6 +67,20 @@ def test_a_result_is_on_the_disk_before_it_is_sent_and_until_the_manager_has_it(
     assert post.files() == []
 
 
+def test_a_result_that_proves_to_be_settled_is_not_sent(
+    faulty: MakeManager, directory: Path, tmp_path: Path
+) -> None:
+    """The journal, which says so, could not be read when the record was."""
+    post = post_to(faulty(well), directory, start=False)
+    post.put(7, with_document(tmp_path / "document", DOCUMENT))
+    (message,) = post.outbox.messages()
+    message.settled = True
+    post.outbox.start()
+    assert post.outbox.flush(5)
+    assert "result" not in post.manager.calls()
+    assert post.files() == ["kept/000000001.document"]
+
+
 def test_a_result_too_large_for_the_manager_is_sent_without_the_streams(
     faulty: MakeManager, directory: Path, tmp_path: Path
 ) -> None:

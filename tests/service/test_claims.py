@@ -1,5 +1,9 @@
 """The claim loop: when it asks, with which key, and when it does not."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import gevent
 import pytest
 from structlog.testing import capture_logs
@@ -127,6 +131,40 @@ def test_a_claim_that_brings_the_same_task_again_and_again_is_made_ever_less_oft
     assert set(manager.calls()) <= {"claim", "result"}, "nor does it register"
     keys = [request.headers["idempotency-key"] for request in claims(manager)]
     assert len(set(keys[:11])) == 11
+
+
+@pytest.mark.process
+def test_each_new_key_is_on_the_disk_before_it_is_used(
+    faulty: MakeManager, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power cut would lose the task that it has obtained. Also after a repeated task."""
+    late = {"server_ip": "127.0.0.1", "port": free_port(), "client_delay_seconds": 60}
+    task = claimed(1, "iperf_client_run", **late)
+    ended = reply({"task": {"id": 3, "type": "kill_all", "status": "canceled"}})
+    answers = ClaimAnswers(clock, task, task, ended, claimed(2))
+    synced, known = [b""], []
+
+    def watched(sync: Callable[[int], None]) -> Callable[[int], None]:
+        def wrapper(descriptor: int) -> None:
+            sync(descriptor)
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            if path.is_file():
+                synced.append(path.read_bytes())
+
+        return wrapper
+
+    def answer(request: Request) -> bytes:
+        if request.call == "claim":
+            key = request.headers["idempotency-key"].encode()
+            known.append(any(key in content for content in synced))
+        return answers(request)
+
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    manager = faulty(answer)
+    with claiming(manager, clock):
+        manager.wait_for(lambda: manager.calls().count("result") == 2)
+    assert known[1:4] == [True] * 3
 
 
 def test_a_task_that_has_ended_at_the_manager_is_not_run_and_the_next_one_is(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.errors import StateUnusable
@@ -18,7 +19,7 @@ from agent.state.ledger import Ledger
 from agent.state.message import Message
 from agent.tasks.recovery import INTERRUPTED, clear_leftovers, recover
 from tests.support.faulty_manager import well
-from tests.support.outbox import claimed, post_to
+from tests.support.outbox import ORIGIN, claimed, post_to
 from tests.support.record_state import DATA
 from tests.support.sockets import MakeManager
 
@@ -45,6 +46,14 @@ def put(ledger: Ledger, task: Claimed, outcome: Outcome = PLAIN) -> Message:
     message = Message(task, outcome, number=ledger.spool.next_number())
     ledger.save(message)
     return message
+
+
+def lose_line(state: StateDirectory, task: Claimed) -> None:
+    """The sector with the lines of a task is lost."""
+    path = state.path / "journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    number = b'"id":%d,' % task.task.id
+    path.write_bytes(b"".join(b"\0\n" if number in line else line for line in lines))
 
 
 def after(state: StateDirectory) -> tuple[list[int], list[int]]:
@@ -75,6 +84,167 @@ def test_what_waits_is_sent_and_what_has_no_outcome_was_interrupted(state: State
             first.settle(message)
     first.mend()
     assert after(state) == after(state) == ([8], [9])
+
+
+@pytest.mark.parametrize("lost", ["line", "journal"])
+def test_a_task_whose_line_was_lost_is_known_by_its_outcome(
+    state: StateDirectory, lost: str
+) -> None:
+    """It is not run again, and a new task of its number does not get the outcome."""
+    first = Ledger(state)
+    task = claim(first, 7)
+    put(first, task)
+    if lost == "line":
+        lose_line(state, task)
+    else:
+        (state.path / "journal").unlink()
+    for _ in range(2):
+        ledger = Ledger(state)
+        (message,) = ledger.load_waiting()
+        assert ledger.journal.has(task) and ledger.interrupted() == []
+        assert ledger.journal.claim_key != task.key
+        ledger.journal.sync()
+    new = claimed(7, "kill_all")
+    ledger.journal.record_claim(msgspec.structs.replace(new, key=ledger.journal.claim_key))
+    assert ledger.journal.of(message.claimed).replaced
+    ledger.settle(message)
+    ledger.mend()
+    assert after(state) == ([], [7])
+
+
+def test_a_claim_is_not_repeated_with_the_key_of_a_task_that_was_settled(
+    state: StateDirectory,
+) -> None:
+    first = Ledger(state)
+    task = Claimed(claimed(7).task, ORIGIN, first.journal.claim_key)
+    first.journal.sync()
+    first.journal.record_claim(task)
+    first.journal.mark_delivered(task, is_final=True)
+    first.journal.sync()
+    lose_line(state, task)
+    assert Ledger(state).journal.claim_key != task.key
+
+
+def test_of_two_lost_tasks_of_a_number_the_newer_one_has_it(state: StateDirectory) -> None:
+    first = Ledger(state)
+    for key, task_type in (("a", "kill_all"), ("b", "iperf_client_run")):
+        task = msgspec.structs.replace(claimed(7, task_type), key=key)
+        first.journal.record_claim(task)
+        put(first, task)
+    (state.path / "journal").unlink()
+    ledger = Ledger(state)
+    older, newer = ledger.load_waiting()
+    assert (older.claimed.key, newer.claimed.key) == ("a", "b")
+    assert ledger.journal.of(older.claimed).replaced
+    assert not ledger.journal.of(newer.claimed).replaced
+
+
+@pytest.mark.parametrize("task_type", ["kill_all", "iperf_client_run"])
+def test_a_lost_task_takes_its_number_from_no_task_that_the_journal_has(
+    state: StateDirectory, task_type: str
+) -> None:
+    """Unless both are one, which the Manager has handed out twice."""
+    first = Ledger(state)
+    put(first, claimed(7))
+    second = Ledger(state)
+    new = msgspec.structs.replace(claimed(7, task_type), key="of another claim")
+    second.journal.record_claim(new)
+    second.journal.sync()
+    ledger = Ledger(state)
+    (message,) = ledger.load_waiting()
+    assert ledger.journal.of(message.claimed).replaced is (task_type == "kill_all")
+    assert not ledger.journal.of(new).replaced
+
+
+def test_a_server_whose_line_was_lost_has_ended(state: StateDirectory) -> None:
+    first = Ledger(state)
+    task = claimed(7, "iperf_server_start")
+    put(first, task, LISTENS)
+    assert after(state) == ([7], [7])
+    put(first, task)
+    assert after(state) == ([7, 7], []), "its end waits as well"
+
+
+@contextmanager
+def unmarked(message: Message) -> Iterator[None]:
+    """The directory does not take the new name of a record."""
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if path.name != f"{message.number:09d}.result":
+            return rename(path, target)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        yield
+
+
+def test_an_end_is_kept_until_the_record_shows_it(state: StateDirectory) -> None:
+    """However often the journal is written anew, also while another record is unread."""
+    first = Ledger(state)
+    other, message = put(first, claim(first, 8)), put(first, claim(first, 7))
+    with unmarked(message):
+        first.settle(message)
+        first.journal.sync()
+        for _ in range(3):
+            with without(state.outbox / f"{other.number:09d}.result"):
+                ledger = Ledger(state)
+                assert ledger.load_waiting() == []
+                ledger.journal.sync()
+            ledger = Ledger(state)
+            assert [each.claimed.task.id for each in ledger.load_waiting()] == [8]
+            with pytest.raises(StateUnusable):
+                ledger.mend()
+        assert b"settled" in (state.path / "journal").read_bytes()
+    ledger.mend()
+    assert after(state) == ([8], [])
+    Ledger(state).journal.sync()
+    later = Ledger(state)
+    later.load_waiting()
+    later.journal.sync()
+    assert b"settled" not in (state.path / "journal").read_bytes(), "nothing is kept for ever"
+
+
+def test_the_first_writing_of_the_journal_has_the_end_that_comes_with_it(
+    state: StateDirectory,
+) -> None:
+    first = Ledger(state)
+    put(first, claim(first, 7))
+    ledger = Ledger(state)
+    (message,) = ledger.load_waiting()
+    with unmarked(message):
+        ledger.settle(message)
+        ledger.journal.sync()
+    assert after(state) == ([], [])
+
+
+def test_an_older_document_of_a_server_is_not_sent_after_its_end(state: StateDirectory) -> None:
+    first = Ledger(state)
+    task = claim(first, 7, "iperf_server_start")
+    older, end = put(first, task, LISTENS), put(first, task)
+    with unmarked(older):
+        first.settle(older)
+        first.settle(end)
+        first.journal.sync()
+        for _ in range(3):
+            ledger = Ledger(state)
+            assert ledger.load_waiting() == [] == ledger.interrupted()
+            ledger.journal.sync()
+
+
+def test_an_outcome_that_an_unread_journal_knows_to_be_settled(state: StateDirectory) -> None:
+    first = Ledger(state)
+    message = put(first, claim(first, 7))
+    with unmarked(message):
+        first.settle(message)
+        first.journal.sync()
+    with without(state.path / "journal"):
+        ledger = Ledger(state)
+        (waits,) = ledger.load_waiting()
+        assert not waits.settled
+    assert ledger.load_waiting() == []
+    assert waits.settled
 
 
 def test_an_outcome_that_is_not_the_last_leaves_its_task_interrupted(state: StateDirectory) -> None:

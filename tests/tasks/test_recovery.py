@@ -257,6 +257,7 @@ def test_a_server_whose_first_result_still_waits_counts_as_reported(killed: Post
     ran(killed, server, b"")
     listens = Outcome("succeeded", ARGV, answer={"started": True, "pid": 77}, final=False)
     killed.outbox.put(server, listens)
+    until((killed.state.outbox / "000000001.result").exists)
     later = restarted(killed)
     assert later.outbox.flush(10)
     first, second = sent(killed.manager, 7)
