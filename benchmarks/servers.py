@@ -1,4 +1,4 @@
-"""Many children at once: 500 servers, and 300 servers beside 50 tests.
+"""Many children at once: 500 servers, and 300 servers that are idle, or beside 50 tests.
 
 Agent processes of their own work for a dev Manager in this process, on loopback.
 """
@@ -10,12 +10,14 @@ monkey.patch_all()
 import time  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
+import gevent  # noqa: E402
 import psutil  # noqa: E402
 
 from agent.dev.store.records import ManagedTask  # noqa: E402
 from agent.protocol import FINAL_STATUSES  # noqa: E402
 from benchmarks.bench import bench_of  # noqa: E402
 from benchmarks.figures import Figure, Floor, once, p99, progress, show, spread  # noqa: E402
+from benchmarks.host import cpu_seconds, rates  # noqa: E402
 from benchmarks.metered import metered_agent, noted  # noqa: E402
 from tests.support.harness import Bench, until  # noqa: E402
 
@@ -25,11 +27,13 @@ START_TIMES = 3
 # Beside so many servers, so many tests at once, of so many seconds and bits per second.
 BESIDE, TESTS, SECONDS, BITRATE = 300, 50, 2, 20_000_000
 FIRST_PORT = 20_000
+# After the last start, before the CPU of idle servers is measured for so long.
+SETTLING_SECONDS, IDLE_SECONDS = 5, 20
 PATIENCE = 120
 
 
 def main() -> Iterator[Figure]:
-    """Figures of both."""
+    """Figures of all of them."""
     runs = [five_hundred_servers() for _ in range(START_TIMES)]
     listening, gone = (spread(seconds) for seconds in zip(*runs))
     note = f"{listening.value / SERVERS * 1000:.1f} ms a server; {START_TIMES} times"
@@ -38,6 +42,7 @@ def main() -> Iterator[Figure]:
         f"{what}: all listen, all reported", listening, "s", most=10, floors=floors, note=note
     )
     yield Figure(f"{what}: gone after one kill_all", gone, "s", most=3, floors=floors)
+    yield idle_servers()
     yield from tests_beside_servers()
 
 
@@ -65,6 +70,18 @@ def five_hundred_servers() -> tuple[float, float]:
         bench.task("kill_all")
         until(lambda: not psutil.Process(agent.pid).children(), PATIENCE)
         return listening, time.monotonic() - began
+
+
+def idle_servers() -> Figure:
+    """What an agent costs whose servers have no client."""
+    with bench_of() as bench:
+        agent = bench.agent(MAX_TASKS=str(BESIDE))
+        agent.wait_for("registered")
+        wait_until_reported(bench, pending_servers(bench, BESIDE))
+        gevent.sleep(SETTLING_SECONDS)
+        progress(f"{BESIDE} idle servers for {IDLE_SECONDS} s")
+        (busy,) = rates(IDLE_SECONDS, lambda: cpu_seconds(agent.pid) * 1000)
+    return Figure(f"{BESIDE} idle servers: CPU", busy, "ms/s", most=35)
 
 
 def tests_beside_servers() -> Iterator[Figure]:
