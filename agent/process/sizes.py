@@ -4,6 +4,8 @@ A native thread looks, as the disk may stand still. A call of its own for each o
 took a tenth of a core, and one for all takes a hundredth.
 """
 
+from contextlib import suppress
+
 import gevent
 import structlog
 
@@ -37,7 +39,9 @@ class Sizes:
         while self._children:
             gevent.sleep(LOOK)
             try:
-                self._look()
+                # There may be no room for a thread at the moment.
+                with suppress(OSError):
+                    self._look()
             except Exception:
                 log.exception("a bug in the look at what children write: it is taken again")
             self._children = {each for each in self._children if not each.ended.is_set()}

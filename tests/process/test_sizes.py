@@ -9,6 +9,7 @@ import gevent
 import pytest
 from gevent.event import Event
 from gevent.monkey import get_original
+from structlog.testing import capture_logs
 
 from agent.native_threads import Looks
 from agent.process import sizes, watch
@@ -129,17 +130,19 @@ def test_nobody_looks_after_the_last_child_and_the_next_one_is_looked_at(shell: 
         until(lambda: not vars(looker)["_children"])
 
 
-def test_a_bug_in_a_look_ends_none_of_the_next(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("error", "is_bug"), [(ZeroDivisionError, True), (OSError, False)])
+def test_a_look_that_fails_ends_none_of_the_next_and_only_a_bug_is_told(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, error: type[Exception], is_bug: bool
 ) -> None:
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, capture_logs() as said:
         failed = Event()
 
         def fail(_: object) -> None:
             failed.set()
-            raise ZeroDivisionError
+            raise error
 
         patched.setattr(sizes, "in_thread", fail)
         Sizes().add(child := shell("echo one; sleep 60"))
         assert failed.wait(10)
     assert child.has_grown.wait(10)
+    assert bool(said) == is_bug
