@@ -45,6 +45,9 @@ def take_sample(pid: int, nic: str) -> HostSample:
         base = 16 if name == "softnet_dropped" else 10
         for number in re.findall(pattern, _read(path, pid), re.MULTILINE):
             sample.counters[name] = sample.counters.get(name, 0) + int(number, base)
+    # What it wrote to stdout is its report, and no traffic.
+    with suppress(OSError, KeyError):
+        sample.counters["io"] -= os.stat(f"/proc/{pid}/fd/1").st_size
     if row := re.search(rf"^\s*{re.escape(nic)}:(.*)", _read(_DEVICES, pid), re.MULTILINE):
         numbers = [int(number) for number in row[1].split()]
         sample.counters.update({name: numbers[place] for name, place in _COLUMNS.items()})
