@@ -32,7 +32,7 @@ class ObservedTest:
 
     def __init__(self, control: Socket) -> None:
         self.peer, self.since = control.peer, datetime.now(UTC)
-        self.cookie, self.streams, self.began, self.is_udp = control.cookie, 0, 0.0, False
+        self.inode, self.streams, self.began, self.is_udp = control.inode, 0, 0.0, False
         self.round_trip: float | None = None
         self.moved: int | None = None
         self.interface = Route()
@@ -43,6 +43,7 @@ class ObservedTest:
         self._hosts: list[HostSample] = []
         self._counted: HostSample | None = None
         self._drops: list[int] = []
+        self._carried: dict[int, int] = {}
 
     def add(self, pid: int, control: Socket, data: list[Socket]) -> None:
         """Note what can be seen now of the control connection and of the data sockets."""
@@ -50,8 +51,8 @@ class ObservedTest:
             self.round_trip = rtt / 1e6
         if not data:
             return
-        if len(data) > self.streams:
-            self.began, self.streams = time.monotonic(), len(data)
+        if (streams := len({each.inode for each in data})) > self.streams:
+            self.began, self.streams = time.monotonic(), streams
         for name, value in _sample(control, data).items():
             if value:
                 self._seen.setdefault(name, deque(maxlen=_SAMPLES_KEPT)).append(value)
@@ -66,7 +67,9 @@ class ObservedTest:
                 self._counted = self._hosts[-1]
         else:
             # What the process reads and writes has `--zerocopy` twice, `--skip-rx-copy` not at all.
-            self.moved = sum(sum(each.carried()) for each in data) or None
+            # A path of MPTCP may have gone.
+            self._carried |= {each.cookie: sum(each.carried()) for each in data}
+            self.moved = sum(self._carried.values()) or None
 
     def path(self) -> dict[str, float]:
         """What is known of the way between the hosts, as a result's `path` has it."""
@@ -90,7 +93,7 @@ class Observer:
     """
 
     def __init__(self, pid: int, planned_seconds: float | None, running: float) -> None:
-        self._pid, self._planned, self._running = pid, planned_seconds, running
+        self._planned, self._running = planned_seconds, running
         self._sockets = ChildSockets(pid)
         self._born = time.monotonic()
         self.test: ObservedTest | None = None
@@ -105,12 +108,13 @@ class Observer:
         except OSError:
             sockets = []
         control = next((each for each in sockets if each.protocol == TCP), None)
-        if self.test and (control is None or control.cookie != self.test.cookie):
+        if self.test and (control is None or control.inode != self.test.inode):
             self.test, self.finished = None, self.test
         if control:
             self.test = self.test or ObservedTest(control)
             streams = self.test.streams
-            self.test.add(self._pid, control, [each for each in sockets if each is not control])
+            data = [each for each in sockets if each.inode != control.inode]
+            self.test.add(self._sockets.pid, control, data)
         self.wait = self._next(time.thread_time() - began, streams)
 
     def _next(self, cost: float, streams: int) -> float:

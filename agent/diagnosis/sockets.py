@@ -3,14 +3,14 @@
 A dump takes some 0.3 ms, and to ask again for a socket that is known 0.02 ms.
 """
 
-import os
 import socket
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 
 from gevent.monkey import get_original
+
+from agent.diagnosis.family import family, socket_inodes
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -21,7 +21,7 @@ _ALIVE = 0xFFF & ~(1 << 6)
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_INFO, _SKMEMINFO = 2, 7
+_INFO, _SKMEMINFO, _ULP_INFO = 2, 7, 19
 # struct nlmsghdr: length, type, flags, sequence number, port id.
 _HEADER = struct.Struct("=IHHII")
 # struct inet_diag_req_v2: family, protocol, extensions, states; then a struct inet_diag_sockid.
@@ -73,6 +73,11 @@ class Socket:
         return bool(1 << self._state == _ESTABLISHED)
 
     @property
+    def is_subflow(self) -> bool:
+        """Whether it is one path of an MPTCP socket: all paths have the inode of that."""
+        return self.is_connected and _ULP_INFO in self._attributes
+
+    @property
     def local_address(self) -> str:
         """Its own address as text; IPv4 also where an IPv6 socket carries it."""
         return self._address(4)
@@ -106,39 +111,37 @@ class Socket:
 
 
 class ChildSockets:
-    """The connected sockets of one process: found by a dump, then asked for one by one."""
+    """The connected sockets of a child: found by a dump, then asked for one by one.
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    `pid` is whose they are: the child's, or that of an iperf3 which a wrapper has started.
+    """
+
+    def __init__(self, child: int) -> None:
+        self._child = self.pid = child
         self._inodes: list[int] = []
         self._known: list[Socket] = []
 
     def read(self) -> list[Socket]:
         """What they are now, in the order of their descriptors; raises OSError."""
-        inodes = socket_inodes(self._pid)
-        # One that was not found may be about to be connected.
-        if inodes == self._inodes and len(self._known) == len(inodes) <= _ONE_BY_ONE:
-            self._known = [new for old in self._known for new in _again(old)]
-        else:
-            dumps = [dump(protocol, family) for protocol in (TCP, UDP) for family in FAMILIES]
-            found = {each.inode: each for sockets in dumps for each in sockets}
-            self._known = [found[inode] for inode in inodes if inode in found]
-            self._inodes = inodes
-        return [each for each in self._known if each.is_connected]
+        known: list[Socket] = []
+        for self.pid in family(self._child):
+            if known := self._find(socket_inodes(self.pid)):
+                break
+        self._known = known
+        return [each for each in known if each.is_connected]
 
-
-def socket_inodes(pid: int) -> list[int]:
-    """The inodes of a process's sockets in the order of their descriptors.
-
-    Empty when it has ended or must not be looked at.
-    """
-    found = {}
-    with suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            target = os.readlink(entry.path)
-            if target.startswith("socket:["):
-                found[int(entry.name)] = int(target[8:-1])
-    return [found[descriptor] for descriptor in sorted(found)]
+    def _find(self, inodes: list[int]) -> list[Socket]:
+        if not inodes:
+            return []
+        # One that was not found may be about to be connected, and MPTCP may add a path.
+        is_known = inodes == self._inodes and len(self._known) == len(inodes) <= _ONE_BY_ONE
+        if is_known and not any(each.is_subflow for each in self._known):
+            return [new for old in self._known for new in _again(old)]
+        self._inodes = inodes
+        dumps = [dump(protocol, kind) for protocol in (TCP, UDP) for kind in FAMILIES]
+        places = {inode: place for place, inode in enumerate(inodes)}
+        found = [each for sockets in dumps for each in sockets if each.inode in places]
+        return sorted(found, key=lambda each: (places[each.inode], each.cookie))
 
 
 def dump(protocol: int, family: int, states: int = _ALIVE, port: int = 0) -> Iterator[Socket]:

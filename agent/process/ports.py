@@ -7,16 +7,16 @@ imported only there, as an idle agent is a megabyte smaller without it.
 """
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from agent.diagnosis.sockets import FAMILIES, LISTEN, TCP, dump, socket_inodes
+from agent.diagnosis.family import family, socket_inodes
+from agent.diagnosis.sockets import FAMILIES, LISTEN, TCP, dump
 
 
 def serves(pid: int, port: int) -> bool | None:
-    """The same for a child and all that it has started, as a wrapper starts iperf3."""
-    found = {is_listening(each, port) for each in _family(pid)}
+    """The same for a child and its family."""
+    found = {is_listening(each, port) for each in family(pid)}
     return True in found or (None if None in found else False)
 
 
@@ -27,7 +27,7 @@ def is_listening(pid: int, port: int) -> bool | None:
     an iperf3 with file capabilities.
     """
     try:
-        found = [each for family in FAMILIES for each in dump(TCP, family, LISTEN, port)]
+        found = [each for kind in FAMILIES for each in dump(TCP, kind, LISTEN, port)]
     except OSError:
         return _psutil_finds(pid, port)
     if {each.inode for each in found}.isdisjoint(socket_inodes(pid)):
@@ -63,13 +63,6 @@ def _psutil_finds(pid: int, port: int) -> bool | None:
 
 def _listens(connection: Any, port: int) -> bool:
     return bool(connection.status == "LISTEN" and connection.laddr.port == port)
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
-        for child in children.read().split():
-            yield from _family(int(child))
 
 
 def _may_look(pid: int) -> bool:

@@ -49,7 +49,7 @@ class Observation:
         self._block = max(block or 0, _BLOCK)
         running = RUNNING if config.max_bitrate is None else _LIMITED
         self._observer = Observer(child.pid, entry.planned_seconds, running)
-        self._cookie = self._reported = 0
+        self._inode = self._reported = 0
         # When it was looked, and how many bytes the test had moved by then.
         self._moved: deque[tuple[float, int]] = deque()
         self._looked = time.monotonic()
@@ -66,11 +66,11 @@ class Observation:
         # It may have ended since the last look.
         self._look()
         found = self._observer.finished
-        if found is None or found.cookie == self._reported:
+        if found is None or found.inode == self._reported:
             found = self.test
         report.path, report.host = {}, {}
         if found:
-            self._reported = found.cookie
+            self._reported = found.inode
             report.path, report.host = found.path(), found.host()
             if found.interface.interface:
                 report.interface, report.mtu, report.speed_mbps = found.interface
@@ -97,8 +97,8 @@ class Observation:
     def _beyond(self, test: ObservedTest) -> str:
         """The limit that the test is beyond, in words; empty if there is none."""
         now, moved = time.monotonic(), test.moved
-        if test.cookie != self._cookie:
-            self._cookie = test.cookie
+        if test.inode != self._inode:
+            self._inode = test.inode
             # At UDP it is counted from the first sight on.
             self._moved = deque([(now if test.is_udp else self._looked, 0)])
         stands_still = moved == self._moved[-1][1]

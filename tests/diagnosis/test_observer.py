@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gevent import subprocess
@@ -10,6 +12,7 @@ from gevent import subprocess
 from agent.diagnosis import host
 from agent.diagnosis.host import HostSample, bytes_between, figures_between, take_sample
 from agent.diagnosis.observer import RUNNING, ObservedTest, Observer
+from tests.support.command import stand_in
 from tests.support.harness import free_port, iperf3_server, until
 from tests.support.newer_iperf3 import newer_iperf3
 
@@ -18,11 +21,13 @@ TCP_PATH = {"rtt_ms", "min_rtt_ms", "pmtu", "mss", "cwnd_bytes", "window_bytes"}
 
 
 @contextmanager
-def running(*options: str, program: str = "iperf3") -> Iterator[list[Observer]]:
-    """Observers of the client and of the server of a test of 5 s."""
+def running(
+    *options: str, program: str = "iperf3", wrapper: str = "", out: Any = NOWHERE
+) -> Iterator[list[Observer]]:
+    """Observers of the client, which prints to `out`, and of the server of a test of 5 s."""
     with iperf3_server(port := free_port(), program=program) as server:
-        argv = [program, "-c", "127.0.0.1", "-p", str(port), "-t", "5", *options]
-        with subprocess.Popen(argv, stdout=NOWHERE) as client:
+        argv = [wrapper or program, "-c", "127.0.0.1", "-p", str(port), "-t", "5", *options]
+        with subprocess.Popen(argv, stdout=out) as client:
             try:
                 yield [Observer(each.pid or 0, 5, RUNNING) for each in (client, server)]
             finally:
@@ -99,25 +104,51 @@ def test_what_a_test_moves_is_counted_whichever_way_it_moves(
 
 
 @pytest.mark.process
+def test_what_iperf3_reports_meanwhile_is_not_what_its_test_moves(tmp_path: Path) -> None:
+    """Its stream of 16 reports ten times a second is more than the datagrams."""
+    options = ["-u", "-b", "20K", "-l", "100", "-P", "16", "-i", "0.1", "--json-stream"]
+    with (tmp_path / "out").open("wb") as out:
+        with running(*options, program=newer_iperf3("sid"), out=out) as (client, _):
+            first, began = seen(client, 16).moved or 0, time.monotonic()
+            moved = (seen(client, 16, 2.0).moved or 0) - first
+            assert (tmp_path / "out").stat().st_size > 50_000
+    assert moved * 8 / (time.monotonic() - began) < 1.3 * 16 * 20e3
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("udp", [[], ["-u"]])
+def test_a_wrapper_is_seen_as_the_iperf3_that_it_has_started(
+    udp: list[str], tmp_path: Path
+) -> None:
+    wrapper = stand_in(tmp_path / "iperf3", 'iperf3 "$@"\nexit $?')
+    with running("-b", "40M", *udp, wrapper=wrapper) as (client, server):
+        wrapped, plain = seen(client, 1, 1.0), seen(server, 1)
+    assert (wrapped.moved or 0) > 2_000_000
+    assert wrapped.peer == plain.peer == "127.0.0.1"
+    assert set(wrapped.host()) == set(plain.host())
+    assert set(wrapped.path()) >= {"rtt_ms", "pmtu"}
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("looks_between", [True, False])
 def test_each_test_of_a_server_is_told_from_the_one_before(looks_between: bool) -> None:
     with iperf3_server(port := free_port()) as server:
         observer = Observer(server.pid or 0, None, RUNNING)
         observer.look()
         assert observer.test is None
-        cookies: list[int] = []
+        inodes: list[int] = []
         for _ in range(2):
             argv = ["iperf3", "-c", "::1", "-p", str(port), "-t", "5", "-b", "1M"]
             with subprocess.Popen(argv, stdout=NOWHERE) as client:
-                if cookies and not looks_between:
+                if inodes and not looks_between:
                     # It has begun when it is looked at next.
                     time.sleep(1)
-                cookies.append(seen(observer, 1, 0).cookie)
+                inodes.append(seen(observer, 1, 0).inode)
                 client.kill()
             if looks_between:
                 until(lambda: looked(observer).test is None)
-                assert observer.finished and observer.finished.cookie == cookies[-1]
-    assert len(set(cookies)) == 2
+                assert observer.finished and observer.finished.inode == inodes[-1]
+    assert len(set(inodes)) == 2
 
 
 @pytest.mark.process
@@ -154,7 +185,7 @@ def test_a_host_that_tells_nothing_leaves_all_out(monkeypatch: pytest.MonkeyPatc
         assert set(test.host()) == {"iperf3_busiest_thread", "socket_drops"}
         assert test.moved is None
         monkeypatch.setattr("sys.platform", "darwin")
-        other = Observer(client._pid, None, RUNNING)
+        other = Observer(client._sockets.pid, None, RUNNING)
         other.look()
     assert other.test is None
 

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -147,3 +149,40 @@ def test_an_answer_of_an_older_kernel_lacks_what_it_did_not_know_yet() -> None:
     assert found.tcp_info("rtt") == 0x01010101
     assert found.tcp_info("snd_wnd") is None
     assert found.drops is None
+
+
+# Run with a network of its own, as it gives that a second path in the middle of a connection.
+TWO_PATHS = """
+import os, socket, subprocess
+from agent.diagnosis.sockets import ChildSockets
+from tests.support.harness import until
+listener, client = (socket.socket(type=socket.SOCK_STREAM, proto=262) for _ in range(2))
+listener.bind(("10.1.1.1", 0))
+listener.listen()
+client.connect(listener.getsockname())
+server, _ = listener.accept()
+server.sendall(b"x")
+client.sendall(client.recv(1))
+known = ChildSockets(os.getpid())
+inodes = [os.stat(each.fileno()).st_ino for each in (client, server)]
+assert [each.inode for each in known.read()] == inodes
+cookies = [each.cookie for each in known.read()]
+subprocess.run(["ip", "mptcp", "endpoint", "add", "10.1.1.2", "dev", "lo", "subflow"], check=True)
+until(lambda: [each.inode for each in known.read()] == [each for each in inodes for _ in "12"])
+assert [each.cookie for each in known.read()][::2] == cookies
+"""
+NETWORK = """
+ip link set lo up
+for address in 10.1.1.1 10.1.1.2; do ip address add $address/24 dev lo; done
+ip mptcp limits set subflows 2 add_addr_accepted 2
+exec "$@"
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/proc/sys/net/mptcp"), reason="needs root and MPTCP"
+)
+def test_all_paths_of_an_mptcp_socket_are_found_the_first_one_first() -> None:
+    argv = ["unshare", "--net", "sh", "-ec", NETWORK, "sh", sys.executable, "-c", TWO_PATHS]
+    subprocess.run(argv, check=True, timeout=30)

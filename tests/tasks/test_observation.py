@@ -97,9 +97,9 @@ def test_a_client_is_held_to_the_bitrate_as_well(bench: Bench) -> None:
     bench.agent(number=2).wait_for("registered")
     task, port = server_of_second(bench)
     hasty = bench.directory / "iperf3"
-    # Stands for an iperf3 that takes no heed of it.
+    # Stands for an iperf3 that takes no heed of it; it is not the agent's own child either.
     hasty.write_text('#!/bin/sh\nfor word; do [ "$word" = 10000000 ] && set -- "$@" -b 0; done\n')
-    hasty.write_text(hasty.read_text() + 'exec iperf3 "$@"\n')
+    hasty.write_text(hasty.read_text() + 'iperf3 "$@"\nexit $?\n')
     hasty.chmod(0o755)
     bench.agent(MAX_BITRATE="10M", IPERF3_PATH=str(hasty)).wait_for("registered")
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 8}
