@@ -25,15 +25,15 @@ class ObservedTest:
     """One test of a child, from the first sight of its control connection on.
 
     `streams` are its connected data sockets, and `began` is the monotonic time at which the last
-    was seen first. `round_trip` is the control connection's, in seconds. `moved` is how many bytes
-    the data sockets have carried, both ways. `interface` is what the test leaves by, `peer` the
-    address of the other side, and `since` when it was first seen.
+    was seen first. `round_trip` is the longest that one of its connections expects now, in seconds.
+    `moved` is how many bytes the data sockets have carried, both ways. `interface` is what the test
+    leaves by, `peer` the address of the other side, and `since` when it was first seen.
     """
 
     def __init__(self, control: Socket) -> None:
         self.peer, self.since = control.peer, datetime.now(UTC)
         self.inode, self.streams, self.began, self.is_udp = control.inode, 0, 0.0, False
-        self.round_trip: float | None = None
+        self.round_trip = 0.0
         self.moved: int | None = None
         self.interface = Route()
         with suppress(OSError):
@@ -47,8 +47,7 @@ class ObservedTest:
 
     def add(self, pid: int, control: Socket, data: list[Socket]) -> None:
         """Note what can be seen now of the control connection and of the data sockets."""
-        if rtt := control.tcp_info("rtt"):
-            self.round_trip = rtt / 1e6
+        self.round_trip = max(each.expected_round_trip() for each in (control, *data))
         if not data:
             return
         if (streams := len({each.inode for each in data})) > self.streams:

@@ -38,6 +38,7 @@ _TCP_INFO = {
     "snd_mss": (16, "=I"),
     "pmtu": (60, "=I"),
     "rtt": (68, "=I"),
+    "rttvar": (72, "=I"),
     "snd_cwnd": (80, "=I"),
     "bytes_acked": (120, "=Q"),
     "bytes_received": (128, "=Q"),
@@ -108,6 +109,10 @@ class Socket:
     def carried(self) -> tuple[int, int]:
         """The bytes that were acknowledged to a TCP socket, and that it received."""
         return self.tcp_info("bytes_acked") or 0, self.tcp_info("bytes_received") or 0
+
+    def expected_round_trip(self) -> float:
+        """How long a TCP socket waits for an answer, in seconds, by RFC 6298; 0 if not known."""
+        return ((self.tcp_info("rtt") or 0) + 4 * (self.tcp_info("rttvar") or 0)) / 1e6
 
 
 class ChildSockets:

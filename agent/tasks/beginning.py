@@ -8,6 +8,8 @@ from agent.tasks.observation import DEADLINE_GRACE, Observation
 _ROUND_TRIPS = 7
 # A round trip where the kernel does not tell: more than by satellite, which is 0.7.
 _LONG = 1.0
+# For each that is connected: some had to ask again after a second, as their packet was lost.
+_OFTEN_LOST = 0.5
 # Between two looks.
 LOOK = 0.25
 
@@ -23,10 +25,11 @@ class Beginning:
 
     @property
     def allowed(self) -> float:
-        """How long it may take, by the control connection's round trip."""
+        """How long it may take, by the round trip and by the sockets that are connected by now."""
         test = self._seen.test
         round_trip = (test and test.round_trip) or _LONG
-        return self._connect + DEADLINE_GRACE + (_ROUND_TRIPS + self._sockets) * round_trip
+        lost = _OFTEN_LOST * test.streams if test else 0.0
+        return self._connect + DEADLINE_GRACE + (_ROUND_TRIPS + self._sockets) * round_trip + lost
 
     def look(self) -> bool | None:
         """True if the test has begun, False if it should have by now, else None: look again.

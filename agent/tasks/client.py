@@ -30,6 +30,8 @@ from agent.timing import pauses
 LONGEST_PAUSE = 60.0
 ATTEMPTS_TAKE = 3600.0
 
+_LATE = "timed out after {:g} s: iperf3 had not ended by then"
+
 log = structlog.get_logger()
 
 
@@ -65,7 +67,7 @@ class _ClientTest:
         # iperf3 knows no time for a number of bytes, so that nothing would end it before.
         grace = 0.0 if payload.bytes else DEADLINE_GRACE
         self._max_seconds = payload.time + payload.omit + grace
-        self._late = f"timed out after {self._max_seconds:g} s: iperf3 had not ended by then"
+        self._late = _LATE.format(self._max_seconds)
 
     def last_attempt(self) -> Attempt:
         """Attempt the test until its server is ready for it, or no try or time is left."""
@@ -173,7 +175,12 @@ class _ClientTest:
         self._mark_disturbed(measured=True)
         if self._entry.planned_seconds is not None:
             self._entry.planned_seconds += beginning.took
-        return wait(self._max_seconds), True
+        ending = wait(self._max_seconds)
+        if ending is Ending.TIME and not self._payload.bytes:
+            longer = seen.grace - DEADLINE_GRACE
+            self._late = _LATE.format(self._max_seconds + longer)
+            ending = wait(longer)
+        return ending, True
 
     def _mark_disturbed(self, measured: bool) -> None:
         """Tests at the same time disturb each other; one that was only refused disturbs none."""

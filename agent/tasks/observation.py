@@ -17,9 +17,9 @@ from agent.protocol import Report
 from agent.quantities import rate
 from agent.registry import Entry
 
-# Seconds that a test may exceed its time by. Without `omit`, that and STOP_GRACE fit in the 30 s
-# that the Manager allows.
-DEADLINE_GRACE = 5.0
+# Seconds that a test may exceed its time by: these, or so many round trips if those are longer, up
+# to the most. Without `omit`, that and STOP_GRACE fit in the 30 s that the Manager allows.
+DEADLINE_GRACE, _ROUND_TRIPS, _MOST_GRACE = 5.0, 4, 20.0
 # Seconds between two looks at a test with a limited bitrate.
 _LIMITED = 0.25
 # A test that is above its bitrate by this much is stopped, over these seconds or longer. iperf3
@@ -60,6 +60,12 @@ class Observation:
     def test(self) -> ObservedTest | None:
         """The test that runs, with its streams and its round trip; None between two tests."""
         return self._observer.test
+
+    @property
+    def grace(self) -> float:
+        """Seconds that the test may exceed its time by: its end passes the queues it has filled."""
+        round_trip = self.test.round_trip if self.test else 0.0
+        return max(DEADLINE_GRACE, min(_MOST_GRACE, round(_ROUND_TRIPS * round_trip, 1)))
 
     def report_on(self, report: Report) -> None:
         """Enter what was seen of the newest test that has ended, or else of the one that runs."""
@@ -108,7 +114,7 @@ class Observation:
         most = self._config.max_test_seconds
         if (
             self._entry.kind == "server"
-            and now - test.began > most + DEADLINE_GRACE
+            and now - test.began > most + self.grace
             and not stands_still
         ):
             return f"the test took longer than this agent's MAX_TEST_SECONDS of {most}"

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,8 +70,9 @@ def test_the_bytes_and_the_drops_of_a_socket_are_those_that_happened() -> None:
         sender, receiver = mine(known, one, other)
         assert (sender.carried(), receiver.carried()[1]) == ((5000, 0), 5000)
         # The kernel's own numbers, by another way.
-        rtt = int.from_bytes(one.getsockopt(TCP, socket.TCP_INFO, 104)[68:72], "little")
+        rtt, variance = struct.unpack_from("=II", one.getsockopt(TCP, socket.TCP_INFO, 104), 68)
         assert sender.tcp_info("rtt") == rtt
+        assert sender.expected_round_trip() == pytest.approx((rtt + 4 * variance) / 1e6)
         assert sender.tcp_info("snd_mss") == one.getsockopt(TCP, socket.TCP_MAXSEG)
     with pair(socket.AF_INET, socket.SOCK_DGRAM) as (one, other):
         assert mine(known, one)[0].tcp_info("rtt") is None

@@ -30,10 +30,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 @contextmanager
-def far_bench(round_trip: float, directory: Path, iperf3: str) -> Iterator[Bench]:
+def far_bench(round_trip: float, directory: Path, iperf3: str, **link: float) -> Iterator[Bench]:
     """A Manager and an agent on a host, and an iperf3 server so many seconds away."""
     bench = Bench(Store(), directory)
-    with distance(round_trip) as hosts:
+    with distance(round_trip, **link) as hosts:
         with hosts.inside("far"):
             server = subprocess.Popen(["iperf3", "-s"], stdout=subprocess.PIPE)
         try:
@@ -75,6 +75,28 @@ def test_a_healthy_test_over_a_distance_ends_well(
         before = (task.started_at - task.accepted_at).total_seconds()
         assert before > round_trip * streams * (2 if "bidir" in payload else 1)
         assert (task.finished_at - task.started_at).total_seconds() > 2.5
+
+
+@pytest.mark.parametrize("suite", ["", "sid"])
+def test_a_test_that_fills_a_queue_of_seconds_has_the_time_to_end(
+    tmp_path: Path, suite: str
+) -> None:
+    """As that of a slow uplink: the messages at its end wait behind all that was sent."""
+    program = newer_iperf3(suite) if suite else "iperf3"
+    with far_bench(0.02, tmp_path, program, rate=5e5, queue=8.0) as bench:
+        given: dict[str, Any] = {"server_ip": FAR, "port": 5201, "time": 8, "congestion": "reno"}
+        task = bench.task("iperf_client_run", **given, bitrate=None)
+        bench.ended(task, timeout=60)
+        assert task.status == "succeeded", task.error
+
+
+def test_streams_that_connect_late_as_packets_are_lost_are_waited_for(tmp_path: Path) -> None:
+    """Each first packet that is lost costs a second."""
+    with far_bench(0.02, tmp_path, "iperf3", loss=0.06) as bench:
+        given: dict[str, Any] = {"server_ip": FAR, "port": 5201, "time": 3, "bitrate": 20_000}
+        given |= {"connect_timeout_ms": 1000, "parallel": 100}
+        task = bench.task("iperf_client_run", **given)
+        assert bench.ended(task, timeout=100).status == "succeeded", task.error
 
 
 def test_a_healthy_test_over_a_distance_that_cannot_be_seen_ends_well(tmp_path: Path) -> None:

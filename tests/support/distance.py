@@ -4,6 +4,7 @@ import fcntl
 import heapq
 import itertools
 import os
+import random
 import select
 import signal
 import struct
@@ -27,10 +28,13 @@ _NUMBERS = itertools.count()
 
 
 @contextmanager
-def distance(round_trip: float) -> Iterator[Network]:
+def distance(
+    round_trip: float, rate: float = 1e9, queue: float = 4.0, loss: float = 0.0
+) -> Iterator[Network]:
     """The hosts `near` and `far`, so many seconds apart, taken down with the block.
 
-    Needs root, iproute2 and /dev/net/tun. It carries some 0.5 Gbit/s.
+    Each way carries `rate` bits per second, after a queue of so many seconds, and loses that share
+    of the packets. Needs root, iproute2 and /dev/net/tun. It carries some 0.5 Gbit/s.
     """
     name = f"distance-{os.getpid()}-{next(_NUMBERS)}"
     with ExitStack() as stack:
@@ -49,6 +53,7 @@ def distance(round_trip: float) -> Iterator[Network]:
             ):
                 run_ip("-n", f"{name}-{host}", *words)
         command = [sys.executable, str(Path(__file__)), *map(str, ends), str(round_trip / 2)]
+        command += map(str, (rate, queue, loss))
         root = str(Path(__file__).parents[2])
         link = subprocess.Popen(command, pass_fds=ends, env={"PYTHONPATH": root})
         stack.callback(link.wait)
@@ -56,8 +61,10 @@ def distance(round_trip: float) -> Iterator[Network]:
         yield Network(name)
 
 
-def carry(ends: list[int], delay: float) -> None:
+def carry(ends: list[int], delay: float, rate: float, queue: float, loss: float) -> None:
     """Carry packets between two TUN devices, each `delay` seconds late; for ever."""
+    # When each way has carried what is in its queue.
+    free = dict.fromkeys(ends, 0.0)
     other = dict(zip(ends, reversed(ends), strict=True))
     # When it is due, in which order it came, and where to: no two are alike.
     late: list[tuple[float, int, int, bytes]] = []
@@ -65,13 +72,16 @@ def carry(ends: list[int], delay: float) -> None:
     while True:
         pause = max(0.0, late[0][0] - time.monotonic()) if late else None
         for end in select.select(ends, [], [], pause)[0]:
-            due = time.monotonic() + delay
+            now = time.monotonic()
             for _ in range(_PACKETS_AT_ONCE):
                 try:
                     packet = os.read(end, 65536)
                 except BlockingIOError:
                     break
-                heapq.heappush(late, (due, next(order), other[end], packet))
+                if free[end] - now > queue or random.random() < loss:
+                    continue
+                free[end] = max(now, free[end]) + len(packet) * 8 / rate
+                heapq.heappush(late, (free[end] + delay, next(order), other[end], packet))
         while late and late[0][0] <= time.monotonic():
             _, _, end, packet = heapq.heappop(late)
             try:
@@ -83,4 +93,4 @@ def carry(ends: list[int], delay: float) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    carry([int(sys.argv[1]), int(sys.argv[2])], float(sys.argv[3]))
+    carry([int(sys.argv[1]), int(sys.argv[2])], *map(float, sys.argv[3:]))
