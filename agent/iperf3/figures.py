@@ -63,19 +63,23 @@ def _flow(summary: Summary, intervals: Sequence[Interval], back: bool) -> Flow:
         rows = [each.sum_bidir_reverse for each in intervals if each.sum_bidir_reverse]
     is_server, from_client = bool(summary.start.accepted_connection), not (back or asked.reverse)
     is_sender = from_client != is_server
-    own = sum(each.bytes or 0.0 for each in rows if not each.omitted)
+    own = sum(each.bytes or 0.0 for each in rows if not each.omitted) if rows else None
     told = told or Sums()
     # iperf3 3.9 has a single sum for UDP, whose bytes and rate are the sender's.
     out = sent or told
-    got = received or _received(told, asked, 0.0 if is_sender else own)
-    # A server is told nothing of the other side. A client is at the end: before that the single sum
-    # of iperf3 3.9 is its own, and a sum of 0 nobody's.
-    if is_sender and (is_server or summary.error and not (received and received.bytes)):
+    got = received or _received(told, asked, None if is_sender else own)
+    if received:
+        # With `--skip-rx-copy` 16 bytes of a datagram are counted, and no datagram.
+        unknown = received.packets == 0 if received.bytes else is_sender and bool(summary.error)
+    else:
+        # The single sum is the sender's own until the end, and has what omitted seconds have lost.
+        unknown = is_sender and bool(summary.error or asked.omit and told.lost_packets)
+    # A server is told nothing of the other side, and a client at the end.
+    if unknown or is_server and is_sender:
         got, told = Sums(), Sums()
     if is_server and not is_sender or summary.error and not out.bytes:
         out = Sums()
-    has_one_count = received is None and from_client and not is_server
-    lost, packets, percent = _losses(told, out, got if received else None, asked, has_one_count)
+    lost, packets, percent = _losses(told, out, got if received else None, asked)
     step = -(-len(rows) // _MOST_RATES) or 1
     return Flow(
         sent=out.bits_per_second,
@@ -91,31 +95,30 @@ def _flow(summary: Summary, intervals: Sequence[Interval], back: bool) -> Flow:
     )
 
 
-def _received(told: Sums, asked: Request, own: float) -> Sums:
+def _received(told: Sums, asked: Request, own: float | None) -> Sums:
     """The receiver's sum, which iperf3 gives from 3.10 on; `own` are bytes that it counted."""
     packets, lost, seconds = told.packets or 0.0, told.lost_packets or 0.0, told.seconds
     if not asked.blksize or not seconds or not 0 <= lost <= packets:
         return Sums()
-    arrived = own or (packets - lost) * asked.blksize
+    arrived = (packets - lost) * asked.blksize if own is None else own
     return Sums(bytes=arrived, bits_per_second=arrived * 8 / seconds)
 
 
 def _losses(
-    told: Sums, out: Sums, got: Sums | None, asked: Request, has_one_count: bool
+    told: Sums, out: Sums, got: Sums | None, asked: Request
 ) -> tuple[float | None, float | None, float | None]:
     """Datagrams lost, datagrams counted, and per cent; None for what cannot be so.
 
     A receiver knows the highest number that a datagram had, and how many bytes it got. What
-    iperf3 makes of it depends on the versions of both sides, and on `omit`: 3.9 adds what was lost
-    in the omitted seconds, and with its one count nothing tells how much that is.
+    iperf3 makes of it depends on the versions of both sides, and on `omit`: if nothing arrives
+    after the omitted seconds, some count down from there, below 0 or to nearly 2**64.
     """
     lost, packets, percent = told.lost_packets, told.packets, told.lost_percent
     if got and got.bytes is not None and asked.blksize and packets is not None:
-        packets = got.packets or (out.bytes or 0.0) / asked.blksize
+        counted = got.packets or 0.0
+        packets = counted if 0 < counted < 2**63 else (out.bytes or 0.0) / asked.blksize
         lost = max(0.0, packets - got.bytes / asked.blksize)
         percent = 100 * lost / packets if packets else None
-    elif lost and asked.omit and has_one_count:
-        percent = None
     if percent is None or not 0 <= percent <= 100:
         return None, None, None
     return lost, packets, percent

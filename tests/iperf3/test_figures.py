@@ -93,8 +93,42 @@ def test_a_small_loss_of_3_9_with_omitted_seconds_is_not_known() -> None:
     edited["end"]["sum"] |= {"lost_packets": 500, "lost_percent": 1.45}
     found = read_summary(msgspec.json.encode(edited))
     assert found and figures_of(found).lost_percent is None
+    assert figures_of(found).received is None, "it would be computed from that loss"
     (words,) = warnings_about(found, Features("iperf3", "3.9", frozenset()))
     assert "500 of " in words and "lost in the omitted seconds" in words
+
+
+@pytest.mark.parametrize("count", [-502, 2**64 - 502])
+def test_a_count_that_ran_below_0_is_none(count: int) -> None:
+    """As that of an iperf3 3.12 of whose datagrams none arrives after the omitted seconds."""
+    edited = msgspec.json.decode(document(("3.22", "3.12"), "omit", "client"))
+    edited["end"]["sum_received"] |= {"bytes": 0, "packets": count, "lost_packets": 0}
+    found = figures_in(msgspec.Raw(msgspec.json.encode(edited)))
+    sent = (found.sent_bytes or 0) / edited["start"]["test_start"]["blksize"]
+    assert found.lost_packets == found.packets == pytest.approx(sent)
+    assert found.lost_percent == 100
+
+
+def test_what_a_receiver_without_copies_counts_is_not_what_arrived() -> None:
+    """iperf3 3.22 counts 16 bytes of each datagram then, and no datagram."""
+    edited = msgspec.json.decode(document(("3.22", "3.22"), "calm", "client"))
+    edited["end"]["sum"] |= {"lost_packets": 0, "lost_percent": 0}
+    edited["end"]["sum_received"] |= {"bytes": 4016, "packets": 0, "lost_packets": 0}
+    judged = judge_client(0, msgspec.json.encode(edited), "")
+    found = judged.figures
+    assert judged.ok and judged.summary and found and found.sent
+    assert (found.received, found.received_bytes, found.jitter_ms) == (None, None, None)
+    assert (found.lost_packets, found.packets, found.lost_percent) == (None, None, None)
+    assert not warnings_about(judged.summary, Features("iperf3", "3.22", frozenset()))
+
+
+def test_a_receiver_whose_intervals_have_nothing_has_received_nothing() -> None:
+    """iperf3 3.9 has no other count of it."""
+    edited = msgspec.json.decode(document(("3.9", "3.9"), "reverse", "client"))
+    for each in edited["intervals"]:
+        each["sum"]["bytes"] = 0
+    found = figures_in(msgspec.Raw(msgspec.json.encode(edited)))
+    assert found.sent_bytes and (found.received_bytes, found.received) == (0, 0)
 
 
 @pytest.mark.parametrize("percent", [-0.1, 100.1, 1e300])
