@@ -582,6 +582,8 @@ def test_a_slow_fsync_delays_no_end_of_a_test(fresh: Life, tmp_path: Path) -> No
     agent = fresh.agent(IPERF3_PATH=stand_in(tmp_path / "hangs", "exec sleep 1000"))
 
     def running(number: int, **payload: Any) -> int:
+        # No connection is ever seen of it, so that it counts as begun after 13 s.
+        payload |= {"connect_timeout_ms": 100}
         manager.tasks.append(client(number, free_port(), **payload))
         return int(agent.wait_for("client started", task_id=number)["pid"])
 

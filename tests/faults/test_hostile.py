@@ -37,6 +37,9 @@ LONG = [
     "cport=",
     "dont-fragment",
     "udp-counters-64bit",
+    "idle-timeout=",
+    "rcv-timeout=",
+    "snd-timeout=",
 ]
 # No blank, no quote, nothing that a shell or a path is made of, and no dash in front.
 HARMLESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.,:%@-]*(/[0-9]+)?", re.ASCII)

@@ -266,11 +266,18 @@ def test_a_receiver_may_read_nothing_of_a_test_of_milliseconds() -> None:
     assert judge_client(0, msgspec.json.encode(edited), "").ok
 
 
-@pytest.mark.parametrize(("blocks", "ok"), [(1, True), (2, True), (20, False)])
-def test_a_slow_receiver_may_have_no_whole_block_of_a_healthy_test(blocks: int, ok: bool) -> None:
+@pytest.mark.parametrize(
+    ("blocks", "retransmits", "ok"),
+    [(0, 0, True), (1, 0, True), (2, 0, True), (20, 0, False), (0, 4, False), (0.6, 4, False)],
+)
+def test_a_slow_receiver_may_have_no_whole_block_of_a_healthy_test(
+    blocks: float, retransmits: int, ok: bool
+) -> None:
+    """What is sent again and again does not arrive: the path drops full packets."""
     edited = msgspec.json.decode(run("3.12", "tcp").stdout)
     asked, end = edited["start"]["test_start"], edited["end"]
     end["sum_sent"]["bytes"] = blocks * asked["blksize"] * asked["num_streams"]
+    end["sum_sent"]["retransmits"] = retransmits
     end["sum_received"]["bytes"] = 0
     assert judge_client(0, msgspec.json.encode(edited), "").ok is ok
 
