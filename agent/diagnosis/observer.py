@@ -13,7 +13,7 @@ from agent.host import Route, interface_of
 
 # Seconds between two looks: at an idle child, at one whose test begins (this share of its age), and
 # at one whose test runs. Expensive ones are rarer, so that all of them take 0.25 % of a core.
-_SHORTEST, _IDLE, _SHARE, RUNNING, _COST = 0.02, 0.5, 0.3, 1.0, 400
+_SHORTEST, _IDLE, _SHARE, RUNNING, _COST = 0.02, 1.0, 0.3, 1.0, 400
 # Seconds before a test's planned end of the last look: at its end the sockets are gone.
 _BEFORE_THE_END = 0.08
 _SAMPLES_KEPT = 3600
@@ -99,6 +99,13 @@ class Observer:
         self.finished: ObservedTest | None = None
         self.wait = _SHORTEST
 
+    def is_idle(self) -> bool:
+        """Whether the child is a server without a client, at which there is nothing to see."""
+        if self.test or not self._sockets.only_listens():
+            return False
+        self.wait = self._next(0.0, 0)
+        return True
+
     def look(self) -> None:
         """Look now. It takes a millisecond, and 6 ms at 128 streams: call it in a native thread."""
         began, streams = time.thread_time(), 0
@@ -119,7 +126,8 @@ class Observer:
     def _next(self, cost: float, streams: int) -> float:
         now, test = time.monotonic(), self.test
         if not test or not streams or test.streams > streams:
-            return max(_SHORTEST, min(_IDLE, _SHARE * (now - self._born)))
+            idle = min(_IDLE, 2 * self._running)
+            return max(_SHORTEST, min(idle, _SHARE * (now - self._born)))
         pause = max(self._running, cost * _COST)
         last = test.began + (self._planned or 0) - _BEFORE_THE_END - now
         return min(pause, last) if last > 0 else pause

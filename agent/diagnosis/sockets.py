@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from gevent.monkey import get_original
 
-from agent.diagnosis.family import family, socket_inodes
+from agent.diagnosis.family import descriptors, family, socket_inodes
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -69,6 +69,11 @@ class Socket:
             rest = rest[(length + 3) & ~3 or len(rest) :]
 
     @property
+    def is_listening(self) -> bool:
+        """Whether it waits for peers."""
+        return bool(1 << self._state == LISTEN)
+
+    @property
     def is_connected(self) -> bool:
         """Whether it has a peer, and neither of them has closed it."""
         return bool(1 << self._state == _ESTABLISHED)
@@ -123,17 +128,26 @@ class ChildSockets:
 
     def __init__(self, child: int) -> None:
         self._child = self.pid = child
-        self._inodes: list[int] = []
+        self._descriptors, self._inodes = list[str](), list[int]()
         self._known: list[Socket] = []
 
     def read(self) -> list[Socket]:
         """What they are now, in the order of their descriptors; raises OSError."""
         known: list[Socket] = []
         for self.pid in family(self._child):
+            self._descriptors = descriptors(self.pid)
             if known := self._find(socket_inodes(self.pid)):
                 break
         self._known = known
         return [each for each in known if each.is_connected]
+
+    def only_listens(self) -> bool:
+        """Whether nothing has come since the last look, which saw but listening sockets.
+
+        This takes 0.02 ms, and nothing that could wait: an accepted connection is one more socket.
+        """
+        listens = bool(self._known) and all(each.is_listening for each in self._known)
+        return listens and descriptors(self.pid) == self._descriptors
 
     def _find(self, inodes: list[int]) -> list[Socket]:
         if not inodes:
