@@ -17,6 +17,8 @@ _REACHED = 0.95
 _MOMENT = 0.5
 # In per cent: below it, loss says little about a test of some seconds.
 _MUCH_LOSS = 1.0
+# A share of the datagrams: fewer may be on their way when a test ends.
+_UNDER_WAY = 0.1
 # A test that ends by itself has at least this share of its planned time.
 _FULL_LENGTH = 0.9
 # From this release on, the receiver's count of lost datagrams is another one.
@@ -83,7 +85,8 @@ def _cpu_warnings(
 
 
 def _loss_warnings(summary: Summary, figures: Figures, features: Features) -> Iterator[str]:
-    if (summary.start.test_start or Request()).omit:
+    asked = summary.start.test_start or Request()
+    if asked.omit:
         cause = "before 3.13, iperf3 also counts what was lost in the omitted seconds"
     elif features.release >= _OTHER_COUNT:
         cause = "the server's iperf3 is older than 3.13, whose count a newer one misreads"
@@ -99,6 +102,10 @@ def _loss_warnings(summary: Summary, figures: Figures, features: Features) -> It
         if (percent := flow.lost_percent or 0.0) >= _MUCH_LOSS:
             counts = f"{lost:.0f} of {packets:.0f}"
             yield f"The receiver lost {percent:.1f} % of the datagrams ({counts})."
+        sent = (flow.sent_bytes or 0.0) / (asked.blksize or 1.0)
+        if packets and sent - packets > sent * _UNDER_WAY:
+            count = f"{sent - packets:.0f} of {sent:.0f}"
+            yield f"The last {count} datagrams had not arrived at the end: no loss counts them."
 
 
 def _length_warnings(summary: Summary) -> list[str]:

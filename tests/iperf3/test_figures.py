@@ -79,6 +79,21 @@ def test_a_count_that_does_not_fit_is_a_warning_that_names_the_cause(pair: Pair)
     assert "113" not in words
 
 
+@pytest.mark.parametrize("case", ["calm", "bidir", "reverse"])
+def test_datagrams_behind_the_last_that_arrived_are_a_warning(case: str) -> None:
+    """A receiver counts up to that one: of a path that dies in the middle nothing is lost."""
+    edited = msgspec.json.decode(document(("3.22", "3.22"), case, "client"))
+    mine = Features("iperf3", "3.22", frozenset())
+    healthy = read_summary(msgspec.json.encode(edited))
+    assert healthy and "had not arrived" not in " ".join(warnings_about(healthy, mine))
+    for name in ("sum_received", "sum_received_bidir_reverse"):
+        if got := edited["end"].get(name):
+            got |= {"bytes": got["bytes"] / 2, "packets": got["packets"] // 2, "lost_packets": 0}
+    dead = read_summary(msgspec.json.encode(edited))
+    words = " ".join(warnings_about(dead or Summary(), mine))
+    assert words.count("datagrams had not arrived at the end") == (2 if case == "bidir" else 1)
+
+
 def test_counts_that_fit_neither_version_are_a_warning_too() -> None:
     found = summary(("3.12", "3.12"), "forward", "client")
     wrong = msgspec.structs.replace(found.end.sum or Sums(), lost_packets=5, lost_percent=0.1)
