@@ -184,7 +184,7 @@ def _names(directory: Path) -> list[Path]:
             advice = "make it a directory that this user can read, or set another STATE_DIR"
             raise ConfigError(f"{error}: {advice}") from error
         log.error("a directory of results cannot be read now", error=str(error))
-        return [directory / str(int(time.time()))]
+        return [directory / str(10**10 + int(time.time()))]
 
 
 def _number(path: Path) -> int:

@@ -17,7 +17,6 @@ from agent.protocol import Claimed, Document, Figures, utc_now
 
 _NO_TEST = ("interrupt - ", "unable to receive cookie", "unable to receive parameters")
 _NOT_KEPT = "the document of a served test cannot be kept"
-
 # How often the rest is read while the host is short of descriptors, and every how many seconds.
 TRIES, PAUSE = 5, 1.0
 
@@ -25,10 +24,7 @@ log = structlog.get_logger()
 
 
 def server_output(children: Path, claimed: Claimed) -> Path:
-    """Where the server of a task writes.
-
-    The claim's key in the name keeps it apart from another Manager's task of the same number.
-    """
+    """Where the server of a task writes; another Manager's task of its number has another key."""
     return children / f"{claimed.task.id}.{claimed.key}.json"
 
 
@@ -56,11 +52,10 @@ def newest_served(stdout: Path) -> Document | None:
 class ServedTests:
     """The tests that a running server has served, read from its output.
 
-    `read_up_to` is how many bytes of it need not be read again; `copy` is a file in use while a
-    document is copied out of it; `tests` are those to report now; `figures` and `error` are of the
-    newest one. `may_lack_some` says that a part of it could not be read or kept, `incomplete` is
-    how a document begins that has no end. `failures` has what iperf3 said of failed tests, and when
-    it did so last.
+    `read_up_to` is how many bytes need not be read again; `copy` is in use while a document is
+    copied; `tests` are those to report now; `figures` and `error` are of the newest one.
+    `may_lack_some` says that a part could not be read or kept, `incomplete` is the beginning of a
+    document without an end, `failures` what iperf3 said of failed tests, and when last.
     """
 
     def __init__(self, stdout: Path) -> None:
@@ -77,11 +72,15 @@ class ServedTests:
         self.failures: dict[str, str] = {}
         self._noted_up_to = -1
 
-    def look(self, size: int = 0) -> bool:
+    def look(self, size: int = 0, trouble: str = "") -> bool:
         """Read up to byte `size` at least; put a test to report into `tests`.
 
-        False after an error of the disk: the next look tries again.
+        False after an error of the disk, and while it has `trouble`: the next look tries again.
         """
+        if trouble:
+            if size > self._size_read:
+                self._outage.record_failure(_NOT_KEPT, OSError(trouble))
+            return False
         if size > self._size_read:
             self.read()
         if test := self.take_unreported():

@@ -119,7 +119,7 @@ class _RunningServer:
 
     def _look(self, size: int) -> bool:
         # Each client of the server could else fill the disk on, which has no room now.
-        return not self._context.state.trouble and self._served.look(size)
+        return self._served.look(size, self._context.state.trouble)
 
     def _tests(self) -> Iterator[Outcome]:
         while self._served.tests:

@@ -396,3 +396,20 @@ def test_foreign_files_are_left_alone(state: StateDirectory) -> None:
         (state.outbox / name).touch()
     assert cleared(state) == []
     assert len(names(state.outbox)) == 4 and names(state.rejected) == []
+
+
+def test_a_directory_that_cannot_be_listed_takes_no_number_away_whatever_the_clock_says(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host without a battery for its clock starts in 1970."""
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    waiting = [saved(state, number).number for number in range(1, 4)]
+    monkeypatch.setattr("agent.state.spool.time.time", lambda: 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", fail)
+        spool = Spool(state)
+    assert spool.next_number() > max(waiting)
+    assert [message.number for message in spool.load()] == waiting
