@@ -74,15 +74,15 @@ def figures_between(first: HostSample, last: HostSample) -> dict[str, Any]:
     return figures | {name: rose[name] for name in _OF_HOST if name in rose}
 
 
-def bytes_between(first: HostSample, last: HostSample) -> int | None:
+def bytes_between(first: HostSample, last: HostSample, has_gsro: bool) -> int | None:
     """What a process read and wrote from one sample to the next; None where nobody counts.
 
-    The kernel does not count so what `--gsro` moves. For a process that runs for a second, and yet
-    neither reads nor writes, it is what the interface carried, whoever it was for.
+    The kernel does not count so what `--gsro` moves. For an iperf3 that has it and runs for a
+    second, and yet neither reads nor writes, it is what the interface carried, whoever it was for.
     """
     rose = _rose(first, last)
     at_work = sum(ran for ran, _ in _shares(first, last)) > _AT_WORK
-    if rose.get("io") == 0 and at_work and last.at - first.at >= _SILENT:
+    if has_gsro and rose.get("io") == 0 and at_work and last.at - first.at >= _SILENT:
         return max(rose.get("rx_bytes", 0), rose.get("tx_bytes", 0))
     return rose.get("io")
 

@@ -30,7 +30,8 @@ class ObservedTest:
     leaves by, `peer` the address of the other side, and `since` when it was first seen.
     """
 
-    def __init__(self, control: Socket) -> None:
+    def __init__(self, control: Socket, has_gsro: bool) -> None:
+        self._has_gsro = has_gsro
         self.peer, self.since = control.peer, datetime.now(UTC)
         self.inode, self.streams, self.began, self.is_udp = control.inode, 0, 0.0, False
         self.round_trip = 0.0
@@ -60,10 +61,11 @@ class ObservedTest:
         if self.is_udp:
             self._drops = [each.drops for each in data if each.drops is not None]
             # From the last sample on since which there was something to count.
-            step = bytes_between(self._counted or self._hosts[-1], self._hosts[-1])
+            now = self._hosts[-1]
+            step = bytes_between(self._counted or now, now, self._has_gsro)
             self.moved = None if step is None else (self.moved or 0) + step
             if step or not self._counted:
-                self._counted = self._hosts[-1]
+                self._counted = now
         else:
             # What the process reads and writes has `--zerocopy` twice, `--skip-rx-copy` not at all.
             # A path of MPTCP may have gone.
@@ -88,11 +90,13 @@ class Observer:
 
     `test` is the one that runs, None between two, and `finished` is the one before. A client's test
     takes `planned_seconds`, if that is known. `wait` is the seconds until the next look, which are
-    at most `running` while a test runs.
+    at most `running` while a test runs. `has_gsro` is for an iperf3 with that option.
     """
 
-    def __init__(self, pid: int, planned_seconds: float | None, running: float) -> None:
-        self._planned, self._running = planned_seconds, running
+    def __init__(
+        self, pid: int, planned_seconds: float | None, running: float, has_gsro: bool = True
+    ) -> None:
+        self._planned, self._running, self._has_gsro = planned_seconds, running, has_gsro
         self._sockets = ChildSockets(pid)
         self._born = time.monotonic()
         self.test: ObservedTest | None = None
@@ -117,7 +121,7 @@ class Observer:
         if self.test and (control is None or control.inode != self.test.inode):
             self.test, self.finished = None, self.test
         if control:
-            self.test = self.test or ObservedTest(control)
+            self.test = self.test or ObservedTest(control, self._has_gsro)
             streams = self.test.streams
             data = [each for each in sockets if each.inode != control.inode]
             self.test.add(self._sockets.pid, control, data)

@@ -54,15 +54,20 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     if payload.client_delay_seconds:
         entry.stop.ordered.wait(payload.client_delay_seconds)
     entry.stop.raise_if_ordered(" before the test began")
-    test = _ClientTest(context, entry, payload, report)
-    yield test.outcome(test.last_attempt(), features)
+    test = _ClientTest(context, features, entry, payload, report)
+    yield test.outcome(test.last_attempt())
 
 
 class _ClientTest:
     def __init__(
-        self, context: TaskContext, entry: Entry, payload: ClientPayload, report: Report
+        self,
+        context: TaskContext,
+        features: Features,
+        entry: Entry,
+        payload: ClientPayload,
+        report: Report,
     ) -> None:
-        self._context, self._entry = context, entry
+        self._context, self._features, self._entry = context, features, entry
         self._payload, self._report = payload, report
         # iperf3 knows no time for a number of bytes, so that nothing would end it before.
         grace = 0.0 if payload.bytes else DEADLINE_GRACE
@@ -94,8 +99,8 @@ class _ClientTest:
             in_thread(discard, attempt.output)
         return attempt
 
-    def outcome(self, attempt: Attempt, features: Features) -> Outcome:
-        """What to report of the test; `features` is of the iperf3 that ran it."""
+    def outcome(self, attempt: Attempt) -> Outcome:
+        """What to report of the test."""
         judged, report = attempt.verdict, self._report
         report.error_class, message = attempt.failure(self._entry.stop, self._late)
         if report.error_class:
@@ -104,7 +109,7 @@ class _ClientTest:
             report.warnings.append("another test ran on this host at the same time")
         if judged.summary:
             thread = report.host.get("iperf3_busiest_thread")
-            report.warnings += warnings_about(judged.summary, features, thread)
+            report.warnings += warnings_about(judged.summary, self._features, thread)
             report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
         document = Document(str(attempt.output), *judged.span) if judged.span else None
         if document is None:
@@ -126,7 +131,8 @@ class _ClientTest:
         streams = JSON_STREAM in report.argv
         stdout = output_file(self._context.state.children, entry.claimed, report.attempts, streams)
         with closing(ChildProcess(report.argv, stdout, stdout.with_suffix(".err"))) as child:
-            seen = Observation(self._context.config, entry, child, self._payload.length)
+            block = self._payload.length
+            seen = Observation(self._context.config, self._features, entry, child, block)
             # Looked up after the start: it takes a millisecond, and more the first time. What the
             # test's sockets say counts more.
             source = self._payload.bind or self._payload.server_ip

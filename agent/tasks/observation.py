@@ -11,6 +11,7 @@ from gevent.lock import BoundedSemaphore
 from agent.config.settings import Config
 from agent.diagnosis.observer import RUNNING, ObservedTest, Observer
 from agent.error_classes import ErrorClass
+from agent.iperf3.features import Features
 from agent.native_threads import NativeThreads
 from agent.process.child import ChildProcess
 from agent.protocol import Report
@@ -23,7 +24,8 @@ DEADLINE_GRACE, _ROUND_TRIPS, _MOST_GRACE = 5.0, 4, 20.0
 # Seconds between two looks at a test with a limited bitrate.
 _LIMITED = 0.25
 # A test that is above its bitrate by this much is stopped, over these seconds or longer. iperf3
-# makes up for a pause by sending faster, so that what counts is the mean of the last 30 s.
+# makes up for a pause by sending faster, so that what counts is the mean of the last 30 s, less
+# what the test had left unused before, of at most as many seconds.
 _TOLERANCE, _AT_LEAST, _WINDOW = 1.1, 2.0, 30.0
 # TCP's streams each send a block before iperf3 begins to pace them.
 _BLOCK = 128 * 1024
@@ -42,17 +44,25 @@ class Observation:
     """
 
     def __init__(
-        self, config: Config, entry: Entry, child: ChildProcess, block: int | None = None
+        self,
+        config: Config,
+        features: Features,
+        entry: Entry,
+        child: ChildProcess,
+        block: int | None = None,
     ) -> None:
         """Begin; `block` is how many bytes a client sends at a time, if its task says so."""
         self._config, self._entry, self._child = config, entry, child
         self._block = max(block or 0, _BLOCK)
         running = RUNNING if config.max_bitrate is None else _LIMITED
-        self._observer = Observer(child.pid, entry.planned_seconds, running)
+        has_gsro = "--gsro" in features.options
+        self._observer = Observer(child.pid, entry.planned_seconds, running, has_gsro)
         self._inode = self._reported = 0
         # When it was looked, and how many bytes the test had moved by then.
         self._moved: deque[tuple[float, int]] = deque()
         self._looked = time.monotonic()
+        # Bits that the test has left unused.
+        self._left = 0.0
         self._one_at_a_time = BoundedSemaphore()
         gevent.spawn(self._run)
 
@@ -109,7 +119,9 @@ class Observation:
             self._inode = test.inode
             # At UDP it is counted from the first sight on.
             self._moved = deque([(now if test.is_udp else self._looked, 0)])
-        stands_still = moved == self._moved[-1][1]
+            self._left = 0.0
+        last, carried = self._moved[-1]
+        stands_still = moved == carried
         self._moved.append((now, moved or 0))
         while self._moved[0][0] < now - _WINDOW:
             self._moved.popleft()
@@ -123,11 +135,13 @@ class Observation:
         limit = self._config.max_bitrate
         if moved is None or limit is None:
             return ""
+        self._left += limit * _TOLERANCE * (now - last) - (moved - carried) * 8
+        self._left = min(self._left, limit * _WINDOW)
         since, before = self._moved[0]
         seconds = max(_AT_LEAST, now - since)
         bits = (moved - before) * 8
         at_once = 0 if test.is_udp else self._block * 8 * test.streams
-        if bits <= limit * _TOLERANCE * seconds + at_once:
+        if self._left >= 0 or bits <= limit * _TOLERANCE * seconds + at_once:
             return ""
         words = f"the test moved {rate(bits / max(now - since, _LIMITED))}, both ways together"
         return f"{words}: that is over this agent's MAX_BITRATE of {limit}"

@@ -54,7 +54,8 @@ class _RunningServer:
     def __init__(self, context: TaskContext, entry: Entry, payload: ServerPayload) -> None:
         """Start the child; raises TaskError."""
         self._context, self._entry, self._payload = context, entry, payload
-        argv = server_argv(context.iperf3.current(), payload)
+        features = context.iperf3.current()
+        argv = server_argv(features, payload)
         self._report = context.new_report()
         self._report.argv, self._report.attempts, self._report.started_at = argv, 1, utc_now()
         stdout = server_output(context.state.children, entry.claimed)
@@ -62,7 +63,7 @@ class _RunningServer:
         context.record_child(entry, self._child, self._report)
         log.info("server started", pid=self._child.pid, port=payload.port, argv=" ".join(argv))
         self._served = ServedTests(stdout)
-        self._seen = Observation(context.config, entry, self._child)
+        self._seen = Observation(context.config, features, entry, self._child)
         limits = (payload.max_seconds, context.config.max_server_seconds)
         self._max_seconds = min(math.inf if limit is None else limit for limit in limits)
         self._born = time.monotonic()

@@ -1,6 +1,8 @@
 """The limits of a host's owner hold for what its servers send and receive, whoever asks them."""
 
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
-from tests.support.harness import ROOT, Bench, free_port
+from tests.support.harness import ROOT, Bench, free_port, iperf3_server
 from tests.support.newer_iperf3 import newer_iperf3
 
 NOWHERE = subprocess.DEVNULL  # type: ignore[attr-defined]
@@ -108,6 +110,22 @@ def test_a_client_is_held_to_the_bitrate_as_well(bench: Bench) -> None:
     assert bench.result(client)["agent"]["error_class"] == "not_allowed"
     assert "MAX_BITRATE of 10000000" in (client.error or "")
     assert task.status == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_test_that_makes_up_for_a_pause_is_within_its_bitrate(bench: Bench) -> None:
+    """Also when the pause has left the 30 s that count, and what was made up for it has not."""
+    bench.agent(MAX_BITRATE="10M").wait_for("registered")
+    with iperf3_server(port := free_port()) as other:
+        given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "bitrate": 10**7}
+        client = bench.task("iperf_client_run", **given, time=45)
+        bench.wait(lambda: client.status == "running")
+        time.sleep(3)
+        os.kill(other.pid or 0, signal.SIGSTOP)
+        time.sleep(6)
+        os.kill(other.pid or 0, signal.SIGCONT)
+        bench.ended(client, timeout=70)
+    assert client.status == "succeeded", client.error
 
 
 def server_of_second(bench: Bench) -> tuple[Any, int]:
