@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from statistics import median_low
 from typing import Any
 
+from agent.diagnosis.children import ChildSockets
 from agent.diagnosis.host import HostSample, bytes_between, figures_between, take_sample
-from agent.diagnosis.sockets import TCP, UDP, ChildSockets, Socket
+from agent.diagnosis.sockets import TCP, UDP, Socket
 from agent.host import Route, interface_of
 
 # Seconds between two looks: at an idle child, at one whose test begins (this share of its age), and

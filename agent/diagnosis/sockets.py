@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 from gevent.monkey import get_original
 
-from agent.diagnosis.family import descriptors, family, socket_inodes
-
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 # Bits of linux/tcp_states.h. A UDP socket is "established" when it is connected.
@@ -31,8 +29,6 @@ _REQUEST = struct.Struct("=BBBxI")
 _MESSAGE, _ATTRIBUTE = struct.Struct("=BBxx48s16xI"), struct.Struct("=HH")
 # The bytes of an answer, and the seconds for one: the kernel answers while it is asked.
 _ANSWER, _PATIENCE = 64 * 1024, 1.0
-# More sockets than this are asked for by a dump.
-_ONE_BY_ONE = 64
 # Where struct tcp_info (linux/tcp.h) has a number. It grows at its end with the kernel's releases.
 _TCP_INFO = {
     "snd_mss": (16, "=I"),
@@ -120,49 +116,6 @@ class Socket:
         return ((self.tcp_info("rtt") or 0) + 4 * (self.tcp_info("rttvar") or 0)) / 1e6
 
 
-class ChildSockets:
-    """The connected sockets of a child: found by a dump, then asked for one by one.
-
-    `pid` is whose they are: the child's, or that of an iperf3 which a wrapper has started.
-    """
-
-    def __init__(self, child: int) -> None:
-        self._child = self.pid = child
-        self._descriptors, self._inodes = list[str](), list[int]()
-        self._known: list[Socket] = []
-
-    def read(self) -> list[Socket]:
-        """What they are now, in the order of their descriptors; raises OSError."""
-        known: list[Socket] = []
-        for self.pid in family(self._child):
-            self._descriptors = descriptors(self.pid)
-            if known := self._find(socket_inodes(self.pid)):
-                break
-        self._known = known
-        return [each for each in known if each.is_connected]
-
-    def only_listens(self) -> bool:
-        """Whether nothing has come since the last look, which saw but listening sockets.
-
-        This takes 0.02 ms, and nothing that could wait: an accepted connection is one more socket.
-        """
-        listens = bool(self._known) and all(each.is_listening for each in self._known)
-        return listens and descriptors(self.pid) == self._descriptors
-
-    def _find(self, inodes: list[int]) -> list[Socket]:
-        if not inodes:
-            return []
-        # One that was not found may be about to be connected, and MPTCP may add a path.
-        is_known = inodes == self._inodes and len(self._known) == len(inodes) <= _ONE_BY_ONE
-        if is_known and not any(each.is_subflow for each in self._known):
-            return [new for old in self._known for new in _again(old)]
-        self._inodes = inodes
-        dumps = [dump(protocol, kind) for protocol in (TCP, UDP) for kind in FAMILIES]
-        places = {inode: place for place, inode in enumerate(inodes)}
-        found = [each for sockets in dumps for each in sockets if each.inode in places]
-        return sorted(found, key=lambda each: (places[each.inode], each.cookie))
-
-
 def dump(protocol: int, family: int, states: int = _ALIVE, port: int = 0) -> Iterator[Socket]:
     """The sockets of a protocol, a family and some states, and of an own port unless that is 0.
 
@@ -171,7 +124,7 @@ def dump(protocol: int, family: int, states: int = _ALIVE, port: int = 0) -> Ite
     return _ask(protocol, family, states, struct.pack("!H46x", port), _NLM_F_DUMP)
 
 
-def _again(known: Socket) -> Iterator[Socket]:
+def again(known: Socket) -> Iterator[Socket]:
     """The same socket as it is now; nothing if it has gone."""
     identity = known.id
     if known.protocol == UDP:

@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from agent.diagnosis import sockets
-from agent.diagnosis.sockets import TCP, UDP, ChildSockets, Socket, dump
+from agent.diagnosis import children, sockets
+from agent.diagnosis.children import ChildSockets
+from agent.diagnosis.sockets import TCP, UDP, Socket, dump
 
 ME = os.getpid()
 HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -57,7 +58,7 @@ def test_a_connected_socket_is_found_by_a_dump_and_then_by_its_cookie(
         first, _ = mine(known, one, other)
         assert (first.protocol, first.family) == (protocol, family)
         assert first.local_address == HOSTS[family]
-        monkeypatch.setattr(sockets, "dump", lambda *_: pytest.fail("it dumped once more"))
+        monkeypatch.setattr(children, "dump", lambda *_: pytest.fail("it dumped once more"))
         again, _ = mine(known, one, other)
         assert (again.cookie, again.inode) == (first.cookie, first.inode)
 
@@ -156,7 +157,7 @@ def test_an_answer_of_an_older_kernel_lacks_what_it_did_not_know_yet() -> None:
 # Run with a network of its own, as it gives that a second path in the middle of a connection.
 TWO_PATHS = """
 import os, socket, subprocess
-from agent.diagnosis.sockets import ChildSockets
+from agent.diagnosis.children import ChildSockets
 from tests.support.harness import until
 listener, client = (socket.socket(type=socket.SOCK_STREAM, proto=262) for _ in range(2))
 listener.bind(("10.1.1.1", 0))
