@@ -106,8 +106,9 @@ class ManagerClient:
         if answer.whole:
             taken_for = self._decode(call, answer, protocol.Acknowledged)
         elif head := _ANSWER_HEAD.match(answer.content):
-            created_at = _CREATED_AT.search(answer.content.partition(b'"result"')[0])
-            moment = created_at and created_at[1].decode(errors="replace")
+            # The payload stands before the task's own moment, and may have any keys.
+            moments = _CREATED_AT.findall(answer.content.partition(b'"result"')[0])
+            moment = moments[-1].decode(errors="replace") if moments else None
             taken_for = protocol.Acknowledged(int(head[1]), created_at=moment)
         else:
             raise ManagerUnavailable(f"{call}: a large answer that is not the Manager's")

@@ -12,7 +12,7 @@ from agent.errors import KeyRefused, ManagerError, ManagerUnavailable, StateUnus
 from agent.logs.outage import Outage
 from agent.manager.api import Claim, ManagerClient
 from agent.manager.gate import Gate
-from agent.protocol import FINAL_STATUSES, Claimed, Task
+from agent.protocol import FINAL_STATUSES, Claimed
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner
 from agent.timing import Backoff, jittered
@@ -79,7 +79,8 @@ class ClaimLoop:
 
     def _claim_once(self, stop: Event) -> float:
         """Make one claim; returns the seconds until the next one."""
-        asked_at = time.monotonic()
+        # A claim may be held for so long that the agent is registered with another Manager by then.
+        asked_at, origin = time.monotonic(), self._gate.origin
         try:
             claim = self._ask(stop)
         except (KeyRefused, ManagerUnavailable) as error:
@@ -100,7 +101,8 @@ class ClaimLoop:
             self._backoff.reset()
             return self._pause_without_task(asked_at, claim.held)
         self._last_task_at = time.monotonic()
-        return self._take(claim.task, stop)
+        assert origin
+        return self._take(Claimed(claim.task, origin, self._journal.claim_key), stop)
 
     def _ask(self, stop: Event) -> Claim | None:
         """The answer to a claim; None if it did not come soon after `stop`.
@@ -131,14 +133,12 @@ class ClaimLoop:
         quiet = now - self._last_task_at >= QUIET_AFTER
         return jittered(self._interval * (3 if quiet else 1))
 
-    def _take(self, task: Task, stop: Event) -> float:
+    def _take(self, claimed: Claimed, stop: Event) -> float:
         """Let a task run; returns the seconds until the next claim, once the disk has its line.
 
         When the disk takes nothing, the task still runs, and its outcome says so.
         """
-        assert self._gate.origin
-        claimed = Claimed(task, self._gate.origin, self._journal.claim_key)
-        in_hand = self._journal.has(claimed)
+        task, in_hand = claimed.task, self._journal.has(claimed)
         # A replayed claim may bring a task that has since ended at the Manager.
         if in_hand or task.status in FINAL_STATUSES:
             what = "is in hand already" if in_hand else "has ended"

@@ -182,6 +182,14 @@ def test_a_result_is_delivered_when_the_answer_names_its_task(
     client_of(faulty(taken_for(7, **fields))).send_result(CREATED, body, "key")
 
 
+def test_a_moment_within_the_payload_is_not_the_tasks(faulty: MakeManager) -> None:
+    """The Manager writes the payload first."""
+    payload = b'"payload": {"note": {"created_at": "%b"}}' % LATER.encode()
+    head = b'{"id": 7, %b, "created_at": "%b", "result": ' % (payload, BORN.encode())
+    manager = faulty(lambda request: raw_reply(head + request.body + b"}"))
+    client_of(manager).send_result(CREATED, LARGE, "key")
+
+
 def test_a_moment_within_the_result_itself_is_not_the_tasks(faulty: MakeManager) -> None:
     """In a large answer it comes after `result`, and is whatever the test's other side wrote."""
     client = client_of(faulty(taken_for(7)))

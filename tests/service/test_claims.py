@@ -5,14 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gevent
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from agent.errors import AgentUnknown
-from tests.support.claim_loop import NOTHING, ClaimAnswers, claimed, claiming, claims
+from tests.support.claim_loop import (
+    NOTHING,
+    ClaimAnswers,
+    Claiming,
+    claimed,
+    claiming,
+    claims,
+)
 from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import Request, raw_reply, reply, well
-from tests.support.harness import free_port
+from tests.support.harness import free_port, until
 from tests.support.sockets import MakeManager, client_of
 
 CLOCKED = ("service.claims", "manager.gate", "logs.outage")
@@ -298,3 +306,24 @@ def test_a_bug_in_the_writing_of_a_claim_ends_the_agent(
         assert loop.supervisor.failed.wait(10)
         assert "ZeroDivisionError" in str(loop.supervisor.failure)
         monkeypatch.undo()
+
+
+def test_a_task_is_of_the_record_for_which_it_was_claimed(
+    faulty: MakeManager, clock: Clock
+) -> None:
+    """A claim may be held while the agent registers with another Manager."""
+    asked: list[Claiming] = []
+
+    def answer(request: Request) -> bytes:
+        if request.call == "claim" and asked:
+            registration = asked.pop().post.registration
+            assert registration.origin
+            registration.origin = msgspec.structs.replace(registration.origin, agent_id=99)
+            return claimed(7)
+        return NOTHING if request.call == "claim" else well(request)
+
+    manager = faulty(answer)
+    with claiming(manager, clock) as loop:
+        asked.append(loop)
+        until(lambda: loop.post.ledger.spool.rejected)
+        assert not [request for request in manager.requests if request.call == "result"]
