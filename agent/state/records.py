@@ -6,10 +6,7 @@ from agent.errors import RecordDamaged
 
 
 def frame(payload: bytes) -> bytes:
-    """One line: the CRC-32 of the payload in eight hexadecimal digits, a blank, the payload.
-
-    The payload must have no line break; the JSON that is written here has none.
-    """
+    """One line: the CRC-32 in eight hexadecimal digits, a blank, the payload without line break."""
     return b"%08x %b\n" % (zlib.crc32(payload), payload)
 
 

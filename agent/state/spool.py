@@ -115,6 +115,7 @@ class Spool:
             path, in_outbox = Path(message.document.path), self._path(message.number, _DOCUMENT)
             with suppress(FileNotFoundError):
                 if keep_document:
+                    self._kept.mkdir(mode=0o700, exist_ok=True)
                     path.replace(self._kept / in_outbox.name)
             # If the record was never written, the document may have two names.
             path.unlink(missing_ok=True)

@@ -413,3 +413,13 @@ def test_a_directory_that_cannot_be_listed_takes_no_number_away_whatever_the_clo
         spool = Spool(state)
     assert spool.next_number() > max(waiting)
     assert [message.number for message in spool.load()] == waiting
+
+
+def test_a_whole_document_is_kept_although_somebody_has_removed_the_directory_for_it(
+    state: StateDirectory,
+) -> None:
+    """An idle agent does not look for it before the next result."""
+    message = saved(state, 7, measured(state))
+    shutil.rmtree(state.kept)
+    Spool(state).settle(message, keep_document=True)
+    assert [path.read_bytes() for path in state.kept.iterdir()] == [CONTENT]
