@@ -55,7 +55,7 @@ def _look(state: StateDirectory, max_bytes: int) -> None:
     files = sorted(map(_seen, state.path.rglob("*")))
     used = sum(size for _, size, _ in files)
     for _, size, file in files:
-        if used > max_bytes and file.parent == state.kept:
+        if used > max_bytes and size and file.parent == state.kept:
             file.unlink()
             used -= size
     if used > max_bytes:

@@ -77,7 +77,7 @@ class Spool:
     def clear(self) -> None:
         """Remove what a crash left half done; its source is still in place."""
         known = {_number(path) for path in self.files(_RECORD)}
-        for path in self._outbox.iterdir():
+        for path in filter(Path.is_file, self._outbox.iterdir()):
             if path.suffix == ".new" or (path.suffix == _DOCUMENT and _number(path) not in known):
                 path.unlink()
 
@@ -190,4 +190,5 @@ def _names(directory: Path) -> list[Path]:
 
 def _number(path: Path) -> int:
     stem = path.name.partition(".")[0]
-    return int(stem) if stem.isdecimal() else 0
+    # What has more digits is no record of ours.
+    return int(stem) if stem.isdecimal() and len(stem) < 20 else 0

@@ -216,3 +216,16 @@ def test_files_that_may_not_be_removed_are_trouble_when_they_exceed_the_quota(
         assert not kept.exists() and refused.exists()
         refused.unlink()
         until(lambda: not ledger.state.trouble)
+
+
+def test_a_directory_among_the_kept_documents_keeps_none_of_them(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ledger_in(directory)
+    foreign = ledger.state.kept / "foreign"
+    foreign.mkdir()
+    os.utime(foreign, (1, 1))
+    kept = fill(ledger.state.kept / "000000001.document", age=10)
+    with watched(ledger, monkeypatch, 6_000):
+        until(lambda: not kept.exists())
+    assert foreign.exists()

@@ -423,3 +423,11 @@ def test_a_whole_document_is_kept_although_somebody_has_removed_the_directory_fo
     shutil.rmtree(state.kept)
     Spool(state).settle(message, keep_document=True)
     assert [path.read_bytes() for path in state.kept.iterdir()] == [CONTENT]
+
+
+def test_foreign_things_in_the_directories_change_nothing(state: StateDirectory) -> None:
+    (state.kept / ("9" * 200)).touch()
+    (state.outbox / "mine.new").mkdir()
+    waiting = saved(state, 7)
+    assert waiting.number == 1
+    assert [message.number for message in cleared(state)] == [1]
