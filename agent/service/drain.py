@@ -20,12 +20,14 @@ KILL_TAKES = 1.0
 
 def finish_clients(registry: TaskRegistry, ends: list[Event]) -> None:
     """Wait for the client tests that run, or for one of the events; stop those that wait."""
-    while registry.clients() and not gevent.wait(ends, timeout=LOOK, count=1):
-        for entry in registry.clients():
+    while clients := registry.clients():
+        for entry in clients:
             # One that runs may be refused, and perhaps waits for no moment then.
             entry.may_retry = False
             if entry.is_waiting:
                 entry.stop.order(ErrorClass.INTERRUPTED, RETIRES)
+        if gevent.wait(ends, timeout=LOOK, count=1):
+            return
 
 
 def stop_tasks(registry: TaskRegistry, why: str, kill: Event, until: float) -> list[Entry]:

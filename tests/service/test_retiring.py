@@ -85,7 +85,8 @@ def test_attempts_without_a_pause_end_as_well(bench: Bench, tmp_path: Path) -> N
     retire(agent, clients=1)
     begun = [line for line in agent.lines if line["message"] == "client started"]
     assert agent.exit_code() == 0
-    assert bench.result(task)["agent"]["attempts"] <= len(begun) + 1
+    # Some begin while the last claim ends.
+    assert bench.result(task)["agent"]["attempts"] <= len(begun) + 4
     assert task.error and task.error.startswith(TOLD)
 
 
