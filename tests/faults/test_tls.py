@@ -295,6 +295,8 @@ def test_a_file_that_is_read_without_an_end_holds_up_no_signal(
     path = Path(shutil.copy(getattr(authority, which), tmp_path))
     names = {"ca_file": "MANAGER_CA_FILE", "own_certificate": "MANAGER_CERT_FILE"}
     settings = {**authority.known, names.get(which, "MANAGER_CERT_KEY_FILE"): str(path)}
+    # No connection is used again after such a pause, and a new one needs the file.
+    settings |= {"HEARTBEAT_INTERVAL": "3", "CLAIM_INTERVAL": "3"}
     with front(faulty(well), demanding(authority)) as tls:
         with lone_agent(tls.url, tmp_path, "--debug", **settings) as agent:
             agent.wait_for("registered")
