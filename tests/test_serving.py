@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from agent.serving import MAX_HEAD_BYTES, Limits, Server
-from tests.support.harness import until
+from tests.support.harness import hub_gaps, until
 from tests.support.sockets import reset
 
 LARGE = 50 * 10**6
@@ -120,25 +120,15 @@ def test_requests_before_the_answer_to_the_last_one_wait_for_others(serve: MakeS
 def test_many_requests_at_once_leave_turns_to_others(serve: MakeServer, request_of: bytes) -> None:
     server = serve(connections=40)
     connections = [connect(server) for _ in range(30)]
-    gaps: list[float] = []
-
-    def tick() -> None:
-        while True:
-            began = time.monotonic()
-            gevent.sleep(0.001)
-            gaps.append(time.monotonic() - began)
-
-    ticking = gevent.spawn(tick)
     for connection in connections:
         connection.sendall(request_of[:-1])
     gevent.sleep(0.1)
-    gaps.clear()
-    for connection in connections:
-        connection.sendall(request_of[-1:])
-    for connection in connections:
-        assert connection.recv(15) == b"HTTP/1.1 200 OK"
-        connection.close()
-    ticking.kill()
+    with hub_gaps() as gaps:
+        for connection in connections:
+            connection.sendall(request_of[-1:])
+        for connection in connections:
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+            connection.close()
     assert max(gaps) < sum(gaps) / 2
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -200,6 +201,24 @@ def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
     with gevent.Timeout(timeout, AssertionError("it never came about")):
         while not condition():
             gevent.sleep(0.01)
+
+
+@contextmanager
+def hub_gaps() -> Iterator[list[float]]:
+    """How long the hub let a greenlet wait that asked for a millisecond, each time meanwhile."""
+    gaps: list[float] = []
+
+    def tick() -> None:
+        while True:
+            began = time.monotonic()
+            gevent.sleep(0.001)
+            gaps.append(time.monotonic() - began)
+
+    ticking = gevent.spawn(tick)
+    try:
+        yield gaps
+    finally:
+        ticking.kill()
 
 
 @contextmanager
