@@ -21,6 +21,7 @@ LONGEST_FAULTS := disk_errors hostile soak clocks away_manager crowd killed_agen
 	lost_claims disks
 FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/faults/test_*.py)))
 FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
+FAILED_AGAIN := tests/support/failed_again.sh
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
 TOOLS := iperf3 newer-iperf3 chromium clocks faulty-disks machine-tools engine
 TARGETS := help run test $(PARTS:%=test-%) test-unit test-fast test-faults $(FAULTS:%=test-faults-%) \
@@ -56,7 +57,7 @@ test: $(VENV)/.dev iperf3 newer-iperf3 chromium ## Run the tests, in parts side 
 
 # pytest ends with 5 where a mark leaves no test of a part.
 $(PARTS:%=test-%): test-%:
-	$(if $(COVERAGE),COVERAGE_FILE="$(CURDIR)/$(MEASURED).$*") $(BIN)/pytest \
+	$(if $(COVERAGE),COVERAGE_FILE="$(CURDIR)/$(MEASURED).$*") $(FAILED_AGAIN) $* $(BIN)/pytest \
 		$(if $(COVERAGE),--cov=agent --cov-report=) $(if $(ONLY),-m "$(ONLY)") \
 		$(if $(filter rest,$*),$(DIRECTORIES:%=--ignore=tests/%) $(WITHOUT_APART),tests/$*) \
 		$(if $(ONLY),|| [ $$? -eq 5 ])
@@ -66,7 +67,7 @@ test-faults: $(VENV)/.dev iperf3 newer-iperf3 clocks faulty-disks ## Break proce
 	@$(call side_by_side,3,$(FAULTS:%=test-faults-%))
 
 $(FAULTS:%=test-faults-%): test-faults-%:
-	$(BIN)/pytest -rs tests/faults/test_$*.py
+	$(FAILED_AGAIN) faults-$* $(BIN)/pytest -rs tests/faults/test_$*.py
 
 test-unit: $(VENV)/.dev ## Run the tests that start no process
 	@$(call side_by_side,4,$(PARTS:%=test-%) ONLY="not process")
@@ -75,7 +76,7 @@ test-fast: $(VENV)/.dev iperf3 newer-iperf3 chromium ## Run the tests that are n
 	@$(call side_by_side,4,$(PARTS:%=test-%) ONLY="not slow")
 
 test-deployment: $(VENV)/.dev iperf3 machines ## Boot machines and deploy on them with cloud-init and systemd
-	$(BIN)/pytest -rs tests/deployment
+	$(FAILED_AGAIN) deployment $(BIN)/pytest -rs tests/deployment
 
 test-image: $(VENV)/.dev iperf3 engine ## Build the Dockerfile, and run it and the compose file in containers
 	$(BIN)/pytest -rs tests/image
