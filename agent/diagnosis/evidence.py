@@ -1,0 +1,102 @@
+"""What one half of a test knows of why one of its directions was as fast as it was."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["sender", "receiver"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worst:
+    """The stream that carried least, where there are several.
+
+    `number` counts from 1 in the order of the descriptors. `rate_share` is what it carried over
+    what the median did; `lost_share` and `rtt_ms` are its own.
+    """
+
+    number: int
+    rate_share: float
+    lost_share: float | None = None
+    rtt_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One direction of one test, as this host saw it. None is what nobody knows.
+
+    Figures are of the test alone: of RTT, flight, windows and buffers the medians over samples and
+    streams, of counters what they rose by, over all streams. Shares are between 0 and 1; rates in
+    bits per second; sizes in bytes. `missing` names what could not be read.
+    """
+
+    # Which end of this direction this host's iperf3 is, from the first sight of the data sockets
+    # to the last sample. `rate` is at the receiver, or else what was acknowledged or sent; `asked`
+    # is what the task wanted, and `pacing` its fq_rate: all of all streams.
+    role: Role
+    protocol: Literal["tcp", "udp"] = "tcp"
+    streams: int = 1
+    seconds: float = 0.0
+    rate: float | None = None
+    asked: float | None = None
+    pacing: float | None = None
+
+    # The path. `base_ms` is the least round trip, the larger one of the data's and the control
+    # connection's; `control_rise_ms` the last round trip of that less the one before (only at UDP).
+    rtt_ms: float | None = None
+    base_ms: float | None = None
+    control_rise_ms: float | None = None
+    pmtu: int | None = None
+    mss: int | None = None
+
+    # Windows and buffers of a TCP sender. `window_floor` is the smallest window over the largest
+    # after the first second. The shares are of the time: it waited for the peer's window, for its
+    # own buffer, and had something to send. `queued_share` is of the send buffer.
+    in_flight_to_window: float | None = None
+    window_bytes: int | None = None
+    window_floor: float | None = None
+    window_share: float | None = None
+    buffer_share: float | None = None
+    busy_share: float | None = None
+    notsent: int | None = None
+    queued_share: float | None = None
+    sndbuf: int | None = None
+    congestion: str | None = None
+    # This host's largest for all sockets: the third number of net.ipv4.tcp_wmem and tcp_rmem.
+    tcp_wmem_max: int | None = None
+    tcp_rmem_max: int | None = None
+
+    # Those of a receiver. `unread_share` is what its receive buffer holds over its size.
+    unread_share: float | None = None
+    rcv_wnd: int | None = None
+    rcvbuf: int | None = None
+    rcv_rtt_ms: float | None = None
+
+    # What a TCP sender lost: `needless` retransmissions (D-SACK), times it saw packets `reordered`,
+    # retransmission `timeouts`. `acked` are bytes.
+    segments: int | None = None
+    retransmitted: int | None = None
+    needless: int | None = None
+    reordered: int | None = None
+    timeouts: int | None = None
+    acked: int | None = None
+    # What a UDP receiver did, as the document has it.
+    lost: int | None = None
+    packets: int | None = None
+
+    # The host: the shares that the busiest thread of iperf3 ran and waited for a core, and those of
+    # the looks that found it stopped (T) or stuck (D). `quota`: its control group was throttled.
+    cpu: tuple[float, float] | None = None
+    stopped: float | None = None
+    stuck: float | None = None
+    quota: bool | None = None
+    socket_drops: int | None = None
+    qdisc_drops: int | None = None
+    nic: dict[str, int] = field(default_factory=dict)
+    softnet_dropped: int | None = None
+    udp_receive_buffer_errors: int | None = None
+    # What its traffic leaves by, and the speed of that where it can be believed.
+    interface: str = ""
+    speed_mbps: int | None = None
+
+    worst: Worst | None = None
+    missing: tuple[str, ...] = ()
