@@ -1,8 +1,7 @@
 """Heartbeats come at their time whatever else the agent does: promise 6.
 
-The Manager of these tests notes when each heartbeat arrived. The interval is 1 s, so that whatever
-holds up the agent for longer than the promised 0.5 s is five times as likely to move one as by
-default. Seen on two busy cores: at most 0.09 s from one's time.
+The Manager of these tests notes when each heartbeat arrived. The interval is the default, and a
+heartbeat that is missed whole is 5 s off. Seen on two busy cores: at most 0.09 s from one's time.
 """
 
 import itertools
@@ -16,6 +15,7 @@ from typing import Any
 import gevent
 import pytest
 
+from agent.config.settings import read_settings
 from tests.support.command import stand_in
 from tests.support.faulty_manager import Request, reply, well
 from tests.support.harness import free_port
@@ -23,7 +23,7 @@ from tests.support.lone_agent import lone_agent
 from tests.support.recorded_runs import run
 from tests.support.sockets import MakeManager
 
-INTERVAL = 1.0
+INTERVAL = read_settings({}, {"AGENT_KEY": "key-1"}).heartbeat_interval
 OFF_AT_MOST = 0.5
 CHILDREN = 200
 LARGE = 100 * 10**6
@@ -76,7 +76,7 @@ def test_two_hundred_children_and_their_end_move_no_heartbeat(
     manager = Watching(servers)
     listening = faulty(manager)
     with lone_agent(listening.url, tmp_path, HEARTBEAT_INTERVAL=str(INTERVAL)) as agent:
-        listening.wait_for(lambda: CHILDREN in manager.running, timeout=60)
+        listening.wait_for(lambda: manager.running.count(CHILDREN) > 1, timeout=60)
         agent.signal(signal.SIGTERM)
         assert agent.exit_code(60) == 0
     assert len(manager.results) == CHILDREN
@@ -98,7 +98,7 @@ def test_a_result_of_100_mb_moves_no_heartbeat(
     with lone_agent(listening.url, tmp_path, IPERF3_PATH=iperf3, **settings):
         listening.wait_for(lambda: manager.results, timeout=90)
         beats = len(manager.beats)
-        listening.wait_for(lambda: len(manager.beats) > beats + 2)
+        listening.wait_for(lambda: len(manager.beats) > beats + 1)
     assert manager.results[1] > LARGE * 0.9
     _tell(capsys, f"a result of 100 MB, {stall:g} s of silence", manager)
 
