@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.dev.errors import Conflict, NotFound, Refused
+from agent.dev.errors import NotFound, Refused
 from agent.dev.store.records import NewTest, Plan, TaskReport, utc_now
 from agent.dev.store.store import Store
 from tests.support.dev_client import Api
@@ -65,7 +65,7 @@ def test_start_makes_queued_tasks_pending_and_may_be_repeated(store: Store) -> N
 
 def test_a_port_is_reserved_until_the_exercise_ends(store: Store) -> None:
     add_loopback_test(store)
-    with pytest.raises(Conflict, match="port 5201 of 'a1' is reserved by test 1"):
+    with pytest.raises(Refused, match="port 5201 of 'a1' is reserved by test 1"):
         add_loopback_test(store)
     store.exercises.stop(1)
     assert add_loopback_test(store).test.id == 2
@@ -73,7 +73,7 @@ def test_a_port_is_reserved_until_the_exercise_ends(store: Store) -> None:
 
 def test_a_server_that_never_registered_has_no_address(store: Store) -> None:
     store.exercises.create("x")
-    with pytest.raises(Conflict, match="'a2' has never registered"):
+    with pytest.raises(Refused, match="'a2' has never registered"):
         store.exercises.add_test(1, Plan(2, 1, 5201))
 
 
@@ -158,9 +158,9 @@ def test_todays_manager_has_all_tasks_ended() -> None:
 def test_an_ended_exercise_accepts_no_test_and_no_start(store: Store) -> None:
     store.exercises.create("over")
     store.exercises.stop(1)
-    with pytest.raises(Conflict, match="exercise 1 has ended"):
+    with pytest.raises(Refused, match="exercise 1 has ended"):
         store.exercises.add_test(1, Plan(1, 1, 5201))
-    with pytest.raises(Conflict, match="exercise 1 has ended"):
+    with pytest.raises(Refused, match="exercise 1 has ended"):
         store.exercises.start(1)
 
 

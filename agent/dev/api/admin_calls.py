@@ -1,14 +1,13 @@
 """The calls that operators make about agents and tasks, and what they send."""
 
-from hmac import compare_digest
 from typing import Annotated, Any
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from agent.dev.api.http import body, query, reply, store
-from agent.dev.errors import NotAuthorized
+from agent.dev.api.http import body, is_secret, query, reply, store
+from agent.dev.errors import Refused
 
 ADMIN = "admin"
 # Of a login, which anybody may try.
@@ -20,11 +19,11 @@ admin_api = Blueprint("admin", __name__, url_prefix="/v1")
 
 @admin_api.before_request
 def check_token() -> None:
-    """Let a caller without a token do nothing but log in; raises NotAuthorized."""
+    """Let a caller without a token do nothing but log in; raises Refused."""
     given = request.headers.get("Authorization", "")
     token: str = current_app.config["ADMIN_TOKEN"]
-    if request.endpoint != "admin.login" and not _equal(given, f"Bearer {token}"):
-        raise NotAuthorized("invalid_token", "log in at /v1/auth/login first")
+    if request.endpoint != "admin.login" and not is_secret(given, f"Bearer {token}"):
+        raise Refused(401, "invalid_token", "log in at /v1/auth/login first")
 
 
 class _Login(Struct):
@@ -36,8 +35,10 @@ class _Login(Struct):
 def login() -> Response:
     """A token for a password. It is valid until the dev Manager ends."""
     given = body(_Login, MAX_LOGIN_BYTES)
-    if given.username != ADMIN or not _equal(given.password, current_app.config["ADMIN_PASSWORD"]):
-        raise NotAuthorized("invalid_credentials", "wrong user name or password")
+    if given.username != ADMIN or not is_secret(
+        given.password, current_app.config["ADMIN_PASSWORD"]
+    ):
+        raise Refused(401, "invalid_credentials", "wrong user name or password")
     token: str = current_app.config["ADMIN_TOKEN"]
     return reply({"access_token": token, "token_type": "bearer"})
 
@@ -128,7 +129,3 @@ def get_task(task_id: int) -> Response:
 def cancel_task(task_id: int) -> Response:
     """Cancel a task that has not ended."""
     return reply({"canceled": True, "task": store().tasks.cancel(task_id)})
-
-
-def _equal(given: str, secret: str) -> bool:
-    return compare_digest(given.encode(), secret.encode())

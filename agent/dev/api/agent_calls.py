@@ -7,8 +7,8 @@ from flask import Blueprint, Response, request
 from msgspec import Struct
 from werkzeug.http import parse_dict_header
 
-from agent.dev.api.http import MAX_BODY_BYTES, body, reply, store
-from agent.dev.errors import Misfit, NotAuthorized, NotFound, Refused, VersionRefused
+from agent.dev.api.http import MAX_BODY_BYTES, body, is_secret, reply, store
+from agent.dev.errors import Misfit, NotFound, Refused
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, TaskReport
 from agent.serving import Handler
 
@@ -108,17 +108,21 @@ def result(task_id: int) -> Response:
 
 
 def _caller(even_disabled: bool = False) -> ManagedAgent:
-    """The agent that the headers prove; raises Refused, NotAuthorized or NotFound."""
+    """The agent that the headers prove; raises Refused."""
     version = request.headers.get("X-API-Version")
     if version is None:
-        raise Refused("missing_api_version", "the X-API-Version header is missing")
+        raise Refused(400, "missing_api_version", "the X-API-Version header is missing")
     if version != API_VERSION:
         message = f"API version {version!r} is not supported"
-        raise VersionRefused("unsupported_api_version", message, supported=[API_VERSION])
+        raise Refused(426, "unsupported_api_version", message, supported=[API_VERSION])
     name, key = request.headers.get("X-AGENT-NAME"), request.headers.get("X-AGENT-KEY")
     if not name or not key:
-        raise NotAuthorized("missing_agent_headers", "X-AGENT-NAME or X-AGENT-KEY is missing")
-    agent = store().agents.authenticate(name, key)
+        raise Refused(401, "missing_agent_headers", "X-AGENT-NAME or X-AGENT-KEY is missing")
+    agent = store().agents.named(name)
+    if agent is None:
+        raise NotFound(f"no agent is named {name!r}")
+    if not is_secret(key, agent.registration_key):
+        raise Refused(401, "invalid_agent_key", "the registration key is wrong")
     if agent.disabled and not even_disabled:
         raise NotFound("the agent is disabled")
     return agent

@@ -1,5 +1,6 @@
 """What all calls share: bodies in, answers and refusals out."""
 
+from hmac import compare_digest
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -36,7 +37,7 @@ def body(kind: type[_Body], max_bytes: int = MAX_CALL_BYTES) -> _Body:
     """
     request.max_content_length = max_bytes
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise Refused("bad_encoding", "this Manager accepts no Content-Encoding")
+        raise Refused(400, "bad_encoding", "this Manager accepts no Content-Encoding")
     content = request.get_data(cache=False)
     try:
         # msgspec checks the structure of a Raw part but not its text.
@@ -53,6 +54,11 @@ def query(kind: type[_Body]) -> _Body:
         return msgspec.convert(request.args.to_dict(), kind, strict=False)
     except msgspec.ValidationError as error:
         raise Misfit(str(error)) from error
+
+
+def is_secret(given: str, secret: str) -> bool:
+    """Whether what a caller gave is the secret. The time this takes says nothing about it."""
+    return compare_digest(given.encode(), secret.encode())
 
 
 def no_such_call(error: HTTPException) -> Response:

@@ -2,11 +2,10 @@
 
 from collections import defaultdict
 from datetime import datetime
-from hmac import compare_digest
 from threading import Condition
 from typing import Any
 
-from agent.dev.errors import Conflict, NotAuthorized, NotFound
+from agent.dev.errors import Refused
 from agent.dev.store.database import Database, find, wake
 from agent.dev.store.instances import OFFLINE_AFTER, Instances
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, utc_now
@@ -23,7 +22,7 @@ class Agents:
         self._instances: defaultdict[int, Instances] = defaultdict(Instances)
 
     def add(self, name: str, key: str, operating_system: str | None = None) -> ManagedAgent:
-        """Make an agent known; raises Conflict when the name is taken."""
+        """Make an agent known; raises Refused when the name is taken."""
         self._check_name(name)
         agent = ManagedAgent(len(self._agents) + 1, name, key, operating_system)
         self._agents[agent.id] = agent
@@ -31,7 +30,7 @@ class Agents:
         return agent
 
     def update(self, agent_id: int, changes: dict[str, Any]) -> ManagedAgent:
-        """Set fields of an agent; raises NotFound, or Conflict when the name is taken."""
+        """Set fields of an agent; raises NotFound, or Refused when the name is taken."""
         agent = self.get(agent_id)
         if changes.get("name", agent.name) != agent.name:
             self._check_name(changes["name"])
@@ -66,15 +65,6 @@ class Agents:
         """What the agent's last heartbeat said it runs."""
         return self._running.get(agent_id, [])
 
-    def authenticate(self, name: str, key: str) -> ManagedAgent:
-        """The agent with that name and key; raises NotFound or NotAuthorized."""
-        agent = self.named(name)
-        if agent is None:
-            raise NotFound(f"no agent is named {name!r}")
-        if not compare_digest(agent.registration_key.encode(), key.encode()):
-            raise NotAuthorized("invalid_agent_key", "the registration key is wrong")
-        return agent
-
     def register(
         self, agent_id: int, ip_address: str, operating_system: str | None
     ) -> ManagedAgent:
@@ -108,7 +98,7 @@ class Agents:
 
     def _check_name(self, name: str) -> None:
         if self.named(name):
-            raise Conflict("agent_exists", f"there is already an agent named {name!r}")
+            raise Refused(409, "agent_exists", f"there is already an agent named {name!r}")
 
     def _seen(self, agent_id: int, ip_address: str) -> ManagedAgent:
         agent = self.get(agent_id)

@@ -1,6 +1,7 @@
 """The dev Manager's memory, and the file that keeps it over a restart."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from threading import Condition
 from typing import Literal, TypeVar
@@ -13,6 +14,7 @@ from agent.dev.store.records import Exercise, ManagedAgent, ManagedTask, Test
 from agent.errors import ConfigError
 
 _Record = TypeVar("_Record")
+_Value = TypeVar("_Value")
 
 
 class State(Struct):
@@ -32,19 +34,31 @@ class State(Struct):
 
 
 class Database:
-    """The state, those who wait for it to change, and the file that it is kept in, if any."""
+    """The state, those who wait for it to change, and the file that it is kept in, if any.
 
-    def __init__(self, path: Path | None) -> None:
+    Whether there are `extensions` is no part of it, but all who change it need to know.
+    """
+
+    def __init__(self, path: Path | None, extensions: bool) -> None:
         """Raises ConfigError when the file exists but cannot be used."""
         self.state = (path and _load(path)) or State("iperf-agent dev Manager 1")
-        self.changed = Condition()
+        self.extensions = extensions
+        self._changed = Condition()
         self._path = path
         self._dirty = True
+
+    def wait_for(self, predicate: Callable[[], _Value], timeout: float) -> _Value:
+        """Wait until `predicate()` is true, for at most `timeout` seconds; its last value.
+
+        It is called after every change, heartbeats included, and must not yield.
+        """
+        with self._changed:
+            return self._changed.wait_for(predicate, timeout)
 
     def touch(self) -> None:
         """Tell whoever waits that something changed; the next `save` writes it."""
         self._dirty = True
-        wake(self.changed)
+        wake(self._changed)
 
     def commit(self) -> None:
         """Tell whoever waits that something changed, and write it; raises StateUnwritable."""
@@ -95,5 +109,4 @@ def _write(state: State, path: Path) -> None:
             file.write(msgspec.json.encode(state))
         fresh.replace(path)
     except OSError as error:
-        message = f"--state {path}: cannot be written: {error.strerror}"
-        raise StateUnwritable("state_unwritable", message) from error
+        raise StateUnwritable(f"--state {path}: cannot be written: {error.strerror}") from error

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from datetime import datetime
 
-from agent.dev.errors import Conflict
+from agent.dev.errors import Refused
 from agent.dev.store import records
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find
@@ -18,11 +18,10 @@ CLIENT_DELAY_SECONDS = 2
 class Exercises:
     """The exercises by id, and the tests by theirs."""
 
-    def __init__(self, database: Database, agents: Agents, tasks: Tasks, extensions: bool) -> None:
+    def __init__(self, database: Database, agents: Agents, tasks: Tasks) -> None:
         self._database = database
         self._agents = agents
         self._tasks = tasks
-        self._extensions = extensions
         self._exercises = database.state.exercises
         self._tests = database.state.tests
 
@@ -61,7 +60,7 @@ class Exercises:
     def add_test(self, exercise_id: int, plan: Plan) -> NewTest:
         """Add a test. Its tasks stay queued until the exercise is started, or started again.
 
-        The server's port is reserved until the exercise ends. Raises NotFound, or Conflict when
+        The server's port is reserved until the exercise ends. Raises NotFound, or Refused when
         the exercise has ended, the server never registered, or its port is reserved.
         """
         exercise = self._open_exercise(exercise_id)
@@ -96,7 +95,7 @@ class Exercises:
         return NewTest(test, server_task, client_task)
 
     def start(self, exercise_id: int) -> Exercise:
-        """Make queued tasks pending; raises NotFound, or Conflict when the exercise has ended."""
+        """Make queued tasks pending; raises NotFound, or Refused when the exercise has ended."""
         exercise = self._open_exercise(exercise_id)
         exercise.started_at = exercise.started_at or records.utc_now()
         for task in self.tasks(exercise_id):
@@ -123,25 +122,25 @@ class Exercises:
         for exercise in self.all():
             tasks = self.tasks(exercise.id)
             finished = tasks and all(task.status in FINAL_STATUSES for task in tasks)
-            if finished and exercise.started_at and not exercise.ended_at:
+            if finished and exercise.is_under_way:
                 self._end(exercise, now)
                 self._database.touch()
 
     def _open_exercise(self, exercise_id: int) -> Exercise:
         exercise = self.get(exercise_id)
         if exercise.ended_at:
-            raise Conflict("exercise_ended", f"exercise {exercise_id} has ended")
+            raise Refused(409, "exercise_ended", f"exercise {exercise_id} has ended")
         return exercise
 
     def _server_address(self, agent_id: int, port: int) -> str:
         agent = self._agents.get(agent_id)
         if agent.ip_address is None:
-            raise Conflict("agent_not_registered", f"{agent.name!r} has never registered")
+            raise Refused(409, "agent_not_registered", f"{agent.name!r} has never registered")
         for test in self._tests.values():
             if (test.server_agent_id, test.server_port) == (agent_id, port):
                 if not self.get(test.exercise_id).ended_at:
                     message = f"port {port} of {agent.name!r} is reserved by test {test.id}"
-                    raise Conflict("port_reserved", message)
+                    raise Refused(409, "port_reserved", message)
         return agent.ip_address
 
     def _end(self, exercise: Exercise, now: datetime) -> None:
@@ -151,5 +150,5 @@ class Exercises:
         for task in self.tasks(exercise.id):
             task_ids[task.agent_id].append(task.id)
         for agent_id in sorted(task_ids):
-            scope = {"task_ids": task_ids[agent_id]} if self._extensions else {}
+            scope = {"task_ids": task_ids[agent_id]} if self._database.extensions else {}
             self._tasks.stage_release(self._tasks.stage(agent_id, records.KILL_ALL, scope))

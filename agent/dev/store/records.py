@@ -56,6 +56,11 @@ class Exercise(Struct):
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it has started and not ended."""
+        return self.started_at is not None and self.ended_at is None
+
 
 class Test(Struct):
     """One measurement between two agents, and the two tasks that do it."""

@@ -1,19 +1,15 @@
 """All that the dev Manager knows and decides; HTTP is only a way to call it."""
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database
 from agent.dev.store.exercises import Exercises
 from agent.dev.store.tasks import Tasks
 
-_Value = TypeVar("_Value")
 
-
-class Store:
+class Store(Database):
     """The agents, the tasks and the exercises. No method yields to the hub but those that wait.
 
     `extensions=False` behaves like today's Manager: no long poll, no claim replay, no list of
@@ -24,23 +20,10 @@ class Store:
 
     def __init__(self, extensions: bool = True, state_file: Path | None = None) -> None:
         """Raises ConfigError when the state file exists but cannot be used."""
-        self.extensions = extensions
-        self._database = Database(state_file)
-        self.agents = Agents(self._database)
-        self.tasks = Tasks(self._database, self.agents, extensions)
-        self.exercises = Exercises(self._database, self.agents, self.tasks, extensions)
-
-    def wait_for(self, predicate: Callable[[], _Value], timeout: float) -> _Value:
-        """Wait until `predicate()` is true, for at most `timeout` seconds; its last value.
-
-        It is called after every change, heartbeats included, and must not yield.
-        """
-        with self._database.changed:
-            return self._database.changed.wait_for(predicate, timeout)
-
-    def save(self) -> None:
-        """Write the state file if there is one and it is out of date; raises StateUnwritable."""
-        self._database.save()
+        super().__init__(state_file, extensions)
+        self.agents = Agents(self)
+        self.tasks = Tasks(self, self.agents)
+        self.exercises = Exercises(self, self.agents, self.tasks)
 
     def sweep(self, now: datetime) -> None:
         """What the Manager does by itself, to be called every second or so.

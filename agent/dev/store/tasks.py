@@ -23,10 +23,9 @@ class Tasks:
     `stage`, `stage_release` and `stage_cancel` are steps of a change that their caller commits.
     """
 
-    def __init__(self, database: Database, agents: Agents, extensions: bool) -> None:
+    def __init__(self, database: Database, agents: Agents) -> None:
         self._database = database
         self._agents = agents
-        self._extensions = extensions
         self._tasks = database.state.tasks
         self._claims = database.state.claims
         self._cancels = database.state.cancels
@@ -72,7 +71,7 @@ class Tasks:
 
     def canceled(self, agent_id: int) -> list[int]:
         """The canceled tasks that the agent has yet to report."""
-        return self._cancels.get(agent_id, []) if self._extensions else []
+        return self._cancels.get(agent_id, []) if self._database.extensions else []
 
     def wait_for_task(self, agent_id: int, key: str | None, timeout: float) -> None:
         """Wait until a claim would get a task or a refusal, for at most `timeout` seconds."""
@@ -95,7 +94,7 @@ class Tasks:
         self._pending[agent_id].popleft()
         task.status = "accepted"
         task.accepted_at = utc_now()
-        if self._extensions and key:
+        if self._database.extensions and key:
             self._claims.setdefault(agent_id, {})[key] = task.id
         self._database.commit()
         return task
@@ -165,7 +164,7 @@ class Tasks:
 
     def _next(self, agent_id: int, key: str | None) -> ManagedTask | None:
         obtained = self._claims.get(agent_id, {}).get(key or "")
-        if self._extensions and obtained is not None:
+        if self._database.extensions and obtained is not None:
             return self.get(obtained)
         pending = self._pending[agent_id]
         return self.get(pending[0]) if pending else None
@@ -174,7 +173,7 @@ class Tasks:
         self._check_enabled(agent_id)
         task = self._tasks.get(task_id)
         if task is None or task.agent_id != agent_id:
-            raise Refused("task_not_found", f"this agent has no task {task_id}")
+            raise Refused(400, "task_not_found", f"this agent has no task {task_id}")
         return task
 
     def _check_enabled(self, agent_id: int) -> None:
@@ -184,4 +183,4 @@ class Tasks:
 
 def _invalid_state(task: ManagedTask) -> Refused:
     message = f"task {task.id} is {task.status}"
-    return Refused("invalid_task_state", message, current_status=task.status)
+    return Refused(400, "invalid_task_state", message, current_status=task.status)

@@ -13,12 +13,12 @@ send what it does carry. So:
 """
 
 from base64 import b64encode
-from hmac import compare_digest
 from typing import NoReturn
 
 from flask import Response, abort, current_app, request
 
 from agent.dev.api.admin_calls import ADMIN
+from agent.dev.api.http import is_secret
 from agent.host import names_loopback
 
 
@@ -27,7 +27,7 @@ def check_host() -> None:
     # A browser always sends one.
     host = request.headers.get("Host", "")
     if host and not names_loopback(host):
-        _refuse("This dev Manager is on loopback: ask for 127.0.0.1 or localhost.")
+        _refuse(403, "This dev Manager is on loopback: ask for 127.0.0.1 or localhost.")
 
 
 def check_reader() -> None:
@@ -36,10 +36,9 @@ def check_reader() -> None:
         password: str = current_app.config["ADMIN_PASSWORD"]
         proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
         given = request.headers.get("Authorization", "")
-        if not compare_digest(given.encode(), f"Basic {proof}".encode()):
+        if not is_secret(given, f"Basic {proof}"):
             challenge = {"WWW-Authenticate": 'Basic realm="dev Manager", charset="UTF-8"'}
-            text = f"The user is {ADMIN}, the password that of --admin-password.\n"
-            abort(Response(text, 401, challenge, mimetype="text/plain"))
+            _refuse(401, f"The user is {ADMIN}, the password that of --admin-password.", challenge)
 
 
 def check_writer() -> None:
@@ -47,8 +46,10 @@ def check_writer() -> None:
     check_reader()
     host = request.headers.get("Host", "")
     if request.headers.get("Origin") not in (f"http://{host}", f"https://{host}"):
-        _refuse("This form was not sent from the dev Manager's own page. Programs use the API.")
+        _refuse(
+            403, "This form was not sent from the dev Manager's own page. Programs use the API."
+        )
 
 
-def _refuse(words: str) -> NoReturn:
-    abort(Response(f"{words}\n", 403, mimetype="text/plain"))
+def _refuse(status: int, words: str, headers: dict[str, str] | None = None) -> NoReturn:
+    abort(Response(f"{words}\n", status, headers, mimetype="text/plain"))

@@ -41,19 +41,21 @@ class Direction(Struct, frozen=True):
     readings: list[Reading]
 
 
-class Curve(Struct, frozen=True):
+class Curve:
     """A curve for each direction that has readings, in an SVG drawing; `words` describe them.
 
     `x_ticks` are in seconds, `y_ticks` in units of `scale` bit/s, which `unit` names.
     """
 
-    lines: list[list[Reading]]
-    seconds: float
-    x_ticks: list[float]
-    y_ticks: list[float]
-    scale: float
-    unit: str
-    words: str
+    def __init__(self, lines: list[list[Reading]]) -> None:
+        self.lines = lines
+        self.seconds = max(_LEAST_SECONDS, *(readings[-1].end for readings in lines))
+        fastest = max(1.0, *(reading.rate for readings in lines for reading in readings))
+        prefix, self.scale = quantities.prefix(fastest)
+        self.unit = f"{prefix}bit/s"
+        self.x_ticks = _ticks(self.seconds, most=6, beyond=False)
+        self.y_ticks = _ticks(fastest / self.scale, most=5, beyond=True)
+        self.words = "; ".join(map(_words, lines))
 
     def x(self, seconds: float) -> float:
         """Where a moment is."""
@@ -89,20 +91,7 @@ def mean(readings: list[Reading]) -> float:
 def draw(directions: list[Direction]) -> Curve | None:
     """The curve of a test; None when it has no readings."""
     lines = [way.readings for way in directions if way.readings]
-    if not lines:
-        return None
-    seconds = max(_LEAST_SECONDS, *(readings[-1].end for readings in lines))
-    fastest = max(1.0, *(reading.rate for readings in lines for reading in readings))
-    prefix, scale = quantities.prefix(fastest)
-    return Curve(
-        lines=lines,
-        seconds=seconds,
-        x_ticks=_ticks(seconds, most=6, beyond=False),
-        y_ticks=_ticks(fastest / scale, most=5, beyond=True),
-        scale=scale,
-        unit=f"{prefix}bit/s",
-        words="; ".join(_words(readings) for readings in lines),
-    )
+    return Curve(lines) if lines else None
 
 
 def _readings(sums: list[IntervalSum | None]) -> list[Reading]:

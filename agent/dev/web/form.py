@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from agent.dev.errors import Conflict, Misfit, Refused
+from agent.dev.errors import Misfit, Refused
 from agent.dev.store.records import ManagedAgent, Plan, Test
 from agent.dev.store.store import Store
 
@@ -93,7 +93,7 @@ def _agent(store: Store, values: dict[str, str], side: str) -> ManagedAgent:
         raise Misfit(f"Choose a {side} from the list", f"{side}_agent_id")
     agent = store.agents.get(agent_id)
     if agent.disabled:
-        raise Conflict("agent_disabled", f"{agent.name!r} is disabled")
+        raise Refused(409, "agent_disabled", f"{agent.name!r} is disabled")
     return agent
 
 

@@ -1,35 +1,16 @@
-"""What the page's lists say of agents and tests."""
+"""What the page says of agents and tests."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from agent import quantities
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
+from agent.dev.web.figures import Direction, draw, read_directions
+from agent.error_classes import ErrorClass
 from agent.iperf3.figures import figures_in, of_each_way, throughput
-from agent.protocol import Flow
+from agent.protocol import Flow, read_report
 
 PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
-
-
-@dataclass(frozen=True)
-class TestRow:
-    """A test in the list. `phase` says its `status` in words; `lost` is for UDP.
-
-    `elapsed`, in seconds, and `rate_now` are of a running test; the rate is empty when unknown.
-    """
-
-    test: Test
-    client: str
-    server: str
-    kind: str
-    begun: datetime
-    status: str
-    phase: str
-    elapsed: int | None
-    rate_now: str
-    rate: str
-    lost: str
 
 
 def seen(agent: ManagedAgent, now: datetime) -> str:
@@ -42,34 +23,76 @@ def seen(agent: ManagedAgent, now: datetime) -> str:
     return f"offline, last heard {quantities.duration(silent)} ago"
 
 
-def under_way(store: Store, test: Test) -> bool:
-    """Whether the test's exercise has started and not ended."""
-    exercise = store.exercises.get(test.exercise_id)
-    return exercise.started_at is not None and exercise.ended_at is None
+class TestRow:
+    """A test in the list. `phase` says its `status` in words; `lost` is for UDP.
+
+    `elapsed`, in seconds, and `rate_now` are of a running test; the rate is empty when unknown.
+    """
+
+    def __init__(self, store: Store, test: Test, now: datetime) -> None:
+        task, server_task = map(store.tasks.get, (test.client_task_id, test.server_task_id))
+        client, server = map(store.agents.get, (test.client_agent_id, test.server_agent_id))
+        self.test, self.task, self.server_task = test, task, server_task
+        self.exercise = store.exercises.get(test.exercise_id)
+        self.client, self.server = client.name, server.name
+        self.kind = _kind(test, task)
+        self.begun = task.started_at or task.created_at
+        self.status, self.phase = self._state(client)
+        elapsed = int((now - self.begun).total_seconds())
+        in_time = max(0, min(test.time_seconds, elapsed))
+        self.elapsed = in_time if task.status == "running" else None
+        running = store.agents.running(client.id)
+        rates = [row.bits_per_second for row in running if row.task_id == task.id]
+        self.rate_now = next((quantities.rate(rate) for rate in rates if rate is not None), "")
+        figures = figures_in(task.result)
+        self.rate, self.lost = throughput(figures), of_each_way(figures, _lost)
+
+    def _state(self, client: ManagedAgent) -> tuple[str, str]:
+        """The test's status, which is the client task's in all cases but one, and its words."""
+        task, ended = self.task, self.exercise.ended_at
+        if task.status == "pending":
+            absent = "" if client.status == "online" else f", which is {client.status}"
+            return task.status, f"waiting for {client.name}{absent}"
+        if (task.status, self.server_task.status) == ("succeeded", "failed"):
+            # Another server answered at that address and port.
+            return "failed", "client succeeded, server failed"
+        if task.status == "failed" and task.finished_at and ended and ended < task.finished_at:
+            return task.status, "stopped"
+        return task.status, PHASES.get(task.status, task.status)
 
 
-def test_row(store: Store, test: Test, now: datetime) -> TestRow:
-    """One test as the list shows it."""
-    task = store.tasks.get(test.client_task_id)
-    client, server = store.agents.get(test.client_agent_id), store.agents.get(test.server_agent_id)
-    status, phase = _state(store, test, client)
-    figures = figures_in(task.result)
-    elapsed = int((now - (task.started_at or now)).total_seconds())
-    running = store.agents.running(client.id)
-    rates = [row.bits_per_second for row in running if row.task_id == task.id]
-    return TestRow(
-        test=test,
-        client=client.name,
-        server=server.name,
-        kind=_kind(test, task),
-        begun=task.started_at or task.created_at,
-        status=status,
-        phase=phase,
-        elapsed=max(0, min(test.time_seconds, elapsed)) if task.status == "running" else None,
-        rate_now=next((quantities.rate(rate) for rate in rates if rate is not None), ""),
-        rate=throughput(figures),
-        lost=of_each_way(figures, _lost),
-    )
+class TestDetail(TestRow):
+    """The test that is shown in full.
+
+    `failures` has each side that failed, its message, and what to do. `curve` is None without
+    readings.
+    """
+
+    def __init__(self, store: Store, test: Test, now: datetime) -> None:
+        super().__init__(store, test, now)
+        self.report = read_report(self.task.result)
+        self.directions = read_directions(self.task.result)
+        self.curve = draw(self.directions)
+        # The server's failure comes first: it often explains the client's.
+        sides = {
+            f"Server on {self.server}": self.server_task,
+            f"Client on {self.client}": self.task,
+        }
+        self.failures = [
+            (side, task.error or PHASES.get(task.status, "no reason given"), _advice(task))
+            for side, task in sides.items()
+            if task.status in ("failed", "timed_out")
+        ]
+
+    def ends(self, way: Direction) -> tuple[str, str]:
+        """The sender and the receiver of a direction."""
+        return (self.client, self.server) if way.from_client else (self.server, self.client)
+
+
+def _advice(task: ManagedTask) -> str:
+    if task.status == "timed_out":
+        return ErrorClass.TIMED_OUT.advice
+    return (read_report(task.result).error_class or ErrorClass.OTHER).advice
 
 
 def _lost(flow: Flow) -> str:
@@ -83,18 +106,3 @@ def _kind(test: Test, task: ManagedTask) -> str:
     if task.payload.get("reverse"):
         way = ", from server to client"
     return f"{protocol}, {streams}, {test.time_seconds} s{way}"
-
-
-def _state(store: Store, test: Test, client: ManagedAgent) -> tuple[str, str]:
-    """The test's status, which is the client task's in all cases but one, and words for it."""
-    task, server_task = store.tasks.get(test.client_task_id), store.tasks.get(test.server_task_id)
-    ended = store.exercises.get(test.exercise_id).ended_at
-    if task.status == "pending":
-        absent = "" if client.status == "online" else f", which is {client.status}"
-        return task.status, f"waiting for {client.name}{absent}"
-    if (task.status, server_task.status) == ("succeeded", "failed"):
-        # Another server answered at that address and port.
-        return "failed", "client succeeded, server failed"
-    if task.status == "failed" and task.finished_at and ended and ended < task.finished_at:
-        return task.status, "stopped"
-    return task.status, PHASES.get(task.status, task.status)

@@ -16,9 +16,8 @@ from agent.dev.api.http import store
 from agent.dev.errors import NotFound, Refused
 from agent.dev.store.records import Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
-from agent.dev.web.detail import test_detail
 from agent.dev.web.form import CHOICES, NUMBERS, start_test, values_of
-from agent.dev.web.overview import seen, test_row, under_way
+from agent.dev.web.overview import TestDetail, TestRow, seen
 
 CALLS = """The dev Manager of the Iperf Orchestrator Agent. Not for production.
 
@@ -105,12 +104,12 @@ def _document(
     now = utc_now()
     tests = store().exercises.tests()
     test = asked or (tests[-1] if tests else None)
-    goes_on = any(under_way(store(), each) for each in tests)
+    goes_on = any(store().exercises.get(each.exercise_id).is_under_way for each in tests)
     text = render_template(
         "page.html",
         agents=store().agents.find(),
-        tests=[test_row(store(), each, now) for each in reversed(tests[-LISTED:])],
-        shown=test_detail(store(), test, now) if test else None,
+        tests=[TestRow(store(), each, now) for each in reversed(tests[-LISTED:])],
+        shown=TestDetail(store(), test, now) if test else None,
         values=values,
         choices=CHOICES,
         numbers=NUMBERS,
