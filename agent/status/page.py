@@ -25,41 +25,33 @@ _template = Template(files("agent.status").joinpath("page.html").read_text(encod
 
 def render_page(snapshot: Snapshot) -> str:
     """The whole document."""
-    body = [
-        *_header(snapshot),
-        *_section("Running now", _running(snapshot)),
-        *_section("Recent results", _results(snapshot.results)),
-        *_section("Recent problems", _problems(snapshot)),
-        *_section("Numbers", _numbers(snapshot)),
-    ]
     return _template.substitute(
-        title=f"{'Not ready: ' if snapshot.not_ready else ''}{escape(snapshot.name)} - iperf agent",
-        body="\n".join(body),
-        drawn=f"as of {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        not_ready="Not ready: " if snapshot.not_ready else "",
+        name=escape(snapshot.name),
+        state=_state(snapshot),
+        manager_url=escape(snapshot.manager_url),
+        address=escape(snapshot.address or "not known yet"),
+        running="\n".join(_running(snapshot)),
+        results="\n".join(_results(snapshot.results)),
+        problems=_problems(snapshot),
+        version=escape(snapshot.version),
+        iperf3_version=escape(snapshot.iperf3_version or "missing"),
+        uptime=duration(snapshot.uptime),
+        memory=f"{snapshot.resident / 1024**2:.0f}",
+        cpu=f"{snapshot.cpu_seconds:.1f}",
+        waiting=snapshot.outbox_messages,
+        now=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
     )
 
 
-def _section(title: str, content: Iterable[str]) -> Iterable[str]:
-    label = title.lower().replace(" ", "-")
-    yield f'<section aria-labelledby="{label}"><h2 id="{label}">{title}</h2>'
-    yield from content
-    yield "</section>"
-
-
-def _header(snapshot: Snapshot) -> Iterable[str]:
-    heard = snapshot.heard_ago
+def _state(snapshot: Snapshot) -> str:
+    ago = f"{snapshot.heard_ago or 0:.0f} s ago"
     if snapshot.not_ready:
-        state = f'<span class="state bad">Not ready:</span> {escape(snapshot.not_ready[0])}'
-    elif snapshot.silent:
-        words = f"It last answered a heartbeat {heard or 0:.0f} s ago"
-        state = f'<span class="state warn">The Manager is silent.</span> {words}'
-    else:
-        state = f'<span class="state good">Connected.</span> Last heartbeat {heard or 0:.0f} s ago'
-    yield f"<header><h1>Agent {escape(snapshot.name)}</h1>"
-    yield f'<p role="status">{state}</p>'
-    where = f"Manager: {snapshot.manager_url}, test address: {snapshot.address or 'not known yet'}"
-    yield f"<p>{escape(where)}</p>"
-    yield "</header>"
+        return f'<span class="state bad">Not ready:</span> {escape(snapshot.not_ready[0])}'
+    if snapshot.silent:
+        state = '<span class="state warn">The Manager is silent.</span>'
+        return f"{state} It last answered a heartbeat {ago}"
+    return f'<span class="state good">Connected.</span> Last heartbeat {ago}'
 
 
 def _running(snapshot: Snapshot) -> Iterable[str]:
@@ -125,7 +117,7 @@ def _lost(flow: Flow) -> str:
     return "" if flow.retransmits is None else f"{flow.retransmits:.0f} retransmits"
 
 
-def _problems(snapshot: Snapshot) -> Iterable[str]:
+def _problems(snapshot: Snapshot) -> str:
     found = [f'<span class="bad">{escape(reason)}</span>' for reason in snapshot.not_ready]
     if snapshot.outbox_messages and snapshot.outbox_oldest > 5:
         age = duration(snapshot.outbox_oldest)
@@ -140,25 +132,8 @@ def _problems(snapshot: Snapshot) -> Iterable[str]:
             message = escape(result.message or result.error_class)
             where = f"Task {result.task_id} at {result.at[11:19]}"
             found.append(f'{where}: {message}<br><span class="soft">{advice}</span>')
-    if not found:
-        yield "<p>Nothing.</p>"
-        return
-    yield "<ul>" + "".join(f"<li>{text}</li>" for text in found[:10]) + "</ul>"
-
-
-def _numbers(snapshot: Snapshot) -> Iterable[str]:
-    numbers = {
-        "Agent": snapshot.version,
-        "iperf3": snapshot.iperf3_version or "missing",
-        "Uptime": duration(snapshot.uptime),
-        "Memory": f"{snapshot.resident / 1024**2:.0f} MiB",
-        "CPU": f"{snapshot.cpu_seconds:.1f} s in total",
-        "Messages waiting": str(snapshot.outbox_messages),
-    }
-    pairs = (
-        f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in numbers.items()
-    )
-    yield f"<dl>{''.join(pairs)}</dl>"
+    items = "".join(f"<li>{text}</li>" for text in found[:10])
+    return f"<ul>{items}</ul>" if found else "<p>Nothing.</p>"
 
 
 def _spark(rates: Sequence[float], label: str) -> str:

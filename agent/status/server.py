@@ -13,7 +13,7 @@ from agent.metrics import LATE_BOUNDS, Histogram
 from agent.serving import Limits, Server
 from agent.status.page import render_page
 from agent.status.prometheus import CONTENT_TYPE, MetricsExporter
-from agent.status.snapshot import AgentState
+from agent.status.snapshot import AgentState, Snapshot
 from agent.text import encodable, to_json
 from agent.timing import ticks
 
@@ -74,13 +74,11 @@ class StatusServer:
         exporter = MetricsExporter(agent, self._lag)
         self._server = Server(address, self._serve, LIMITS)
         self._routes: dict[str, Callable[[], _Answer]] = {
-            "/": _Reused(
-                lambda: (200, _HTML, encodable(render_page(agent.take_snapshot())).encode())
-            ),
+            "/": _Reused(lambda: (200, _HTML, encodable(render_page(Snapshot(agent))).encode())),
             # An agent that answers is alive.
             "/livez": lambda: (200, _JSON, b'{"ok":true}'),
             "/readyz": self._readyz,
-            "/status": _Reused(lambda: (200, _JSON, to_json(agent.take_snapshot()))),
+            "/status": _Reused(lambda: (200, _JSON, to_json(vars(Snapshot(agent))))),
             "/metrics": _Reused(lambda: (200, CONTENT_TYPE, exporter.export())),
         }
 

@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from agent import __version__
 from agent.manager.registration import Registration
-from agent.metrics import Reported
 from agent.protocol import timestamp
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
@@ -38,31 +37,6 @@ class Running(Struct):
     rates: list[float]
     peer: str
     peer_since: str
-
-
-class Snapshot(Struct):
-    """All that the page shows. Durations are in seconds, sizes in bytes."""
-
-    name: str
-    version: str
-    iperf3_version: str
-    uptime: float
-    manager_url: str
-    address: str
-    agent_id: int | None
-    heard_ago: float | None
-    silent: bool
-    other_instance: str
-    not_ready: list[str]
-    running: list[Running]
-    waiting: int
-    results: list[Reported]
-    outbox_messages: int
-    outbox_oldest: float
-    rejected: int
-    state_trouble: str
-    resident: int
-    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -100,35 +74,39 @@ class AgentState:
         messages = self.context.outbox.messages()
         return max((time.monotonic() - message.born for message in messages), default=0.0)
 
-    def take_snapshot(self) -> Snapshot:
-        """The whole state, with the newest results first."""
-        context, metrics, origin = self.context, self.context.metrics, self.registration.origin
-        heard_ago, due = self.heard_ago(), context.config.heartbeat_interval + ANSWER_TIME
+
+class Snapshot:
+    """All that the page shows, by the keys of `/status`. Durations are in seconds, sizes in bytes.
+
+    The newest of the `results` come first.
+    """
+
+    def __init__(self, agent: AgentState) -> None:
+        context, metrics, origin = agent.context, agent.context.metrics, agent.registration.origin
         entries = context.registry.entries()
         own = psutil.Process()
         cpu = own.cpu_times()
-        return Snapshot(
-            name=context.config.agent_name,
-            version=__version__,
-            iperf3_version=context.iperf3.version,
-            uptime=time.monotonic() - metrics.born,
-            manager_url=context.config.manager_url,
-            address=self.registration.address,
-            agent_id=origin.agent_id if origin else None,
-            heard_ago=heard_ago,
-            silent=heard_ago is not None and heard_ago > due,
-            other_instance=metrics.other_instance,
-            not_ready=self.not_ready(),
-            running=[_running(entry) for entry in entries if entry.kind and entry.pid],
-            waiting=sum(1 for entry in entries if not entry.pid),
-            results=list(reversed(metrics.results)),
-            outbox_messages=len(context.outbox),
-            outbox_oldest=self.outbox_oldest(),
-            rejected=context.ledger.spool.rejected,
-            state_trouble=context.state.trouble,
-            resident=own.memory_info().rss,
-            cpu_seconds=cpu.user + cpu.system,
-        )
+        self.name = context.config.agent_name
+        self.version = __version__
+        self.iperf3_version = context.iperf3.version
+        self.uptime = time.monotonic() - metrics.born
+        self.manager_url = context.config.manager_url
+        self.address = agent.registration.address
+        self.agent_id = origin.agent_id if origin else None
+        self.heard_ago = agent.heard_ago()
+        due = context.config.heartbeat_interval + ANSWER_TIME
+        self.silent = self.heard_ago is not None and self.heard_ago > due
+        self.other_instance = metrics.other_instance
+        self.not_ready = agent.not_ready()
+        self.running = [_running(entry) for entry in entries if entry.kind and entry.pid]
+        self.waiting = sum(1 for entry in entries if not entry.pid)
+        self.results = list(reversed(metrics.results))
+        self.outbox_messages = len(context.outbox)
+        self.outbox_oldest = agent.outbox_oldest()
+        self.rejected = context.ledger.spool.rejected
+        self.state_trouble = context.state.trouble
+        self.resident = own.memory_info().rss
+        self.cpu_seconds = cpu.user + cpu.system
 
 
 def _running(entry: Entry) -> Running:

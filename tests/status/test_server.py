@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import gevent
@@ -34,12 +35,13 @@ class _Busy:
         until_then = time.monotonic() + self.cost
         while time.monotonic() < until_then:
             pass
-        return {"asked": self.asked["snapshot"]}
+        return SimpleNamespace(asked=self.asked["snapshot"])
 
 
 @contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch, host: str) -> Iterator[tuple[_Busy, int]]:
     """A status page of such an agent, at a port of that host."""
+    monkeypatch.setattr(server_module, "Snapshot", _Busy.take_snapshot)
     monkeypatch.setattr(server_module, "render_page", str)
     monkeypatch.setattr(server_module, "MetricsExporter", lambda *_: None)
     busy, port, stop = _Busy(COST), free_port(), Event()
