@@ -1,13 +1,13 @@
 """What one half of a test knows of why one of its directions was as fast as it was."""
 
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 Role = Literal["sender", "receiver"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Worst:
+class Worst(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The stream that carried least, where there are several.
 
     `number` counts from 1 in the order of the descriptors. `rate_share` is what it carried over
@@ -20,8 +20,7 @@ class Worst:
     rtt_ms: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
+class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One direction of one test, as this host saw it. None is what nobody knows.
 
     Figures are of the test alone: of RTT, flight, windows and buffers the medians over samples and
@@ -30,15 +29,19 @@ class Evidence:
     """
 
     # Which end of this direction this host's iperf3 is, from the first sight of the data sockets
-    # to the last sample. `rate` is at the receiver, or else what was acknowledged or sent; `asked`
-    # is what the task wanted, and `pacing` its fq_rate: all of all streams.
+    # to the last sample. `rate` is at the receiver, or else what was acknowledged or sent; `sent`
+    # is at the sender, where somebody said so; `asked` is what the task wanted, and `pacing` its
+    # fq_rate: all of all streams.
     role: Role
     protocol: Literal["tcp", "udp"] = "tcp"
     streams: int = 1
     seconds: float = 0.0
     rate: float | None = None
+    sent: float | None = None
     asked: float | None = None
     pacing: float | None = None
+    # Whether iperf3 said at its end that all is well: then its small messages passed.
+    orderly: bool = False
 
     # The path. `base_ms` is the least round trip, the larger one of the data's and the control
     # connection's; `control_rise_ms` the last round trip of that less the one before (only at UDP).
@@ -46,7 +49,9 @@ class Evidence:
     base_ms: float | None = None
     control_rise_ms: float | None = None
     pmtu: int | None = None
+    # A full segment's payload at the last sample, and at the first.
     mss: int | None = None
+    first_mss: int | None = None
 
     # Windows and buffers of a TCP sender. `window_floor` is the smallest window over the largest
     # after the first second. The shares are of the time: it waited for the peer's window, for its
@@ -54,8 +59,8 @@ class Evidence:
     in_flight_to_window: float | None = None
     window_bytes: int | None = None
     window_floor: float | None = None
-    window_share: float | None = None
-    buffer_share: float | None = None
+    receiver_window_share: float | None = None
+    send_buffer_share: float | None = None
     busy_share: float | None = None
     notsent: int | None = None
     queued_share: float | None = None
@@ -79,6 +84,8 @@ class Evidence:
     reordered: int | None = None
     timeouts: int | None = None
     acked: int | None = None
+    # What a TCP receiver got behind a hole; its `segments` are those that came.
+    out_of_order: int | None = None
     # What a UDP receiver did, as the document has it.
     lost: int | None = None
     packets: int | None = None
@@ -91,7 +98,7 @@ class Evidence:
     quota: bool | None = None
     socket_drops: int | None = None
     qdisc_drops: int | None = None
-    nic: dict[str, int] = field(default_factory=dict)
+    nic: dict[str, int] = {}
     softnet_dropped: int | None = None
     udp_receive_buffer_errors: int | None = None
     # What its traffic leaves by, and the speed of that where it can be believed.

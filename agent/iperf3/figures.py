@@ -25,6 +25,7 @@ def figures_of(summary: Summary, intervals: Sequence[Interval] = ()) -> Figures:
         **msgspec.structs.asdict(_flow(summary, intervals, back=False)),
         direction="bidirectional" if both else "reverse" if asked.reverse else "forward",
         protocol="udp" if is_udp else "tcp",
+        asked=(asked.target_bitrate or 0.0) * (asked.num_streams or 1) or None,
         backward=_flow(summary, intervals, back=True) if both else None,
     )
 

@@ -5,6 +5,7 @@ All that the Manager sends is checked here and nowhere else. The payload of a ta
 still a task, and fails with a message.
 """
 
+from agent.protocol.diagnoses import Cause, Diagnosis
 from agent.protocol.messages import (
     FINAL_STATUSES,
     TASK_TYPES,

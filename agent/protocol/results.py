@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.error_classes import ErrorClass
+from agent.protocol.diagnoses import Diagnosis
 
 
 class Flow(Struct, frozen=True, omit_defaults=True):
@@ -44,11 +45,13 @@ class Figures(Flow, frozen=True, omit_defaults=True):
     """What a test measured: the key `agent.figures`, and what every page shows.
 
     `direction` is forward (the client sends), reverse, or bidirectional: then the flow itself is
-    what the client sent, and `backward` what the server sent.
+    what the client sent, and `backward` what the server sent. `asked` is the bitrate that was asked
+    for, of all streams of a direction, in bits per second; None without a limit.
     """
 
     direction: str = "forward"
     protocol: str = "tcp"
+    asked: float | None = None
     backward: Flow | None = None
 
     @property
@@ -61,6 +64,7 @@ class Report(Struct, omit_defaults=True):
     """The `agent` key of a result: how the test was run, and what a reader should know.
 
     docs/protocol.md has the figures of `path` and `host`. What nobody could read is not there.
+    `diagnosis` is of what the figures' own flow is, `diagnosis_bidir_reverse` of the way back.
     """
 
     version: str = ""
@@ -76,6 +80,8 @@ class Report(Struct, omit_defaults=True):
     congestion: str = ""
     path: dict[str, float] = {}
     host: dict[str, Any] = {}
+    diagnosis: Diagnosis | None = None
+    diagnosis_bidir_reverse: Diagnosis | None = None
     warnings: list[str] = []
     error_class: ErrorClass | None = None
     ended: str = ""

@@ -1,0 +1,108 @@
+"""What the evidence of one half of a test or of both means, in the terms of the rules."""
+
+from typing import Any
+
+import msgspec
+
+from agent.diagnosis.evidence import Evidence
+
+# Milliseconds, and a share of the base: a round trip that is longer by both has waited in a queue.
+# The share alone says nothing on a LAN (0.09 ms over 0.005 undisturbed).
+_QUEUE, _QUEUE_SHARE = 1.0, 0.25
+# A window is full from this share on, and waited for from that share of the time; one that never
+# fell below the last share of its largest is constant. BBR waits for a small window for 0.37 to
+# 0.52 of the time only, and eight undisturbed streams for up to 0.75 without filling it.
+_FULL, _WAITED_FOR, _CONSTANT = 0.85, 0.2, 0.7
+# The shares of the send buffer, and of the waits for it, of a sender that has nothing to send.
+_EMPTY, _SELDOM = 0.3, 0.2
+# A thread that runs or waits for a core for this share of the time limits its test; starved
+# receivers took 0.87 to 1.03 of a core, others 0.6 at most.
+BUSY = 0.8
+# Fewer than so many losses, and than this share of the segments, limit nothing.
+_FEW_LOST, LITTLE_LOST = 3, 2e-4
+# A share of the segments or datagrams that is more than a chance.
+MUCH_LOST = 1e-3
+
+
+class Ends:
+    """Both ends of one direction of a test, or the one whose half is known.
+
+    What the other one would know is None in its evidence, so that no rule finds anything there.
+    Rates are in bits per second, times in milliseconds. `base` is the path's own round trip, and
+    `rise` what is above that: a receiver sees how long its sender takes to answer. `carries` is
+    what the receiver's window allows on this path, and `room` how often that holds the rate.
+    """
+
+    def __init__(self, *halves: Evidence) -> None:
+        roles = {each.role: each for each in halves}
+        self.knows_sender, self.knows_receiver = "sender" in roles, "receiver" in roles
+        self.sender = sender = roles.get("sender") or Evidence(role="sender")
+        self.receiver = receiver = roles.get("receiver") or Evidence(role="receiver")
+        # What the receiver knows of a rate counts more.
+        self.halves = [roles[role] for role in ("receiver", "sender") if role in roles]
+        self.is_udp = self.halves[0].protocol == "udp"
+        self.streams = max(each.streams for each in self.halves)
+        self.seconds = max(each.seconds for each in self.halves)
+        self.rate, self.sent, self.asked = map(self._known, ("rate", "sent", "asked"))
+        self.sender_cpu, self.receiver_cpu = sum(sender.cpu or ()), sum(receiver.cpu or ())
+        self.sees_cpu = all(each.cpu is not None for each in self.halves)
+        self.base = max((each.base_ms or 0.0 for each in self.halves))
+        trip = (sender.rtt_ms if self.knows_sender else receiver.rcv_rtt_ms) or 0.0
+        self.rise = max(0.0, trip - self.base) if self.base else 0.0
+        window = (sender.window_bytes if self.knows_sender else receiver.rcv_wnd) or 0
+        self.carries = window * self.streams * 8e3 / self.base if self.base else 0.0
+        self.room = self.carries / self.rate if self.rate else 0.0
+        self.lost = max(0, (sender.retransmitted or 0) - (sender.needless or 0))
+        packets = sender.segments or 0
+        if self.is_udp:
+            self.lost, packets = int(self._known("lost") or 0), int(self._known("packets") or 0)
+        self.lost_share = self.lost / max(packets, self.lost, 1)
+
+    def _known(self, name: str) -> float | None:
+        return next(
+            (value for each in self.halves if (value := getattr(each, name)) is not None), None
+        )
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether packets wait in a queue on their way."""
+        return self.rise >= max(_QUEUE, self.base * _QUEUE_SHARE)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether more than a few were lost."""
+        return self.lost >= _FEW_LOST and self.lost_share >= LITTLE_LOST
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether the sender's kernel has nothing to send, as its iperf3 writes too little."""
+        sender = self.sender
+        is_empty = sender.notsent == 0 and (sender.queued_share or 0.0) < _EMPTY
+        return is_empty and (sender.send_buffer_share or 0.0) < _SELDOM
+
+    @property
+    def is_window_full(self) -> bool:
+        """Whether the sender fills the receiver's window and waits for it."""
+        flight, share = self.sender.in_flight_to_window, self.sender.receiver_window_share
+        return (flight or 0.0) >= _FULL and (share or 0.0) >= _WAITED_FOR
+
+    @property
+    def is_window_constant(self) -> bool:
+        """Whether the window never fell far, as that of a receiver does which does not read."""
+        return (self.sender.window_floor or 0.0) >= _CONSTANT
+
+    def figures(self) -> dict[str, Any]:
+        """The evidence as a result has it: all that is known, and what the rules make of it."""
+        known: dict[str, Any] = {"missing": []}
+        for each in self.halves:
+            missing = [*known["missing"], *each.missing]
+            known |= msgspec.to_builtins(each) | {"missing": missing}
+            if each.cpu:
+                known[f"{each.role}_cpu"] = sum(each.cpu)
+        known |= {"lost_share": self.lost_share, "rtt_above_base_ms": self.rise}
+        return {name: _short(value) for name, value in known.items()}
+
+
+def _short(value: Any) -> Any:
+    """A number with six digits, which are more than was measured."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,71 @@
+"""What limited a test, by one half of it for its result, and by the results of both."""
+
+import msgspec
+
+from agent.diagnosis.causes import diagnose
+from agent.diagnosis.evidence import Evidence, Role
+from agent.protocol import Cause, Diagnosis, Figures, Flow, Report
+
+# What a test that was cut short was limited by, it says itself.
+_SAYS_NOTHING = {Cause.UNKNOWN, Cause.TOO_SHORT, Cause.TARGET_RATE}
+
+
+def enter_diagnoses(
+    report: Report, seen: dict[Role, Evidence], figures: Figures, *, is_client: bool, ok: bool
+) -> None:
+    """Enter what limited each direction of a test, of which this host has seen one half.
+
+    `figures` are of iperf3's document, as far as there is one. A test that was not `ok` has a
+    diagnosis only where there is evidence for one.
+    """
+    report.diagnosis = report.diagnosis_bidir_reverse = None
+    for back, flow in enumerate(figures.flows):
+        sends = (figures.direction != "reverse" and not back) == is_client
+        role: Role = "sender" if sends else "receiver"
+        unseen = Evidence(role=role, seconds=_seconds(flow), missing=("sockets",))
+        half = _with_figures(seen.get(role, unseen), figures, flow, ok)
+        found = diagnose(half, ask="server" if is_client else "client")
+        if not ok and (found.limited_by in _SAYS_NOTHING or role not in seen):
+            continue
+        if back:
+            report.diagnosis_bidir_reverse = found
+        else:
+            report.diagnosis = found
+
+
+def together(client: Report, server: Report, back: bool = False) -> Diagnosis | None:
+    """What limited a test, by both results; `back` is the way back of a bidirectional one.
+
+    Where only one of them has a diagnosis, it is that one.
+    """
+    both = [each.diagnosis_bidir_reverse if back else each.diagnosis for each in (client, server)]
+    known = [one for one in both if one]
+    try:
+        halves = [msgspec.convert(one.evidence, Evidence) for one in known]
+    except msgspec.ValidationError:
+        # Another version's.
+        halves = []
+    fit = len({half.role for half in halves}) == 2 and len({half.protocol for half in halves}) == 1
+    return diagnose(*halves) if fit else next(iter(known), None)
+
+
+def _with_figures(seen: Evidence, figures: Figures, flow: Flow, ok: bool) -> Evidence:
+    """The evidence with what the document says, which counts more."""
+    carried = flow.sent if flow.received is None else flow.received
+    return msgspec.structs.replace(
+        seen,
+        protocol="udp" if figures.protocol == "udp" else "tcp",
+        rate=seen.rate if carried is None else carried,
+        sent=flow.sent,
+        asked=figures.asked,
+        orderly=ok,
+        lost=None if flow.lost_packets is None else round(flow.lost_packets),
+        packets=None if flow.packets is None else round(flow.packets),
+    )
+
+
+def _seconds(flow: Flow) -> float:
+    carried, rate = (
+        (flow.sent_bytes, flow.sent) if flow.sent else (flow.received_bytes, flow.received)
+    )
+    return (carried or 0.0) * 8 / rate if rate else 0.0

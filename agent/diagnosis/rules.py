@@ -1,0 +1,55 @@
+"""What the rules of TCP and of UDP share."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from agent.diagnosis.ends import Ends
+from agent.protocol import Cause
+
+# A test of fewer seconds, or of fewer round trips, is over before it is as fast as it can be.
+SECONDS, ROUND_TRIPS = 1.0, 10
+# The shares of the bitrate, of the pacing and of an interface's speed that count as reached: the
+# last two count the packets' headers.
+REACHED, _PACED, _FILLED = 0.95, 0.93, 0.9
+# The share of the time from which on a busy thread is the limit for sure.
+VERY_BUSY = 0.9
+# Lost for sure: so many, and this share.
+_MANY_LOST, _SURELY_LOST = 20, 5e-3
+
+
+class Found(NamedTuple):
+    """What a rule has found; `why` is the face of the cause, where it has several."""
+
+    cause: Cause
+    sure: bool = False
+    why: str = ""
+
+
+Rule = Callable[[Ends], Found | None]
+
+
+def too_short(ends: Ends) -> Found | None:
+    """Too few seconds or round trips: a long path takes many seconds to fill."""
+    short = ends.seconds < max(SECONDS, ROUND_TRIPS * ends.base / 1000)
+    return Found(Cause.TOO_SHORT, sure=True) if short else None
+
+
+def target(ends: Ends) -> Found | None:
+    """As fast as it was asked to be."""
+    asked, pacing = ends.asked or 0.0, ends.sender.pacing or 0.0
+    reached = 0 < asked * REACHED <= (ends.rate or 0.0)
+    if reached or 0 < pacing * _PACED <= (ends.rate or 0.0):
+        return Found(Cause.TARGET_RATE, sure=True)
+    return None
+
+
+def line(ends: Ends) -> Found | None:
+    """An interface carries no more."""
+    speeds = [each.speed_mbps * 1e6 for each in ends.halves if each.speed_mbps]
+    full = speeds and (ends.rate or 0.0) >= _FILLED * min(speeds)
+    return Found(Cause.LINE_RATE, sure=True) if full else None
+
+
+def is_lost_for_sure(ends: Ends) -> bool:
+    """Whether a link that is bad, and not a chance, has lost so much."""
+    return ends.lost >= _MANY_LOST and ends.lost_share >= _SURELY_LOST

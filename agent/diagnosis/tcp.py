@@ -1,0 +1,141 @@
+"""What limited a TCP test: the rules, in the order in which they are tried.
+
+They were tried on some 800 tests with reno, cubic and BBR.
+"""
+
+from agent.diagnosis.ends import BUSY, LITTLE_LOST, MUCH_LOST, Ends
+from agent.diagnosis.rules import (
+    VERY_BUSY,
+    Found,
+    Rule,
+    is_lost_for_sure,
+    line,
+    target,
+    too_short,
+)
+from agent.protocol import Cause
+
+# The share of its receive buffer that a process leaves unread if it is what holds up the test.
+_UNREAD = 0.5
+# The shares of the time in which a sender waits for its buffer: may be, is, surely is the limit.
+_A_LITTLE, _WAITS, _SURELY = 0.1, 0.3, 0.4
+# Milliseconds: a queue that is longer than what a loaded host adds, and than delayed ACKs add.
+_LONG_QUEUE, _LONGEST_DELAY = 2.0, 45.0
+# A receiver's window that carries no more than this times the rate is full.
+_FULL = 1.5
+
+
+def _mtu(ends: Ends) -> Found | None:
+    """Small packets pass and full ones do not; with tcp_mtu_probing the segments shrink then."""
+    sender = ends.sender
+    if (sender.timeouts or 0) < 2 * ends.streams or not sender.mss:
+        return None
+    if sender.acked is not None and sender.acked < sender.mss * ends.streams:
+        return Found(Cause.PATH_MTU, sure=sender.orderly)
+    shrunk = sender.mss < (sender.first_mss or 0) and sender.mss < (sender.pmtu or 0) - 72
+    return Found(Cause.PATH_MTU, sure=True) if shrunk else None
+
+
+def _sender_cpu(ends: Ends) -> Found | None:
+    waits = ends.is_window_full and ends.is_window_constant
+    # The busier one of two, unless it waits for the other one.
+    follows = ends.receiver_cpu >= max(BUSY, ends.sender_cpu) and not ends.is_starved
+    if ends.sender_cpu < BUSY or waits or follows:
+        return None
+    return Found(Cause.SENDER_CPU, sure=ends.is_starved and ends.sender_cpu >= VERY_BUSY)
+
+
+def _receiver_cpu(ends: Ends) -> Found | None:
+    """Before the path: a receiver that starves delays its ACKs, and that looks like a queue."""
+    busy = ends.receiver_cpu
+    return Found(Cause.RECEIVER_CPU, sure=busy >= VERY_BUSY) if busy >= BUSY else None
+
+
+def _receiver_host(ends: Ends) -> Found | None:
+    receiver = ends.receiver
+    if receiver.stopped:
+        return Found(Cause.RECEIVER_HOST, sure=True, why="receiver stopped")
+    unread = (receiver.unread_share or 0.0) >= _UNREAD
+    return Found(Cause.RECEIVER_HOST, sure=True) if unread else None
+
+
+def _own_drops(ends: Ends) -> Found | None:
+    drops, again = ends.sender.qdisc_drops or 0, ends.sender.retransmitted or 0
+    found = ends.has_loss and drops * 3 >= again
+    return Found(Cause.SENDER_HOST, sure=True, why="sender drops") if found else None
+
+
+def _sender_host(ends: Ends) -> Found | None:
+    sender = ends.sender
+    if not ends.is_starved or sender.busy_share is None or sender.busy_share >= 0.9:
+        return None
+    if sender.stopped:
+        return Found(Cause.SENDER_HOST, sure=True, why="sender stopped")
+    return Found(Cause.SENDER_HOST)
+
+
+def _windows(ends: Ends) -> Found | None:
+    """The receiver's window or the send buffer, unless a larger one would but lengthen a queue."""
+    lossy = ends.lost_share >= MUCH_LOST
+    if (ends.has_queue or lossy) and ends.room > 2:
+        return None
+    if ends.is_window_full:
+        clear = ends.is_window_constant and not (ends.has_loss or ends.has_queue)
+        has_cpu = max(ends.sender_cpu, ends.receiver_cpu) < BUSY
+        return Found(Cause.RECEIVER_WINDOW, sure=clear and has_cpu)
+    share = ends.sender.send_buffer_share or 0.0
+    if share >= _WAITS and not ends.has_queue:
+        return Found(Cause.SEND_BUFFER, sure=share >= _SURELY)
+    return None
+
+
+def _queue(ends: Ends) -> Found | None:
+    if not (ends.knows_sender and ends.has_queue):
+        return None
+    sender = ends.sender
+    small = max(sender.receiver_window_share or 0.0, sender.send_buffer_share or 0.0) < _WAITS
+    if ends.knows_receiver:
+        sure = ends.rise >= _LONG_QUEUE and small and ends.receiver_cpu < BUSY
+    else:
+        sure = small and (ends.rise >= _LONGEST_DELAY or is_lost_for_sure(ends))
+    return Found(Cause.PATH_CAPACITY, sure=sure)
+
+
+def _reordering(ends: Ends) -> Found | None:
+    sender = ends.sender
+    needless = (sender.needless or 0) * 2 > (sender.retransmitted or 0)
+    found = needless or sender.reordered
+    return Found(Cause.UNKNOWN, why="reordering") if found else None
+
+
+def _loss(ends: Ends) -> Found | None:
+    return Found(Cause.PATH_LOSS, sure=is_lost_for_sure(ends)) if ends.has_loss else None
+
+
+def _seen_by_the_receiver(ends: Ends) -> Found | None:
+    """What a receiver can tell of the path, and is never sure of."""
+    if ends.knows_sender:
+        return None
+    if 0 < ends.room <= _FULL:
+        return Found(Cause.RECEIVER_WINDOW)
+    if ends.has_queue:
+        return Found(Cause.PATH_CAPACITY)
+    behind, came = ends.receiver.out_of_order or 0, ends.receiver.segments or 0
+    found = behind >= 3 and behind >= LITTLE_LOST * came
+    return Found(Cause.PATH_LOSS, why="out of order") if found else None
+
+
+def _a_little(ends: Ends) -> Found | None:
+    sender = ends.sender
+    if (sender.send_buffer_share or 0.0) >= _A_LITTLE:
+        return Found(Cause.SEND_BUFFER)
+    # It leaves no queue.
+    is_bbr = (sender.congestion or "").startswith("bbr")
+    found = is_bbr and not ends.is_starved
+    return Found(Cause.PATH_CAPACITY, why="no queue") if found else None
+
+
+TCP_RULES: list[Rule] = [
+    *(too_short, _mtu, target, line, _sender_cpu, _receiver_cpu, _receiver_host, _own_drops),
+    *(_sender_host, _windows, _queue, _reordering, _loss, _seen_by_the_receiver, _a_little),
+]

@@ -1,0 +1,68 @@
+"""What limited a UDP test: the rules, in the order in which they are tried."""
+
+from agent.diagnosis.ends import BUSY, MUCH_LOST, Ends
+from agent.diagnosis.rules import (
+    REACHED,
+    VERY_BUSY,
+    Found,
+    Rule,
+    is_lost_for_sure,
+    line,
+    target,
+    too_short,
+)
+from agent.protocol import Cause
+
+# Milliseconds by which a queue delays the end of a test, and the share of the base.
+_QUEUE, _QUEUE_SHARE = 2.0, 0.25
+# The control connection's smoothed round trip takes in an eighth of a new one (RFC 6298).
+_SMOOTHED = 8
+
+
+def _all_arrived(ends: Ends) -> Found | None:
+    return None if _is_much_lost(ends) else target(ends)
+
+
+def _is_much_lost(ends: Ends) -> bool:
+    return ends.has_loss and ends.lost_share >= MUCH_LOST
+
+
+def _not_sent(ends: Ends) -> Found | None:
+    """The bitrate was not sent by more than was lost on the way."""
+    sent, lost = ends.sent or 0.0, (ends.sent or 0.0) - (ends.rate or 0.0)
+    if ends.asked:
+        found = ends.asked - sent > max(lost, (1 - REACHED) * ends.asked)
+    else:
+        found = ends.sender_cpu >= BUSY and ends.lost_share < 1 - REACHED
+    if ends.sent is None or not found:
+        return None
+    if not ends.knows_sender:
+        return Found(Cause.UNKNOWN, why="not sent there")
+    if ends.sender.stopped:
+        return Found(Cause.SENDER_HOST, sure=True, why="sender stopped")
+    if ends.sender_cpu >= BUSY:
+        return Found(Cause.SENDER_CPU, sure=ends.sender_cpu >= VERY_BUSY)
+    return Found(Cause.SENDER_HOST, why="not sent")
+
+
+def _datagrams_lost(ends: Ends) -> Found | None:
+    """Where datagrams were lost; what one half sees of it is never sure."""
+    if not _is_much_lost(ends):
+        return None
+    both = ends.knows_sender and ends.knows_receiver
+    receiver, share = ends.receiver, (ends.receiver.socket_drops or 0) / ends.lost
+    if share >= 0.5:
+        if receiver.stopped:
+            return Found(Cause.RECEIVER_HOST, sure=True, why="receiver stopped")
+        if ends.receiver_cpu >= BUSY:
+            return Found(Cause.RECEIVER_CPU, sure=ends.receiver_cpu >= VERY_BUSY)
+        return Found(Cause.RECEIVER_HOST, sure=share >= 0.8, why="receiver drops")
+    if (ends.sender.qdisc_drops or 0) >= ends.lost / 2:
+        return Found(Cause.SENDER_HOST, sure=both, why="sender drops")
+    rise = (ends.sender.control_rise_ms or 0.0) * _SMOOTHED
+    if rise >= max(_QUEUE, ends.base * _QUEUE_SHARE) and ends.receiver_cpu < BUSY:
+        return Found(Cause.PATH_CAPACITY, sure=both, why="delayed end")
+    return Found(Cause.PATH_LOSS, sure=both and is_lost_for_sure(ends))
+
+
+UDP_RULES: list[Rule] = [too_short, _all_arrived, line, _not_sent, _datagrams_lost]

@@ -1,0 +1,372 @@
+"""Each rule at its boundaries, each half by itself, and the words that an operator reads."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.diagnosis.causes import diagnose
+from agent.diagnosis.evidence import Evidence, Worst
+from agent.protocol import Cause, Diagnosis
+
+# A test of 5 s over 20 ms in which nothing is remarkable.
+TCP: dict[str, Any] = {
+    "seconds": 5.0,
+    "rate": 100e6,
+    "rtt_ms": 20.1,
+    "base_ms": 20.0,
+    "pmtu": 1500,
+    "mss": 1448,
+    "first_mss": 1448,
+    "in_flight_to_window": 0.3,
+    "window_bytes": 3_000_000,
+    "window_floor": 0.9,
+    "receiver_window_share": 0.0,
+    "send_buffer_share": 0.0,
+    "busy_share": 1.0,
+    "notsent": 500_000,
+    "queued_share": 0.9,
+    "sndbuf": 1_000_000,
+    "congestion": "cubic",
+    "segments": 40_000,
+    "retransmitted": 0,
+    "needless": 0,
+    "reordered": 0,
+    "timeouts": 0,
+    "acked": 60_000_000,
+    "cpu": (0.2, 0.0),
+    "stopped": 0.0,
+    "qdisc_drops": 0,
+}
+TCP_RECEIVER: dict[str, Any] = {
+    "seconds": 5.0,
+    "rate": 100e6,
+    "base_ms": 20.0,
+    "rcv_rtt_ms": 20.2,
+    "rcv_wnd": 3_000_000,
+    "unread_share": 0.0,
+    "out_of_order": 0,
+    "segments": 40_000,
+    "cpu": (0.2, 0.0),
+    "stopped": 0.0,
+}
+UDP: dict[str, Any] = {
+    "protocol": "udp",
+    "seconds": 5.0,
+    "rate": 50e6,
+    "sent": 50e6,
+    "asked": 50e6,
+    "base_ms": 20.0,
+    "control_rise_ms": 0.0,
+    "lost": 0,
+    "packets": 20_000,
+    "cpu": (0.2, 0.0),
+    "stopped": 0.0,
+    "qdisc_drops": 0,
+}
+UDP_RECEIVER = {name: UDP[name] for name in UDP if name not in ("sent", "control_rise_ms")}
+UDP_RECEIVER |= {"socket_drops": 0}
+
+
+def sender(**changes: Any) -> Evidence:
+    """What the sender of a TCP test saw, apart from these changes."""
+    return Evidence(role="sender", **TCP | changes)
+
+
+def receiver(**changes: Any) -> Evidence:
+    """What its receiver saw."""
+    return Evidence(role="receiver", **TCP_RECEIVER | changes)
+
+
+def udp(**changes: Any) -> tuple[Evidence, Evidence]:
+    """Both halves of a UDP test; each takes the changes that are about it."""
+    own = {name: value for name, value in changes.items() if not name.startswith("there_")}
+    there = {name[6:]: value for name, value in changes.items() if name.startswith("there_")}
+    common = {name: own[name] for name in ("rate", "lost", "asked", "seconds") if name in own}
+    return (
+        Evidence(role="sender", **UDP | own),
+        Evidence(role="receiver", **UDP_RECEIVER | common | there),
+    )
+
+
+Half = dict[str, Any]
+FULL: Half = {"in_flight_to_window": 0.97, "receiver_window_share": 0.8, "window_bytes": 39_000}
+SLOW: Half = {"rate": 14e6}
+QUEUE: Half = {"rtt_ms": 53.0}
+LOSS: Half = {"retransmitted": 400}
+STARVED: Half = {"notsent": 0, "queued_share": 0.1}
+BLACK_HOLE: Half = {"timeouts": 4, "acked": 37, "rate": 100.0, "orderly": True}
+BUSY: Half = {"cpu": (0.1, 0.85)}
+
+BOTH = [
+    ("too_short", True, {"seconds": 0.99}, {"seconds": 0.9}),
+    ("too_short", True, {"seconds": 1.9, "base_ms": 200.0}, {"seconds": 1.9}),
+    ("path_mtu", True, BLACK_HOLE, {"rate": 100.0}),
+    ("path_mtu", False, BLACK_HOLE | {"orderly": False}, {"rate": 100.0}),
+    ("path_mtu", True, {"timeouts": 2, "mss": 1012}, {}),
+    # The path's MTU fell, and the kernel was told so; or the peer wants small segments.
+    ("unknown", False, {"timeouts": 2, "mss": 1348, "pmtu": 1400}, {}),
+    ("unknown", False, {"timeouts": 2, "mss": 500, "first_mss": 500}, {}),
+    ("unknown", False, BLACK_HOLE | {"timeouts": 1}, {}),
+    ("target_rate", True, {"asked": 105e6}, {}),
+    ("unknown", False, {"asked": 106e6}, {}),
+    ("target_rate", True, {"pacing": 107e6}, {}),
+    ("unknown", False, {"pacing": 108e6}, {}),
+    ("line_rate", True, {"speed_mbps": 1000, "interface": "eth0"}, {"speed_mbps": 110}),
+    ("unknown", False, {"speed_mbps": 112}, {}),
+    ("sender_cpu", True, STARVED | {"cpu": (0.85, 0.06)}, {}),
+    ("sender_cpu", False, STARVED | {"cpu": (0.75, 0.06)}, {}),
+    ("sender_cpu", False, {"cpu": (0.85, 0.06)}, {}),
+    ("receiver_window", False, FULL | SLOW | {"cpu": (0.95, 0.0)}, SLOW),
+    ("receiver_cpu", True, {"cpu": (0.85, 0.0)}, {"cpu": (0.95, 0.0)}),
+    ("sender_cpu", True, STARVED | {"cpu": (0.92, 0.0)}, {"cpu": (0.95, 0.0)}),
+    ("receiver_cpu", False, QUEUE, {"cpu": (0.5, 0.35)}),
+    ("receiver_host", True, QUEUE, {"stopped": 0.4}),
+    ("receiver_host", True, QUEUE, {"unread_share": 0.8}),
+    ("sender_host", True, LOSS | {"qdisc_drops": 134}, {}),
+    ("path_loss", True, LOSS | {"qdisc_drops": 130}, {}),
+    ("sender_host", True, STARVED | {"busy_share": 0.5, "stopped": 0.5}, {}),
+    ("sender_host", False, STARVED | {"busy_share": 0.5}, {}),
+    ("unknown", False, STARVED | {"busy_share": 0.95}, {}),
+    ("receiver_window", True, FULL | SLOW, SLOW),
+    ("receiver_window", False, FULL | SLOW | {"window_floor": 0.5}, SLOW),
+    ("receiver_window", False, FULL | SLOW | LOSS, SLOW),
+    ("receiver_window", False, FULL | SLOW | QUEUE, SLOW),
+    ("unknown", False, FULL | SLOW | {"in_flight_to_window": 0.8}, SLOW),
+    ("unknown", False, FULL | SLOW | {"receiver_window_share": 0.15}, SLOW),
+    # A larger window would but lengthen the queue.
+    ("path_capacity", False, FULL | QUEUE | {"window_bytes": 2_000_000}, {}),
+    ("path_loss", True, FULL | LOSS | {"window_bytes": 2_000_000}, {}),
+    ("send_buffer", True, {"send_buffer_share": 0.4}, {}),
+    ("send_buffer", False, {"send_buffer_share": 0.39}, {}),
+    ("send_buffer", False, {"send_buffer_share": 0.1}, {}),
+    ("path_capacity", True, QUEUE, {}),
+    ("path_capacity", True, {"base_ms": 0.1, "rtt_ms": 2.2}, {"base_ms": 0.1}),
+    ("path_capacity", False, {"base_ms": 0.1, "rtt_ms": 1.2}, {"base_ms": 0.1}),
+    ("unknown", False, {"base_ms": 0.1, "rtt_ms": 1.0}, {"base_ms": 0.1}),
+    ("unknown", False, {"rtt_ms": 24.9}, {}),
+    ("path_capacity", False, {"congestion": "bbr"}, {}),
+    ("unknown", False, LOSS | {"needless": 201}, {}),
+    ("unknown", False, LOSS | {"reordered": 3}, {}),
+    ("path_loss", True, {"retransmitted": 200}, {}),
+    ("path_loss", False, {"retransmitted": 199}, {}),
+    ("path_loss", False, {"retransmitted": 8}, {}),
+    ("unknown", False, {"retransmitted": 7}, {}),
+    ("unknown", False, {}, {}),
+]
+
+
+@pytest.mark.parametrize(("cause", "sure", "here", "there"), BOTH)
+def test_both_halves_of_a_tcp_test(cause: str, sure: bool, here: Half, there: Half) -> None:
+    found = diagnose(sender(**here), receiver(**there))
+    assert (found.limited_by, found.sure) == (cause, sure), found.words
+    assert found == diagnose(receiver(**there), sender(**here))
+
+
+SENDER = [
+    ("too_short", True, {"seconds": 0.5}),
+    ("target_rate", True, {"asked": 100e6}),
+    ("sender_cpu", True, STARVED | BUSY),
+    ("sender_host", True, STARVED | {"busy_share": 0.5, "stopped": 0.5}),
+    ("path_mtu", True, BLACK_HOLE),
+    ("receiver_window", True, FULL | SLOW),
+    ("send_buffer", True, {"send_buffer_share": 0.5}),
+    ("path_loss", True, LOSS),
+    # A receiver that does not read, or delays its ACKs, looks like a queue of up to 45 ms.
+    ("path_capacity", False, QUEUE),
+    ("path_capacity", True, QUEUE | {"rtt_ms": 65.1}),
+    ("path_capacity", True, QUEUE | LOSS),
+]
+
+
+@pytest.mark.parametrize(("cause", "sure", "here"), SENDER)
+def test_the_sender_alone(cause: str, sure: bool, here: Half) -> None:
+    found = diagnose(sender(**here), ask="server")
+    assert (found.limited_by, found.sure) == (cause, sure), found.words
+    assert ("server's task knows more" in found.words) != sure
+
+
+RECEIVER = [
+    ("too_short", True, {"seconds": 0.5}),
+    ("target_rate", True, {"asked": 100e6}),
+    ("line_rate", False, {"speed_mbps": 100}),
+    ("receiver_cpu", True, BUSY),
+    ("receiver_host", True, {"unread_share": 0.8}),
+    ("receiver_host", True, {"stopped": 0.3}),
+    ("receiver_window", False, {"rcv_wnd": 200_000}),
+    ("path_capacity", False, {"rcv_rtt_ms": 60.0}),
+    ("path_loss", False, {"out_of_order": 400}),
+    ("unknown", False, {}),
+]
+
+
+@pytest.mark.parametrize(("cause", "sure", "here"), RECEIVER)
+def test_the_receiver_alone(cause: str, sure: bool, here: Half) -> None:
+    found = diagnose(receiver(**here), ask="client")
+    assert (found.limited_by, found.sure) == (cause, sure), found.words
+    assert ("client's task knows more" in found.words) != sure
+
+
+LOST: Half = {"rate": 40e6, "lost": 4000}
+UDP_TESTS = [
+    ("target_rate", True, {}),
+    ("target_rate", True, {"lost": 10}),
+    ("too_short", True, {"seconds": 0.5, "there_seconds": 0.5}),
+    ("line_rate", True, {"asked": 100e6, "there_speed_mbps": 55}),
+    ("sender_cpu", True, {"sent": 40e6, "rate": 40e6, "cpu": (0.95, 0.0)}),
+    ("sender_cpu", False, {"sent": 40e6, "rate": 40e6, "cpu": (0.85, 0.0)}),
+    ("sender_host", False, {"sent": 40e6, "rate": 40e6}),
+    ("sender_host", True, {"sent": 40e6, "rate": 40e6, "stopped": 0.5}),
+    ("sender_cpu", True, {"asked": None, "there_asked": None, "cpu": (0.95, 0.0)}),
+    ("unknown", False, {"asked": None, "there_asked": None}),
+    ("receiver_host", True, LOST | {"there_socket_drops": 3200}),
+    ("receiver_host", False, LOST | {"there_socket_drops": 2000}),
+    ("receiver_cpu", True, LOST | {"there_socket_drops": 2000, "there_cpu": (0.95, 0.0)}),
+    ("receiver_host", True, LOST | {"there_socket_drops": 2000, "there_stopped": 0.4}),
+    ("path_loss", True, LOST | {"there_socket_drops": 1999}),
+    ("sender_host", True, LOST | {"qdisc_drops": 2000}),
+    ("path_capacity", True, LOST | {"control_rise_ms": 0.65}),
+    ("path_loss", True, LOST | {"control_rise_ms": 0.6}),
+    ("path_loss", True, LOST | {"control_rise_ms": 0.65, "there_cpu": (0.85, 0.0)}),
+    ("path_loss", False, LOST | {"lost": 99}),
+    ("path_loss", True, LOST | {"lost": 100}),
+]
+
+
+@pytest.mark.parametrize(("cause", "sure", "changes"), UDP_TESTS)
+def test_both_halves_of_a_udp_test(cause: str, sure: bool, changes: Half) -> None:
+    found = diagnose(*udp(**changes))
+    assert (found.limited_by, found.sure) == (cause, sure), found.words
+
+
+def test_no_half_alone_is_sure_of_a_udp_loss() -> None:
+    halves = udp(**LOST | {"control_rise_ms": 5.0})
+    assert [(one.limited_by, one.sure) for one in map(diagnose, halves)] == [
+        (Cause.PATH_CAPACITY, False),
+        (Cause.PATH_LOSS, False),
+    ]
+    assert diagnose(udp(**LOST | {"qdisc_drops": 4000})[0]).sure is False
+
+
+def test_a_udp_receiver_says_that_the_sender_was_slow() -> None:
+    found = diagnose(Evidence(role="receiver", **UDP_RECEIVER | {"sent": 30e6, "rate": 30e6}))
+    assert (found.limited_by, found.sure) == (Cause.UNKNOWN, False)
+    assert "sent 30.0 Mbit/s of the 50.0 Mbit/s" in found.words
+
+
+def test_nothing_is_sure_where_nobody_sees_the_cpu() -> None:
+    for here in (FULL | SLOW, LOSS, {"send_buffer_share": 0.8}):
+        assert not diagnose(sender(**here | {"cpu": None})).sure
+        assert not diagnose(sender(**here), receiver(**SLOW | {"cpu": None})).sure
+    assert diagnose(sender(asked=100e6, cpu=None)).sure
+
+
+def test_the_words_of_a_window_are_those_of_an_operator() -> None:
+    here = FULL | SLOW | {"window_bytes": 38 * 1024, "rtt_ms": 20.4}
+    found = diagnose(sender(**here), receiver(**SLOW, tcp_rmem_max=32768))
+    assert found.words == (
+        "The receiver's window held the sender back: 38 KiB over 20.4 ms are at most 15.3 Mbit/s."
+        " Ask for a larger `window`, or raise net.ipv4.tcp_rmem on the receiver (now at most"
+        " 32 KiB)."
+    )
+    assert {
+        name: found.evidence[name]
+        for name in ("in_flight_to_window", "receiver_window_share", "lost_share", "sender_cpu")
+    } == {
+        "in_flight_to_window": 0.97,
+        "receiver_window_share": 0.8,
+        "lost_share": 0.0,
+        "sender_cpu": 0.2,
+    }
+    assert found.evidence["rtt_above_base_ms"] == pytest.approx(0.4)
+    assert found.evidence["missing"] == []
+
+
+WORDS = [
+    (sender(send_buffer_share=0.71, tcp_wmem_max=32768), ["71 %", "977 KiB", "tcp_wmem", "32 KiB"]),
+    (sender(**QUEUE), ["20 to 53 ms", "100 Mbit/s"]),
+    (sender(**LOSS), ["1 % of the segments", "400", "policer", "short queue", "bad link"]),
+    (sender(**BLACK_HOLE), ["4 time-outs", "1500", "`mss`"]),
+    (sender(**STARVED | BUSY), ["10 %", "85 %", "quota"]),
+    (sender(asked=100e6), ["100 Mbit/s", "`bitrate`"]),
+    (sender(pacing=100e6), ["100 Mbit/s", "`fq_rate`"]),
+    (sender(**LOSS, qdisc_drops=300, interface="eth7"), ["300", "eth7", "tc -s qdisc"]),
+    (sender(**LOSS, needless=300), ["order", "400", "300"]),
+    (sender(missing=("congestion",)), ["cannot be told", "congestion"]),
+    (sender(speed_mbps=100, interface="eth7"), ["eth7", "100 Mbit/s"]),
+    (receiver(unread_share=0.8), ["80 %", "did not read"]),
+    (udp(**LOST, there_socket_drops=4000)[1], ["4000", "20 %", "rmem_max"]),
+    (udp(**LOST, control_rise_ms=5.0)[0], ["40 ms", "20 %"]),
+    (
+        sender(**LOSS, streams=8, worst=Worst(number=3, rate_share=0.12)),
+        ["Stream 3 carried 12 %"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("half", "parts"), WORDS)
+def test_the_words_have_the_figures(half: Evidence, parts: list[str]) -> None:
+    words = diagnose(half).words
+    assert [part for part in parts if part not in words] == [], words
+
+
+def test_two_explanations_that_both_fit_are_both_said() -> None:
+    found = diagnose(sender(send_buffer_share=0.35, **LOSS, window_bytes=400_000))
+    assert (found.limited_by, found.sure) == (Cause.SEND_BUFFER, False)
+    assert "may as well have been loss on the path" in found.words
+
+
+SHARE = st.none() | st.floats(0, 1.2)
+COUNT = st.none() | st.integers(0, 10**9)
+TIME = st.none() | st.floats(0, 1e4)
+KINDS: dict[Any, st.SearchStrategy[Any]] = {
+    float | None: st.none() | st.floats(0, 1e12),
+    int | None: COUNT,
+    bool | None: st.none() | st.booleans(),
+    str | None: st.none() | st.sampled_from(["bbr", "cubic", ""]),
+    tuple[float, float] | None: st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    Worst | None: st.none() | st.builds(Worst, number=st.just(3), rate_share=st.floats(0, 1)),
+    int: st.integers(1, 128),
+    float: st.floats(0, 1e5),
+}
+
+
+def halves(role: str) -> st.SearchStrategy[Evidence]:
+    """Any evidence, however odd."""
+    fields = {
+        field.name: st.just(field.default) | KINDS[field.type]
+        for field in msgspec.structs.fields(Evidence)
+        if field.type in KINDS
+    }
+    given_names = {"role": st.just(role), "protocol": st.sampled_from(["tcp", "udp"])}
+    return st.builds(Evidence, **fields | given_names)
+
+
+def check(found: Diagnosis) -> None:
+    """What holds of each diagnosis."""
+    assert found.words and "None" not in found.words, found.words
+    assert msgspec.convert(found.evidence, Evidence)
+    text = msgspec.json.encode(found)
+    assert msgspec.json.encode(msgspec.json.decode(text, type=Diagnosis)) == text
+    assert not (found.sure and found.limited_by is Cause.UNKNOWN)
+
+
+@given(halves("sender"), halves("receiver"))
+def test_any_evidence_has_a_diagnosis(here: Evidence, there: Evidence) -> None:
+    check(diagnose(here))
+    check(diagnose(there))
+    check(diagnose(here, there))
+    known = {Cause.TOO_SHORT, Cause.TARGET_RATE, Cause.RECEIVER_CPU, Cause.RECEIVER_HOST}
+    alone = diagnose(there)
+    assert not alone.sure or alone.limited_by in known
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("role", ["sender", "receiver"])
+def test_no_evidence_is_sure_of_nothing(role: Any, protocol: Any) -> None:
+    bare = Evidence(role=role, protocol=protocol, seconds=5.0, missing=("sockets", "threads"))
+    found = diagnose(bare, ask="server")
+    assert (found.limited_by, found.sure) == (Cause.UNKNOWN, False)
+    assert "sockets, threads" in found.words
