@@ -4,7 +4,9 @@ No value of a payload can become an option: each string follows an option that t
 `agent.protocol` accepts none that begins with a dash.
 """
 
-from typing import NamedTuple
+from typing import Any
+
+import msgspec
 
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError
@@ -16,17 +18,50 @@ _INTERVAL = 1.0
 # From 3.17 on, a client can report each interval as it ends: see agent.iperf3.stream.
 JSON_STREAM = "--json-stream"
 
-
-class _Option(NamedTuple):
-    """One option: the payload's key, the value, the name in `--help`, and a short form.
-
-    A value of None or False leaves the option out; True gives it without a value.
-    """
-
-    key: str
-    value: str | int | None
-    name: str
-    short: str = ""
+# The option for each key, as `--help` names it, and the short form where the agent gives that.
+_OPTIONS = {
+    "server": "--server -s",
+    "server_ip": "--client -c",
+    "port": "--port -p",
+    "udp": "--udp -u",
+    "bitrate": "--bitrate -b",
+    "parallel": "--parallel -P",
+    "time": "--time -t",
+    "bytes": "--bytes -n",
+    "json": "--json -J",
+    "json_stream": JSON_STREAM,
+    "one_off": "--one-off -1",
+    "idle_timeout": "--idle-timeout",
+    "interval": "--interval -i",
+    "connect_timeout_ms": "--connect-timeout",
+    "reverse": "--reverse -R",
+    "bidir": "--bidir",
+    "omit": "--omit -O",
+    "fq_rate": "--fq-rate",
+    "length": "--length -l",
+    "window": "--window -w",
+    "mss": "--set-mss -M",
+    "congestion": "--congestion -C",
+    "no_delay": "--no-delay -N",
+    "zerocopy": "--zerocopy -Z",
+    "tos": "--tos -S",
+    "dscp": "--dscp",
+    "flow_label": "--flowlabel -L",
+    "cport": "--cport",
+    "dont_fragment": "--dont-fragment",
+    "udp_counters_64bit": "--udp-counters-64bit",
+    "gsro": "--gsro",
+    "skip_rx_copy": "--skip-rx-copy",
+    "ipv4": "--version4 -4",
+    "ipv6": "--version6 -6",
+    "bind": "--bind -B",
+    "bind_dev": "--bind-dev",
+    "affinity": "--affinity -A",
+    "rcv_timeout_ms": "--rcv-timeout",
+    "snd_timeout_ms": "--snd-timeout",
+    "cntl_ka": "--cntl-ka",
+    "mptcp": "--mptcp -m",
+}
 
 
 def server_argv(features: Features, payload: ServerPayload) -> list[str]:
@@ -36,14 +71,7 @@ def server_argv(features: Features, payload: ServerPayload) -> list[str]:
     limit (the agent ends the server itself). Raises TaskError(`unsupported`) when this iperf3
     lacks an option that the payload asks for.
     """
-    options = [
-        _Option("server", True, "--server", "-s"),
-        _Option("port", payload.port, "--port", "-p"),
-        _Option("json", True, "--json", "-J"),
-        _Option("one_off", payload.one_off, "--one-off", "-1"),
-        _Option("idle_timeout", payload.idle_timeout, "--idle-timeout"),
-    ]
-    return _argv(features, options + _either(payload))
+    return _argv(features, payload, {"server": True, "udp": False, "json": True})
 
 
 def client_argv(features: Features, payload: ClientPayload, target: str) -> list[str]:
@@ -57,62 +85,16 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
     if payload.bytes and payload.reverse and (3,) <= features.release < (3, 10):
         words = f"iperf3 {features.version} never ends a test with bytes and reverse: give a time"
         raise TaskError(ErrorClass.UNSUPPORTED, words)
-    streams = JSON_STREAM in features.options
-    options = [
-        _Option("server_ip", target, "--client", "-c"),
-        _Option("port", payload.port, "--port", "-p"),
-        _Option("udp", payload.udp, "--udp", "-u"),
-        _Option("bitrate", _bitrate(payload), "--bitrate", "-b"),
-        _Option("parallel", payload.parallel, "--parallel", "-P"),
+    changed = {
+        "server_ip": target,
+        "bitrate": _bitrate(payload),
         # iperf3 takes only one end condition.
-        _Option("time", None if payload.bytes else payload.time, "--time", "-t"),
-        _Option("bytes", payload.bytes, "--bytes", "-n"),
-        _Option("json", True, JSON_STREAM) if streams else _Option("json", True, "--json", "-J"),
-        _Option("interval", f"{payload.interval or _INTERVAL:g}", "--interval", "-i"),
-        _Option("connect_timeout_ms", payload.connect_timeout_ms, "--connect-timeout"),
-        _Option("reverse", payload.reverse, "--reverse", "-R"),
-        _Option("bidir", payload.bidir, "--bidir"),
-        _Option("omit", payload.omit or None, "--omit", "-O"),
-    ]
-    return _argv(features, options + _packets(payload) + _either(payload))
-
-
-def _packets(payload: ClientPayload) -> list[_Option]:
-    """How a client sends, and what its packets look like."""
-    return [
-        _Option("fq_rate", payload.fq_rate, "--fq-rate"),
-        _Option("length", payload.length, "--length", "-l"),
-        _Option("window", payload.window, "--window", "-w"),
-        _Option("mss", payload.mss, "--set-mss", "-M"),
-        _Option("congestion", payload.congestion, "--congestion", "-C"),
-        _Option("no_delay", payload.no_delay, "--no-delay", "-N"),
-        _Option("zerocopy", payload.zerocopy, "--zerocopy", "-Z"),
-        _Option("tos", payload.tos, "--tos", "-S"),
-        _Option("dscp", payload.dscp, "--dscp"),
-        _Option("flow_label", payload.flow_label, "--flowlabel", "-L"),
-        _Option("cport", payload.cport, "--cport"),
-        _Option("dont_fragment", payload.dont_fragment, "--dont-fragment"),
-        _Option("udp_counters_64bit", payload.udp_counters_64bit, "--udp-counters-64bit"),
-        _Option("gsro", payload.gsro, "--gsro"),
-        _Option("skip_rx_copy", payload.skip_rx_copy, "--skip-rx-copy"),
-    ]
-
-
-def _either(payload: ServerPayload | ClientPayload) -> list[_Option]:
-    """What a server takes as well: where iperf3 runs on this host, and how it notices the dead."""
-    # The value of --cntl-ka is optional, so it is no word of its own.
-    probes = "" if payload.cntl_ka is True else f"--cntl-ka={payload.cntl_ka}"
-    return [
-        _Option("ip_version", payload.ip_version == 4, "--version4", "-4"),
-        _Option("ip_version", payload.ip_version == 6, "--version6", "-6"),
-        _Option("bind", payload.bind, "--bind", "-B"),
-        _Option("bind_dev", payload.bind_dev, "--bind-dev"),
-        _Option("affinity", payload.affinity, "--affinity", "-A"),
-        _Option("rcv_timeout_ms", payload.rcv_timeout_ms, "--rcv-timeout"),
-        _Option("snd_timeout_ms", payload.snd_timeout_ms, "--snd-timeout"),
-        _Option("cntl_ka", bool(payload.cntl_ka), "--cntl-ka", probes),
-        _Option("mptcp", payload.mptcp, "--mptcp", "-m"),
-    ]
+        "time": None if payload.bytes else payload.time,
+        "json_stream" if JSON_STREAM in features.options else "json": True,
+        "interval": f"{payload.interval or _INTERVAL:g}",
+        "omit": payload.omit or None,
+    }
+    return _argv(features, payload, changed)
 
 
 def _bitrate(payload: ClientPayload) -> str | int | None:
@@ -124,16 +106,30 @@ def _bitrate(payload: ClientPayload) -> str | int | None:
     return 0 if payload.udp and payload.bitrate is None else payload.bitrate
 
 
-def _argv(features: Features, options: list[_Option]) -> list[str]:
+def _argv(
+    features: Features, payload: ServerPayload | ClientPayload, changed: dict[str, Any]
+) -> list[str]:
+    """The words for a payload with some values changed.
+
+    None and False leave an option out; True gives it without a value.
+    """
+    ip_version = {"ipv4": payload.ip_version == 4, "ipv6": payload.ip_version == 6}
+    values = {**msgspec.structs.asdict(payload), **ip_version, **changed}
     words = [features.path]
-    for option in options:
-        if option.value is None or option.value is False:
+    for key, option in _OPTIONS.items():
+        value = values.get(key)
+        if value is None or value is False:
             continue
-        if option.name not in features.options:
-            lack = f"iperf3 {features.version} at {features.path} has no {option.name}"
-            advice = f"(payload key {option.key}): install a newer iperf3 or leave the key out"
+        name, word = option.split()[0], option.split()[-1]
+        if name not in features.options:
+            lack = f"iperf3 {features.version} at {features.path} has no {name}"
+            advice = f"(payload key {key}): install a newer iperf3 or leave the key out"
             raise TaskError(ErrorClass.UNSUPPORTED, f"{lack} {advice}")
-        words.append(option.short or option.name)
-        if option.value is not True:
-            words.append(str(option.value))
+        if value is True:
+            words.append(word)
+        elif key == "cntl_ka":
+            # Its value is optional, so it is no word of its own.
+            words.append(f"{word}={value}")
+        else:
+            words += [word, str(value)]
     return words

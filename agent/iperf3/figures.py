@@ -1,15 +1,33 @@
 """The figures of a test, from a document of either side. Nothing else computes them."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from agent.iperf3.summary import Interval, Request, Summary, Sums, read_intervals, read_summary
+from agent.iperf3.summary import (
+    Interval,
+    IntervalSum,
+    Request,
+    Summary,
+    Sums,
+    read_intervals,
+    read_summary,
+)
 from agent.protocol import Figures, Flow, read_report
 from agent.quantities import rate
 
 # The points of a small curve.
 _MOST_RATES = 120
+
+
+class _Way(NamedTuple):
+    """What a document has of one direction; `told` is UDP's sum, which is about the receiver."""
+
+    sent: Sums | None
+    received: Sums | None
+    told: Sums
+    rows: list[IntervalSum]
 
 
 def figures_of(summary: Summary, intervals: Sequence[Interval] = ()) -> Figures:
@@ -18,15 +36,20 @@ def figures_of(summary: Summary, intervals: Sequence[Interval] = ()) -> Figures:
     Without the intervals there are no rates, and a receiver of iperf3 3.9 may count what was
     still on its way at the end. Before 3.14 only the sums tell that a test went both ways.
     """
-    asked, end = summary.start.test_start or Request(), summary.end
+    asked, end = summary.asked, summary.end
+    rows = [each.sum for each in intervals if each.sum]
+    there = _Way(end.sum_sent, end.sum_received, end.sum or Sums(), rows)
+    rows = [each.sum_bidir_reverse for each in intervals if each.sum_bidir_reverse]
+    told = end.sum_bidir_reverse or Sums()
+    back = _Way(end.sum_sent_bidir_reverse, end.sum_received_bidir_reverse, told, rows)
     both = asked.bidir or end.sum_sent_bidir_reverse or end.sum_bidir_reverse
     is_udp = asked.protocol == "UDP" or (asked.protocol is None and end.sum is not None)
     return Figures(
-        **msgspec.structs.asdict(_flow(summary, intervals, back=False)),
+        **msgspec.structs.asdict(_flow(summary, there, summary.is_servers == bool(asked.reverse))),
         direction="bidirectional" if both else "reverse" if asked.reverse else "forward",
         protocol="udp" if is_udp else "tcp",
         asked=(asked.target_bitrate or 0.0) * (asked.num_streams or 1) or None,
-        backward=_flow(summary, intervals, back=True) if both else None,
+        backward=_flow(summary, back, summary.is_servers) if both else None,
     )
 
 
@@ -54,34 +77,13 @@ def _headline(flow: Flow) -> str:
     return "" if flow.sent is None else f"{rate(flow.sent)} sent"
 
 
-def _flow(summary: Summary, intervals: Sequence[Interval], back: bool) -> Flow:
-    end, asked = summary.end, summary.start.test_start or Request()
-    sent, received, told = end.sum_sent, end.sum_received, end.sum
-    rows = [each.sum for each in intervals if each.sum]
-    if back:
-        sent, received = end.sum_sent_bidir_reverse, end.sum_received_bidir_reverse
-        told = end.sum_bidir_reverse
-        rows = [each.sum_bidir_reverse for each in intervals if each.sum_bidir_reverse]
-    is_server, from_client = bool(summary.start.accepted_connection), not (back or asked.reverse)
-    is_sender = from_client != is_server
-    own = sum(each.bytes or 0.0 for each in rows if not each.omitted) if rows else None
-    told = told or Sums()
-    # iperf3 3.9 has a single sum for UDP, whose bytes and rate are the sender's.
-    out = sent or told
-    got = received or _received(told, asked, None if is_sender else own)
-    if received:
-        # With `--skip-rx-copy` 16 bytes of a datagram are counted, and no datagram.
-        unknown = received.packets == 0 if received.bytes else is_sender and bool(summary.error)
-    else:
-        # The single sum is the sender's own until the end, and has what omitted seconds have lost.
-        unknown = is_sender and bool(summary.error or asked.omit and told.lost_packets)
-    # A server is told nothing of the other side, and a client at the end.
-    if unknown or is_server and is_sender:
-        got, told = Sums(), Sums()
-    if is_server and not is_sender or summary.error and not out.bytes:
-        out = Sums()
-    lost, packets, percent = _losses(told, out, got if received else None, asked)
-    step = -(-len(rows) // _MOST_RATES) or 1
+def _flow(summary: Summary, way: _Way, is_sender: bool) -> Flow:
+    """One direction; `is_sender` says whether the document was written by the side that sends."""
+    out, got = _at_sender(summary, way, is_sender), _at_receiver(summary, way, is_sender)
+    told = Sums() if got is None else way.told
+    got = got or Sums()
+    lost = _losses(told, out, got, summary.asked)
+    step = -(-len(way.rows) // _MOST_RATES) or 1
     return Flow(
         sent=out.bits_per_second,
         received=got.bits_per_second,
@@ -89,25 +91,64 @@ def _flow(summary: Summary, intervals: Sequence[Interval], back: bool) -> Flow:
         received_bytes=got.bytes,
         retransmits=out.retransmits,
         jitter_ms=None if got.bytes == 0 else told.jitter_ms,
-        lost_packets=lost,
-        packets=packets,
-        lost_percent=percent,
-        rates=[each.bits_per_second or 0.0 for each in rows[::step]],
+        lost_packets=lost.lost_packets,
+        packets=lost.packets,
+        lost_percent=lost.lost_percent,
+        rates=[each.bits_per_second or 0.0 for each in way.rows[::step]],
     )
 
 
-def _received(told: Sums, asked: Request, own: float | None) -> Sums:
-    """The receiver's sum, which iperf3 gives from 3.10 on; `own` are bytes that it counted."""
+def _at_sender(summary: Summary, way: _Way, is_sender: bool) -> Sums:
+    """What was sent; empty if the writer does not know it.
+
+    A server is never told, and a client at the end. iperf3 3.9 has a single sum for UDP, whose
+    bytes and rate are the sender's.
+    """
+    out = way.sent or way.told
+    is_untold = summary.is_servers and not is_sender
+    return Sums() if is_untold or (summary.error and not out.bytes) else out
+
+
+def _at_receiver(summary: Summary, way: _Way, is_sender: bool) -> Sums | None:
+    """What has arrived; None if the writer does not know, empty if the document does not say."""
+    got = way.received
+    if is_sender and (summary.is_servers or summary.error and not (got and got.bytes)):
+        return None
+    if got is None and not is_sender:
+        got = _counted(way)
+    if got is None:
+        return _remainder(way.told, summary.asked, is_sender)
+    # With `--skip-rx-copy` 16 bytes of a datagram are counted, and no datagram.
+    return None if got.bytes and got.packets == 0 else got
+
+
+def _counted(way: _Way) -> Sums | None:
+    """What a receiver of iperf3 3.9 has counted itself: only its intervals say so."""
+    if not way.rows or not way.told.seconds:
+        return None
+    rows = [each for each in way.rows if not each.omitted]
+    arrived = sum(each.bytes or 0.0 for each in rows)
+    packets = sum(each.packets or 0.0 for each in rows)
+    bits_per_second = arrived * 8 / way.told.seconds
+    return Sums(bytes=arrived, bits_per_second=bits_per_second, packets=packets)
+
+
+def _remainder(told: Sums, asked: Request, is_sender: bool) -> Sums | None:
+    """What has arrived by the single sum of iperf3 3.9: what was sent without what was lost.
+
+    A sender's has what omitted seconds have lost. The jitter is 0 if the receiver has counted no
+    datagram (seen with servers of 3.9, 3.12 and 3.22): then 0 are lost, though none arrived.
+    """
     packets, lost, seconds = told.packets or 0.0, told.lost_packets or 0.0, told.seconds
+    if told.jitter_ms == 0 or (is_sender and asked.omit and lost):
+        return None
     if not asked.blksize or not seconds or not 0 <= lost <= packets:
         return Sums()
-    arrived = (packets - lost) * asked.blksize if own is None else own
-    return Sums(bytes=arrived, bits_per_second=arrived * 8 / seconds)
+    arrived = (packets - lost) * asked.blksize
+    return Sums(bytes=arrived, bits_per_second=arrived * 8 / seconds, packets=packets)
 
 
-def _losses(
-    told: Sums, out: Sums, got: Sums | None, asked: Request
-) -> tuple[float | None, float | None, float | None]:
+def _losses(told: Sums, out: Sums, got: Sums, asked: Request) -> Sums:
     """Datagrams lost, datagrams counted, and per cent; None for what cannot be so.
 
     A receiver knows the highest number that a datagram had, and how many bytes it got. What
@@ -115,11 +156,11 @@ def _losses(
     after the omitted seconds, some count down from there, below 0 or to nearly 2**64.
     """
     lost, packets, percent = told.lost_packets, told.packets, told.lost_percent
-    if got and got.bytes is not None and asked.blksize and packets is not None:
+    if got.bytes is not None and asked.blksize and packets is not None:
         counted = got.packets or 0.0
         packets = counted if 0 < counted < 2**63 else (out.bytes or 0.0) / asked.blksize
         lost = max(0.0, packets - got.bytes / asked.blksize)
         percent = 100 * lost / packets if packets else None
     if percent is None or not 0 <= percent <= 100:
-        return None, None, None
-    return lost, packets, percent
+        return Sums()
+    return Sums(lost_packets=lost, packets=packets, lost_percent=percent)

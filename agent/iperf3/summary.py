@@ -8,7 +8,7 @@ from msgspec import Raw, Struct
 
 from agent.iperf3.documents import Buffer
 
-_EMPTY_OBJECT = re.compile(rb"\{\s*\}")
+_NOTHING = re.compile(rb"\{\s*\}|null")
 # iperf3 3.9 gives the sums of both directions one name; what the client sent comes first.
 _TWIN = re.compile(
     rb'("(sum|sum_sent|sum_received)":\s*\{[^{}]*\},\s*(?:"sum\w*":\s*\{[^{}]*\},\s*)?)"\2":'
@@ -82,25 +82,42 @@ class Start(Struct, frozen=True):
 class Summary(Struct, frozen=True):
     """What a document says apart from its intervals. `error` is empty when it has none.
 
-    `has_end` is False for an empty `end`, which iperf3 writes after a failure.
+    `has_end` is False for an empty `end`, which iperf3 writes after a failure, and `has_start` for
+    JSON of others.
     """
 
     error: str = ""
     start: Start = Start()
     end: End = End()
     has_end: bool = False
+    has_start: bool = False
+
+    @property
+    def asked(self) -> Request:
+        """What was asked for."""
+        return self.start.test_start or Request()
+
+    @property
+    def is_servers(self) -> bool:
+        """Whether a server wrote it."""
+        return self.start.accepted_connection is not None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the test took."""
+        sums = self.end.sum_sent or self.end.sum or Sums()
+        return sums.seconds
 
 
-class IntervalSum(Struct, frozen=True):
+class IntervalSum(Sums, frozen=True):
     """One direction in one interval: `start` and `end` in seconds, the sum over all streams.
 
-    Only a TCP sender knows its `retransmits`. iperf3 leaves what is `omitted` out of its totals.
+    Only a TCP sender knows its `retransmits`, and a UDP receiver counts `packets`, up to the last
+    one that arrived. iperf3 leaves what is `omitted` out of its totals.
     """
 
     start: float | None = None
     end: float | None = None
-    bytes: float | None = None
-    bits_per_second: float | None = None
     retransmits: int | None = None
     omitted: bool = False
 
@@ -116,10 +133,6 @@ class _Document(Struct):
     error: str | None = None
     start: Start | None = None
     end: Raw = Raw(b"{}")
-
-
-class _Intervals(Struct):
-    start: Start | None = None
     intervals: Raw = Raw(b"[]")
 
 
@@ -133,23 +146,25 @@ def decode(text: Buffer | Raw, kind: type[_Kind]) -> _Kind | None:
 
 def read_summary(document: Buffer | Raw) -> Summary | None:
     """Read all but the intervals; None when it does not have the shape of iperf3's documents."""
-    try:
-        found = msgspec.json.decode(document, type=_Document, strict=False)
-        text = _without_twins(found.end, found.start)
-        end = msgspec.json.decode(text, type=End | None, strict=False)
-    except (ValueError, RecursionError):
+    found = decode(document, _Document)
+    if found is None:
+        return None
+    has_end = not _NOTHING.fullmatch(found.end)
+    end = decode(_without_twins(found.end, found.start), End) if has_end else End()
+    if end is None:
         return None
     return Summary(
         error=_cause(found.error or "", document),
         start=found.start or Start(),
-        end=end or End(),
-        has_end=end is not None and _EMPTY_OBJECT.fullmatch(found.end) is None,
+        end=end,
+        has_end=has_end,
+        has_start=found.start is not None,
     )
 
 
 def read_intervals(document: Buffer | Raw) -> list[Interval]:
     """Read the intervals; an empty list when they do not have iperf3's shape."""
-    found = decode(document, _Intervals) or _Intervals()
+    found = decode(document, _Document) or _Document()
     return decode(_without_twins(found.intervals, found.start), list[Interval]) or []
 
 

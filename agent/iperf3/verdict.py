@@ -9,7 +9,7 @@ from agent.error_classes import ErrorClass
 from agent.iperf3.documents import Buffer, Span, find_documents, find_unread
 from agent.iperf3.failures import classify, error_line
 from agent.iperf3.figures import figures_of
-from agent.iperf3.summary import Request, Summary, Sums, read_intervals, read_summary
+from agent.iperf3.summary import Summary, read_intervals, read_summary
 from agent.protocol import Figures
 
 # Another attempt a little later may succeed.
@@ -21,6 +21,9 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal
 # The largest document whose intervals are worth reading for a small curve.
 _LARGE_DOCUMENT = 4 * 1024**2
 
+# How many bytes behind a document are searched for an error message.
+_TAIL = 4096
+
 # In seconds: after less than that, a receiver may have read nothing of what arrived.
 _LONG_ENOUGH = 1.0
 # Of each TCP stream: a receiver counts whole ones (3.22), and a slow test may have no more.
@@ -28,20 +31,23 @@ _BLOCKS_UNDER_WAY = 2
 
 
 class Verdict(Struct, frozen=True):
-    """How a run ended.
+    """How a run ended: with an error class and a message, or without both if it succeeded.
 
-    When it is `ok`, `error_class` is None and `message` is empty. `span` is the place of the
-    newest document in stdout; a failed run may have one as well. A document without an end has
-    no `figures`. `unread` is how an object begins that cannot be read.
+    `span` is the place of the newest document in stdout; a failed run may have one as well. A
+    document without an end has no `figures`. `unread` is how an object begins that cannot be read.
     """
 
-    ok: bool
-    error_class: ErrorClass | None
-    message: str
+    error_class: ErrorClass | None = None
+    message: str = ""
     span: Span | None = None
     summary: Summary | None = None
     figures: Figures | None = None
     unread: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.error_class is None
 
 
 class Served(Struct, frozen=True):
@@ -69,17 +75,17 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     subprocess.
     """
     found = _newest(stdout)
-    summary, failure = found.summary, None
-    if exit_code == 0 and summary and found.figures and not summary.error:
-        if not (failure := _failure_to_carry(summary, found.figures)):
-            return msgspec.structs.replace(found, ok=True)
-    error_class, message = failure or _why(exit_code, stdout, stderr, found)
+    if exit_code == 0 and found.summary and found.figures and not found.summary.error:
+        failure = _failure_to_carry(found.summary, found.figures)
+    else:
+        failure = _why(exit_code, stdout, stderr, found)
+    error_class, message = failure or (None, "")
     return msgspec.structs.replace(found, error_class=error_class, message=message)
 
 
 def judge_server_exit(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     """Judge a server that ended before it listened: it has failed, whatever its exit code."""
-    return Verdict(False, *_why(exit_code, stdout, stderr, _newest(stdout)))
+    return Verdict(*_why(exit_code, stdout, stderr, _newest(stdout)))
 
 
 def last_served(data: Buffer) -> Served:
@@ -89,37 +95,40 @@ def last_served(data: Buffer) -> Served:
     probed or stopped while idle writes a document with an empty end: that is no test. `done`
     stops before the last of them, which may say why the server ended.
     """
-    spans, newest, figures, failed = find_documents(data), None, None, []
-    done, error = spans[-1][0] if spans else 0, ""
+    spans, span, measured, failed = find_documents(data), None, None, []
     with memoryview(data) as view:
-        for start, end in spans:
-            summary = read_summary(view[start:end])
+        for at in spans:
+            summary = read_summary(view[slice(*at)])
             if summary and summary.has_end:
-                newest, done, error = (start, end), end, summary.error
+                span, measured = at, summary
             elif summary and summary.error:
-                failed.append((start, *classify(summary.error)))
-        if newest:
-            _, figures = _read(view[slice(*newest)])
-        return Served(newest, figures, done, failed, find_unread(view, spans), error)
+                failed.append((at[0], *classify(summary.error)))
+        figures = _figures(measured, view[slice(*span)]) if span else None
+        done = span[1] if span else spans[-1][0] if spans else 0
+        error = measured.error if measured else ""
+        return Served(span, figures, done, failed, find_unread(view, spans), error)
 
 
 def _newest(stdout: Buffer) -> Verdict:
-    """The newest document, not judged yet."""
+    """The newest document, not judged yet. A wrapper may have put JSON of its own behind it."""
     spans = find_documents(stdout)
     unread = next(filter(None, find_unread(stdout, spans)), "")
     if not spans:
-        return Verdict(False, None, "", unread=unread)
+        return Verdict(unread=unread)
     with memoryview(stdout) as view:
-        return Verdict(False, None, "", spans[-1], *_read(view[slice(*spans[-1])]), unread)
+        found = [(read_summary(view[slice(*span)]), span) for span in spans]
+        own = [each for each in found if each[0] and each[0].has_start]
+        summary, span = (own or found)[-1]
+        figures = _figures(summary, view[slice(*span)])
+    return Verdict(span=span, summary=summary, figures=figures, unread=unread)
 
 
-def _read(document: memoryview) -> tuple[Summary | None, Figures | None]:
-    """The summary of a document, and its figures if it has an end."""
-    summary = read_summary(document)
+def _figures(summary: Summary | None, document: memoryview) -> Figures | None:
+    """The figures of a document that has an end."""
     if summary is None or not summary.has_end:
-        return summary, None
+        return None
     large = len(document) > _LARGE_DOCUMENT
-    return summary, figures_of(summary, [] if large else read_intervals(document))
+    return figures_of(summary, [] if large else read_intervals(document))
 
 
 def _failure_to_carry(summary: Summary, figures: Figures) -> tuple[ErrorClass, str] | None:
@@ -127,14 +136,13 @@ def _failure_to_carry(summary: Summary, figures: Figures) -> tuple[ErrorClass, s
     if any(flow.carried != 0 for flow in figures.flows):
         return None
     sent = sum(flow.sent_bytes or 0 for flow in figures.flows)
-    sums = summary.end.sum_sent or summary.end.sum or Sums()
     if figures.protocol == "udp" and not sent:
         words = "no byte was sent; with dont_fragment, length must fit into the network's MTU"
         return ErrorClass.ARGUMENTS, words
-    if (sums.seconds or 0.0) < _LONG_ENOUGH:
+    if (summary.seconds or 0.0) < _LONG_ENOUGH:
         return None
     if figures.protocol == "tcp":
-        asked = summary.start.test_start or Request()
+        asked = summary.asked
         blocks = (asked.num_streams or 1) * (asked.blksize or 0) * len(figures.flows)
         lost = any(flow.retransmits for flow in figures.flows)
         # Of a slow test, whole blocks may be under way; what is sent again and again is not.
@@ -153,8 +161,7 @@ def _why(code: int, stdout: Buffer, stderr: str, found: Verdict) -> tuple[ErrorC
         error_class = ErrorClass.CRASHED if -code in _CRASHES else ErrorClass.KILLED
         return error_class, f"iperf3 was ended by {_SIGNALS.get(-code, f'signal {-code}')}{words}"
     if code > 0 and not (said or noise or found.unread):
-        end = found.span[1] if found.span else 0
-        noise = error_line(bytes(stdout[end : end + 4096]).decode(errors="replace"))
+        noise = error_line(_behind(stdout, found.span[1] if found.span else 0))
     error_class, message = classify(said or noise)
     if found.unread and error_class is ErrorClass.OTHER:
         return ErrorClass.BAD_OUTPUT, f"iperf3 wrote JSON that cannot be read: {found.unread}"
@@ -167,3 +174,11 @@ def _why(code: int, stdout: Buffer, stderr: str, found: Verdict) -> tuple[ErrorC
     if found.summary is None:
         return ErrorClass.BAD_OUTPUT, "iperf3 wrote a JSON document of an unusual shape"
     return ErrorClass.BAD_OUTPUT, "iperf3 wrote a document without an end: it has no result"
+
+
+def _behind(stdout: Buffer, end: int) -> str:
+    """What is written behind a document, without the JSON there."""
+    text = bytes(stdout[end : end + _TAIL])
+    for start, stop in reversed(find_documents(text)):
+        text = text[:start] + text[stop:]
+    return text.decode(errors="replace")

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from agent.iperf3.features import Features
-from agent.iperf3.figures import figures_of
-from agent.iperf3.summary import Request, Summary, Sums
-from agent.protocol import Figures
+from agent.iperf3.summary import Summary, Sums
+from agent.protocol import Figures, Flow
 
 # In per cent of one core; iperf3 measures over the whole test, its start and end included.
 _BUSY_CORE = 95.0
@@ -31,19 +30,21 @@ _THREADED = (3, 16)
 
 
 def warnings_about(
-    summary: Summary, features: Features, thread: Mapping[str, float] | None = None
+    summary: Summary,
+    figures: Figures,
+    features: Features,
+    thread: Mapping[str, float] | None = None,
 ) -> list[str]:
-    """One sentence for each reason to doubt the figures.
+    """One sentence for each reason to doubt the figures of a document.
 
-    `features` is of the iperf3 that wrote the document. `thread` has the shares of the time that
-    its busiest thread ran and waited for a core, if they are known. Of the other side neither is.
+    `features` is of the iperf3 that wrote it. `thread` has the shares of the time that its busiest
+    thread ran and waited for a core, if they are known. Of the other side neither is.
     """
-    figures = figures_of(summary)
     return [
         *_cpu_warnings(summary, figures, features, thread),
         *_loss_warnings(summary, figures, features),
         # A test that was cut short has no report from the receiver: no reason for a second warning.
-        *(_length_warnings(summary) or _silence_warnings(figures)),
+        *(_length_warnings(summary) or _silence_warnings(summary, figures)),
     ]
 
 
@@ -55,17 +56,13 @@ def is_cut_short(summary: Summary) -> bool:
 def _cpu_warnings(
     summary: Summary, figures: Figures, features: Features, thread: Mapping[str, float] | None
 ) -> Iterator[str]:
-    cpu, asked = summary.end.cpu_utilization_percent, summary.start.test_start or Request()
-    sums, streams = summary.end.sum_sent or summary.end.sum or Sums(), max(
-        1, asked.num_streams or 1
-    )
+    cpu, asked = summary.end.cpu_utilization_percent, summary.asked
+    streams = max(1, asked.num_streams or 1)
     target = (asked.target_bitrate or summary.start.target_bitrate or 0.0) * streams
     reached = 0 < target * _REACHED <= max(figures.sent or 0.0, figures.received or 0.0)
-    if cpu is None or reached or (sums.seconds or _MOMENT) < _MOMENT:
+    if cpu is None or reached or (summary.seconds or _MOMENT) < _MOMENT:
         return
-    here, there = "client", "server"
-    if summary.start.accepted_connection:
-        here, there = there, here
+    here, there = ("server", "client") if summary.is_servers else ("client", "server")
     limit = "the CPU and not the network may have limited the test."
     own, other = cpu.host_total or 0.0, cpu.remote_total or 0.0
     if features.release < _THREADED:
@@ -85,42 +82,46 @@ def _cpu_warnings(
 
 
 def _loss_warnings(summary: Summary, figures: Figures, features: Features) -> Iterator[str]:
-    asked = summary.start.test_start or Request()
-    if asked.omit:
+    if summary.asked.omit:
         cause = "before 3.13, iperf3 also counts what was lost in the omitted seconds"
     elif features.release >= _OTHER_COUNT:
         cause = "the server's iperf3 is older than 3.13, whose count a newer one misreads"
     else:
         cause = "it does not fit what the receiver got"
-    for flow, told in zip(figures.flows, (summary.end.sum, summary.end.sum_bidir_reverse)):
+    for flow, said in _with_told(summary, figures):
         if flow.carried == 0:
             continue
-        lost, packets, said = flow.lost_packets or 0.0, flow.packets or 0.0, told or Sums()
+        lost, packets = flow.lost_packets or 0.0, flow.packets or 0.0
         if abs(lost - (said.lost_packets or 0.0)) > _SLACK * packets:
             words = f"{said.lost_packets or 0:.0f} of {said.packets or 0:.0f} datagrams were lost"
             yield f"iperf3 says that {words}, which is wrong: {cause}."
         if (percent := flow.lost_percent or 0.0) >= _MUCH_LOSS:
             counts = f"{lost:.0f} of {packets:.0f}"
             yield f"The receiver lost {percent:.1f} % of the datagrams ({counts})."
-        sent = (flow.sent_bytes or 0.0) / (asked.blksize or 1.0)
+        sent = (flow.sent_bytes or 0.0) / (summary.asked.blksize or 1.0)
         if packets and sent - packets > sent * _UNDER_WAY:
             count = f"{sent - packets:.0f} of {sent:.0f}"
             yield f"The last {count} datagrams had not arrived at the end: no loss counts them."
 
 
 def _length_warnings(summary: Summary) -> list[str]:
-    asked = summary.start.test_start or Request()
-    sums = summary.end.sum_sent or summary.end.sum or Sums()
-    if not asked.duration or sums.seconds is None:
+    planned, took = summary.asked.duration, summary.seconds
+    if not planned or took is None or took >= _FULL_LENGTH * planned:
         return []
-    if sums.seconds >= _FULL_LENGTH * asked.duration:
-        return []
-    return [f"The test was cut short: {sums.seconds:.1f} s of {asked.duration:.0f} s."]
+    return [f"The test was cut short: {took:.1f} s of {planned:.0f} s."]
 
 
-def _silence_warnings(figures: Figures) -> list[str]:
+def _silence_warnings(summary: Summary, figures: Figures) -> list[str]:
+    # A client of iperf3 3.9 has one sum for UDP, without a jitter if no datagram was counted.
+    is_single = summary.end.sum_sent is None and not summary.is_servers
     return [
         f"The sender sent {flow.sent_bytes:.0f} bytes and the receiver reports none."
-        for flow in figures.flows
-        if flow.sent_bytes and not flow.carried
+        for flow, told in _with_told(summary, figures)
+        if flow.sent_bytes and (not flow.carried or (is_single and told.jitter_ms == 0))
     ]
+
+
+def _with_told(summary: Summary, figures: Figures) -> Iterator[tuple[Flow, Sums]]:
+    """Each flow, and what iperf3 says of a UDP receiver."""
+    end = summary.end
+    return zip(figures.flows, (end.sum or Sums(), end.sum_bidir_reverse or Sums()))

@@ -83,7 +83,7 @@ def judge_attempt(
     stderr, output = child.take_stderr(), child.stdout
     if ending is Ending.OUTPUT:
         # A flood is not read: that could hold up every greenlet for minutes.
-        judged = Verdict(False, ErrorClass.BAD_OUTPUT, child.flooded)
+        judged = Verdict(ErrorClass.BAD_OUTPUT, child.flooded)
         return Attempt(ending, exit_code, judged, output, has_begun)
     for left in range(JUDGE_TRIES - 1, -1, -1):
         try:
@@ -95,7 +95,7 @@ def judge_attempt(
                 gevent.sleep(JUDGE_PAUSE)
                 continue
             words, figures = f"{error}: the document is lost", figures_of(state, output)
-            judged = Verdict(False, class_of(error), words, figures=figures)
+            judged = Verdict(class_of(error), words, figures=figures)
     return Attempt(ending, exit_code, judged, output, has_begun)
 
 

@@ -107,9 +107,10 @@ class _ClientTest:
             log.warning("task failed", error_class=report.error_class, error=message)
         if self._entry.was_disturbed:
             report.warnings.append("another test ran on this host at the same time")
-        if judged.summary:
+        if judged.summary and judged.figures:
             thread = report.host.get("iperf3_busiest_thread")
-            report.warnings += warnings_about(judged.summary, self._features, thread)
+            found = warnings_about(judged.summary, judged.figures, self._features, thread)
+            report.warnings += found
             report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
         document = Document(str(attempt.output), *judged.span) if judged.span else None
         if document is None:

@@ -249,6 +249,23 @@ def test_results_carry_the_figures_of_the_client(api: Api, store: Store) -> None
     }
 
 
+def test_what_an_aborted_test_never_learnt_from_its_sender_is_no_rate_of_0(
+    api: Api, store: Store
+) -> None:
+    """iperf3 3.12 writes so of a reverse test that the client ended."""
+    sums = {
+        "sum_sent": {"bytes": 0, "bits_per_second": 0, "retransmits": 0},
+        "sum_received": {"bytes": 5e8, "bits_per_second": 2e9},
+    }
+    asked = {"test_start": {"protocol": "TCP", "reverse": 1}}
+    error = "interrupt - the client has terminated"
+    run(store, add_loopback_test(store), {"start": asked, "end": sums, "error": error})
+    api.login()
+    answer = api.call("GET", "exercises/1/results").json()
+    assert set(answer["tests"][0]["metrics"].values()) == {None}
+    assert answer["aggregate"] == {"bps_avg": None}
+
+
 @pytest.mark.parametrize(
     "result",
     [None, {}, {"end": {}}, {"end": {"sum": 5}}, {"end": {"sum_sent": {"retransmits": 1e300}}}],

@@ -10,7 +10,7 @@ from agent.iperf3.verdict import judge_client, last_served
 from agent.iperf3.warnings import warnings_about
 from agent.protocol import Figures, Flow
 from tests.support.mixed_fleet import DOWN, PAIRS, UP, document, figures, summary
-from tests.support.recorded_runs import DATA, VERSIONS, run
+from tests.support.recorded_runs import DATA, VERSIONS, doubts, run
 
 PAIR_IDS = ["-to-".join(pair) for pair in PAIRS]
 every_pair = pytest.mark.parametrize("pair", PAIRS, ids=PAIR_IDS)
@@ -68,13 +68,13 @@ def test_a_count_that_does_not_fit_is_a_warning_that_names_the_cause(pair: Pair)
     mine = Features("iperf3", pair[0], frozenset())
     mixed = not is_older(pair[0]) and is_older(pair[1])
     for case in ("forward", "bidir", "reverse", "calm"):
-        words = " ".join(warnings_about(summary(pair, case, "client"), mine))
+        words = " ".join(doubts(summary(pair, case, "client"), mine))
         expected = mixed and case in ("forward", "bidir")
         assert ("the server's iperf3 is older than 3.13" in words) == expected
         assert ("which is wrong" in words) == expected
         count = {"bidir": 2, "calm": 0}.get(case, 1)
         assert words.count("The receiver lost ") == count
-    words = " ".join(warnings_about(summary(pair, "omit", "client"), mine))
+    words = " ".join(doubts(summary(pair, "omit", "client"), mine))
     assert ("lost in the omitted seconds" in words) == any(map(is_older, pair))
     assert "113" not in words
 
@@ -85,12 +85,12 @@ def test_datagrams_behind_the_last_that_arrived_are_a_warning(case: str) -> None
     edited = msgspec.json.decode(document(("3.22", "3.22"), case, "client"))
     mine = Features("iperf3", "3.22", frozenset())
     healthy = read_summary(msgspec.json.encode(edited))
-    assert healthy and "had not arrived" not in " ".join(warnings_about(healthy, mine))
+    assert healthy and "had not arrived" not in " ".join(doubts(healthy, mine))
     for name in ("sum_received", "sum_received_bidir_reverse"):
         if got := edited["end"].get(name):
             got |= {"bytes": got["bytes"] / 2, "packets": got["packets"] // 2, "lost_packets": 0}
     dead = read_summary(msgspec.json.encode(edited))
-    words = " ".join(warnings_about(dead or Summary(), mine))
+    words = " ".join(doubts(dead or Summary(), mine))
     assert words.count("datagrams had not arrived at the end") == (2 if case == "bidir" else 1)
 
 
@@ -98,7 +98,7 @@ def test_counts_that_fit_neither_version_are_a_warning_too() -> None:
     found = summary(("3.12", "3.12"), "forward", "client")
     wrong = msgspec.structs.replace(found.end.sum or Sums(), lost_packets=5, lost_percent=0.1)
     found = msgspec.structs.replace(found, end=msgspec.structs.replace(found.end, sum=wrong))
-    first, second = warnings_about(found, Features("iperf3", "3.12", frozenset()))
+    first, second = doubts(found, Features("iperf3", "3.12", frozenset()))
     assert "5 of 34517" in first and "does not fit what the receiver got" in first
     assert second.startswith("The receiver lost 75.2 %")
 
@@ -109,7 +109,7 @@ def test_a_small_loss_of_3_9_with_omitted_seconds_is_not_known() -> None:
     found = read_summary(msgspec.json.encode(edited))
     assert found and figures_of(found).lost_percent is None
     assert figures_of(found).received is None, "it would be computed from that loss"
-    (words,) = warnings_about(found, Features("iperf3", "3.9", frozenset()))
+    (words,) = doubts(found, Features("iperf3", "3.9", frozenset()))
     assert "500 of " in words and "lost in the omitted seconds" in words
 
 
@@ -134,7 +134,7 @@ def test_what_a_receiver_without_copies_counts_is_not_what_arrived() -> None:
     assert judged.ok and judged.summary and found and found.sent
     assert (found.received, found.received_bytes, found.jitter_ms) == (None, None, None)
     assert (found.lost_packets, found.packets, found.lost_percent) == (None, None, None)
-    assert not warnings_about(judged.summary, Features("iperf3", "3.22", frozenset()))
+    assert not doubts(judged.summary, Features("iperf3", "3.22", frozenset()))
 
 
 def test_a_receiver_whose_intervals_have_nothing_has_received_nothing() -> None:
@@ -144,6 +144,58 @@ def test_a_receiver_whose_intervals_have_nothing_has_received_nothing() -> None:
         each["sum"]["bytes"] = 0
     found = figures_in(msgspec.Raw(msgspec.json.encode(edited)))
     assert found.sent_bytes and (found.received_bytes, found.received) == (0, 0)
+
+
+def test_a_client_of_3_9_does_not_know_whether_anything_arrived_if_no_datagram_was_counted() -> (
+    None
+):
+    """Its document says that 0 of 1250 were lost. They were all, or the server counts none."""
+    judged = judge_client(0, document(("3.9", "3.12"), "lost", "client"), "")
+    found = judged.figures
+    assert judged.ok and judged.summary and found and found.sent
+    assert judged.summary.end.sum and judged.summary.end.sum.lost_percent == 0
+    assert (found.received, found.received_bytes, found.jitter_ms) == (None, None, None)
+    assert (found.lost_packets, found.packets, found.lost_percent) == (None, None, None)
+    assert doubts(judged.summary, Features("iperf3", "3.9", frozenset())) == [
+        "The sender sent 1250000 bytes and the receiver reports none."
+    ]
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_what_a_path_back_swallows_before_3_9_counts_it_is_not_0_percent(is_large: bool) -> None:
+    """That iperf3 says that 0 of 1281 were lost, which is the sender's count."""
+    found = figures(("3.9", "3.12"), "dead", "client")
+    if is_large:
+        found = figures_of(summary(("3.9", "3.12"), "dead", "client"))
+    assert found.sent_bytes == 1281000
+    arrived = (None, None, None) if is_large else (0, 1281, 100)
+    assert (found.received_bytes, found.lost_packets, found.lost_percent) == arrived
+
+
+def test_a_receiver_of_3_9_counts_up_to_the_last_datagram_before_its_path_died() -> None:
+    """As newer ones do; its document has the sender's count, 1902, of which 0 were lost."""
+    found = figures(("3.9", "3.12"), "dying", "client")
+    assert (found.sent_bytes, found.received_bytes) == (1902000, 778000)
+    assert (found.lost_packets, found.packets) == (0, 778)
+    told = summary(("3.9", "3.12"), "dying", "client")
+    assert warnings_about(told, found, Features("iperf3", "3.9", frozenset())) == [
+        "The last 1124 of 1902 datagrams had not arrived at the end: no loss counts them."
+    ]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_of_no_datagrams_none_can_be_lost(version: str) -> None:
+    """As in a server that got none, or a client that was ended before the first."""
+    for case in ("udp-reverse", "server-udp"):
+        edited = msgspec.json.decode(run(version, case).stdout.split(b"\n}")[0] + b"}")
+        nothing = {"bytes": 0, "packets": 0, "lost_packets": 0, "lost_percent": 0, "jitter_ms": 0}
+        for sums in (edited["end"], *edited["intervals"]):
+            for name in ("sum", "sum_sent", "sum_received"):
+                if name in sums:
+                    sums[name] |= nothing
+        edited["error"] = "interrupt - the client has terminated"
+        found = figures_in(msgspec.Raw(msgspec.json.encode(edited)))
+        assert (found.lost_percent, found.lost_packets, found.packets) == (None, None, None)
 
 
 @pytest.mark.parametrize("percent", [-0.1, 100.1, 1e300])
@@ -302,7 +354,7 @@ def test_one_dead_direction_of_two_is_a_warning() -> None:
     edited["end"]["sum_received_bidir_reverse"] |= {"bytes": 0, "packets": 0}
     judged = judge_client(0, msgspec.json.encode(edited), "")
     assert judged.ok and judged.summary
-    words = " ".join(warnings_about(judged.summary, Features("iperf3", "3.22", frozenset())))
+    words = " ".join(doubts(judged.summary, Features("iperf3", "3.22", frozenset())))
     assert "and the receiver reports none" in words
 
 

@@ -153,6 +153,45 @@ def test_words_behind_a_document_say_why_it_failed() -> None:
     assert judge_client(0, TCP + b"\nwords\n", "").ok
 
 
+LOGGED = b'{"level": "info", "msg": "uploaded", "error": null}\n'
+FAILED_LATER = b'{"level": "error",\n  "error": "the upload failed",\n  "end": 7\n}'
+
+
+@pytest.mark.parametrize("noise", [LOGGED, FAILED_LATER, LOGGED * 2, LOGGED + b"words\n" + LOGGED])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_json_of_a_wrapper_is_no_document_of_iperf3(version: str, noise: bytes) -> None:
+    for case in ("tcp-parallel", "refused"):
+        found = run(version, case)
+        usual = judge_client(found.exit_code, found.stdout, found.stderr)
+        text = found.stdout.strip()
+        for data in (text + b"\n" + noise, noise + b"\n" + text, noise + b"\n" + text + noise):
+            judged = judge_client(found.exit_code, data, found.stderr)
+            assert judged.span and data[slice(*judged.span)] == text
+            assert (judged.error_class, judged.message) == (usual.error_class, usual.message)
+            assert judged.figures == usual.figures
+
+
+def test_the_newest_of_two_documents_counts_whatever_is_behind_it() -> None:
+    failed = run("3.12", "refused").stdout.strip()
+    for first, second, ok in ((failed, TCP, True), (TCP, failed, False)):
+        judged = judge_client(0, first + b"\n" + second + b"\n" + LOGGED, "")
+        assert judged.ok is ok and judged.span == (len(first) + 1, len(first) + 1 + len(second))
+
+
+def test_words_behind_a_document_count_though_a_wrapper_puts_json_around_them() -> None:
+    said = b"\niperf3: select failed: Bad file descriptor\n"
+    for behind in (LOGGED + said, said + LOGGED, FAILED_LATER + said + LOGGED):
+        judged = judge_client(1, TCP + b"\n" + behind, "")
+        assert judged.message == "select failed: Bad file descriptor"
+    assert judge_client(1, TCP + b"\n" + LOGGED, "").message.endswith("did not say why")
+
+
+def test_json_of_a_wrapper_alone_is_no_result() -> None:
+    assert judge_client(0, LOGGED, "").error_class == "bad_output"
+    served, usual = last_served(SERVED + LOGGED), last_served(SERVED)
+    assert (served.span, served.failed) == (usual.span, usual.failed)
+
+
 def test_a_servers_document_behind_one_that_cannot_be_read_is_found() -> None:
     broken = SERVED.replace(b'"end":', b'"end" ', 1)
     served = last_served(broken[: len(broken) // 2] + SERVED)

@@ -7,21 +7,20 @@ import msgspec
 import pytest
 
 from agent.iperf3.summary import read_summary
-from agent.iperf3.warnings import warnings_about
-from tests.support.recorded_runs import VERSIONS, features, run, summary_of
+from tests.support.recorded_runs import VERSIONS, doubts, features, run, summary_of
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_paced_test_has_no_warnings(version: str) -> None:
     for case in ("tcp", "tcp-parallel", "tcp-reverse", "tcp-bidir", "tcp-omit", "udp"):
         for recorded in (run(version, case), run(version, f"server-{case}")):
-            assert warnings_about(summary_of(recorded), features(version)) == []
+            assert doubts(summary_of(recorded), features(version)) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_warning_about_a_short_test_has_both_times(version: str) -> None:
     for case in ("client-term", "client-of-server-term", "server-term"):
-        (found,) = warnings_about(summary_of(run(version, case)), features(version))
+        (found,) = doubts(summary_of(run(version, case)), features(version))
         assert found.startswith("The test was cut short: 1.") and found.endswith(" s of 30 s.")
 
 
@@ -36,7 +35,7 @@ def edited(version: str, case: str, thread: Thread = None, /, **changes: float) 
             section.update({key: changes[key] for key in changes if key in section})
     summary = read_summary(msgspec.json.encode(document))
     assert summary is not None
-    return warnings_about(summary, features(version), thread)
+    return doubts(summary, features(version), thread)
 
 
 # The recorded tests have reached their bitrate of 50 Mbit/s for each stream.
@@ -113,7 +112,7 @@ def test_a_receiver_that_got_nothing_has_a_warning() -> None:
     summary = read_summary(msgspec.json.encode(document))
     assert summary is not None
     sent = document["end"]["sum_sent"]["bytes"]
-    assert warnings_about(summary, features("3.12")) == [
+    assert doubts(summary, features("3.12")) == [
         f"The sender sent {sent} bytes and the receiver reports none."
     ]
 
@@ -131,4 +130,4 @@ def test_a_document_with_few_figures_gets_the_warnings_that_it_allows(
 ) -> None:
     summary = read_summary(text)
     assert summary is not None
-    assert len(warnings_about(summary, features("3.18"))) == count
+    assert len(doubts(summary, features("3.18"))) == count

@@ -1,7 +1,9 @@
 """Recorded UDP tests between two versions of iperf3, over a link of 50 Mbit/s there, 30 back.
 
 Each test of 200 Mbit/s has the documents of both sides: `CLIENT-SERVER-CASE.client` and
-`.server`. `calm` is one of 10 Mbit/s.
+`.server`. `calm` is one of 10 Mbit/s. Three clients of 5 Mbit/s had no such link: `lost` over a
+path that takes no datagram there, `dead` over one that takes none back, and `dying` over one that
+takes none back after a while.
 """
 
 import pathlib

@@ -1,14 +1,16 @@
 """The recorded runs of real iperf3s under data/, as values."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from agent.iperf3.features import Features, parse_features
+from agent.iperf3.figures import figures_of
 from agent.iperf3.summary import Summary, read_summary
 from agent.iperf3.verdict import last_served
+from agent.iperf3.warnings import warnings_about
 
 DATA = pathlib.Path(__file__).parent.parent / "iperf3" / "data"
 VERSIONS = sorted(path.name for path in DATA.iterdir())
@@ -44,6 +46,13 @@ def summary_of(found: Run) -> Summary:
     summary = read_summary(found.stdout[slice(*span)])
     assert summary is not None
     return summary
+
+
+def doubts(
+    summary: Summary, told: Features, thread: Mapping[str, float] | None = None
+) -> list[str]:
+    """The warnings about a document without its intervals."""
+    return warnings_about(summary, figures_of(summary), told, thread)
 
 
 def features(version: str) -> Features:
