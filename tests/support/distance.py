@@ -20,7 +20,8 @@ from tests.support.network import Network, run_ip
 
 # Addresses that the tests' own host does not see.
 NEAR, FAR = "10.98.1.1", "10.98.1.2"
-_HOSTS = {"near": NEAR, "far": FAR}
+# The network device at both ends.
+DEVICE = "long0"
 # linux/if_tun.h: TUNSETIFF, with IFF_TUN and IFF_NO_PI.
 _SET_DEVICE, _TUN = 0x400454CA, 0x1001
 _PACKETS_AT_ONCE = 64
@@ -38,39 +39,64 @@ def distance(
     """
     name = f"distance-{os.getpid()}-{next(_NUMBERS)}"
     with ExitStack() as stack:
-        ends = []
-        for host, address in _HOSTS.items():
+        for host in ("near", "far"):
             run_ip("netns", "add", f"{name}-{host}")
             stack.callback(run_ip, "netns", "del", f"{name}-{host}")
-            with Network(name).inside(host):
-                ends.append(os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK))
-                fcntl.ioctl(ends[-1], _SET_DEVICE, struct.pack("16sH22x", b"long0", _TUN))
-            stack.callback(os.close, ends[-1])
-            for words in (
-                ["address", "add", f"{address}/24", "dev", "long0"],
-                ["link", "set", "long0", "up", "txqueuelen", "2000"],
-                ["link", "set", "lo", "up"],
-            ):
-                run_ip("-n", f"{name}-{host}", *words)
-        command = [sys.executable, str(Path(__file__)), *map(str, ends), str(round_trip / 2)]
-        command += map(str, (rate, queue, loss))
-        root = str(Path(__file__).parents[2])
-        link = subprocess.Popen(command, pass_fds=ends, env={"PYTHONPATH": root})
-        stack.callback(link.wait)
-        stack.callback(link.kill)
+            run_ip("-n", f"{name}-{host}", "link", "set", "lo", "up")
+        ends = stack.enter_context(link_ends(name, {"near": NEAR, "far": FAR}))
+        stack.enter_context(carried(ends, round_trip, rate, queue, loss))
         yield Network(name)
 
 
-def carry(ends: list[int], delay: float, rate: float, queue: float, loss: float) -> None:
+@contextmanager
+def link_ends(name: str, addresses: dict[str, str]) -> Iterator[list[int]]:
+    """A TUN device in each of the network's two hosts, which have these addresses on it."""
+    with ExitStack() as stack:
+        ends = []
+        for host, address in addresses.items():
+            with Network(name).inside(host):
+                ends.append(os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK))
+                fcntl.ioctl(ends[-1], _SET_DEVICE, struct.pack("16sH22x", DEVICE.encode(), _TUN))
+            stack.callback(os.close, ends[-1])
+            for words in (
+                ["address", "add", f"{address}/24", "dev", DEVICE],
+                ["link", "set", DEVICE, "up", "txqueuelen", "2000"],
+            ):
+                run_ip("-n", f"{name}-{host}", *words)
+        yield ends
+
+
+@contextmanager
+def carried(
+    ends: list[int], round_trip: float, rate: float, queue: float, loss: float, late: float = 0.0
+) -> Iterator[None]:
+    """Carry packets between the ends of a link as `distance` does, until the block's end.
+
+    The share `late` of the packets arrives a quarter of the round trip after its turn.
+    """
+    command = [sys.executable, str(Path(__file__)), *map(str, ends)]
+    command += map(str, (round_trip / 2, rate, queue, loss, late))
+    root = str(Path(__file__).parents[2])
+    link = subprocess.Popen(command, pass_fds=ends, env={"PYTHONPATH": root})
+    try:
+        yield
+    finally:
+        link.kill()
+        link.wait()
+
+
+def carry(
+    ends: list[int], delay: float, rate: float, queue: float, loss: float, late: float
+) -> None:
     """Carry packets between two TUN devices, each `delay` seconds late; for ever."""
     # When each way has carried what is in its queue.
     free = dict.fromkeys(ends, 0.0)
     other = dict(zip(ends, reversed(ends), strict=True))
     # When it is due, in which order it came, and where to: no two are alike.
-    late: list[tuple[float, int, int, bytes]] = []
+    flying: list[tuple[float, int, int, bytes]] = []
     order = itertools.count()
     while True:
-        pause = max(0.0, late[0][0] - time.monotonic()) if late else None
+        pause = max(0.0, flying[0][0] - time.monotonic()) if flying else None
         for end in select.select(ends, [], [], pause)[0]:
             now = time.monotonic()
             for _ in range(_PACKETS_AT_ONCE):
@@ -81,9 +107,10 @@ def carry(ends: list[int], delay: float, rate: float, queue: float, loss: float)
                 if free[end] - now > queue or random.random() < loss:
                     continue
                 free[end] = max(now, free[end]) + len(packet) * 8 / rate
-                heapq.heappush(late, (free[end] + delay, next(order), other[end], packet))
-        while late and late[0][0] <= time.monotonic():
-            _, _, end, packet = heapq.heappop(late)
+                due = free[end] + delay * (1.5 if late and random.random() < late else 1)
+                heapq.heappush(flying, (due, next(order), other[end], packet))
+        while flying and flying[0][0] <= time.monotonic():
+            _, _, end, packet = heapq.heappop(flying)
             try:
                 os.write(end, packet)
             except BlockingIOError:
