@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from gevent.hub import Hub
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import Processor
 
 from agent.logs.writer import STDOUT, LineWriter, stamp, to_json
 from agent.text import encodable, map_texts, printable, shortened
@@ -36,12 +36,12 @@ def configure_logging(
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            partial(_add_agent_name, agent_name),
+            lambda _, __, event: {**event, "agent_name": agent_name},
             structlog.processors.add_log_level,
             stamp,
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
-            partial(_redact, secret),
+            lambda _, __, event: map_texts(partial(_without, secret()), event),
             _renderer(style),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -66,15 +66,6 @@ def stdout_has_colors() -> bool:
 def _log_failure(_: Hub, context: object, *error: Any) -> None:
     """Log what no greenlet and no callback caught."""
     log.error("a bug: nobody caught an error", where=repr(context), exc_info=error)
-
-
-def _add_agent_name(agent_name: str, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {**event, "agent_name": agent_name}
-
-
-def _redact(secret: Callable[[], str], _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    redacted: EventDict = map_texts(partial(_without, secret()), event)
-    return redacted
 
 
 def _without(key: str, text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from gevent.event import Event
+from msgspec import to_builtins
 
 from agent.host import is_bound_to_loopback, names_loopback
 from agent.metrics import LATE_BOUNDS, Histogram
@@ -78,7 +79,9 @@ class StatusServer:
             # An agent that answers is alive.
             "/livez": lambda: (200, _JSON, b'{"ok":true}'),
             "/readyz": self._readyz,
-            "/status": _Reused(lambda: (200, _JSON, to_json(vars(Snapshot(agent))))),
+            "/status": _Reused(
+                lambda: (200, _JSON, to_json(to_builtins(Snapshot(agent), enc_hook=vars)))
+            ),
             "/metrics": _Reused(lambda: (200, CONTENT_TYPE, exporter.export())),
         }
 

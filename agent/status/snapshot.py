@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psutil
-from msgspec import Struct
 
 from agent import __version__
 from agent.manager.registration import Registration
@@ -19,24 +18,29 @@ OFFLINE_AFTER = 15.0
 ANSWER_TIME = 1.0
 
 
-class Running(Struct):
+class Running:
     """A running child. Rates are in bits per second, that of the latest interval last.
 
     `peer` is the address that its test is with, since `peer_since`; empty where none is known.
     """
 
-    task_id: int
-    type: str
-    port: int
-    pid: int
-    started_at: str
-    seconds: float
-    seconds_left: float | None
-    bits_per_second: float | None
-    retransmits: int | None
-    rates: list[float]
-    peer: str
-    peer_since: str
+    def __init__(self, entry: Entry) -> None:
+        assert entry.started_at
+        peer, since = entry.peer or ("", None)
+        seconds = (datetime.now(UTC) - entry.started_at).total_seconds()
+        planned = entry.planned_seconds
+        self.task_id = entry.task.id
+        self.type = entry.task.type
+        self.port = entry.port
+        self.pid = entry.pid
+        self.started_at = timestamp(entry.started_at)
+        self.seconds = max(0.0, seconds)
+        self.seconds_left = None if planned is None else max(0.0, planned - seconds)
+        self.bits_per_second = entry.bits_per_second
+        self.retransmits = entry.retransmits
+        self.rates = entry.intervals
+        self.peer = peer
+        self.peer_since = timestamp(since) if since else ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Snapshot:
         self.silent = self.heard_ago is not None and self.heard_ago > due
         self.other_instance = metrics.other_instance
         self.not_ready = agent.not_ready()
-        self.running = [_running(entry) for entry in entries if entry.kind and entry.pid]
+        self.running = [Running(entry) for entry in entries if entry.kind and entry.pid]
         self.waiting = sum(1 for entry in entries if not entry.pid)
         self.results = list(reversed(metrics.results))
         self.outbox_messages = len(context.outbox)
@@ -107,24 +111,3 @@ class Snapshot:
         self.state_trouble = context.state.trouble
         self.resident = own.memory_info().rss
         self.cpu_seconds = cpu.user + cpu.system
-
-
-def _running(entry: Entry) -> Running:
-    assert entry.started_at
-    peer, since = entry.peer or ("", None)
-    seconds = (datetime.now(UTC) - entry.started_at).total_seconds()
-    planned = entry.planned_seconds
-    return Running(
-        task_id=entry.task.id,
-        type=entry.task.type,
-        port=entry.port,
-        pid=entry.pid,
-        started_at=timestamp(entry.started_at),
-        seconds=max(0.0, seconds),
-        seconds_left=None if planned is None else max(0.0, planned - seconds),
-        bits_per_second=entry.bits_per_second,
-        retransmits=entry.retransmits,
-        rates=entry.intervals,
-        peer=peer,
-        peer_since=timestamp(since) if since else "",
-    )
