@@ -23,11 +23,6 @@ agent_api = Blueprint("agent", __name__, url_prefix="/v1/agent")
 class SocketHandler(Handler):
     """Gives the application the connection's socket, which a claim that waited has to look at."""
 
-    def handle(self) -> None:
-        """Serve a connection. pywsgi sends headers and body apart: Nagle would add 40 ms."""
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().handle()
-
     def get_environ(self) -> dict[str, object]:
         """The WSGI environment with the socket in it."""
         environ: dict[str, object] = super().get_environ()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What the page says of agents and tests."""
+"""What the page says of tests."""
 
 from datetime import datetime
 
@@ -11,16 +11,6 @@ from agent.iperf3.figures import figures_in, of_each_way, throughput
 from agent.protocol import Flow, read_report
 
 PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
-
-
-def seen(agent: ManagedAgent, now: datetime) -> str:
-    """Whether the agent is online, and if not, how long ago it was heard."""
-    if agent.last_heartbeat is None:
-        return "never registered"
-    if agent.status == "online":
-        return "online"
-    silent = (now - agent.last_heartbeat).total_seconds()
-    return f"offline, last heard {quantities.duration(silent)} ago"
 
 
 class TestRow:

@@ -17,17 +17,7 @@ from agent.dev.errors import NotFound, Refused
 from agent.dev.store.records import Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
 from agent.dev.web.form import CHOICES, NUMBERS, start_test, values_of
-from agent.dev.web.overview import TestDetail, TestRow, seen
-
-CALLS = """The dev Manager of the Iperf Orchestrator Agent. Not for production.
-
-Agents:    POST /v1/agent/{register,heartbeat,tasks/claim,tasks/ID/started,tasks/ID/result}
-Login:     POST /v1/auth/login {"username","password"}, then Authorization: Bearer TOKEN
-Operators: /v1/agents  /v1/exercises  /v1/exercises/ID/{tests,start,stop,results}
-           /v1/tasks  /v1/tasks/ID/cancel
-Health:    GET /healthz
-Browsers:  GET / shows a page that starts tests and draws their results
-"""
+from agent.dev.web.overview import TestDetail, TestRow
 
 
 def _digest(text: str) -> str:
@@ -35,7 +25,9 @@ def _digest(text: str) -> str:
 
 
 _TEMPLATES = Path(__file__).parent / "templates"
-STYLE, SCRIPT = ((_TEMPLATES / name).read_text() for name in ("page.css", "page.js"))
+STYLE, SCRIPT, CALLS = (
+    (_TEMPLATES / name).read_text() for name in ("page.css", "page.js", "calls.txt")
+)
 
 # The browser loads nothing from elsewhere, keeps nothing, and lets no other page frame this one.
 _HEADERS = {
@@ -121,7 +113,7 @@ def _document(
         reloads=not refusal and (goes_on or not store().agents.find("online")),
         style=STYLE,
         script=SCRIPT,
-        seen=seen,
+        duration=quantities.duration,
         rate=quantities.rate,
         quantity=quantities.quantity,
     )
