@@ -101,9 +101,9 @@ def without_streams(document: Buffer) -> bytes:
 
     Raises TaskError(`bad_output`) when it does not have the shape of a document of iperf3.
     """
-    parts = _decode(document, dict[str, Raw])
+    parts = _parts(document, dict[str, Raw])
     if "intervals" in parts:
-        intervals = _decode(parts["intervals"], list[dict[str, Raw]])
+        intervals = _parts(parts["intervals"], list[dict[str, Raw]])
         lean = [{**interval, "streams": _EMPTY_LIST} for interval in intervals]
         parts["intervals"] = Raw(msgspec.json.encode(lean))
     return msgspec.json.encode(parts)
@@ -114,15 +114,22 @@ def without_intervals(document: Buffer) -> bytes:
 
     Raises TaskError(`bad_output`) when it is not a JSON object.
     """
-    parts = _decode(document, dict[str, Raw])
+    parts = _parts(document, dict[str, Raw])
     return msgspec.json.encode({**parts, "intervals": _EMPTY_LIST})
 
 
-def _decode(text: Buffer | Raw, kind: type[_Kind]) -> _Kind:
+def decode(text: Buffer | Raw, kind: type[_Kind]) -> _Kind | None:
+    """Decode a document or a part of one; None when it has another shape."""
     try:
-        return msgspec.json.decode(text, type=kind)
-    except (ValueError, RecursionError) as error:
-        raise TaskError(ErrorClass.BAD_OUTPUT, f"not a document of iperf3: {error}") from error
+        return msgspec.json.decode(text, type=kind, strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parts(text: Buffer | Raw, kind: type[_Kind]) -> _Kind:
+    if (parts := decode(text, kind)) is None:
+        raise TaskError(ErrorClass.BAD_OUTPUT, "not a document of iperf3")
+    return parts
 
 
 def _length_of_object(view: memoryview) -> int:

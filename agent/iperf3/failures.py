@@ -9,59 +9,43 @@ from agent.error_classes import ErrorClass
 # first that matches counts: what goes on behind a message may be the errno of an earlier call.
 _CONNECT = "unable to connect to server"
 _BEFORE_3_10 = "unable to send control message"
+_NO_LOOK_UP = f"{_CONNECT}.*(Resource temporarily unavailable|Message too long)"
 _MEANINGS = (
     (ErrorClass.BUSY, f"server is busy|{_BEFORE_3_10}: (Connection reset|Broken pipe)"),
     (ErrorClass.REFUSED, f"{_BEFORE_3_10}: Bad file descriptor"),
+    (ErrorClass.NOT_ALLOWED, "authorization failed|larger than server limit"),
+    (ErrorClass.NOT_ALLOWED, "server's maximum permitted|server test duration expired"),
     # A client does not know the numbers of newer servers. 37 and 160: --server-max-duration.
-    (
-        ErrorClass.NOT_ALLOWED,
-        "authorization failed|larger than server limit|server's maximum permitted"
-        "|server test duration expired|int_errno=(37|160):|start listener.*Permission denied",
-    ),
+    (ErrorClass.NOT_ALLOWED, "int_errno=(37|160):|start listener.*Permission denied"),
     (ErrorClass.OTHER, "int_errno="),
     (ErrorClass.IPERF3_MISSING, "rror (while )?loading shared librar|Error relocating"),
-    (
-        ErrorClass.UNSUPPORTED,
-        "this OS does not support|<dev>` is not supported|not implemented yet|no SCTP support"
-        "|protocol does not exist",
-    ),
+    (ErrorClass.UNSUPPORTED, "this OS does not support|<dev>` is not supported"),
+    (ErrorClass.UNSUPPORTED, "not implemented yet|no SCTP support|protocol does not exist"),
     (ErrorClass.PORT_IN_USE, "Address (already )?in use"),
-    (
-        ErrorClass.HOST_ERROR,
-        "Too many open files|No file descriptors|No space left|Cannot allocate|Out of memory",
-    ),
+    (ErrorClass.HOST_ERROR, "Too many open files|No file descriptors|No space left"),
+    (ErrorClass.HOST_ERROR, "Cannot allocate|Out of memory"),
     (ErrorClass.REFUSED, f"{_CONNECT}.*Connection refused"),
-    (
-        ErrorClass.UNKNOWN_HOST,
-        f"{_CONNECT}.*(not known|resol|(for|with) (host|node)name|no usable address|Try again"
-        "|Non-recoverable|Resource temporarily unavailable|Message too long)",
-    ),
-    (
-        ErrorClass.ARGUMENTS,
-        f"{_CONNECT}.*(assign requested|Address not available|No such device|Invalid argument"
-        "|by protocol)",
-    ),
+    (ErrorClass.UNKNOWN_HOST, f"{_CONNECT}.*(not known|resol|(for|with) (host|node)name)"),
+    (ErrorClass.UNKNOWN_HOST, f"{_CONNECT}.*(no usable address|Try again|Non-recoverable)"),
+    (ErrorClass.UNKNOWN_HOST, _NO_LOOK_UP),
+    (ErrorClass.ARGUMENTS, f"{_CONNECT}.*(assign requested|Address not available)"),
+    (ErrorClass.ARGUMENTS, f"{_CONNECT}.*(No such device|Invalid argument|by protocol)"),
     (ErrorClass.UNREACHABLE, _CONNECT),
     (ErrorClass.KILLED, "interrupt - the (client|server) has terminated"),
-    (
-        ErrorClass.HOST_ERROR,
-        "unable to (create|initialize|update|cancel|join|destroy|change|reuse|open|become)|PID file"
-        "|to non-blocking|test initialization failed|select failed",
-    ),
-    (
-        ErrorClass.ARGUMENTS,
-        "parameter error|(un|not )recognized option|requires an argument|some option|cannot be"
-        "|cannot access|must |valid values|transfer file|invalid (number|report|burst|unit)"
-        "|too (large|long)|bad |block size|bogus|only one|in range|larger than|only in receiving"
-        "|should be larger|<dev>|[Uu]nable to (set|bind|start)|buffer size not set",
-    ),
-    (
-        ErrorClass.PEER_LOST,
-        "the (server|client) has (terminated|unexpectedly)|(control|stream) socket has closed"
-        "|unknown control message|idle timeout for receiving|stream has an invalid id"
-        "|unable to (receive|send|read|write|connect|accept|package)"
-        "|Connection reset by peer|Broken pipe",
-    ),
+    (ErrorClass.HOST_ERROR, "unable to (create|initialize|update|cancel|join|destroy|change)"),
+    (ErrorClass.HOST_ERROR, "unable to (reuse|open|become)|PID file|to non-blocking"),
+    (ErrorClass.HOST_ERROR, "test initialization failed|select failed"),
+    (ErrorClass.ARGUMENTS, "parameter error|(un|not )recognized option|requires an argument"),
+    (ErrorClass.ARGUMENTS, "some option|cannot be|cannot access|must |valid values|transfer file"),
+    (ErrorClass.ARGUMENTS, "invalid (number|report|burst|unit)|too (large|long)|bad |block size"),
+    (ErrorClass.ARGUMENTS, "bogus|only one|in range|larger than|only in receiving"),
+    (ErrorClass.ARGUMENTS, "should be larger|<dev>|[Uu]nable to (set|bind|start)"),
+    (ErrorClass.ARGUMENTS, "buffer size not set"),
+    (ErrorClass.PEER_LOST, "the (server|client) has (terminated|unexpectedly)"),
+    (ErrorClass.PEER_LOST, "(control|stream) socket has closed|unknown control message"),
+    (ErrorClass.PEER_LOST, "idle timeout for receiving|stream has an invalid id"),
+    (ErrorClass.PEER_LOST, "unable to (receive|send|read|write|connect|accept|package)"),
+    (ErrorClass.PEER_LOST, "Connection reset by peer|Broken pipe"),
 )
 # What explains a misleading message.
 _REMARKS = (
@@ -73,10 +57,7 @@ _REMARKS = (
     ),
     ("authorization failed", "the server wants a user name and password"),
     ("int_errno=", "the server's iperf3 is newer, and this one has no words for its reason"),
-    (
-        f"{_CONNECT}.*(Resource temporarily unavailable|Message too long)",
-        "the host name could not be looked up",
-    ),
+    (_NO_LOOK_UP, "the host name could not be looked up"),
     ("create a new stream: (No such|Bad) file", "is TMPDIR there, on this host and the server's?"),
     ("buffer size not set", "the kernel's net.core.rmem_max or wmem_max is below the window"),
 )

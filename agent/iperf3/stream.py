@@ -11,8 +11,8 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
-from agent.iperf3.documents import without_nan
-from agent.iperf3.summary import Interval, IntervalSum, decode
+from agent.iperf3.documents import decode, without_nan
+from agent.iperf3.summary import Interval, IntervalSum
 
 # A line for 256 streams has less than 200 kB.
 LONGEST_LINE = 1024**2
@@ -28,28 +28,19 @@ class _StreamLine(Struct):
     data: Raw
 
 
-def read_lines(data: bytes) -> tuple[list[IntervalSum], int]:
-    """The sums of the intervals in the complete lines of `data`, and the length of those lines.
+def read_lines(data: bytes) -> tuple[list[IntervalSum], bool, int]:
+    """What the complete lines of `data` say, and their length in bytes.
 
-    Of a line that is longer than LONGEST_LINE all that is there is skipped.
+    That is the sums of their intervals, and whether one says that the test has begun. Of a line
+    that is longer than LONGEST_LINE all that is there is skipped.
     """
     whole = data.rfind(b"\n") + 1
     if not whole and len(data) >= LONGEST_LINE:
         whole = len(data)
-    found = []
-    for text in data[:whole].split(b"\n"):
-        line = decode(text, _StreamLine)
-        if line and line.event == "interval":
-            interval = decode(line.data, Interval)
-            if interval and interval.sum:
-                found.append(interval.sum)
-    return found, whole
-
-
-def has_start(data: bytes) -> bool:
-    """Whether one of the complete lines of `data` says that the test has begun."""
-    lines = (decode(text, _StreamLine) for text in data.split(b"\n"))
-    return any(line is not None and line.event == "start" for line in lines)
+    lines = list(filter(None, (decode(text, _StreamLine) for text in data[:whole].split(b"\n"))))
+    intervals = [decode(line.data, Interval) for line in lines if line.event == "interval"]
+    sums = [each.sum for each in intervals if each and each.sum]
+    return sums, any(line.event == "start" for line in lines), whole
 
 
 def compose(lines: Iterable[bytes]) -> Iterator[bytes]:

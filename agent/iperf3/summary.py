@@ -1,12 +1,11 @@
 """Read the figures of a document. All that nobody asks for is skipped and never built."""
 
 import re
-from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
-from agent.iperf3.documents import Buffer
+from agent.iperf3.documents import Buffer, decode
 
 _NOTHING = re.compile(rb"\{\s*\}|null")
 # iperf3 3.9 gives the sums of both directions one name; what the client sent comes first.
@@ -14,7 +13,6 @@ _TWIN = re.compile(
     rb'("(sum|sum_sent|sum_received)":\s*\{[^{}]*\},\s*(?:"sum\w*":\s*\{[^{}]*\},\s*)?)"\2":'
 )
 _FIRST_ERROR = re.compile(rb'\n\t"error":\t("(?:[^"\\]|\\.)*")')
-_Kind = TypeVar("_Kind")
 
 
 class Sums(Struct, frozen=True):
@@ -134,14 +132,6 @@ class _Document(Struct):
     start: Start | None = None
     end: Raw = Raw(b"{}")
     intervals: Raw = Raw(b"[]")
-
-
-def decode(text: Buffer | Raw, kind: type[_Kind]) -> _Kind | None:
-    """Decode a part of a document; None when it has another shape."""
-    try:
-        return msgspec.json.decode(text, type=kind, strict=False)
-    except (ValueError, RecursionError):
-        return None
 
 
 def read_summary(document: Buffer | Raw) -> Summary | None:

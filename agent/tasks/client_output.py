@@ -11,7 +11,7 @@ import structlog
 from agent.errors import StateUnusable
 from agent.files import Whose, discard, sync, whose
 from agent.iperf3.documents import Buffer, find_documents, mended
-from agent.iperf3.stream import LONGEST_LINE, compose, has_start, read_lines
+from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.verdict import Verdict, judge_client, last_served
 from agent.iperf3.warnings import is_cut_short
 from agent.process.output import in_thread, overwrite, read_part, view_of
@@ -77,9 +77,9 @@ class StreamReader:
             new = in_thread(read_part, self._stdout, self._read_up_to, LONGEST_LINE)
         except OSError:
             return False
-        intervals, read = read_lines(new)
+        intervals, begun, read = read_lines(new)
         self._read_up_to += read
-        self.has_begun = self.has_begun or has_start(new[:read])
+        self.has_begun |= begun
         rates = [each.bits_per_second for each in intervals if each.bits_per_second is not None]
         # iperf3's own total has no omitted intervals either.
         resent = [each.retransmits for each in intervals if not each.omitted]

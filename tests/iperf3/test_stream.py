@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.iperf3.documents import find_documents, without_intervals, without_streams
-from agent.iperf3.stream import LONGEST_LINE, compose, has_start, read_lines
+from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.summary import IntervalSum
 from agent.iperf3.verdict import judge_client
 from tests.support.recorded_runs import VERSIONS, paths, run, runs
@@ -49,8 +49,8 @@ def test_streams_of_two_versions_are_recorded() -> None:
 @pytest.mark.parametrize(("version", "case"), CASES)
 def test_a_stream_has_a_start_if_its_test_began(version: str, case: str) -> None:
     data = stream(version, case)
-    assert has_start(data) == (case not in WITHOUT_START)
-    assert not has_start(data[: data.find(b"\n") // 2])
+    assert read_lines(data)[1] == (case not in WITHOUT_START)
+    assert not read_lines(data[: data.find(b"\n") // 2])[1]
 
 
 @pytest.mark.parametrize(("version", "case"), GOOD)
@@ -181,7 +181,7 @@ def test_lines_without_an_event_change_nothing(lines: bytes, data: st.DataObject
 )
 def test_arbitrary_bytes_raise_nothing(data: bytes) -> None:
     assert judge_client(0, composed(data), "").ok is False
-    _, read = read_lines(data)
+    _, _, read = read_lines(data)
     assert read == data.rfind(b"\n") + 1
 
 
@@ -189,25 +189,26 @@ def test_arbitrary_bytes_raise_nothing(data: bytes) -> None:
 @given(streams, st.lists(st.integers(1, 2000), min_size=1))
 def test_reading_piece_by_piece_finds_the_same_intervals(data: bytes, sizes: list[int]) -> None:
     """While the file grows, an incomplete line is read again."""
-    found, position, known = [], 0, 0
+    found, begun, position, known = [], False, 0, 0
     while known < len(data):
         known = min(len(data), known + sizes[known % len(sizes)])
-        intervals, read = read_lines(data[position:known])
+        intervals, begins, read = read_lines(data[position:known])
         found += intervals
+        begun |= begins
         position += read
-    assert (found, position) == read_lines(data)
+    assert (found, begun, position) == read_lines(data)
 
 
 def test_an_endless_line_is_skipped() -> None:
     endless = b"x" * (LONGEST_LINE + 5)
-    assert read_lines(endless[:LONGEST_LINE]) == ([], LONGEST_LINE)
+    assert read_lines(endless[:LONGEST_LINE]) == ([], False, LONGEST_LINE)
     assert read_lines(endless[LONGEST_LINE:] + b"\n" + PARALLEL)[0]
     assert composed(endless + b"\n" + PARALLEL) == composed(PARALLEL)
 
 
 @pytest.mark.parametrize(("version", "case"), GOOD)
 def test_the_intervals_are_those_of_the_document(version: str, case: str) -> None:
-    intervals, read = read_lines(stream(version, case))
+    intervals, _, read = read_lines(stream(version, case))
     document = json.loads(composed(stream(version, case)))
     assert read == len(stream(version, case))
     assert [interval.bits_per_second for interval in intervals] == [
