@@ -1,4 +1,4 @@
-"""The command `python -m tests.lab`: plays scenes and prints what the agents report of each."""
+"""The command `python -m tests.lab`: plays scenes and prints how they were named."""
 
 from gevent import monkey
 
@@ -8,14 +8,14 @@ import argparse  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import msgspec  # noqa: E402
-
 from tests.lab.catalogue import SCENES  # noqa: E402
+from tests.lab.matrix import matrix  # noqa: E402
 from tests.lab.stage import stage  # noqa: E402
+from tests.lab.verdicts import Verdict, verdicts  # noqa: E402
 
 
 def main() -> None:
-    """Play the scenes that are asked for, and print the path and the host as each end sees it."""
+    """Play the scenes that are asked for, and print what is said of each, and the matrix."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     parser.add_argument("scenes", nargs="*", help="how their names begin; by default all")
     parser.add_argument("--times", type=int, default=5, help="how often each is played (5)")
@@ -26,11 +26,14 @@ def main() -> None:
     if options.list:
         print(*(f"{scene.name}{' (clear)' * scene.is_clear}" for scene in chosen), sep="\n")
         return
+    found: list[Verdict] = []
     with tempfile.TemporaryDirectory() as directory, stage(Path(directory)) as playing:
         for scene in chosen * options.times:
-            print(
-                scene.name, *map(msgspec.to_builtins, playing.play(scene)), sep="\n  ", flush=True
-            )
+            said = list(verdicts(scene, *playing.play(scene)))
+            wrong = [each for each in said if each.misleads or not each.is_right]
+            print(f"{'WRONG' if wrong else 'right'}: {scene.name}", *wrong, sep="\n  ", flush=True)
+            found += said
+    print(matrix(found))
 
 
 if __name__ == "__main__":

@@ -46,15 +46,24 @@ END_SCENES = [
     *group(
         "fq_rate 50M",
         "target_rate",
-        variants=WAYS,
+        variants="forward 8-streams sid",
         clear="forward 8-streams",
         fq_rate=50_000_000,
     ),
-    *group("line of 100M", "line_rate", slow_line(100), clear="cubic reverse", is_far=True),
+    # iperf3 does not tell the server of it.
+    *group("fq_rate 50M", f"{EITHER_CPU} unknown", variants="reverse", fq_rate=50_000_000),
+    *group(
+        "line of 100M",
+        "line_rate",
+        slow_line(100),
+        variants=ONE_WAY,
+        clear="cubic reverse",
+        is_far=True,
+    ),
     *group(
         "sender's quota 10 %", "sender_cpu", quota(0.1), variants=ONE_WAY, clear="bbr reverse sid"
     ),
-    *group("sender's neighbours", "sender_cpu", neighbours(6), variants=ONE_WAY, clear="cubic"),
+    *group("sender's neighbours", "sender_cpu", neighbours(20), variants=ONE_WAY, clear="cubic"),
     *group(
         "receiver's quota 10 %",
         "receiver_cpu",
@@ -65,7 +74,7 @@ END_SCENES = [
     *group(
         "receiver's neighbours",
         "receiver_cpu",
-        neighbours(6, "receivers"),
+        neighbours(20, "receivers"),
         variants=ONE_WAY,
         clear="cubic",
     ),
