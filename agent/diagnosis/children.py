@@ -28,13 +28,16 @@ class ChildSockets:
         self._known = known
         return [each for each in known if each.is_connected]
 
-    def only_listens(self) -> bool:
-        """Whether nothing has come since the last look, which saw but listening sockets.
+    def only_listen(self) -> bool:
+        """Whether the last look has found nothing but listening sockets."""
+        return bool(self._known) and all(each.is_listening for each in self._known)
 
-        This takes 0.02 ms, and nothing that could wait: an accepted connection is one more socket.
+    def have_changed(self) -> bool:
+        """Whether there is one more or less since then. An accepted connection is one more.
+
+        This takes 0.01 ms.
         """
-        listens = bool(self._known) and all(each.is_listening for each in self._known)
-        return listens and descriptors(self.pid) == self._descriptors
+        return descriptors(self.pid) != self._descriptors
 
     def _find(self, inodes: list[int]) -> list[Socket]:
         if not inodes:

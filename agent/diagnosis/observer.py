@@ -28,12 +28,13 @@ class ObservedTest:
     `streams` are its connected data sockets, and `began` is the monotonic time at which the last
     was seen first. `round_trip` is the longest that one of its connections expects now, in seconds.
     `moved` is how many bytes the data sockets have carried, both ways. `interface` is what the test
-    leaves by, `peer` the address of the other side, and `since` when it was first seen.
+    leaves by, `peer` the address of the other side and `port` that of its control connection
+    there, and `since` when it was first seen.
     """
 
     def __init__(self, control: Socket, has_gsro: bool) -> None:
         self._has_gsro = has_gsro
-        self.peer, self.since = control.peer, datetime.now(UTC)
+        self.peer, self.port, self.since = control.peer, control.peer_port, datetime.now(UTC)
         self.inode, self.streams, self.began, self.is_udp = control.inode, 0, 0.0, False
         self.round_trip = 0.0
         self.moved: int | None = None
@@ -105,11 +106,12 @@ class Observer:
         self.wait = _SHORTEST
 
     def is_idle(self) -> bool:
-        """Whether the child is a server without a client, at which there is nothing to see."""
-        if self.test or not self._sockets.only_listens():
-            return False
-        self.wait = self._next(0.0, 0)
-        return True
+        """Whether the last look has found a server without a client."""
+        return not self.test and self._sockets.only_listen()
+
+    def has_news(self) -> bool:
+        """Whether there may be something new to see at an idle server, or it has ended."""
+        return self._sockets.have_changed()
 
     def look(self) -> None:
         """Look now. It takes a millisecond, and 6 ms at 128 streams: call it in a native thread."""

@@ -89,6 +89,11 @@ class Socket:
         """The address of the other side, in the same way."""
         return self._address(20)
 
+    @property
+    def peer_port(self) -> int:
+        """The port of the other side."""
+        return int.from_bytes(self.id[2:4], "big")
+
     def _address(self, start: int) -> str:
         raw = self.id[start : start + (4 if self.family == socket.AF_INET else 16)]
         return socket.inet_ntop(self.family, raw).removeprefix("::ffff:")

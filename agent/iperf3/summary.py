@@ -76,6 +76,11 @@ class Start(Struct, frozen=True):
     test_start: Request | None = None
     accepted_connection: dict[str, Raw] | None = None
 
+    @property
+    def client_port(self) -> int:
+        """The client's port of a server's control connection; 0 if the document has none."""
+        return decode((self.accepted_connection or {}).get("port", b"0"), int) or 0
+
 
 class Summary(Struct, frozen=True):
     """What a document says apart from its intervals. `error` is empty when it has none.

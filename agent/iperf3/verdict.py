@@ -53,7 +53,8 @@ class Verdict(Struct, frozen=True):
 class Served(Struct, frozen=True):
     """The place of the newest document of a test in a server's output, and what it says.
 
-    `error` are iperf3's words, empty for a test that ended as it should. Up to `done` the output
+    `error` are iperf3's words, empty for a test that ended as it should, and `client_port` is that
+    of its control connection. Up to `done` the output
     need not be read again. `failed` has the place, class and words of each error without a test.
     `unread` is as in `find_unread`.
     """
@@ -64,6 +65,7 @@ class Served(Struct, frozen=True):
     failed: list[tuple[int, ErrorClass, str]]
     unread: list[str]
     error: str = ""
+    client_port: int = 0
 
 
 def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
@@ -106,7 +108,8 @@ def last_served(data: Buffer) -> Served:
         figures = _figures(measured, view[slice(*span)]) if span else None
         done = span[1] if span else spans[-1][0] if spans else 0
         error = measured.error if measured else ""
-        return Served(span, figures, done, failed, find_unread(view, spans), error)
+        port = measured.start.client_port if measured else 0
+        return Served(span, figures, done, failed, find_unread(view, spans), error, port)
 
 
 def _newest(stdout: Buffer) -> Verdict:

@@ -1,39 +1,68 @@
 """A child observed while it runs, and held to the limits of the host's owner, both ways."""
 
 import time
-from collections import deque
 from contextlib import suppress
 
 import gevent
 import structlog
+from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 
 from agent.config.settings import Config
 from agent.diagnosis.observer import RUNNING, ObservedTest, Observer
 from agent.error_classes import ErrorClass
+from agent.host import Route
 from agent.iperf3.features import Features
 from agent.native_threads import NativeThreads
 from agent.process.child import ChildProcess
 from agent.protocol import Report
 from agent.quantities import rate
 from agent.registry import Entry
+from agent.tasks.allowance import BLOCK, Allowance
 
 # Seconds that a test may exceed its time by: these, or so many round trips if those are longer, up
 # to the most. Without `omit`, that and STOP_GRACE fit in the 30 s that the Manager allows.
 DEADLINE_GRACE, _ROUND_TRIPS, _MOST_GRACE = 5.0, 4, 20.0
-# Seconds between two looks at a test with a limited bitrate.
-_LIMITED = 0.25
-# A test that is above its bitrate by this much is stopped, over these seconds or longer. iperf3
-# makes up for a pause by sending faster, so that what counts is the mean of the last 30 s, less
-# what the test had left unused before, of at most as many seconds.
-_TOLERANCE, _AT_LEAST, _WINDOW = 1.1, 2.0, 30.0
-# TCP's streams each send a block before iperf3 begins to pace them.
-_BLOCK = 128 * 1024
+# Seconds between two looks at a test with a limited bitrate, and at all idle servers together.
+_LIMITED, _IDLE = 0.25, 0.25
 
 # Of its own, as a disk that stands still holds up others.
 _LOOKS = NativeThreads(2)
 
 log = structlog.get_logger()
+
+
+class IdleServers:
+    """Waits for the clients of idle servers with one look at all of them.
+
+    A greenlet that looks at each of 300 once a second took a twentieth of a core.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = dict[Observer, AsyncResult]()
+
+    def wait(self, observer: Observer) -> float:
+        """Wait until there is something to see; returns when there was nothing yet."""
+        if not self._waiting:
+            gevent.spawn(self._run)
+        self._waiting[observer] = news = AsyncResult()
+        looked: float = news.get()
+        return looked
+
+    def _run(self) -> None:
+        looked = time.monotonic()
+        while self._waiting:
+            gevent.sleep(_IDLE)
+            now = time.monotonic()
+            try:
+                for observer in [each for each in self._waiting if each.has_news()]:
+                    self._waiting.pop(observer).set(looked)
+                looked = now
+            except Exception:
+                log.exception("a bug in the look at idle servers: it is taken again")
+
+
+_IDLE_SERVERS = IdleServers()
 
 
 class Observation:
@@ -53,16 +82,14 @@ class Observation:
     ) -> None:
         """Begin; `block` is how many bytes a client sends at a time, if its task says so."""
         self._config, self._entry, self._child = config, entry, child
-        self._block = max(block or 0, _BLOCK)
+        self._block = None if entry.kind == "server" else max(block or 0, BLOCK)
         running = RUNNING if config.max_bitrate is None else _LIMITED
         has_gsro = "--gsro" in features.options
         self._observer = Observer(child.pid, entry.planned_seconds, running, has_gsro)
-        self._inode = self._reported = 0
-        # When it was looked, and how many bytes the test had moved by then.
-        self._moved: deque[tuple[float, int]] = deque()
+        # Of the test that runs: its bytes at the last look, and what it may still move.
+        self._inode = self._moved = 0
+        self._allowance: Allowance | None = None
         self._looked = time.monotonic()
-        # Bits that the test has left unused.
-        self._left = 0.0
         self._one_at_a_time = BoundedSemaphore()
         gevent.spawn(self._run)
 
@@ -77,26 +104,24 @@ class Observation:
         round_trip = self.test.round_trip if self.test else 0.0
         return max(DEADLINE_GRACE, min(_MOST_GRACE, round(_ROUND_TRIPS * round_trip, 1)))
 
-    def report_on(self, report: Report) -> None:
-        """Enter what was seen of the newest test that has ended, or else of the one that runs."""
+    def report_on(self, report: Report, client_port: int | None = None) -> None:
+        """Enter what was seen of a client's test, or of that of a server whose client had the port.
+
+        Of a server's test that nobody saw, as it was over so soon, nothing is entered.
+        """
         # It may have ended since the last look.
         self._look()
-        found = self._observer.finished
-        if found is None or found.inode == self._reported:
-            found = self.test
-        report.path, report.host = {}, {}
-        if found:
-            self._reported = found.inode
-            report.path, report.host = found.path(), found.host()
-            if found.interface.interface:
-                report.interface, report.mtu, report.speed_mbps = found.interface
+        tests = [each for each in (self._observer.finished, self.test) if each]
+        found = next((each for each in tests if client_port in (None, each.port)), None)
+        report.path, report.host = (found.path(), found.host()) if found else ({}, {})
+        route = found.interface if found else Route()
+        if route.interface or client_port is not None:
+            report.interface, report.mtu, report.speed_mbps = route
 
     def _look(self) -> None:
         # There may be no room for a thread at the moment.
         with self._one_at_a_time, suppress(OSError):
-            # Threads for 300 idle servers would take a fifth of a core.
-            if not self._observer.is_idle():
-                _LOOKS.call(self._observer.look)
+            _LOOKS.call(self._observer.look)
 
     def _run(self) -> None:
         structlog.contextvars.bind_contextvars(task_id=self._entry.task.id)
@@ -108,40 +133,29 @@ class Observation:
                 if test and test.streams and (words := self._beyond(test)):
                     self._entry.stop.order(ErrorClass.NOT_ALLOWED, words)
                 self._looked = time.monotonic()
-                self._child.ended.wait(self._observer.wait)
+                if self._observer.is_idle():
+                    self._looked = max(self._looked, _IDLE_SERVERS.wait(self._observer))
+                else:
+                    self._child.ended.wait(self._observer.wait)
         except Exception:
             log.exception("a bug in the observation of a child: its test goes on")
 
     def _beyond(self, test: ObservedTest) -> str:
         """The limit that the test is beyond, in words; empty if there is none."""
-        now, moved = time.monotonic(), test.moved
+        now, limit, most = time.monotonic(), self._config.max_bitrate, self._config.max_test_seconds
         if test.inode != self._inode:
-            self._inode = test.inode
+            self._inode, self._moved = test.inode, 0
             # At UDP it is counted from the first sight on.
-            self._moved = deque([(now if test.is_udp else self._looked, 0)])
-            self._left = 0.0
-        last, carried = self._moved[-1]
-        stands_still = moved == carried
-        self._moved.append((now, moved or 0))
-        while self._moved[0][0] < now - _WINDOW:
-            self._moved.popleft()
-        most = self._config.max_test_seconds
-        if (
-            self._entry.kind == "server"
-            and now - test.began > most + self.grace
-            and not stands_still
-        ):
+            since = now if test.is_udp else self._looked
+            self._allowance = Allowance(limit, self._block, since) if limit else None
+        moved = None if test.moved is None else test.moved - self._moved
+        self._moved = test.moved or 0
+        is_late = self._entry.kind == "server" and now - test.began > most + self.grace
+        # One that stands still harms nobody.
+        if is_late and moved != 0:
             return f"the test took longer than this agent's MAX_TEST_SECONDS of {most}"
-        limit = self._config.max_bitrate
-        if moved is None or limit is None:
+        if self._allowance is None or moved is None:
             return ""
-        self._left += limit * _TOLERANCE * (now - last) - (moved - carried) * 8
-        self._left = min(self._left, limit * _WINDOW)
-        since, before = self._moved[0]
-        seconds = max(_AT_LEAST, now - since)
-        bits = (moved - before) * 8
-        at_once = 0 if test.is_udp else self._block * 8 * test.streams
-        if self._left >= 0 or bits <= limit * _TOLERANCE * seconds + at_once:
-            return ""
-        words = f"the test moved {rate(bits / max(now - since, _LIMITED))}, both ways together"
-        return f"{words}: that is over this agent's MAX_BITRATE of {limit}"
+        beyond = self._allowance.rate_beyond(moved * 8, 0 if test.is_udp else test.streams, now)
+        words = f"the test moved {rate(beyond)}, both ways together"
+        return f"{words}: that is over this agent's MAX_BITRATE of {limit}" if beyond else ""

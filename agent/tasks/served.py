@@ -53,20 +53,21 @@ class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes need not be read again; `copy` is in use while a document is
-    copied; `tests` are those to report now; `figures` and `error` are of the newest one.
-    `may_lack_some` says that a part could not be read or kept, `incomplete` is the beginning of a
-    document without an end, `failures` what iperf3 said of failed tests, and when last.
+    copied; `tests` are those to report now, each with its figures and the port of its client;
+    `figures`, `client_port` and `error` are of the newest one. `may_lack_some` says that a part
+    could not be read or kept, `incomplete` is the beginning of a document without an end,
+    `failures` what iperf3 said of failed tests, and when last.
     """
 
     def __init__(self, stdout: Path) -> None:
         self._stdout = stdout
         self._newest = served_file(stdout)
         self.copy = stdout.with_suffix(".fresh")
-        self.tests: deque[tuple[Document, Figures | None]] = deque()
+        self.tests: deque[tuple[Document, Figures | None, int]] = deque()
         self.figures: Figures | None = None
         self.error = self.incomplete = ""
         self._unreported = self._has_skipped = False
-        self._reported = self._size_read = self.read_up_to = 0
+        self._reported = self._size_read = self.read_up_to = self.client_port = 0
         self._outage = Outage("what the server serves can be kept again")
         self.may_lack_some = self._host_is_short = False
         self.failures: dict[str, str] = {}
@@ -119,6 +120,7 @@ class ServedTests:
         self.incomplete = served.unread[-1]
         if served.span:
             self._unreported, self.figures, self.error = True, served.figures, served.error
+            self.client_port = served.client_port
 
     def read_rest(self) -> None:
         """Read what an ended server has written; for a while again if the host is short now."""
@@ -130,8 +132,8 @@ class ServedTests:
         if self.incomplete:
             log.warning("iperf3 wrote JSON that cannot be read", beginning=self.incomplete)
 
-    def take_unreported(self) -> tuple[Document, Figures | None] | None:
-        """The newest document in a file of its own, and its figures; None when it was taken before.
+    def take_unreported(self) -> tuple[Document, Figures | None, int] | None:
+        """The newest document in a file of its own, as in `tests`; None when it was taken before.
 
         After an error of the disk it is None as well, and the next call tries again.
         """
@@ -146,7 +148,7 @@ class ServedTests:
         self._reported += 1
         self._unreported = False
         self._outage.record_success()
-        return document, self.figures
+        return document, self.figures, self.client_port
 
     def newest(self) -> Document | None:
         """The newest document, whether it was reported or not."""

@@ -54,8 +54,8 @@ class _RunningServer:
     def __init__(self, context: TaskContext, entry: Entry, payload: ServerPayload) -> None:
         """Start the child; raises TaskError."""
         self._context, self._entry, self._payload = context, entry, payload
-        features = context.iperf3.current()
-        argv = server_argv(features, payload)
+        self._features = context.iperf3.current()
+        argv = server_argv(self._features, payload)
         self._report = context.new_report()
         self._report.argv, self._report.attempts, self._report.started_at = argv, 1, utc_now()
         stdout = server_output(context.state.children, entry.claimed)
@@ -63,7 +63,6 @@ class _RunningServer:
         context.record_child(entry, self._child, self._report)
         log.info("server started", pid=self._child.pid, port=payload.port, argv=" ".join(argv))
         self._served = ServedTests(stdout)
-        self._seen = Observation(context.config, features, entry, self._child)
         limits = (payload.max_seconds, context.config.max_server_seconds)
         self._max_seconds = min(math.inf if limit is None else limit for limit in limits)
         self._born = time.monotonic()
@@ -90,12 +89,14 @@ class _RunningServer:
         pid = self._child.pid
         log.info("server listens", pid=pid, port=self._payload.port)
         self._context.outbox.send_started(self._entry.claimed, pid)
+        # Not before: it cannot have a test.
+        seen = Observation(self._context.config, self._features, self._entry, self._child)
         yield self._outcome()
         ending = None
         while not ending:
             left = self._born + self._max_seconds - time.monotonic()
             ending = self._watch(min(left, LONGEST_WAIT), self._look) if left > 0 else Ending.TIME
-            yield from self._tests()
+            yield from self._tests(seen)
         self._entry.has_served = True
         self._context.metrics.child_exits["server", ending.name.lower()] += 1
         self._context.end_child(self._entry, self._child, ending)
@@ -104,7 +105,7 @@ class _RunningServer:
             self._child.looks.finish()
             self._served.read_rest()
             self._served.look()
-            yield from self._tests()
+            yield from self._tests(seen)
             if self._served.may_lack_some:
                 self._report.warnings.append(LOST)
         self._report.ended = self._why_it_ended(ending, exit_code)
@@ -122,10 +123,11 @@ class _RunningServer:
         # Each client of the server could else fill the disk on, which has no room now.
         return self._served.look(size, self._context.state.trouble)
 
-    def _tests(self) -> Iterator[Outcome]:
+    def _tests(self, seen: Observation) -> Iterator[Outcome]:
         while self._served.tests:
-            self._seen.report_on(self._report)
-            yield self._outcome(*self._served.tests.popleft())
+            document, figures, port = self._served.tests.popleft()
+            seen.report_on(self._report, port)
+            yield self._outcome(document, figures)
 
     def _watch(self, seconds: float, read: Callable[[int], bool] | None = None) -> Ending | None:
         """Why the child has ended or must end; None if it has written, or so many seconds pass."""

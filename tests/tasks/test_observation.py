@@ -81,6 +81,44 @@ def test_a_server_below_its_limits_is_left_alone_and_so_is_each_of_several(bench
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_first_blocks_of_many_streams_are_no_excess(bench: Bench, reverse: bool) -> None:
+    """Each stream sends its block of a MiB at once, and the next one seven seconds later."""
+    bench.agent(MAX_BITRATE="10M").wait_for("registered")
+    task, port = server(bench)
+    given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 9, "parallel": 8}
+    given |= {"length": 2**20, "reverse": reverse, "bitrate": 1_250_000}
+    client = bench.ended(bench.task("iperf_client_run", **given))
+    assert client.status == "succeeded", client.error
+    bench.wait(lambda: b'"end"' in bytes(task.result))
+    assert "ended" not in bench.result(task)["agent"]
+
+
+def test_a_served_test_has_what_was_seen_of_itself_or_nothing(bench: Bench) -> None:
+    """Of a test that is over after 10 ms nothing is seen, as a rule."""
+    bench.agent().wait_for("registered")
+    task, port = server(bench)
+    ports = {0}
+    for options in ["-M 500 -t 2", *["-n 8K"] * 8]:
+        argv = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-R", *options.split()]
+        subprocess.run(argv, stdout=NOWHERE, check=True)
+        bench.wait(lambda: client_port(bench, task) not in ports)
+        ports.add(client_port(bench, task))
+        agent = bench.result(task)["agent"]
+        assert ("interface" in agent) == ("mtu" in agent) == ("path" in agent) == ("host" in agent)
+        if "-n" in options:
+            assert agent.get("path", {}).get("mss", 1000) > 500
+        else:
+            assert agent["path"]["mss"] < 500
+
+
+def client_port(bench: Bench, task: Any) -> int:
+    """The port of the client of the test that a server has reported; 0 for none."""
+    start = bench.result(task).get("start", {})
+    return int(start.get("accepted_connection", {}).get("port", 0))
+
+
+@pytest.mark.slow
 def test_a_test_that_takes_longer_than_the_owner_allows_is_ended(bench: Bench) -> None:
     """Tests in a row are each allowed the time."""
     bench.agent(MAX_TEST_SECONDS="1").wait_for("registered")

@@ -1,0 +1,44 @@
+"""How much a test may move under the bitrate that the host's owner allows."""
+
+# A test that is above its bitrate by this much is stopped, after so many seconds or later.
+_TOLERANCE, _AT_LEAST = 1.1, 2.0
+# What a test has left unused of its bitrate stays its own, up to so many seconds' worth.
+_KEPT = 30.0
+# Bytes of the blocks that iperf3 sends at TCP: by default, and at most.
+BLOCK, _LARGEST_BLOCK = 128 * 1024, 1024**2
+
+
+class Allowance:
+    """What one test has left of its bitrate, in bits, both ways together.
+
+    iperf3 makes up for a pause by sending faster, so that what was left unused is kept. And each
+    stream of TCP sends a block before iperf3 begins to pace it: a test may be ahead by that much.
+    A server does not know its client's blocks. It takes them to be as large as the test was ahead
+    in its first seconds, so that one which is not paced at all is stopped after these.
+    """
+
+    def __init__(self, limit: int, block: int | None, since: float) -> None:
+        """`limit` is in bits a second, `block` in bytes if it is known, `since` as `now` below."""
+        self._limit, self._block = limit, block
+        self._judged_from, self._looked = since + _AT_LEAST, since
+        self._left = self._was_ahead = 0.0
+
+    def rate_beyond(self, bits: int, streams: int, now: float) -> float:
+        """How fast these bits have moved since the last call, in bit/s; 0 if that is allowed.
+
+        `streams` are those that send blocks: none at UDP. `now` is monotonic, in seconds.
+        """
+        seconds, self._looked = now - self._looked, now
+        left = self._left + self._limit * _TOLERANCE * seconds - bits
+        self._left = min(left, self._limit * _KEPT)
+        least, most = (each * 8 * streams for each in self._blocks())
+        if now < self._judged_from:
+            self._was_ahead = max(self._was_ahead, -left)
+            may_be_ahead = most + self._limit * _TOLERANCE * (self._judged_from - now)
+        else:
+            may_be_ahead = max(least, min(self._was_ahead, most))
+        return bits / max(seconds, 0.1) if -left > may_be_ahead else 0.0
+
+    def _blocks(self) -> tuple[int, int]:
+        """The least and the largest block that a stream may send."""
+        return (self._block, self._block) if self._block else (BLOCK, _LARGEST_BLOCK)

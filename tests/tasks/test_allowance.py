@@ -1,0 +1,70 @@
+"""What a test may move under a bitrate, by a clock of the test's own."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from agent.tasks.allowance import Allowance
+
+LIMIT = 10_000_000
+MIB = 2**20
+LOOKS = 0.25
+
+
+def ended_after(
+    moved: Callable[[float], float], streams: int, block: int | None = None, seconds: float = 60
+) -> float | None:
+    """The seconds after which a test is beyond its bitrate that has moved so many bits by then."""
+    allowance, before = Allowance(LIMIT, block, 100.0), 0
+    for now in _moments(seconds):
+        bits = round(moved(now))
+        if beyond := allowance.rate_beyond(bits - before, streams, 100.0 + now):
+            assert beyond > LIMIT
+            return now
+        before = bits
+    return None
+
+
+def _moments(seconds: float) -> Iterable[float]:
+    return (LOOKS * (look + 1) for look in range(int(seconds / LOOKS)))
+
+
+def paced(block: int, streams: int, path: float = 10e9) -> Callable[[float], float]:
+    """What iperf3 has sent: each stream sends a block whenever its mean is below its bitrate."""
+    each = LIMIT / streams
+    every = block * 8 / each
+    return lambda now: streams * min(
+        (now // every + 1) * block * 8,
+        (now // every) * block * 8 + (now % every) * path / streams,
+    )
+
+
+@pytest.mark.parametrize("streams", [1, 8, 128])
+@pytest.mark.parametrize("block", [1460, 128 * 1024, MIB])
+@pytest.mark.parametrize("path", [10e9, 100e6])
+def test_what_iperf3_paces_is_within_its_bitrate(streams: int, block: int, path: float) -> None:
+    moved = paced(block, streams, path)
+    assert ended_after(moved, streams, block) is None
+    if streams * block <= 2 * path / 8:
+        assert ended_after(moved, streams) is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "streams", "most"),
+    [(1e10, 1, 0.25), (1e10, 128, 0.25), (1e8, 1, 0.5), (1e8, 128, 2.25), (1.6e7, 8, 2.25)],
+)
+def test_what_is_not_paced_is_ended_within_seconds(rate: float, streams: int, most: float) -> None:
+    assert (ended_after(lambda now: rate * now, streams) or 99) <= most
+
+
+def test_datagrams_have_no_blocks() -> None:
+    assert ended_after(lambda now: LIMIT * 1.05 * now, 0) is None
+    assert ended_after(lambda now: LIMIT * 1.2 * now, 0) == 2.0
+
+
+@pytest.mark.parametrize(("pause", "ended"), [(20, False), (40, True)])
+def test_a_pause_is_made_up_for_but_not_for_ever(pause: float, ended: bool) -> None:
+    def moved(now: float) -> float:
+        return LIMIT * (now if now < 5 or now > 5 + pause else 5)
+
+    assert (ended_after(moved, 1, seconds=120) is not None) == ended
