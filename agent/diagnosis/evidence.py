@@ -1,10 +1,21 @@
 """What one half of a test knows of why one of its directions was as fast as it was."""
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from msgspec import Struct
 
 Role = Literal["sender", "receiver"]
+# What can be known of any direction, and of those of TCP and UDP by the role; all else is missing.
+_OF_ALL = "rtt_ms base_ms pmtu cpu stopped quota qdisc_drops softnet_dropped nic"
+_OF_EACH = {
+    ("tcp", "sender"): "in_flight_to_window window_bytes window_floor receiver_window_share"
+    " send_buffer_share busy_share notsent queued_share sndbuf congestion tcp_wmem_max mss"
+    " first_mss segments retransmitted needless reordered timeouts acked",
+    ("tcp", "receiver"): "unread_share rcv_wnd rcvbuf rcv_rtt_ms tcp_rmem_max segments"
+    " out_of_order",
+    ("udp", "sender"): "control_rise_ms",
+    ("udp", "receiver"): "socket_drops udp_receive_buffer_errors",
+}
 
 
 class Worst(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,3 +118,12 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     worst: Worst | None = None
     missing: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, figures: dict[str, Any], **known: Any) -> Self:
+        """Those figures that have a field here; what could be known and is not is missing."""
+        names = set(cls.__struct_fields__) & figures.keys()
+        found = {name: figures[name] for name in names} | known
+        wanted = f"{_OF_ALL} {_OF_EACH[known['protocol'], known['role']]}".split()
+        missing = tuple(name for name in wanted if found.get(name) is None)
+        return cls(**found, missing=missing)

@@ -2,9 +2,14 @@
 
 import os
 import re
+import socket
+import struct
 import time
 from contextlib import suppress
 from typing import Any, NamedTuple
+
+from agent.diagnosis.netlink import ACKNOWLEDGED, NETLINK_ROUTE, ask, attributes
+from agent.host import Route
 
 # Seconds: in shorter times a share, and that nothing was read, say nothing.
 _SHORTEST, _SILENT = 0.2, 1.0
@@ -17,12 +22,19 @@ _COUNTERS = [
     ("udp_receive_buffer_errors", "/proc/{pid}/net/snmp6", r"^Udp6RcvbufErrors\s+(\d+)"),
     ("softnet_dropped", "/proc/net/softnet_stat", r"^\w+ (\w+)"),
 ]
+_THROTTLED = r"^nr_throttled (\d+)"
 # The columns of an interface in /proc/PID/net/dev; there are eight for each direction.
 _DEVICES = "/proc/{pid}/net/dev"
 _COLUMNS = {"rx_bytes": 0, "rx_dropped": 3, "tx_bytes": 8, "tx_dropped": 11}
 _ERRORS = (2, 10)
 _OF_NIC = ("rx_dropped", "tx_dropped", "errors")
-_OF_HOST = ("softnet_dropped", "udp_receive_buffer_errors")
+_OF_HOST = ("qdisc_drops", "softnet_dropped", "udp_receive_buffer_errors")
+# linux/rtnetlink.h: struct tcmsg (family, interface, handle, parent, info), the parent of a root,
+# and an attribute, struct tc_stats (bytes, packets, drops, ...).
+_RTM_GETQDISC, _ROOT, _TCA_STATS = 38, 0xFFFFFFFF, 3
+_TCMSG, _DROPS = struct.Struct("=B3xiIII"), struct.Struct("=12xI")
+# In Mbit/s: what veth, TUN and TAP say of themselves, and carry more or less.
+_INVENTED = (10, 10_000)
 
 
 class HostSample(NamedTuple):
@@ -37,28 +49,67 @@ def take_sample(pid: int, nic: str) -> HostSample:
     """Read what can be read of a process, of its network namespace and of an interface."""
     sample = HostSample(time.monotonic(), {}, {})
     with suppress(OSError):
-        for task in os.scandir(f"/proc/{pid}/task"):
+        for task in os.listdir(f"/proc/{pid}/task"):
             # A thread may end meanwhile.
-            if words := _read(f"{task.path}/schedstat", pid).split():
-                sample.threads[task.name] = int(words[0]) / 1e9, int(words[1]) / 1e9
-    for name, path, pattern in _COUNTERS:
+            if words := _read(f"/proc/{pid}/task/{task}/schedstat").split():
+                sample.threads[task] = int(words[0]) / 1e9, int(words[1]) / 1e9
+    for name, path, pattern in [*_COUNTERS, ("throttled", _quota_of(pid), _THROTTLED)]:
         base = 16 if name == "softnet_dropped" else 10
-        for number in re.findall(pattern, _read(path, pid), re.MULTILINE):
+        for number in re.findall(pattern, _read(path.format(pid=pid)), re.MULTILINE):
             sample.counters[name] = sample.counters.get(name, 0) + int(number, base)
     # What it wrote to stdout is its report, and no traffic.
     with suppress(OSError, KeyError):
         sample.counters["io"] -= os.stat(f"/proc/{pid}/fd/1").st_size
-    if row := re.search(rf"^\s*{re.escape(nic)}:(.*)", _read(_DEVICES, pid), re.MULTILINE):
+    devices = _read(_DEVICES.format(pid=pid))
+    if row := re.search(rf"^\s*{re.escape(nic)}:(.*)", devices, re.MULTILINE):
         numbers = [int(number) for number in row[1].split()]
         sample.counters.update({name: numbers[place] for name, place in _COLUMNS.items()})
         sample.counters["errors"] = sum(numbers[place] for place in _ERRORS)
+    with suppress(OSError):
+        question = _TCMSG.pack(socket.AF_UNSPEC, socket.if_nametoindex(nic), 0, _ROOT, 0)
+        # Where there is no queue, nothing is dropped before it.
+        drops = 0
+        for answer in ask(NETLINK_ROUTE, _RTM_GETQDISC, question, ACKNOWLEDGED):
+            (drops,) = _DROPS.unpack_from(attributes(answer[_TCMSG.size :])[_TCA_STATS])
+        sample.counters["qdisc_drops"] = drops
     return sample
 
 
-def _read(path: str, pid: int) -> str:
-    """A file's text; empty if it cannot be read."""
-    with suppress(OSError), open(path.format(pid=pid), encoding="ascii", errors="replace") as file:
-        return file.read()
+def _quota_of(pid: int) -> str:
+    """The file in which the kernel counts how often a quota held up a process; "" if none does."""
+    for line in _read(f"/proc/{pid}/cgroup").splitlines():
+        # Of cgroup 2 the controllers are empty.
+        _, controllers, path = line.split(":", 2)
+        file = f"/sys/fs/cgroup/{controllers}{path}/cpu.stat"
+        if controllers != "cpuset" and os.path.exists(file):
+            return file
+    return ""
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state, as in ps(1): T is stopped, D is stuck in the kernel."""
+    return _read(f"/proc/{pid}/stat").rpartition(") ")[2][:1]
+
+
+def believed_speed(route: Route) -> int | None:
+    """The Mbit/s of an interface that has a device, or of which somebody has set them."""
+    has_device = os.path.exists(f"/sys/class/net/{route.interface}/device")
+    return route.speed_mbps or None if has_device or route.speed_mbps not in _INVENTED else None
+
+
+def largest_buffers() -> dict[str, int]:
+    """The bytes that the host allows each socket of TCP, named as in Evidence."""
+    largest = {}
+    for name in ("tcp_rmem", "tcp_wmem"):
+        if words := _read(f"/proc/sys/net/ipv4/{name}").split():
+            largest[f"{name}_max"] = int(words[-1])
+    return largest
+
+
+def _read(path: str) -> str:
+    """A file's text; empty if it cannot be read. Buffers would take as long as the file."""
+    with suppress(OSError), open(path, "rb", buffering=0) as file:
+        return file.readall().decode("ascii", "replace")
     return ""
 
 
@@ -72,6 +123,12 @@ def figures_between(first: HostSample, last: HostSample) -> dict[str, Any]:
     if nic := {name: rose[name] for name in _OF_NIC if name in rose}:
         figures["nic"] = nic
     return figures | {name: rose[name] for name in _OF_HOST if name in rose}
+
+
+def was_throttled(first: HostSample, last: HostSample) -> bool | None:
+    """Whether a quota held up the process meanwhile; None if nobody counts."""
+    rose = _rose(first, last)
+    return rose["throttled"] > 0 if "throttled" in rose else None
 
 
 def bytes_between(first: HostSample, last: HostSample, has_gsro: bool) -> int | None:

@@ -5,49 +5,70 @@ A dump takes some 0.3 ms, and to ask again for a socket that is known 0.02 ms.
 
 import socket
 import struct
-import sys
 from collections.abc import Iterator
+from functools import cached_property
 
-from gevent.monkey import get_original
+from agent.diagnosis.netlink import DUMP, NETLINK_SOCK_DIAG, ONE, ask, attributes
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 # Bits of linux/tcp_states.h. A UDP socket is "established" when it is connected.
 _ESTABLISHED, LISTEN = 1 << 1, 1 << 10
 _ALIVE = 0xFFF & ~(1 << 6)
-# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
-_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
-_NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_INFO, _SKMEMINFO, _ULP_INFO = 2, 7, 19
-# struct nlmsghdr: length, type, flags, sequence number, port id.
-_HEADER = struct.Struct("=IHHII")
+# linux/sock_diag.h, linux/inet_diag.h
+_SOCK_DIAG_BY_FAMILY = 20
+_INFO, _CONGESTION, _SKMEMINFO, _ULP_INFO = 2, 4, 7, 19
+_EXTENSIONS = 1 << _INFO - 1 | 1 << _CONGESTION - 1 | 1 << _SKMEMINFO - 1
 # struct inet_diag_req_v2: family, protocol, extensions, states; then a struct inet_diag_sockid.
 _REQUEST = struct.Struct("=BBBxI")
 # struct inet_diag_msg: family and state, struct inet_diag_sockid (two ports, two addresses, the
-# interface, the cookie), and at its end the inode; then attributes, each with its length and type.
-_MESSAGE, _ATTRIBUTE = struct.Struct("=BBxx48s16xI"), struct.Struct("=HH")
-# The bytes of an answer, and the seconds for one: the kernel answers while it is asked.
-_ANSWER, _PATIENCE = 64 * 1024, 1.0
-# Where struct tcp_info (linux/tcp.h) has a number. It grows at its end with the kernel's releases.
+# interface, the cookie), and at its end the inode; then attributes.
+_MESSAGE = struct.Struct("=BBxx48s16xI")
+# Where struct tcp_info (linux/tcp.h) has a number: times in microseconds, sizes in bytes, and
+# `unacked` in segments. It grows at its end with the kernel's releases, last with Linux 6.7.
 _TCP_INFO = {
-    "snd_mss": (16, "=I"),
-    "pmtu": (60, "=I"),
-    "rtt": (68, "=I"),
-    "rttvar": (72, "=I"),
-    "snd_cwnd": (80, "=I"),
-    "bytes_acked": (120, "=Q"),
-    "bytes_received": (128, "=Q"),
-    "min_rtt": (148, "=I"),
-    "snd_wnd": (228, "=I"),
-    "rcv_wnd": (232, "=I"),
+    "retransmits": (2, "B"),
+    "snd_mss": (16, "I"),
+    "unacked": (24, "I"),
+    "pmtu": (60, "I"),
+    "rtt": (68, "I"),
+    "rttvar": (72, "I"),
+    "snd_cwnd": (80, "I"),
+    "rcv_rtt": (92, "I"),
+    "total_retrans": (100, "I"),
+    "bytes_acked": (120, "Q"),
+    "bytes_received": (128, "Q"),
+    "notsent_bytes": (144, "I"),
+    "min_rtt": (148, "I"),
+    "data_segs_in": (152, "I"),
+    "data_segs_out": (156, "I"),
+    "busy_time": (168, "Q"),
+    "rwnd_limited": (176, "Q"),
+    "sndbuf_limited": (184, "Q"),
+    "dsack_dups": (216, "I"),
+    "reord_seen": (220, "I"),
+    "rcv_ooopack": (224, "I"),
+    "snd_wnd": (228, "I"),
+    "rcv_wnd": (232, "I"),
+    "total_rto": (240, "H"),
 }
-_UNKNOWN = 0xFFFFFFFF
-# The place of the drops in SK_MEMINFO (linux/sock_diag.h).
-_DROPS = 32
+# SK_MEMINFO (linux/sock_diag.h): what the receive buffer holds, its size, the same of sending, ...
+_MEMORY = "rmem_alloc rcvbuf wmem_alloc sndbuf fwd_alloc wmem_queued optmem backlog drops".split()
 
-# Not gevent's: in a native thread that one would bring an event loop of its own.
-_Socket = get_original("socket", "socket")
+
+def _layout() -> struct.Struct:
+    """The fields of _TCP_INFO with what is between them, to unpack all at once."""
+    kinds, end = "=", 0
+    for start, kind in _TCP_INFO.values():
+        kinds += f"{start - end}x{kind}"
+        end = start + struct.calcsize(kind)
+    return struct.Struct(kinds)
+
+
+_ALL = _layout()
+# What an older kernel does not have is filled up with these bits, which mean "not known" in others.
+_UNKNOWN = b"\xff" * _ALL.size
+_NOT_KNOWN = _ALL.unpack(_UNKNOWN)
 
 
 class Socket:
@@ -57,12 +78,27 @@ class Socket:
         self.protocol = protocol
         self.family, self._state, self.id, self.inode = _MESSAGE.unpack_from(content)
         self.device, self.cookie = struct.unpack_from("=IQ", self.id, 36)
-        self._attributes: dict[int, bytes] = {}
-        rest = content[_MESSAGE.size :]
-        while len(rest) > _ATTRIBUTE.size:
-            length, kind = _ATTRIBUTE.unpack_from(rest)
-            self._attributes[kind] = rest[_ATTRIBUTE.size : length]
-            rest = rest[(length + 3) & ~3 or len(rest) :]
+        self._content = content
+
+    @cached_property
+    def _attributes(self) -> dict[int, bytes]:
+        return attributes(self._content[_MESSAGE.size :])
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """What is known of a struct tcp_info, as the kernel has it, and of its buffers in bytes."""
+        memory = struct.iter_unpack("=I", self._attributes.get(_SKMEMINFO, b""))
+        found = {name: value for name, (value,) in zip(_MEMORY, memory, strict=False)}
+        if self.protocol == TCP and (info := self._attributes.get(_INFO)):
+            values = _ALL.unpack_from(info + _UNKNOWN[len(info) :])
+            known = zip(_TCP_INFO, values, _NOT_KNOWN, strict=True)
+            found |= {name: value for name, value, unknown in known if value != unknown}
+        return found
+
+    @property
+    def congestion(self) -> str:
+        """The name of its congestion control; empty where it has none."""
+        return self._attributes.get(_CONGESTION, b"").rstrip(b"\0").decode()
 
     @property
     def is_listening(self) -> bool:
@@ -98,27 +134,13 @@ class Socket:
         raw = self.id[start : start + (4 if self.family == socket.AF_INET else 16)]
         return socket.inet_ntop(self.family, raw).removeprefix("::ffff:")
 
-    @property
-    def drops(self) -> int | None:
-        """Datagrams that found no room in its receive buffer; None where nobody counts."""
-        memory = self._attributes.get(_SKMEMINFO, b"")
-        return struct.unpack_from("=I", memory, _DROPS)[0] if len(memory) > _DROPS else None
-
-    def tcp_info(self, field: str) -> int | None:
-        """A number of struct tcp_info, as the kernel has it; None where it is not known."""
-        (start, kind), info = _TCP_INFO[field], self._attributes.get(_INFO, b"")
-        if self.protocol != TCP or len(info) < start + struct.calcsize(kind):
-            return None
-        (value,) = struct.unpack_from(kind, info, start)
-        return None if value == _UNKNOWN else int(value)
-
     def carried(self) -> tuple[int, int]:
         """The bytes that were acknowledged to a TCP socket, and that it received."""
-        return self.tcp_info("bytes_acked") or 0, self.tcp_info("bytes_received") or 0
+        return self.numbers.get("bytes_acked", 0), self.numbers.get("bytes_received", 0)
 
     def expected_round_trip(self) -> float:
         """How long a TCP socket waits for an answer, in seconds, by RFC 6298; 0 if not known."""
-        return ((self.tcp_info("rtt") or 0) + 4 * (self.tcp_info("rttvar") or 0)) / 1e6
+        return (self.numbers.get("rtt", 0) + 4 * self.numbers.get("rttvar", 0)) / 1e6
 
 
 def dump(protocol: int, family: int, states: int = _ALIVE, port: int = 0) -> Iterator[Socket]:
@@ -126,7 +148,7 @@ def dump(protocol: int, family: int, states: int = _ALIVE, port: int = 0) -> Ite
 
     Raises OSError without sock_diag.
     """
-    return _ask(protocol, family, states, struct.pack("!H46x", port), _NLM_F_DUMP)
+    return _ask(protocol, family, states, struct.pack("!H46x", port), DUMP)
 
 
 def again(known: Socket) -> Iterator[Socket]:
@@ -136,30 +158,10 @@ def again(known: Socket) -> Iterator[Socket]:
         # The kernel has these two the other way round, "for historical reasons".
         own, far, source, target, rest = struct.unpack("2s2s16s16s12s", identity)
         identity = far + own + target + source + rest
-    return _ask(known.protocol, known.family, _ALIVE, identity)
+    return _ask(known.protocol, known.family, _ALIVE, identity, ONE)
 
 
-def _ask(
-    protocol: int, family: int, states: int, identity: bytes, flags: int = 0
-) -> Iterator[Socket]:
-    if sys.platform != "linux":
-        raise OSError("sock_diag is Linux's")
-    extensions = 1 << _INFO - 1 | 1 << _SKMEMINFO - 1
-    request = _REQUEST.pack(family, protocol, extensions, states) + identity
-    length = _HEADER.size + len(request)
-    header = _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | flags, 0, 0)
-    with _Socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
-        kernel.settimeout(_PATIENCE)
-        kernel.send(header + request)
-        while True:
-            answer = kernel.recv(_ANSWER)
-            while answer:
-                length, kind, *_ = _HEADER.unpack_from(answer)
-                if kind == _NLMSG_ERROR and flags:
-                    raise OSError("the kernel has no sock_diag for that")
-                if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                    return
-                yield Socket(protocol, answer[_HEADER.size : length])
-                answer = answer[(length + 3) & ~3 :]
-            if not flags:
-                return
+def _ask(protocol: int, family: int, states: int, identity: bytes, flags: int) -> Iterator[Socket]:
+    question = _REQUEST.pack(family, protocol, _EXTENSIONS, states) + identity
+    for answer in ask(NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, question, flags):
+        yield Socket(protocol, answer)

@@ -9,7 +9,8 @@ from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 
 from agent.config.settings import Config
-from agent.diagnosis.observer import RUNNING, ObservedTest, Observer
+from agent.diagnosis.observed import ObservedTest
+from agent.diagnosis.observer import RUNNING, Observer
 from agent.error_classes import ErrorClass
 from agent.host import Route
 from agent.iperf3.features import Features

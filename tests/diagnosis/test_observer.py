@@ -11,7 +11,8 @@ from gevent import subprocess
 
 from agent.diagnosis import host
 from agent.diagnosis.host import HostSample, bytes_between, figures_between, take_sample
-from agent.diagnosis.observer import RUNNING, ObservedTest, Observer
+from agent.diagnosis.observed import ObservedTest
+from agent.diagnosis.observer import RUNNING, Observer
 from tests.support.command import stand_in
 from tests.support.harness import free_port, iperf3_server, until
 from tests.support.newer_iperf3 import newer_iperf3
@@ -55,7 +56,7 @@ def seen(observer: Observer, streams: int, seconds: float = 0.4) -> ObservedTest
 def test_both_sides_see_the_test_its_way_and_their_host(options: list[str]) -> None:
     streams = 3 if "-P" in options else 2 if "--bidir" in options else 1
     with running("-b", "50M", *options) as sides:
-        client, server = (seen(each, streams) for each in sides)
+        client, server = (seen(each, streams, 1.0) for each in sides)
     for each in (client, server):
         assert each.interface.interface == "lo"
         assert 0 < (each.round_trip or 0) < 1
@@ -122,7 +123,7 @@ def test_a_wrapper_is_seen_as_the_iperf3_that_it_has_started(
 ) -> None:
     wrapper = stand_in(tmp_path / "iperf3", 'iperf3 "$@"\nexit $?')
     with running("-b", "40M", *udp, wrapper=wrapper) as (client, server):
-        wrapped, plain = seen(client, 1, 1.0), seen(server, 1)
+        wrapped, plain = seen(client, 1, 1.0), seen(server, 1, 1.0)
     assert (wrapped.moved or 0) > 2_000_000
     assert wrapped.peer == plain.peer == "127.0.0.1"
     assert set(wrapped.host()) == set(plain.host())
@@ -180,6 +181,7 @@ def test_a_host_that_tells_nothing_leaves_all_out(monkeypatch: pytest.MonkeyPatc
     nowhere = [(name, "/nowhere", pattern) for name, _, pattern in host._COUNTERS]
     monkeypatch.setattr(host, "_COUNTERS", nowhere)
     monkeypatch.setattr(host, "_DEVICES", "/nowhere")
+    monkeypatch.setattr(host, "NETLINK_ROUTE", 31)
     with running("-b", "1M", "-u") as (client, _):
         test = seen(client, 1)
         assert set(test.host()) == {"iperf3_busiest_thread", "socket_drops"}

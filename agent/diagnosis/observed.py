@@ -1,0 +1,159 @@
+"""One test of a child: what was seen of it, and what that says."""
+
+import time
+from collections import Counter, deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from statistics import median_low
+from typing import Any
+
+from agent.diagnosis.evidence import Evidence, Role
+from agent.diagnosis.host import (
+    HostSample,
+    believed_speed,
+    bytes_between,
+    figures_between,
+    largest_buffers,
+    state_of,
+    take_sample,
+    was_throttled,
+)
+from agent.diagnosis.sockets import UDP, Socket
+from agent.diagnosis.ways import SAMPLES_KEPT, Way, role_of
+from agent.host import Route, interface_of
+
+# Samples of the host, which are dear with many threads, are so many times their CPU apart.
+_COST = 400
+
+
+class ObservedTest:
+    """One test of a child, from the first sight of its control connection on.
+
+    `streams` are its connected data sockets, and `began` is the monotonic time at which the last
+    was seen first. `round_trip` is the longest that one of its connections expects now, in seconds.
+    `moved` is how many bytes the data sockets have carried, both ways. `interface` is what the test
+    leaves by, `peer` the address of the other side and `port` that of its control connection
+    there, and `since` when it was first seen. `aside` is the CPU in seconds of the last look that
+    need not come with the next one.
+    """
+
+    def __init__(self, control: Socket, has_gsro: bool) -> None:
+        self._has_gsro = has_gsro
+        self.peer, self.port, self.since = control.peer, control.peer_port, datetime.now(UTC)
+        self.inode, self.streams, self.began, self.is_udp = control.inode, 0, 0.0, False
+        self.round_trip = self.aside = 0.0
+        self.moved: int | None = None
+        self.interface = Route()
+        with suppress(OSError):
+            self.interface = interface_of(control.local_address, control.device)
+        self._control: dict[str, deque[int]] = {}
+        self._ways: dict[Role, Way] = {"sender": Way("sender"), "receiver": Way("receiver")}
+        self._seconds = self._host_due = 0.0
+        # The first sample and the last one.
+        self._hosts: list[HostSample] = []
+        self._states: Counter[str] = Counter()
+        self._counted: HostSample | None = None
+        self._drops: list[int] = []
+        self._carried: dict[int, int] = {}
+
+    def add(self, pid: int, control: Socket, data: list[Socket], is_last: bool) -> None:
+        """Note what can be seen now of the control connection, the data sockets and the host."""
+        self.round_trip = max(each.expected_round_trip() for each in (control, *data))
+        for name in ("rtt", "min_rtt", "pmtu"):
+            if value := control.numbers.get(name):
+                self._control.setdefault(name, deque(maxlen=SAMPLES_KEPT)).append(value)
+        if not data:
+            return
+        now = time.monotonic()
+        if (streams := len({each.inode for each in data})) > self.streams:
+            # What was seen before was not yet the test.
+            self.began, self.streams, self._hosts, self._host_due = now, streams, [], now
+        self._seconds = now - self.began
+        self._states[state_of(pid)] += 1
+        self.is_udp = data[0].protocol == UDP
+        self.aside = 0.0
+        if self.is_udp or is_last or now >= self._host_due:
+            self._look_at_host(pid)
+        if self.is_udp:
+            self._drops = [
+                drops for each in data if (drops := each.numbers.get("drops")) is not None
+            ]
+            # From the last sample on since which there was something to count.
+            sample = self._hosts[-1]
+            step = bytes_between(self._counted or sample, sample, self._has_gsro)
+            self.moved = None if step is None else (self.moved or 0) + step
+            if step or not self._counted:
+                self._counted = sample
+        else:
+            roles = [role_of(each) for each in data]
+            for role, way in self._ways.items():
+                if group := [each for each, own in zip(data, roles, strict=True) if own == role]:
+                    way.add(group, self._seconds)
+            # What the process reads and writes has `--zerocopy` twice, `--skip-rx-copy` not at all.
+            # A path of MPTCP may have gone.
+            self._carried |= {each.cookie: sum(each.carried()) for each in data}
+            self.moved = sum(self._carried.values()) or None
+
+    def _look_at_host(self, pid: int) -> None:
+        began = time.thread_time()
+        self._hosts[1:] = [take_sample(pid, self.interface.interface)]
+        cost = time.thread_time() - began
+        self._host_due = time.monotonic() + cost * _COST
+        # At UDP it tells what the test has moved.
+        self.aside = 0.0 if self.is_udp else cost
+
+    def path(self) -> dict[str, float]:
+        """What is known of the way between the hosts, as a result's `path` has it."""
+        sent, received = (each.figures(self._seconds) for each in self._ways.values())
+        figures = {
+            **self._round_trips(sent),
+            "pmtu": sent.get("pmtu") or self._of_control("pmtu"),
+            "mss": sent.get("mss"),
+            "cwnd_bytes": sent.get("cwnd_bytes"),
+            "window_bytes": sent.get("window_bytes") or received.get("rcv_wnd"),
+        }
+        figures["min_rtt_ms"] = figures.pop("base_ms")
+        return {name: value for name, value in figures.items() if value}
+
+    def host(self) -> dict[str, Any]:
+        """What is known of this host, as a result's `host` has it."""
+        drops = {"socket_drops": sum(self._drops)} if self._drops else {}
+        return drops | figures_between(self._hosts[0], self._hosts[-1]) if self._hosts else {}
+
+    def evidence(self, role: Role) -> Evidence:
+        """What is known of the direction at whose end this host is in that role."""
+        sent, own = (self._ways[each].figures(self._seconds) for each in ("sender", role))
+        figures = own | self._round_trips(sent) | self.host() | largest_buffers()
+        if not figures.get("pmtu"):
+            figures["pmtu"] = self._of_control("pmtu")
+        if self.is_udp and (rtts := list(self._control.get("rtt", []))):
+            figures["control_rise_ms"] = (rtts[-1] - median_low(rtts)) / 1000
+        if thread := figures.pop("iperf3_busiest_thread", None):
+            figures["cpu"] = thread["run"], thread["waited"]
+        if looks := self._states.total() - self._states[""]:
+            figures |= {"stopped": self._states["T"] / looks, "stuck": self._states["D"] / looks}
+        if self._hosts:
+            figures["quota"] = was_throttled(self._hosts[0], self._hosts[-1])
+        return Evidence.of(
+            figures,
+            role=role,
+            protocol="udp" if self.is_udp else "tcp",
+            streams=self.streams,
+            seconds=self._seconds,
+            interface=self.interface.interface,
+            speed_mbps=believed_speed(self.interface),
+        )
+
+    def _round_trips(self, sent: dict[str, Any]) -> dict[str, float | None]:
+        """The usual and the least one. The control connection's belongs to the least in any case.
+
+        A socket that only receives knows none, so that the control connection's stands for it.
+        """
+        least = min(self._control.get("min_rtt", [0])) / 1000
+        base = max(least, sent.get("min_rtt_ms", 0.0))
+        usual = sent.get("rtt_ms") or (self._of_control("rtt") or 0) / 1000
+        return {"rtt_ms": max(usual, base) or None, "base_ms": base or None}
+
+    def _of_control(self, name: str) -> int | None:
+        values = self._control.get(name)
+        return median_low(values) if values else None
