@@ -16,7 +16,7 @@ from agent.dev.api.http import store
 from agent.dev.errors import NotFound, Refused
 from agent.dev.store.records import Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
-from agent.dev.web.form import CHOICES, NUMBERS, start_test, values_of
+from agent.dev.web.form import start_test, values_of
 from agent.dev.web.overview import TestDetail, TestRow
 
 
@@ -103,8 +103,6 @@ def _document(
         tests=[TestRow(store(), each, now) for each in reversed(tests[-LISTED:])],
         shown=TestDetail(store(), test, now) if test else None,
         values=values,
-        choices=CHOICES,
-        numbers=NUMBERS,
         refusal=refusal,
         asked=asked,
         calls=CALLS,
