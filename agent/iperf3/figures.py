@@ -22,8 +22,12 @@ _MOST_RATES = 120
 
 
 class _Way(NamedTuple):
-    """What a document has of one direction; `told` is UDP's sum, which is about the receiver."""
+    """What a document has of one direction, and whether it was written by the side that sends.
 
+    `told` is UDP's sum, which is about the receiver.
+    """
+
+    by_sender: bool
     sent: Sums | None
     received: Sums | None
     told: Sums
@@ -38,18 +42,20 @@ def figures_of(summary: Summary, intervals: Sequence[Interval] = ()) -> Figures:
     """
     asked, end = summary.asked, summary.end
     rows = [each.sum for each in intervals if each.sum]
-    there = _Way(end.sum_sent, end.sum_received, end.sum or Sums(), rows)
+    by_sender = summary.is_servers == bool(asked.reverse)
+    there = _Way(by_sender, end.sum_sent, end.sum_received, end.sum or Sums(), rows)
     rows = [each.sum_bidir_reverse for each in intervals if each.sum_bidir_reverse]
-    told = end.sum_bidir_reverse or Sums()
-    back = _Way(end.sum_sent_bidir_reverse, end.sum_received_bidir_reverse, told, rows)
-    both = asked.bidir or end.sum_sent_bidir_reverse or end.sum_bidir_reverse
+    sent, received = end.sum_sent_bidir_reverse, end.sum_received_bidir_reverse
+    back = _Way(summary.is_servers, sent, received, end.sum_bidir_reverse or Sums(), rows)
+    both = asked.bidir or sent or end.sum_bidir_reverse
+    target = asked.target_bitrate or summary.start.target_bitrate or 0.0
     is_udp = asked.protocol == "UDP" or (asked.protocol is None and end.sum is not None)
     return Figures(
-        **msgspec.structs.asdict(_flow(summary, there, summary.is_servers == bool(asked.reverse))),
+        **msgspec.structs.asdict(_flow(summary, there)),
         direction="bidirectional" if both else "reverse" if asked.reverse else "forward",
         protocol="udp" if is_udp else "tcp",
-        asked=(asked.target_bitrate or 0.0) * (asked.num_streams or 1) or None,
-        backward=_flow(summary, back, summary.is_servers) if both else None,
+        asked=target * max(1, asked.num_streams or 1) or None,
+        backward=_flow(summary, back) if both else None,
     )
 
 
@@ -77,9 +83,8 @@ def _headline(flow: Flow) -> str:
     return "" if flow.sent is None else f"{rate(flow.sent)} sent"
 
 
-def _flow(summary: Summary, way: _Way, is_sender: bool) -> Flow:
-    """One direction; `is_sender` says whether the document was written by the side that sends."""
-    out, got = _at_sender(summary, way, is_sender), _at_receiver(summary, way, is_sender)
+def _flow(summary: Summary, way: _Way) -> Flow:
+    out, got = _at_sender(summary, way), _at_receiver(summary, way)
     told = Sums() if got is None else way.told
     got = got or Sums()
     lost = _losses(told, out, got, summary.asked)
@@ -98,26 +103,26 @@ def _flow(summary: Summary, way: _Way, is_sender: bool) -> Flow:
     )
 
 
-def _at_sender(summary: Summary, way: _Way, is_sender: bool) -> Sums:
+def _at_sender(summary: Summary, way: _Way) -> Sums:
     """What was sent; empty if the writer does not know it.
 
     A server is never told, and a client at the end. iperf3 3.9 has a single sum for UDP, whose
     bytes and rate are the sender's.
     """
     out = way.sent or way.told
-    is_untold = summary.is_servers and not is_sender
+    is_untold = summary.is_servers and not way.by_sender
     return Sums() if is_untold or (summary.error and not out.bytes) else out
 
 
-def _at_receiver(summary: Summary, way: _Way, is_sender: bool) -> Sums | None:
+def _at_receiver(summary: Summary, way: _Way) -> Sums | None:
     """What has arrived; None if the writer does not know, empty if the document does not say."""
     got = way.received
-    if is_sender and (summary.is_servers or summary.error and not (got and got.bytes)):
+    if way.by_sender and (summary.is_servers or summary.error and not (got and got.bytes)):
         return None
-    if got is None and not is_sender:
+    if got is None and not way.by_sender:
         got = _counted(way)
     if got is None:
-        return _remainder(way.told, summary.asked, is_sender)
+        return _remainder(way, summary.asked)
     # With `--skip-rx-copy` 16 bytes of a datagram are counted, and no datagram.
     return None if got.bytes and got.packets == 0 else got
 
@@ -133,14 +138,15 @@ def _counted(way: _Way) -> Sums | None:
     return Sums(bytes=arrived, bits_per_second=bits_per_second, packets=packets)
 
 
-def _remainder(told: Sums, asked: Request, is_sender: bool) -> Sums | None:
+def _remainder(way: _Way, asked: Request) -> Sums | None:
     """What has arrived by the single sum of iperf3 3.9: what was sent without what was lost.
 
     A sender's has what omitted seconds have lost. The jitter is 0 if the receiver has counted no
     datagram (seen with servers of 3.9, 3.12 and 3.22): then 0 are lost, though none arrived.
     """
+    told = way.told
     packets, lost, seconds = told.packets or 0.0, told.lost_packets or 0.0, told.seconds
-    if told.jitter_ms == 0 or (is_sender and asked.omit and lost):
+    if told.jitter_ms == 0 or (way.by_sender and asked.omit and lost):
         return None
     if not asked.blksize or not seconds or not 0 <= lost <= packets:
         return Sums()

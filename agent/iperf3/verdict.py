@@ -101,9 +101,11 @@ def last_served(data: Buffer) -> Served:
     with memoryview(data) as view:
         for at in spans:
             summary = read_summary(view[slice(*at)])
-            if summary and summary.has_end:
+            if summary is None or not summary.has_start:
+                continue
+            if summary.has_end:
                 span, measured = at, summary
-            elif summary and summary.error:
+            elif summary.error:
                 failed.append((at[0], *classify(summary.error)))
         figures = _figures(measured, view[slice(*span)]) if span else None
         done = span[1] if span else spans[-1][0] if spans else 0

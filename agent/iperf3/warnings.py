@@ -57,9 +57,8 @@ def _cpu_warnings(
     summary: Summary, figures: Figures, features: Features, thread: Mapping[str, float] | None
 ) -> Iterator[str]:
     cpu, asked = summary.end.cpu_utilization_percent, summary.asked
-    streams = max(1, asked.num_streams or 1)
-    target = (asked.target_bitrate or summary.start.target_bitrate or 0.0) * streams
-    reached = 0 < target * _REACHED <= max(figures.sent or 0.0, figures.received or 0.0)
+    rates = figures.sent or 0.0, figures.received or 0.0
+    reached = figures.asked and figures.asked * _REACHED <= max(rates)
     if cpu is None or reached or (summary.seconds or _MOMENT) < _MOMENT:
         return
     here, there = ("server", "client") if summary.is_servers else ("client", "server")
@@ -75,7 +74,7 @@ def _cpu_warnings(
         yield f"The {here}'s busiest thread {shares}: {limit}"
     if other < _BUSY_CORE:
         return
-    if streams > 1 or asked.bidir:
+    if (asked.num_streams or 1) > 1 or asked.bidir:
         # It may be one thread, which is busy, or many, which are not.
         limit = "whether that limited the test is not known here."
     yield f"The {there} used {other:.0f} % of a core: {limit}"

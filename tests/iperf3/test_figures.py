@@ -270,6 +270,15 @@ def test_a_client_that_was_ended_before_its_test_has_sent_nothing_that_was_measu
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_the_bitrate_that_was_asked_for_is_that_of_all_streams(version: str) -> None:
+    """3.9 has it for TCP alone, and in another place."""
+    for case, streams in (("tcp", 1), ("tcp-parallel", 4), ("udp", 1)):
+        found = judge_client(0, run(version, case).stdout, "").figures
+        known = (version, case) != ("3.9", "udp")
+        assert found and found.asked == (streams * 50e6 if known else None)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_figures_of_both_sides_agree_about_the_receiver(version: str) -> None:
     for case in ("tcp", "udp", "tcp-parallel", "tcp-omit"):
         client = judge_client(0, run(version, case).stdout, "").figures

@@ -188,8 +188,16 @@ def test_words_behind_a_document_count_though_a_wrapper_puts_json_around_them() 
 
 def test_json_of_a_wrapper_alone_is_no_result() -> None:
     assert judge_client(0, LOGGED, "").error_class == "bad_output"
-    served, usual = last_served(SERVED + LOGGED), last_served(SERVED)
-    assert (served.span, served.failed) == (usual.span, usual.failed)
+
+
+@pytest.mark.parametrize(
+    "noise", [LOGGED, b'{"error": "full"}', b'{"error": "full", "end": {"at": 7}}']
+)
+def test_json_of_a_wrapper_is_no_test_that_a_server_served(noise: bytes) -> None:
+    usual = last_served(SERVED)
+    served = last_served(SERVED + noise)
+    assert (served.span, served.figures) == (usual.span, usual.figures)
+    assert (served.failed, served.error) == (usual.failed, usual.error)
 
 
 def test_a_servers_document_behind_one_that_cannot_be_read_is_found() -> None:
