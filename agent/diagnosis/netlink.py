@@ -17,7 +17,7 @@ _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _ANSWER, _PATIENCE = 64 * 1024, 1.0
 
 # Not gevent's: in a native thread that one would bring an event loop of its own.
-_Socket = get_original("socket", "socket")
+NativeSocket = get_original("socket", "socket")
 
 
 def ask(protocol: int, kind: int, question: bytes, flags: int) -> Iterator[bytes]:
@@ -29,7 +29,7 @@ def ask(protocol: int, kind: int, question: bytes, flags: int) -> Iterator[bytes
     if sys.platform != "linux":
         raise OSError("netlink is Linux's")
     header = _HEADER.pack(_HEADER.size + len(question), kind, _NLM_F_REQUEST | flags, 0, 0)
-    with _Socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as kernel:
+    with NativeSocket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as kernel:
         kernel.settimeout(_PATIENCE)
         kernel.send(header + question)
         while True:

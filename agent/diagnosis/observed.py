@@ -8,6 +8,7 @@ from statistics import median_low
 from typing import Any
 
 from agent.diagnosis.evidence import Evidence, Role
+from agent.diagnosis.farewells import Farewells
 from agent.diagnosis.host import (
     HostSample,
     believed_speed,
@@ -24,6 +25,8 @@ from agent.host import Route, interface_of
 
 # Samples of the host, which are dear with many threads, are so many times their CPU apart.
 _COST = 400
+# Seconds to wait for the last words beside two round trips, and at most.
+_PATIENCE, _LONGEST_PATIENCE = 0.03, 0.25
 
 
 class ObservedTest:
@@ -46,7 +49,12 @@ class ObservedTest:
         self.interface = Route()
         with suppress(OSError):
             self.interface = interface_of(control.local_address, control.device)
-        self._control: dict[str, deque[int]] = {}
+        self._cookie, self._control = control.cookie, dict[str, deque[int]]()
+        self._farewells: Farewells | None = None
+        with suppress(OSError):
+            self._farewells = Farewells(control)
+        # Of the control connection, in microseconds.
+        self._last_round_trip: int | None = None
         self._ways: dict[Role, Way] = {"sender": Way("sender"), "receiver": Way("receiver")}
         self._seconds = self._host_due = 0.0
         # The first sample and the last one.
@@ -94,6 +102,18 @@ class ObservedTest:
             self._carried |= {each.cookie: sum(each.carried()) for each in data}
             self.moved = sum(self._carried.values()) or None
 
+    def end(self) -> None:
+        """Hear the last words of its sockets, which have gone; call it in a greenlet."""
+        if not self._farewells:
+            return
+        # At UDP the control connection's tells much. It comes a round trip after its end.
+        patience = min(_PATIENCE + 2 * self.round_trip, _LONGEST_PATIENCE) if self.is_udp else 0.0
+        destroyed, self._farewells = self._farewells.hear(self._cookie, patience), None
+        for way in self._ways.values():
+            way.end(destroyed)
+        if control := destroyed.get(self._cookie):
+            self._last_round_trip = control.numbers.get("rtt")
+
     def _look_at_host(self, pid: int) -> None:
         began = time.thread_time()
         self._hosts[1:] = [take_sample(pid, self.interface.interface)]
@@ -126,8 +146,9 @@ class ObservedTest:
         figures = own | self._round_trips(sent) | self.host() | largest_buffers()
         if not figures.get("pmtu"):
             figures["pmtu"] = self._of_control("pmtu")
-        if self.is_udp and (rtts := list(self._control.get("rtt", []))):
-            figures["control_rise_ms"] = (rtts[-1] - median_low(rtts)) / 1000
+        usual = self._of_control("rtt")
+        if self.is_udp and usual and self._last_round_trip:
+            figures["control_rise_ms"] = max(0, self._last_round_trip - usual) / 1000
         if thread := figures.pop("iperf3_busiest_thread", None):
             figures["cpu"] = thread["run"], thread["waited"]
         if looks := self._states.total() - self._states[""]:

@@ -85,8 +85,10 @@ class Way:
         self._role: Role = role
         self._samples: dict[str, deque[float]] = {}
         self._has_started = False
-        # By the cookies: the last word of each, and its least and its largest window.
+        # By the cookies: each as it was last seen, as it was when it was destroyed, and its least
+        # and its largest window.
         self._last: dict[int, Socket] = {}
+        self._destroyed: dict[int, Socket] = {}
         self._windows: dict[int, tuple[int, int]] = {}
         self._first_mss: float | None = None
 
@@ -108,6 +110,12 @@ class Way:
                 least, most = self._windows.get(each.cookie, (window, window))
                 self._windows[each.cookie] = min(least, window), max(most, window)
 
+    def end(self, destroyed: dict[int, Socket]) -> None:
+        """Note the last words of those that have been seen."""
+        self._destroyed = {
+            cookie: each for cookie, each in destroyed.items() if cookie in self._last
+        }
+
     def figures(self, seconds: float) -> dict[str, Any]:
         """What is known of this direction after so many seconds, named as in Evidence.
 
@@ -121,7 +129,7 @@ class Way:
         carried = [each.carried()[self._role == "receiver"] for each in sockets]
         figures["worst"] = self._worst(sockets, carried)
         for name, figure in _SUMS[self._role].items():
-            if known := _known(sockets, figure):
+            if known := _known(list((self._last | self._destroyed).values()), figure):
                 figures[name] = sum(known)
         # One look is no time.
         if seconds:

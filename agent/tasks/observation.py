@@ -114,6 +114,8 @@ class Observation:
         self._look()
         tests = [each for each in (self._observer.finished, self.test) if each]
         found = next((each for each in tests if client_port in (None, each.port)), None)
+        if found and found is self._observer.finished:
+            found.end()
         report.path, report.host = (found.path(), found.host()) if found else ({}, {})
         route = found.interface if found else Route()
         if route.interface or client_port is not None:
