@@ -24,6 +24,8 @@ from agent.turns import await_turn
 MAX_HEAD_BYTES = 64 * 1024
 # For a peer that sends requests before it has the answer to the last one.
 PAUSE_SECONDS = 0.1
+# Where an application finds the socket of a request's connection.
+SOCKET = "agent.socket"
 
 log = structlog.get_logger()
 
@@ -57,6 +59,11 @@ class Handler(WSGIHandler):
                 super().handle()  # type: ignore[no-untyped-call]
         finally:
             self._deadline.close()
+
+    def get_environ(self) -> dict[str, Any]:
+        """The WSGI environment; under SOCKET it has the connection's."""
+        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
+        return {**environ, SOCKET: self.socket}
 
     def handle_one_request(self) -> Any:
         """Serve one request; the result is for pywsgi."""
@@ -102,13 +109,7 @@ class Server(WSGIServer):
     # try again after a second, or three.
     backlog = 4096
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        application: Any,
-        limits: Limits,
-        handler_class: type[Handler] = Handler,
-    ) -> None:
+    def __init__(self, address: tuple[str, int], application: Any, limits: Limits) -> None:
         self.limits = limits
         self._connections: dict[socket.socket, None] = {}
         # At a time; of more, the first would be ended before they were served.
@@ -120,7 +121,7 @@ class Server(WSGIServer):
             spawn=Pool(),
             log=None,
             error_log=_ErrorLog(),
-            handler_class=handler_class,
+            handler_class=Handler,
             # Spares a reverse look-up of the address.
             environ={"SERVER_NAME": address[0]},
         )

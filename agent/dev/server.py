@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from agent.dev.api import http
 from agent.dev.api.admin_calls import admin_api
-from agent.dev.api.agent_calls import SocketHandler, agent_api
+from agent.dev.api.agent_calls import agent_api
 from agent.dev.api.exercise_calls import exercise_api
 from agent.dev.errors import Refused, StateUnwritable
 from agent.dev.store.records import utc_now
@@ -57,7 +57,7 @@ class DevManager:
         limits = Limits(connections, REQUEST_SECONDS, 2 * http.MAX_BODY_BYTES)
         self._open_page = open_page or admin_password == DEFAULT_PASSWORD
         self._application = _application(store, admin_password)
-        self._server = Server((host, port), self._application, limits, SocketHandler)
+        self._server = Server((host, port), self._application, limits)
 
     @property
     def port(self) -> int:

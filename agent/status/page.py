@@ -8,7 +8,7 @@ from string import Template
 
 from agent.iperf3.figures import of_each_way, throughput
 from agent.metrics import Reported
-from agent.protocol import Flow
+from agent.protocol import Figures, Flow
 from agent.quantities import duration, rate
 from agent.status.snapshot import Running, Snapshot
 
@@ -99,16 +99,15 @@ def _results(results: Sequence[Reported]) -> Iterable[str]:
 
 
 def _result(result: Reported) -> Iterable[str]:
-    figures = result.figures
+    figures = result.figures or Figures()
     yield f"<td>{result.at[11:19]}</td>"
     yield f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>"
     tone = "good" if result.status == "succeeded" else "bad"
     words = escape(result.error_class or result.status)
     yield f'<td class="{tone}">{words}</td>'
-    flows = figures.flows if figures else []
-    yield f'<td class="number">{throughput(figures) if figures else ""}</td>'
-    yield f'<td class="number">{of_each_way(figures, _lost) if figures else ""}</td>'
-    yield f'<td>{"".join(_spark(flow.rates, "As this side saw it") for flow in flows)}</td>'
+    yield f'<td class="number">{throughput(figures)}</td>'
+    yield f'<td class="number">{of_each_way(figures, _lost)}</td>'
+    yield f'<td>{"".join(_spark(flow.rates, "As this side saw it") for flow in figures.flows)}</td>'
 
 
 def _lost(flow: Flow) -> str:

@@ -10,24 +10,13 @@ from werkzeug.http import parse_dict_header
 from agent.dev.api.http import MAX_BODY_BYTES, body, is_secret, reply, store
 from agent.dev.errors import Misfit, NotFound, Refused
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, TaskReport
-from agent.serving import Handler
+from agent.serving import SOCKET
 
 API_VERSION = "1"
 # A claim waits at most this long, whatever the agent prefers.
 MAX_WAIT_SECONDS = 60
-_SOCKET = "agent.dev.socket"
 
 agent_api = Blueprint("agent", __name__, url_prefix="/v1/agent")
-
-
-class SocketHandler(Handler):
-    """Gives the application the connection's socket, which a claim that waited has to look at."""
-
-    def get_environ(self) -> dict[str, object]:
-        """The WSGI environment with the socket in it."""
-        environ: dict[str, object] = super().get_environ()  # type: ignore[no-untyped-call]
-        environ[_SOCKET] = self.socket
-        return environ
 
 
 class _Registration(Struct):
@@ -133,7 +122,7 @@ def _preferred_wait() -> int | None:
 
 def _hung_up() -> bool:
     """Whether the client has closed the connection on which it waits. Does not yield."""
-    connection = cast(socket.socket, request.environ[_SOCKET])
+    connection = cast(socket.socket, request.environ[SOCKET])
     timeout = connection.gettimeout()
     connection.settimeout(0)
     try:
