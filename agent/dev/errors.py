@@ -6,40 +6,33 @@ from agent.errors import AgentError
 
 
 class Refused(AgentError):
-    """A call is refused, with a status of HTTP. `details` become the body's `details`."""
+    """A call is refused. `body` is the answer's JSON, in the Manager's form."""
 
     def __init__(self, status: int, error: str, message: str, **details: Any) -> None:
         super().__init__(message)
         self.status = status
-        self.error = error
-        self.details = details
-
-    def body(self) -> dict[str, Any]:
-        """The answer's JSON, in the Manager's form."""
-        return {"detail": {"error": self.error, "message": str(self), "details": self.details}}
+        said = {"error": error, "message": message, "details": details}
+        self.body: dict[str, Any] = {"detail": said}
 
 
 class NotFound(Refused):
-    """404: no such record, or an agent that is unknown or disabled."""
+    """404: no such record, or an agent that is unknown or disabled. The JSON has no `detail`."""
 
     def __init__(self, message: str) -> None:
         super().__init__(404, "not_found", message)
-
-    def body(self) -> dict[str, Any]:
-        """The answer's JSON, which has no `detail` around it here."""
-        return {"error": self.error, "message": str(self)}
+        self.body = {"error": "not_found", "message": message}
 
 
 class Misfit(Refused):
-    """422: the body, the query or the `field` of a form does not fit the call."""
+    """422: the body, the query or the `field` of a form does not fit the call.
+
+    The JSON has a list of faults, always of one here.
+    """
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(422, "validation_error", message)
         self.field = field
-
-    def body(self) -> dict[str, Any]:
-        """The answer's JSON: a list of faults, always of one here."""
-        return {"detail": [{"loc": ["body"], "msg": str(self), "type": self.error}]}
+        self.body = {"detail": [{"loc": ["body"], "msg": message, "type": "validation_error"}]}
 
 
 class StateUnwritable(Refused):

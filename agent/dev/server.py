@@ -108,7 +108,7 @@ def _application(store: Store, admin_password: str) -> Flask:
     app.config["OPEN_PAGE"] = False
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY_BYTES
-    app.register_error_handler(Refused, lambda error: http.reply(error.body(), error.status))
+    app.register_error_handler(Refused, lambda error: http.reply(error.body, error.status))
     app.register_error_handler(404, http.no_such_call)
     app.register_error_handler(405, http.no_such_call)
     for calls in (agent_api, admin_api, exercise_api, page):
