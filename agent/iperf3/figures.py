@@ -5,15 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.iperf3.summary import (
-    Interval,
-    IntervalSum,
-    Request,
-    Summary,
-    Sums,
-    read_intervals,
-    read_summary,
-)
+from agent.iperf3.summary import Interval, IntervalSum, Summary, Sums, read_intervals, read_summary
 from agent.protocol import Figures, Flow, read_report
 from agent.quantities import rate
 
@@ -87,7 +79,7 @@ def _flow(summary: Summary, way: _Way) -> Flow:
     out, got = _at_sender(summary, way), _at_receiver(summary, way)
     told = Sums() if got is None else way.told
     got = got or Sums()
-    lost = _losses(told, out, got, summary.asked)
+    lost = _losses(told, out, got, summary.asked.blksize)
     step = -(-len(way.rows) // _MOST_RATES) or 1
     return Flow(
         sent=out.bits_per_second,
@@ -122,7 +114,7 @@ def _at_receiver(summary: Summary, way: _Way) -> Sums | None:
     if got is None and not way.by_sender:
         got = _counted(way)
     if got is None:
-        return _remainder(way, summary.asked)
+        return _remainder(summary, way)
     # With `--skip-rx-copy` 16 bytes of a datagram are counted, and no datagram.
     return None if got.bytes and got.packets == 0 else got
 
@@ -138,13 +130,13 @@ def _counted(way: _Way) -> Sums | None:
     return Sums(bytes=arrived, bits_per_second=bits_per_second, packets=packets)
 
 
-def _remainder(way: _Way, asked: Request) -> Sums | None:
+def _remainder(summary: Summary, way: _Way) -> Sums | None:
     """What has arrived by the single sum of iperf3 3.9: what was sent without what was lost.
 
     A sender's has what omitted seconds have lost. The jitter is 0 if the receiver has counted no
     datagram (seen with servers of 3.9, 3.12 and 3.22): then 0 are lost, though none arrived.
     """
-    told = way.told
+    told, asked = way.told, summary.asked
     packets, lost, seconds = told.packets or 0.0, told.lost_packets or 0.0, told.seconds
     if told.jitter_ms == 0 or (way.by_sender and asked.omit and lost):
         return None
@@ -154,18 +146,18 @@ def _remainder(way: _Way, asked: Request) -> Sums | None:
     return Sums(bytes=arrived, bits_per_second=arrived * 8 / seconds, packets=packets)
 
 
-def _losses(told: Sums, out: Sums, got: Sums, asked: Request) -> Sums:
-    """Datagrams lost, datagrams counted, and per cent; None for what cannot be so.
+def _losses(told: Sums, out: Sums, got: Sums, size: float | None) -> Sums:
+    """Datagrams of `size` bytes lost and counted, and per cent; None for what cannot be so.
 
     A receiver knows the highest number that a datagram had, and how many bytes it got. What
     iperf3 makes of it depends on the versions of both sides, and on `omit`: if nothing arrives
     after the omitted seconds, some count down from there, below 0 or to nearly 2**64.
     """
     lost, packets, percent = told.lost_packets, told.packets, told.lost_percent
-    if got.bytes is not None and asked.blksize and packets is not None:
+    if got.bytes is not None and size and packets is not None:
         counted = got.packets or 0.0
-        packets = counted if 0 < counted < 2**63 else (out.bytes or 0.0) / asked.blksize
-        lost = max(0.0, packets - got.bytes / asked.blksize)
+        packets = counted if 0 < counted < 2**63 else (out.bytes or 0.0) / size
+        lost = max(0.0, packets - got.bytes / size)
         percent = 100 * lost / packets if packets else None
     if percent is None or not 0 <= percent <= 100:
         return Sums()

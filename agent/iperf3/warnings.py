@@ -40,17 +40,21 @@ def warnings_about(
     `features` is of the iperf3 that wrote it. `thread` has the shares of the time that its busiest
     thread ran and waited for a core, if they are known. Of the other side neither is.
     """
-    return [
+    found = [
         *_cpu_warnings(summary, figures, features, thread),
         *_loss_warnings(summary, figures, features),
-        # A test that was cut short has no report from the receiver: no reason for a second warning.
-        *(_length_warnings(summary) or _silence_warnings(summary, figures)),
     ]
+    if not is_cut_short(summary):
+        return found + _silence_warnings(summary, figures)
+    # It has no report from the receiver: no reason for a second warning.
+    times = f"{summary.seconds:.1f} s of {summary.asked.duration:.0f} s"
+    return [*found, f"The test was cut short: {times}."]
 
 
 def is_cut_short(summary: Summary) -> bool:
     """Whether a test ended long before its planned time."""
-    return bool(_length_warnings(summary))
+    planned, took = summary.asked.duration or 0.0, summary.seconds
+    return took is not None and took < _FULL_LENGTH * planned
 
 
 def _cpu_warnings(
@@ -101,13 +105,6 @@ def _loss_warnings(summary: Summary, figures: Figures, features: Features) -> It
         if packets and sent - packets > sent * _UNDER_WAY:
             count = f"{sent - packets:.0f} of {sent:.0f}"
             yield f"The last {count} datagrams had not arrived at the end: no loss counts them."
-
-
-def _length_warnings(summary: Summary) -> list[str]:
-    planned, took = summary.asked.duration, summary.seconds
-    if not planned or took is None or took >= _FULL_LENGTH * planned:
-        return []
-    return [f"The test was cut short: {took:.1f} s of {planned:.0f} s."]
 
 
 def _silence_warnings(summary: Summary, figures: Figures) -> list[str]:
