@@ -1,10 +1,35 @@
-"""The sockets of a child, whichever of its processes they belong to."""
+"""The processes of a child and their sockets, as /proc and sock_diag have them."""
 
-from agent.diagnosis.family import descriptors, family, socket_inodes
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
 from agent.diagnosis.sockets import FAMILIES, TCP, UDP, Socket, again, dump
 
 # More sockets than this are asked for by a dump.
 _ONE_BY_ONE = 64
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all that it has started, as a wrapper starts iperf3."""
+    yield pid
+    with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+        for child in children.read().split():
+            yield from family(int(child))
+
+
+def socket_inodes(pid: int) -> list[int]:
+    """The inodes of a process's sockets in the order of their descriptors; none if it has ended.
+
+    Raises PermissionError if nobody but root may look at them.
+    """
+    found = {}
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            target = os.readlink(entry.path)
+            if target.startswith("socket:["):
+                found[int(entry.name)] = int(target[8:-1])
+    return [found[descriptor] for descriptor in sorted(found)]
 
 
 class ChildSockets:
@@ -22,9 +47,10 @@ class ChildSockets:
         """What they are now, in the order of their descriptors; raises OSError."""
         known: list[Socket] = []
         for self.pid in family(self._child):
-            self._descriptors = descriptors(self.pid)
-            if known := self._find(socket_inodes(self.pid)):
-                break
+            with suppress(PermissionError):
+                self._descriptors = _descriptors(self.pid)
+                if known := self._find(socket_inodes(self.pid)):
+                    break
         self._known = known
         return [each for each in known if each.is_connected]
 
@@ -37,7 +63,7 @@ class ChildSockets:
 
         This takes 0.01 ms.
         """
-        return descriptors(self.pid) != self._descriptors
+        return _descriptors(self.pid) != self._descriptors
 
     def _find(self, inodes: list[int]) -> list[Socket]:
         if not inodes:
@@ -51,3 +77,9 @@ class ChildSockets:
         places = {inode: place for place, inode in enumerate(inodes)}
         found = [each for sockets in dumps for each in sockets if each.inode in places]
         return sorted(found, key=lambda each: (places[each.inode], each.cookie))
+
+
+def _descriptors(pid: int) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(f"/proc/{pid}/fd")
+    return []

@@ -54,9 +54,8 @@ class Served(Struct, frozen=True):
     """The place of the newest document of a test in a server's output, and what it says.
 
     `error` are iperf3's words, empty for a test that ended as it should, and `client_port` is that
-    of its control connection. Up to `done` the output
-    need not be read again. `failed` has the place, class and words of each error without a test.
-    `unread` is as in `find_unread`.
+    of its control connection. Up to `done` the output need not be read again. `failed` has the
+    place, class and words of each error without a test. `unread` is as in `find_unread`.
     """
 
     span: Span | None

@@ -6,11 +6,10 @@ hosts without sock_diag, reads /proc/net/tcp, which takes 10 ms on a host of 24 
 imported only there, as an idle agent is a megabyte smaller without it.
 """
 
-import os
 from contextlib import suppress
 from typing import Any
 
-from agent.diagnosis.family import family, socket_inodes
+from agent.diagnosis.children import family, socket_inodes
 from agent.diagnosis.sockets import FAMILIES, LISTEN, TCP, dump
 
 
@@ -27,12 +26,13 @@ def is_listening(pid: int, port: int) -> bool | None:
     an iperf3 with file capabilities.
     """
     try:
-        found = [each for kind in FAMILIES for each in dump(TCP, kind, LISTEN, port)]
+        found = {each.inode for kind in FAMILIES for each in dump(TCP, kind, LISTEN, port)}
     except OSError:
         return _psutil_finds(pid, port)
-    if {each.inode for each in found}.isdisjoint(socket_inodes(pid)):
-        return None if found and not _may_look(pid) else False
-    return True
+    try:
+        return not found.isdisjoint(socket_inodes(pid))
+    except PermissionError:
+        return None if found else False
 
 
 def find_listener(port: int) -> str:
@@ -63,15 +63,3 @@ def _psutil_finds(pid: int, port: int) -> bool | None:
 
 def _listens(connection: Any, port: int) -> bool:
     return bool(connection.status == "LISTEN" and connection.laddr.port == port)
-
-
-def _may_look(pid: int) -> bool:
-    try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            os.readlink(entry.path)
-    except PermissionError:
-        return False
-    except OSError:
-        # It has ended.
-        pass
-    return True

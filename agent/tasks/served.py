@@ -119,8 +119,8 @@ class ServedTests:
         self._size_read = size
         self.incomplete = served.unread[-1]
         if served.span:
-            self._unreported, self.figures, self.error = True, served.figures, served.error
-            self.client_port = served.client_port
+            self._unreported, self.error = True, served.error
+            self.figures, self.client_port = served.figures, served.client_port
 
     def read_rest(self) -> None:
         """Read what an ended server has written; for a while again if the host is short now."""
