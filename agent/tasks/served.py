@@ -53,10 +53,9 @@ class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes need not be read again; `copy` is in use while a document is
-    copied; `tests` are those to report now, each with its figures and the port of its client;
-    `figures`, `client_port` and `error` are of the newest one. `may_lack_some` says that a part
-    could not be read or kept, `incomplete` is the beginning of a document without an end,
-    `failures` what iperf3 said of failed tests, and when last.
+    copied; `tests` are to be reported now, with figures and client's port; `figures`, `error` and
+    `client_port` are the newest one's. `may_lack_some` says that a part could not be read or kept,
+    `incomplete` is how a document without an end begins, `failures` what iperf3 said, and when.
     """
 
     def __init__(self, stdout: Path) -> None:
