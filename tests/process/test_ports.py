@@ -28,7 +28,7 @@ NO_PROTOCOL = 31
 def fixture_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel with sock_diag, and one that was built without it."""
     if request.param != "sock_diag":
-        monkeypatch.setattr(sockets, "_NETLINK_SOCK_DIAG", NO_PROTOCOL)
+        monkeypatch.setattr(sockets, "NETLINK_SOCK_DIAG", NO_PROTOCOL)
 
 
 @pytest.mark.usefixtures("way")
