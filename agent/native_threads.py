@@ -42,20 +42,17 @@ class Threads(ThreadPool):
 
 
 class NativeThreads:
-    """At most `most` threads for one kind of work, which then waits for no other kind.
+    """At most `most` threads for one kind of work, which then waits for no other kind."""
 
-    `errors` are what that work may raise.
-    """
-
-    def __init__(self, most: int, errors: tuple[type[Exception], ...] = (OSError,)) -> None:
-        self._most, self._errors = most, errors
+    def __init__(self, most: int) -> None:
+        self._most = most
 
     def call(self, function: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result:
         """Call it in a native thread, with the context of the log; raises its error."""
         # The pool would print the traceback of an error that is raised in it.
-        run = wrap_errors(self._errors, copy_context().run)
+        run = wrap_errors(Exception, copy_context().run)
         found = self._pool.apply(run, (function, *args))  # type: ignore[no-untyped-call]
-        if isinstance(found, self._errors):
+        if isinstance(found, Exception):
             raise found
         result: _Result = found
         return result

@@ -70,15 +70,11 @@ def _delays() -> Iterator[float]:
     yield from repeat(BACKOFF_CAP)
 
 
-def pauses(first: float, most: float, within: float) -> Iterator[float]:
-    """Pauses between attempts: about `first` seconds, twice that, and so on, up to `most`.
+def pauses(pause: float, most: float, until: float) -> Iterator[float]:
+    """Pauses between attempts: about `pause` seconds, twice that, and so on, up to `most`.
 
-    The last one ends `within` seconds after this call.
+    The last one ends at `until`, a moment on the monotonic clock.
     """
-    return _pauses(first, most, time.monotonic() + within)
-
-
-def _pauses(pause: float, most: float, until: float) -> Iterator[float]:
     while (left := until - time.monotonic()) > 0:
         yield min(jittered(pause), most, left)
         pause = min(2 * pause, most)

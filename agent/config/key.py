@@ -22,7 +22,7 @@ KEY_ACCEPTED = "the registration key that the Manager gave this agent"
 
 # Seconds. A heartbeat may be that late, once, when the disk stands still.
 LOOK_TAKES = 0.2
-_THREADS = NativeThreads(1, (ConfigError,))
+_THREADS = NativeThreads(1)
 
 log = structlog.get_logger()
 

@@ -16,11 +16,10 @@ from agent.manager.upload import Body
 from agent.metrics import Metrics
 from agent.text import to_json
 
-# Seconds for a whole call. A result has no total: it may take as long as it makes progress.
-REGISTER_DEADLINE = 10.0
+# Seconds for a whole call, and for a heartbeat; a claim may be held for its wait beyond that. A
+# result has no total: it may take as long as it makes progress.
+DEADLINE = 10.0
 HEARTBEAT_DEADLINE = 4.0
-CLAIM_DEADLINE = 10.0
-STARTED_DEADLINE = 10.0
 RESULT_STALL = 30.0
 LONG_POLL_WAIT = 20
 
@@ -62,15 +61,16 @@ class ManagerClient:
 
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
         """Register the agent; the answer also has the key, which is not read."""
-        body = protocol.RegisterBody(ip_address, operating_system)
-        return self._post("register", body, protocol.AgentRecord, REGISTER_DEADLINE)
+        body = {"ip_address": ip_address, "operating_system": operating_system}
+        return self._post("register", body, protocol.AgentRecord)
 
     def send_heartbeat(
         self, ip_address: str, running: list[protocol.RunningRow]
     ) -> protocol.HeartbeatAnswer:
         """Report what runs now."""
-        body = protocol.HeartbeatBody(ip_address, running)
-        return self._post("heartbeat", body, protocol.HeartbeatAnswer, HEARTBEAT_DEADLINE)
+        body = {"ip_address": ip_address, "running": running}
+        answer = self._send("heartbeat", to_json(body), HEARTBEAT_DEADLINE)
+        return self._decode("heartbeat", answer, protocol.HeartbeatAnswer)
 
     def claim(self, idempotency_key: str) -> Claim:
         """Ask for the oldest pending task; with long polling the call is held until there is one.
@@ -79,7 +79,7 @@ class ManagerClient:
         task were ignored, each replay would bring it again, and no other task would ever come.
         """
         prefer = {"Prefer": f"wait={LONG_POLL_WAIT}"}
-        deadline = CLAIM_DEADLINE + LONG_POLL_WAIT
+        deadline = DEADLINE + LONG_POLL_WAIT
         answer = self._send("tasks/claim", b"{}", deadline, idempotency_key, prefer)
         held = answer.headers.get("Preference-Applied", "").startswith("wait")
         try:
@@ -93,8 +93,8 @@ class ManagerClient:
 
     def send_started(self, task: protocol.Task, pid: int, idempotency_key: str) -> None:
         """Say that a task's process runs."""
-        call, body = f"tasks/{task.id}/started", protocol.StartedBody(pid)
-        taken_for = self._post(call, body, protocol.Acknowledged, STARTED_DEADLINE, idempotency_key)
+        call, body = f"tasks/{task.id}/started", {"pid": pid}
+        taken_for = self._post(call, body, protocol.Acknowledged, idempotency_key)
         _compare(call, task, taken_for)
 
     def send_result(self, task: protocol.Task, body: Body, idempotency_key: str) -> None:
@@ -116,19 +116,18 @@ class ManagerClient:
 
     def check_health(self) -> None:
         """Ask whether a Manager is there, without naming or registering an agent."""
-        answer = self._transport.call("GET", "/healthz", b"", {}, REGISTER_DEADLINE)
+        answer = self._transport.call("GET", "/healthz", b"", {}, DEADLINE)
         self._decode("/healthz", answer, protocol.Health)
 
     def _post(
         self,
         call: str,
-        body: msgspec.Struct,
+        body: Mapping[str, object],
         kind: type[_Answer],
-        deadline: float,
         idempotency_key: str | None = None,
     ) -> _Answer:
         data = to_json(body)
-        return self._decode(call, self._send(call, data, deadline, idempotency_key), kind)
+        return self._decode(call, self._send(call, data, DEADLINE, idempotency_key), kind)
 
     def _send(
         self,

@@ -6,10 +6,10 @@ Here all bytes come through one socket, below HTTP, TLS and proxies, which count
 """
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 from gevent.socket import wait_read  # type: ignore[attr-defined]
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
@@ -18,6 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import ssl_
 from urllib3.util.ssltransport import SSLTransport
 
+from agent.config.settings import Config
 from agent.native_threads import NativeThreads
 
 # Bytes for one answer with all that is around its content, and as many to connect.
@@ -86,31 +87,20 @@ class _Context(ssl.SSLContext):
 setattr(ssl_, "SSLContext", _Context)
 
 
-@dataclass(frozen=True)
-class Trust:
-    """Whom to trust and what to show: files of certificates, and of the key of one's own.
-
-    Without `ca_file` the system's authorities are trusted.
-    """
-
-    ca_file: Path | None
-    own: tuple[Path, Path] | None = None
-
-    def contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-        """The contexts for the Manager and for a proxy, which is shown nothing; raises OSError."""
-        return _THREADS.call(lambda: (self._context(self.own), self._context(None)))
-
-    def _context(self, own: tuple[Path, Path] | None) -> ssl.SSLContext:
-        context = ssl_.create_urllib3_context()
-        file = self.ca_file or next(filter(Path.exists, SYSTEM_CAS), Path(DEFAULT_CA_BUNDLE_PATH))
-        try:
+def _contexts(config: Config) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS with the Manager, and with a proxy, which is shown no certificate; raises OSError."""
+    manager, proxy = ssl_.create_urllib3_context(), ssl_.create_urllib3_context()
+    system = next(filter(Path.exists, SYSTEM_CAS), Path(DEFAULT_CA_BUNDLE_PATH))
+    file = config.manager_ca_file or system
+    try:
+        for context in (manager, proxy):
             context.load_verify_locations(file)
-            if own:
-                file = own[0]
-                context.load_cert_chain(*own)
-        except OSError as error:
-            raise OSError(f"{file} cannot be used: {error}") from error
-        return context
+        if config.manager_cert_file and config.manager_cert_key_file:
+            file = config.manager_cert_file
+            manager.load_cert_chain(file, config.manager_cert_key_file)
+    except OSError as error:
+        raise OSError(f"{file} cannot be used: {error}") from error
+    return manager, proxy
 
 
 class _Connection(HTTPConnection):
@@ -146,12 +136,12 @@ class Adapter(HTTPAdapter):
     The files for TLS are read here, and not by requests, which would do that in the hub's thread.
     """
 
-    def __init__(self, trust: Trust | None) -> None:
-        """Read the files; raises OSError. Without them there is no TLS."""
+    def __init__(self, config: Config) -> None:
+        """Read the files if the Manager's URL says https; raises OSError."""
         self._manager: ssl.SSLContext | None = None
         self._proxy: ssl.SSLContext | None = None
-        if trust:
-            self._manager, self._proxy = trust.contexts()
+        if urlsplit(config.manager_url).scheme == "https":
+            self._manager, self._proxy = _THREADS.call(_contexts, config)
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import urlsplit
 
 import gevent
 import requests
@@ -17,7 +16,7 @@ from agent import __version__
 from agent.config.settings import Config
 from agent.errors import ManagerAway
 from agent.host import is_loopback
-from agent.manager.connection import Adapter, Trust
+from agent.manager.connection import Adapter
 from agent.manager.refusals import refusal
 from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
@@ -146,7 +145,7 @@ class Transport:
 
     def _new_session(self) -> requests.Session:
         session = _Session()
-        adapter = Adapter(self._trust())
+        adapter = Adapter(self._config)
         for scheme in ("http://", "https://"):
             session.mount(scheme, adapter)
         # .netrc, proxies and REQUESTS_CA_BUNDLE stay out, or they would override what was set.
@@ -154,15 +153,6 @@ class Transport:
         if not is_loopback(self._config.manager_url):
             session.proxies = get_environ_proxies(self._config.manager_url)
         return session
-
-    def _trust(self) -> Trust | None:
-        config = self._config
-        if urlsplit(config.manager_url).scheme != "https":
-            return None
-        own = None
-        if config.manager_cert_file and config.manager_cert_key_file:
-            own = config.manager_cert_file, config.manager_cert_key_file
-        return Trust(config.manager_ca_file, own)
 
 
 class _Session(requests.Session):

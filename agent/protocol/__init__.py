@@ -15,13 +15,10 @@ from agent.protocol.messages import (
     Claimed,
     Health,
     HeartbeatAnswer,
-    HeartbeatBody,
     Origin,
     Refusal,
     RefusalDetail,
-    RegisterBody,
     RunningRow,
-    StartedBody,
     Task,
 )
 from agent.protocol.moments import Moment, timestamp, utc_now

@@ -37,13 +37,6 @@ class Task(Struct, frozen=True):
         )
 
 
-class RegisterBody(Struct):
-    """The body of `register`."""
-
-    ip_address: str
-    operating_system: str
-
-
 class AgentRecord(Struct):
     """The answer to `register`, without the key that it contains as well."""
 
@@ -103,7 +96,7 @@ class Claimed(Struct, frozen=True, rename={"origin": "life"}):
 
 
 class RunningRow(Struct, omit_defaults=True):
-    """One row of the heartbeat's `running` list; `started_at` is UTC in ISO 8601.
+    """A child that runs now, in the heartbeat's `running` list; `started_at` is UTC in ISO 8601.
 
     Only a client that streams its intervals has a current rate and its `retransmits` so far.
     """
@@ -115,13 +108,6 @@ class RunningRow(Struct, omit_defaults=True):
     started_at: str
     bits_per_second: float | None = None
     retransmits: int | None = None
-
-
-class HeartbeatBody(Struct):
-    """The body of `heartbeat`, with a row for each child that runs now."""
-
-    ip_address: str
-    running: list[RunningRow]
 
 
 class HeartbeatAnswer(Struct):
@@ -139,12 +125,6 @@ class ClaimAnswer(Struct):
     """The answer to `claim`."""
 
     task: Task | None = None
-
-
-class StartedBody(Struct):
-    """The body of `started`: the pid of the task's process."""
-
-    pid: int
 
 
 class Acknowledged(Struct):

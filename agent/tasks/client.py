@@ -1,5 +1,6 @@
 """An `iperf_client_run` task: one test, repeated while its server is not ready."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -77,7 +78,7 @@ class _ClientTest:
     def last_attempt(self) -> Attempt:
         """Attempt the test until its server is ready for it, or no try or time is left."""
         delay = self._payload.retry_delay_seconds
-        delays = pauses(delay, max(delay, LONGEST_PAUSE), within=ATTEMPTS_TAKE)
+        delays = pauses(delay, max(delay, LONGEST_PAUSE), time.monotonic() + ATTEMPTS_TAKE)
         for left in range(self._payload.max_retries, -1, -1):
             attempt = self._attempt()
             if attempt.verdict.error_class is ErrorClass.BUSY:

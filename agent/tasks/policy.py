@@ -8,6 +8,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 from gevent.monkey import get_original
+from gevent.util import wrap_errors
 
 from agent.config.settings import Config
 from agent.config.types import Network
@@ -23,7 +24,7 @@ _UNPACED = ((3, 9), (3, 18))
 _getaddrinfo = get_original("socket", "getaddrinfo")
 # A silent name server blocks one for 10 s or more, and gevent's own must stay free for the
 # Manager's name.
-_LOOKUPS = NativeThreads(4, (OSError, UnicodeError))
+_LOOKUPS = NativeThreads(4)
 
 
 def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
@@ -92,7 +93,8 @@ def checked_target(
     if allowed is None:
         return host
     family = {4: socket.AF_INET, 6: socket.AF_INET6, None: socket.AF_UNSPEC}[ip_version]
-    lookup = gevent.spawn(_find, host, family, allowed)
+    find = wrap_errors((OSError, UnicodeError), _LOOKUPS.call)
+    lookup = gevent.spawn(find, _look_up, host, family, allowed)
     gevent.wait([lookup, stop], count=1)
     if not lookup.ready():
         lookup.kill(block=False)
@@ -105,13 +107,6 @@ def checked_target(
     networks = ", ".join(map(str, allowed))
     words = f"{host} is outside this agent's ALLOWED_TARGETS ({networks})"
     raise TaskError(ErrorClass.NOT_ALLOWED, words)
-
-
-def _find(host: str, family: int, allowed: tuple[Network, ...]) -> str | Exception:
-    try:
-        return _LOOKUPS.call(_look_up, host, family, allowed)
-    except (OSError, UnicodeError) as error:
-        return error
 
 
 def _look_up(host: str, family: int, allowed: tuple[Network, ...]) -> str:

@@ -102,9 +102,8 @@ def test_each_answer_to_each_call_does_what_the_table_says(
 ) -> None:
     if answer in ("no answer", "one byte a second"):
         monkeypatch.setattr(calls, "LONG_POLL_WAIT", 0)
-        for deadline in ("REGISTER", "HEARTBEAT", "CLAIM", "STARTED"):
-            monkeypatch.setattr(calls, f"{deadline}_DEADLINE", SOON)
-        monkeypatch.setattr(calls, "RESULT_STALL", SOON)
+        for deadline in ("DEADLINE", "HEARTBEAT_DEADLINE", "RESULT_STALL"):
+            monkeypatch.setattr(calls, deadline, SOON)
     error = None
     with PLAYS[answer]() as scene:
         try:

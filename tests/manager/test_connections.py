@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -12,7 +13,7 @@ from gevent import sleep
 from gevent.event import Event
 
 from agent.errors import ManagerUnavailable
-from agent.manager.connection import Trust
+from agent.manager.connection import Adapter
 from agent.manager.transport import Transport
 from agent.metrics import Metrics
 from tests.support.clock import Clock
@@ -173,6 +174,7 @@ def test_no_call_fails_because_the_manager_closed_an_idle_connection(
 def test_a_file_for_tls_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     missing, empty = tmp_path / "missing.pem", tmp_path / "empty.pem"
     empty.touch()
-    for trust in (Trust(missing), Trust(empty), Trust(None, (missing, missing))):
+    shown: dict[str, Any] = {"manager_cert_file": missing, "manager_cert_key_file": missing}
+    for files in ({"manager_ca_file": missing}, {"manager_ca_file": empty}, shown):
         with pytest.raises(OSError, match=r"(missing|empty).pem cannot be used: "):
-            trust.contexts()
+            Adapter(replace(access("https://localhost"), **files))
