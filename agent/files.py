@@ -10,12 +10,17 @@ import os
 import shutil
 import stat
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
+import structlog
+
 # What a file system without hard links answers, or the last link that a file may have.
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+log = structlog.get_logger()
 
 
 class Whose(Enum):
@@ -39,6 +44,17 @@ def whose(error: BaseException | None) -> Whose:
     cause = error if isinstance(error, OSError) or error is None else error.__cause__
     number = cause.errno if isinstance(cause, OSError) else None
     return next((each for each, numbers in _NUMBERS.items() if number in numbers), Whose.FILE)
+
+
+@contextmanager
+def lost(words: str) -> Iterator[None]:
+    """Go on after an OSError, and log the words with it; raise it if only the host is short now."""
+    try:
+        yield
+    except OSError as error:
+        if whose(error) is Whose.HOST:
+            raise
+        log.error(words, error=str(error))
 
 
 def is_writable_file(path: Path) -> bool:

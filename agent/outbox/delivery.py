@@ -93,11 +93,13 @@ class Delivery:
     def _settle_refusal(self, message: Message, error: TaskRefused, was_tried: bool) -> None:
         """Act on a final answer; after a lost reply it may say that the message did arrive."""
         sent = message.outcome.status if message.outcome else "running"
+        # A server has succeeded since it listens: that says nothing of its documents.
+        is_served = message.document and message.claimed.task.type == "iperf_server_start"
         if error.current_status == "canceled":
             log.info("the task was canceled at the Manager")
             self.registry.cancel(message.claimed)
             self.ledger.settle(message)
-        elif error.current_status == sent and (was_tried or message.outcome is None):
+        elif error.current_status == sent and (was_tried or not message.outcome) and not is_served:
             log.info("the Manager has it already", status=sent)
             # Perhaps in a smaller form: an earlier run of the agent may have sent it.
             self.ledger.settle(message, keep_document=True)

@@ -63,10 +63,12 @@ class Spool:
         return found
 
     def load_rejected(self) -> Iterator[Message]:
-        """What was set aside, as far as it can be read."""
-        for path in self._rejected.glob(f"*{_RECORD}"):
-            with suppress(RecordDamaged, OSError):
-                yield Message.decode(_number(path), files.read_whole(path))
+        """What was set aside, as far as it can ever be read; raises OSError."""
+        with files.lost("what was refused cannot be read"):
+            for path in self._rejected.iterdir():
+                if path.suffix == _RECORD:
+                    with files.lost("a refused result cannot be read"), suppress(RecordDamaged):
+                        yield Message.decode(_number(path), files.read_whole(path))
 
     def files(self, *suffixes: str) -> list[Path]:
         """The files with one of these suffixes and a number; raises OSError."""
@@ -106,6 +108,9 @@ class Spool:
 
     def settle(self, message: Message, keep_document: bool) -> None:
         """Mark a message that the Manager has, and remove its document or move it to kept/."""
+        if not message.document:
+            # It may have lost one that could not be set aside then.
+            self._reject(message.number, _DOCUMENT)
         # Not `exists`, which takes a file that cannot be looked at for none.
         with suppress(FileNotFoundError):
             record = self._path(message.number, _RECORD)
@@ -167,10 +172,13 @@ class Spool:
     def _move_aside(self, number: int, answer: bytes) -> None:
         """Move a record and its document to rejected/; after a failure, the record goes last."""
         files.write_whole(self._rejected / f"{number:09d}{_ANSWER}", answer[:ANSWER_KEPT])
-        for path in (self._path(number, suffix) for suffix in (_DOCUMENT, _RECORD, SETTLED)):
-            with suppress(FileNotFoundError):
-                path.rename(self._rejected / path.name)
+        for suffix in (_DOCUMENT, _RECORD, SETTLED):
+            self._reject(number, suffix)
         self.rejected += 1
+
+    def _reject(self, number: int, suffix: str) -> None:
+        with suppress(FileNotFoundError):
+            (path := self._path(number, suffix)).rename(self._rejected / path.name)
 
     def _path(self, number: int, suffix: str) -> Path:
         return self._outbox / f"{number:09d}{suffix}"

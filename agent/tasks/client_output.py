@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from agent.errors import StateUnusable
-from agent.files import Whose, discard, sync, whose
+from agent.files import Whose, discard, lost, sync, whose
 from agent.iperf3.documents import Buffer, find_documents, mended
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.verdict import Verdict, judge_client, last_served
@@ -37,17 +37,13 @@ def output_file(children: Path, claimed: Claimed, attempt: int, streams: bool) -
 
 def newest_output(children: Path, claimed: Claimed) -> tuple[int, Path] | None:
     """The number of the last attempt at a client task and the file that it left, if any."""
-    try:
+    found: list[tuple[int, Path]] = []
+    with lost("nobody can tell what a test has left"):
         found = [
             (int(attempt), file)
             for file in children.glob(f"{claimed.task.id}.*.{claimed.key}.*")
             if file.suffix in (STREAM, _DOCUMENT) and (attempt := file.name.split(".")[1]).isdigit()
         ]
-    except OSError as error:
-        if whose(error) is Whose.HOST:
-            raise
-        log.error("nobody can tell what a test has left", error=str(error))
-        return None
     # Where a stream is still there, the document beside it may be incomplete.
     return max(found, key=lambda each: (each[0], each[1].suffix == STREAM), default=None)
 

@@ -3,12 +3,13 @@
 import errno
 import os
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import gevent
 import structlog
 
-from agent.files import Whose, link_or_copy, whose
+from agent.files import Whose, link_or_copy, lost, whose
 from agent.iperf3.documents import mended
 from agent.iperf3.verdict import Served, last_served
 from agent.logs.outage import Outage
@@ -35,17 +36,11 @@ def served_file(stdout: Path) -> Path:
 
 def newest_served(stdout: Path) -> Document | None:
     """The newest document that a server of a previous run left, as far as it can be read."""
-    try:
+    with lost("the output of a server cannot be read"), suppress(FileNotFoundError):
         # The documents before that were copied out of it, and their space was given back.
         start = find_data(stdout)
         if span := _look(stdout, start)[1].span:
             return Document(str(stdout), start + span[0], start + span[1])
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if whose(error) is Whose.HOST:
-            raise
-        log.error("the output of a server cannot be read", error=str(error))
     return _kept(served_file(stdout))
 
 
@@ -188,12 +183,6 @@ def _second_name(path: Path, own: Path) -> Document:
 
 
 def _kept(path: Path) -> Document | None:
-    try:
+    with lost("the document of a served test is lost"), suppress(FileNotFoundError):
         return Document(str(path), 0, path.stat().st_size)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if whose(error) is Whose.HOST:
-            raise
-        log.error("the document of a served test is lost", error=str(error))
-        return None
+    return None

@@ -169,7 +169,7 @@ def test_the_back_off_of_an_outage_grows_and_begins_anew_after_an_answer(
             pause = failing(post)
             assert 0 < pause <= bound + 1e-6
             clock.now += pause
-        assert pause == 30, "after seven failures"
+        assert pause == pytest.approx(30), "after seven failures"
         post.manager.answer = good
         if good is well:
             ask(post)

@@ -196,6 +196,23 @@ def test_a_refusal_of_the_first_attempt_cannot_mean_that_it_was_delivered(
     assert post.files() == ["rejected/000000001.answer", "rejected/000000001.result"]
 
 
+def test_a_refusal_that_names_the_status_of_a_server_does_not_mean_that_its_document_was_delivered(
+    faulty: MakeManager, directory: Path, tmp_path: Path
+) -> None:
+    """The server has succeeded since it listens, and a first attempt may have come to nothing."""
+    answers = [b""]
+    post = post_to(
+        faulty(lambda _: answers.pop() if answers else invalid_state("succeeded")), directory
+    )
+    server = claimed(7, "iperf_server_start", post.claimed(7).origin)
+    post.outbox.put(server, with_document(tmp_path / "document", DOCUMENT))
+    assert post.outbox.flush(5)
+    assert post.manager.calls() == ["result"] * 2
+    assert post.files() == [
+        f"rejected/000000001.{kind}" for kind in ("answer", "document", "result")
+    ]
+
+
 def test_an_upload_ends_when_the_number_of_its_task_is_given_away(
     faulty: MakeManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,13 @@
 """The ledger: journal and spool agree, whatever could not be read or written for a while."""
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -269,6 +271,30 @@ def test_nothing_was_interrupted_while_an_outcome_may_be_unread(state: StateDire
     (message,) = ledger.load_waiting()
     assert message.claimed.task.id == 7
     assert [record.claimed.task.id for record in ledger.interrupted()] == [8]
+
+
+@pytest.mark.parametrize("call", ["scandir", "listdir", "open"])
+def test_a_refused_task_was_not_interrupted_although_the_host_is_short_of_descriptors(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The power was cut between the refused record's move and the line of the journal."""
+    first = Ledger(state)
+    message = put(first, claim(first, 7))
+    first.spool.set_aside(message, b"no")
+    ledger = Ledger(state)
+    ledger.load_waiting()
+    real = getattr(io if call == "open" else os, call)
+
+    def short(path: Any, *args: Any, **options: Any) -> Any:
+        if str(path).startswith(str(state.rejected)):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return real(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io if call == "open" else os, call, short)
+        with suppress(StateUnusable):
+            assert ledger.interrupted() == []
+    assert ledger.interrupted() == []
 
 
 def test_what_this_run_has_saved_is_not_taken_for_the_previous_ones(state: StateDirectory) -> None:

@@ -195,6 +195,22 @@ def test_a_damaged_document_is_set_aside_and_costs_nothing_but_itself(
         (state.rejected / DOCUMENT).rename(state.outbox / DOCUMENT)
 
 
+def test_a_damaged_document_that_cannot_be_moved_now_is_moved_later(
+    state: StateDirectory,
+) -> None:
+    saved(state, 7, measured(state))
+    (state.outbox / DOCUMENT).write_bytes(b"nonsense")
+    (obstacle := state.rejected / DOCUMENT).mkdir()
+    spool = Spool(state)
+    (message,) = spool.load()
+    assert message.document is None and names(state.outbox) == [DOCUMENT, RECORD]
+    with pytest.raises(OSError):
+        spool.settle(message, False)
+    obstacle.rmdir()
+    spool.settle(message, False)
+    assert cleared(state) and names(state.rejected) == [DOCUMENT]
+
+
 def test_a_missing_document_costs_nothing_but_itself(state: StateDirectory) -> None:
     saved(state, 7, measured(state))
     (state.outbox / DOCUMENT).unlink()
