@@ -19,6 +19,9 @@ KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "c
 # Enough for a curve: ten minutes of iperf3's own intervals.
 INTERVALS_KEPT = 600
 RETIRES = "the agent was told to retire (SIGUSR1)"
+# Why a task is stopped of which the Manager wants nothing more.
+CANCELED = ErrorClass.KILLED, "canceled at the Manager"
+REPLACED = ErrorClass.INTERRUPTED, "the Manager gave its number to another task"
 
 
 @dataclass(eq=False)
@@ -85,10 +88,6 @@ class Entry:
     def is_leaving(self) -> bool:
         """Whether a server gives its port back without a further order."""
         return self.has_served or self.stop.ordered.is_set()
-
-    def cancel(self) -> None:
-        """Stop what runs of it, as it was canceled at the Manager."""
-        self.stop.order(ErrorClass.KILLED, "canceled at the Manager")
 
     def record_start(self, pid: int) -> None:
         """Note the child that was just started."""
@@ -159,15 +158,10 @@ class TaskRegistry:
         earlier = self.claimed_before(besides)
         return next((each for each in earlier if each.kind == "server" and each.port == port), None)
 
-    def cancel(self, claimed: Claimed) -> None:
-        """Stop what runs of a task that was canceled at the Manager."""
+    def stop(self, claimed: Claimed, error_class: ErrorClass, reason: str) -> None:
+        """Order a task to stop, if it still runs."""
         if entry := self._entries.get(claimed.key):
-            entry.cancel()
-
-    def stop_replaced(self, claimed: Claimed) -> None:
-        """Stop what runs of a task whose number is another task's at the Manager by now."""
-        if entry := self._entries.get(claimed.key):
-            entry.stop.order(ErrorClass.INTERRUPTED, "the Manager gave its number to another task")
+            entry.stop.order(error_class, reason)
 
     def stop_all(self, error_class: ErrorClass, reason: str) -> list[Entry]:
         """Order every task to stop; returns them."""

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from agent.error_classes import ErrorClass
-from agent.registry import Entry, Stop, TaskRegistry
+from agent.registry import CANCELED, Entry, Stop, TaskRegistry
 from tests.support.outbox import claimed
 
 SERVER, CLIENT, KILL = "iperf_server_start", "iperf_client_run", "kill_all"
@@ -86,8 +86,8 @@ def test_there_is_a_row_for_each_running_child(registry: TaskRegistry) -> None:
 def test_a_cancellation_stops_only_the_task_that_it_names(registry: TaskRegistry) -> None:
     first, second, gone = enter(registry, SERVER, CLIENT, CLIENT)
     registry.leave(gone)
-    registry.cancel(second.claimed)
-    registry.cancel(gone.claimed)
+    registry.stop(second.claimed, *CANCELED)
+    registry.stop(gone.claimed, *CANCELED)
     assert not first.stop.ordered.is_set()
     assert second.stop.ordered.is_set()
     assert (second.stop.error_class, second.stop.reason) == ("killed", "canceled at the Manager")

@@ -11,7 +11,7 @@ from agent.manager.api import ManagerClient
 from agent.manager.gate import Gate
 from agent.manager.upload import fitting
 from agent.protocol import Form
-from agent.registry import TaskRegistry
+from agent.registry import CANCELED, REPLACED, TaskRegistry
 from agent.state.ledger import Ledger
 from agent.state.message import Message
 
@@ -45,7 +45,7 @@ class Delivery:
         try:
             self.gate.attempt(partial(self._send, message))
         except TaskReplaced as error:
-            self.registry.stop_replaced(message.claimed)
+            self.registry.stop(message.claimed, *REPLACED)
             record = self.ledger.journal.of(message.claimed)
             record.replaced = True
             self.ledger.journal.note(record)
@@ -97,7 +97,7 @@ class Delivery:
         is_served = message.document and message.claimed.task.type == "iperf_server_start"
         if error.current_status == "canceled":
             log.info("the task was canceled at the Manager")
-            self.registry.cancel(message.claimed)
+            self.registry.stop(message.claimed, *CANCELED)
             self.ledger.settle(message)
         elif error.current_status == sent and (was_tried or not message.outcome) and not is_served:
             log.info("the Manager has it already", status=sent)

@@ -14,10 +14,8 @@ from gevent.lock import BoundedSemaphore
 
 from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
-from agent.manager.gate import Gate
 from agent.outbox.delivery import Delivery
 from agent.protocol import Claimed, Outcome
-from agent.state.ledger import Ledger
 from agent.state.message import Message
 from agent.timing import Backoff
 
@@ -30,10 +28,9 @@ LARGE_RESULT_LOOK = 0.5
 class Outbox:
     """Takes all messages, and delivers them from `start` until `stop`, in greenlets of `spawn`."""
 
-    def __init__(
-        self, delivery: Delivery, gate: Gate, ledger: Ledger, spawn: Callable[..., gevent.Greenlet]
-    ) -> None:
-        self._delivery, self._gate, self._ledger, self._spawn = delivery, gate, ledger, spawn
+    def __init__(self, delivery: Delivery, spawn: Callable[..., gevent.Greenlet]) -> None:
+        self._delivery, self._gate, self._ledger = delivery, delivery.gate, delivery.ledger
+        self._spawn = spawn
         self._queues: dict[str, deque[Message]] = {}
         self._saving: dict[Message, gevent.Greenlet] = {}
         self._slots = BoundedSemaphore(SLOTS)

@@ -9,7 +9,7 @@ from agent.logs.outage import Outage
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Registration
 from agent.metrics import Metrics
-from agent.registry import TaskRegistry
+from agent.registry import CANCELED, TaskRegistry
 from agent.timing import ticks
 
 
@@ -75,5 +75,5 @@ class HeartbeatLoop:
         canceled = set(answer.cancel)
         for entry in known:
             if entry.task.id in canceled:
-                entry.cancel()
+                entry.stop.order(*CANCELED)
         return True

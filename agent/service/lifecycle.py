@@ -60,7 +60,7 @@ class Agent:
         self.registration = registration = Registration(config, client, self._stop_all)
         gate = Gate(registration)
         delivery = Delivery(client, gate, ledger, registry, config.max_result_bytes)
-        self._outbox = Outbox(delivery, gate, ledger, spawn)
+        self._outbox = Outbox(delivery, spawn)
         self.context = TaskContext(config, registry, self._outbox, ledger, metrics)
         runner = TaskRunner(self.context, spawn)
         interval = config.heartbeat_interval

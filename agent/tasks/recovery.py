@@ -35,15 +35,15 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
     for message in ledger.load_waiting():
         outbox.enqueue(message)
     for record in ledger.interrupted():
-        identity, task_id = record.child and record.child.identity, record.claimed.task.id
+        identity, say = record.child and record.child.identity, log.bind(
+            task_id=record.claimed.task.id
+        )
         if identity and stop_orphan(identity, grace):
-            log.warning(
-                "a child of the previous run was stopped", task_id=task_id, pid=identity.pid
-            )
+            say.warning("a child of the previous run was stopped", pid=identity.pid)
         outcome = _outcome(ledger.state, record)
         outcome = replace(outcome, figures=ledger.state.run(_figures, outcome.document))
-        words, error = "a task of the previous run", outcome.stderr or outcome.report.ended
-        log.warning(words, task_id=task_id, status=outcome.status, error=error)
+        error = outcome.stderr or outcome.report.ended
+        say.warning("a task of the previous run", status=outcome.status, error=error)
         outbox.put(record.claimed, outcome)
         metrics.count_outcome(record.claimed.task, outcome)
 

@@ -18,7 +18,7 @@ from agent.protocol import (
     kill_all_payload,
     unknown_keys,
 )
-from agent.registry import Entry, Kind
+from agent.registry import REPLACED, Entry, Kind
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext
 from agent.tasks.server import run_server
@@ -51,7 +51,7 @@ class TaskRunner:
         registry = self._context.registry
         for entry in registry.entries():
             if entry.task.id == claimed.task.id:
-                registry.stop_replaced(entry.claimed)
+                entry.stop.order(*REPLACED)
         self._spawn(self._run, registry.enter(claimed))
 
     def _run(self, entry: Entry) -> None:

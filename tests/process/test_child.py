@@ -234,7 +234,7 @@ def test_a_watch_ends_when_the_time_is_over(
     shell: Shell, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("agent.process.watch.gevent", clock)
+    monkeypatch.setattr("agent.process.watch.wait", clock.wait)
     monkeypatch.setattr("agent.process.watch.time", clock)
     assert watch(shell("sleep 60"), Event(), seconds, MUCH) is Ending.TIME
     assert sum(clock.pauses) == pytest.approx(seconds)

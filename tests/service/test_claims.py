@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.errors import AgentUnknown
+from agent.registry import CANCELED
 from tests.support.claim_loop import (
     NOTHING,
     ClaimAnswers,
@@ -130,7 +131,7 @@ def test_a_claim_that_brings_the_same_task_again_and_again_is_made_ever_less_oft
         manager.registers = False
         manager.wait_for(lambda: len(answers.times) >= 11)
         (entry,) = loop.post.registry.entries()
-        entry.cancel()
+        entry.stop.order(*CANCELED)
         manager.wait_for(lambda: "result" in manager.calls())
     gaps = answers.gaps()
     assert gaps[0] == 0, "the first one brought it"

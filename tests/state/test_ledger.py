@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -360,7 +361,7 @@ def test_an_outbox_that_cannot_be_listed_is_read_later(
     output.touch()
     post = post_to(faulty(well), tmp_path / "other", start=False)
     ledger = Ledger(state)
-    outbox = Outbox(post.outbox._delivery, post.gate, ledger, post.supervisor.spawn)
+    outbox = Outbox(replace(post.outbox._delivery, ledger=ledger), post.supervisor.spawn)
     with monkeypatch.context() as patch:
         listdir = os.listdir
 

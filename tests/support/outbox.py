@@ -104,7 +104,7 @@ def post_to(
     gate = Gate(registration)
     ledger = Ledger(StateDirectory(directory))
     delivery = Delivery(client, gate, ledger, registry, max_result_bytes)
-    outbox = Outbox(delivery, gate, ledger, supervisor.spawn)
+    outbox = Outbox(delivery, supervisor.spawn)
     if start:
         outbox.start()
     return Post(manager, client, supervisor, registration, gate, ledger, registry, outbox)

@@ -89,7 +89,7 @@ def restarted(killed: Post, grace: float = 1) -> Post:
     killed.journal.sync()
     ledger, registry = Ledger(killed.state), TaskRegistry()
     delivery = Delivery(killed.client, killed.gate, ledger, registry, 64 << 20)
-    outbox = Outbox(delivery, killed.gate, ledger, killed.supervisor.spawn)
+    outbox = Outbox(delivery, killed.supervisor.spawn)
     recover(ledger, outbox, Metrics(), grace)
     clear_leftovers(ledger)
     outbox.start()

@@ -12,10 +12,10 @@ from gevent.monkey import get_original
 from structlog.testing import capture_logs
 
 from agent.native_threads import Looks
-from agent.process import sizes, watch
+from agent.process import watch
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
-from agent.process.sizes import Sizes
+from agent.process.watch import Sizes
 from tests.support.harness import until
 
 pytestmark = pytest.mark.process
@@ -58,7 +58,7 @@ def test_one_call_looks_at_all_children(shell: Shell, monkeypatch: pytest.Monkey
         calls.append(len(found := look()))
         return found
 
-    monkeypatch.setattr(sizes, "in_thread", counted)
+    monkeypatch.setattr(watch, "in_thread", counted)
     watches = [watched(shell("sleep 60")) for _ in range(20)]
     until(lambda: calls.count(20) == 2)
     assert len(calls) <= 4, "those while the children started"
@@ -113,7 +113,7 @@ def test_a_disk_that_stands_still_hides_no_end(
         return in_thread(held.acquire)
 
     watching = watched(child := shell("sleep 60"))
-    monkeypatch.setattr(sizes, "in_thread", stand_still)
+    monkeypatch.setattr(watch, "in_thread", stand_still)
     assert looking.wait(10)
     child.stop(0, Event())
     assert watching.get(timeout=10) is Ending.ENDED
@@ -141,7 +141,7 @@ def test_a_look_that_fails_ends_none_of_the_next_and_only_a_bug_is_told(
             failed.set()
             raise error
 
-        patched.setattr(sizes, "in_thread", fail)
+        patched.setattr(watch, "in_thread", fail)
         Sizes().add(child := shell("echo one; sleep 60"))
         assert failed.wait(10)
     assert child.has_grown.wait(10)
