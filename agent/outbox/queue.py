@@ -29,8 +29,7 @@ class Outbox:
     """Takes all messages, and delivers them from `start` until `stop`, in greenlets of `spawn`."""
 
     def __init__(self, delivery: Delivery, spawn: Callable[..., gevent.Greenlet]) -> None:
-        self._delivery, self._gate, self._ledger = delivery, delivery.gate, delivery.ledger
-        self._spawn = spawn
+        self._delivery, self._ledger, self._spawn = delivery, delivery.ledger, spawn
         self._queues: dict[str, deque[Message]] = {}
         self._saving: dict[Message, gevent.Greenlet] = {}
         self._slots = BoundedSemaphore(SLOTS)
@@ -75,7 +74,7 @@ class Outbox:
 
     def flush(self, timeout: float) -> bool:
         """Try each message now; whether the Manager had all in `timeout` seconds, or by `stop`."""
-        self._gate.open()
+        self._delivery.gate.open()
         self._flushing.set()
         gevent.wait([self._empty, self._stop], timeout, count=1)
         return bool(self._empty.is_set())
@@ -119,7 +118,7 @@ class Outbox:
     def _attempt(self, message: Message, backoff: Backoff) -> float | None:
         """Send it when there is a slot; the seconds until the next attempt, None if settled."""
         with self._slots:
-            delay = self._gate.closed_for
+            delay = self._delivery.gate.closed_for
             # The wait for the slot may have been long.
             if delay or self._stop.is_set():
                 return delay
@@ -129,7 +128,7 @@ class Outbox:
                 self.stop()
                 raise
             except (KeyRefused, ManagerUnavailable, StateUnusable) as error:
-                delay = self._gate.closed_for or backoff.next(error)
+                delay = self._delivery.gate.closed_for or backoff.next(error)
                 refused = isinstance(error, KeyRefused)
                 what = "the Manager refuses the key" if refused else "not delivered yet"
                 task_id = message.claimed.task.id

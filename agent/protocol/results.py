@@ -140,10 +140,6 @@ class Outcome(Struct, frozen=True):
     final: bool = True
     figures: Figures | None = None
 
-    def move_document(self, path: str) -> "Outcome":
-        """The same with its document, if it has one, in another file."""
-        return replace(self, document=self.document and replace(self.document, path=path))
-
     def lose_document(self) -> "Outcome":
         """The same without its document, which the report says."""
         warnings = [*self.report.warnings, "The document was lost on the agent's disk."]

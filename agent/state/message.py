@@ -45,7 +45,8 @@ class Message(Struct, eq=False, omit_defaults=True):
 
     def move_document(self, path: str) -> None:
         """Note where the document's file is now, if there is one."""
-        self.outcome = self.outcome and self.outcome.move_document(path)
+        if self.outcome and (document := self.outcome.document):
+            self.outcome = replace(self.outcome, document=replace(document, path=path))
 
     def encode(self) -> bytes:
         """The record. It lacks the document's path: the next run knows where it is."""

@@ -64,11 +64,10 @@ class Spool:
 
     def load_rejected(self) -> Iterator[Message]:
         """What was set aside, as far as it can ever be read; raises OSError."""
-        with files.lost("what was refused cannot be read"):
-            for path in self._rejected.iterdir():
-                if path.suffix == _RECORD:
-                    with files.lost("a refused result cannot be read"), suppress(RecordDamaged):
-                        yield Message.decode(_number(path), files.read_whole(path))
+        for path in self._rejected.iterdir():
+            if path.suffix == _RECORD:
+                with files.lost("a refused result cannot be read"), suppress(RecordDamaged):
+                    yield Message.decode(_number(path), files.read_whole(path))
 
     def files(self, *suffixes: str) -> list[Path]:
         """The files with one of these suffixes and a number; raises OSError."""

@@ -106,6 +106,15 @@ def figures_of(state: StateDirectory, stdout: Path) -> Figures | None:
     return None
 
 
+def figures_in(document: Document | None) -> Figures | None:
+    """What was measured, as a document says it, if there is one that can be read. It blocks."""
+    with suppress(OSError):
+        if document:
+            view = view_of(document.path, document.start)
+            return last_served(view[: document.end - document.start]).figures
+    return None
+
+
 def newest_measured(
     state: StateDirectory, claimed: Claimed, report: Report
 ) -> tuple[Document | None, bool]:

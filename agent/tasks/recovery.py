@@ -1,7 +1,5 @@
 """What the agent's previous run left: children, results, and tasks without an outcome."""
 
-from contextlib import suppress
-
 import structlog
 from msgspec.structs import replace
 
@@ -9,16 +7,14 @@ from agent import __version__
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
 from agent.files import discard
-from agent.iperf3.verdict import last_served
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.identity import stop_orphan
-from agent.process.output import view_of
-from agent.protocol import Document, Figures, Outcome, Report
+from agent.protocol import Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.journal import TaskRecord
 from agent.state.ledger import Ledger
-from agent.tasks.client_output import newest_measured
+from agent.tasks.client_output import figures_in, newest_measured
 from agent.tasks.served import newest_served, server_output
 
 INTERRUPTED = "interrupted: the agent restarted"
@@ -41,7 +37,7 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
         if identity and stop_orphan(identity, grace):
             say.warning("a child of the previous run was stopped", pid=identity.pid)
         outcome = _outcome(ledger.state, record)
-        outcome = replace(outcome, figures=ledger.state.run(_figures, outcome.document))
+        outcome = replace(outcome, figures=ledger.state.run(figures_in, outcome.document))
         error = outcome.stderr or outcome.report.ended
         say.warning("a task of the previous run", status=outcome.status, error=error)
         outbox.put(record.claimed, outcome)
@@ -64,14 +60,6 @@ def _outcome(state: StateDirectory, record: TaskRecord) -> Outcome:
         report.ended = INTERRUPTED
     answer: dict[str, bool | int] = {} if document else {"started": True}
     return Outcome("succeeded", report, answer=answer, document=document)
-
-
-def _figures(document: Document | None) -> Figures | None:
-    with suppress(OSError):
-        if document:
-            view = view_of(document.path, document.start)
-            return last_served(view[: document.end - document.start]).figures
-    return None
 
 
 def clear_leftovers(ledger: Ledger) -> None:
