@@ -141,10 +141,6 @@ class TaskRegistry:
         entries = self.entries()
         return [other for other in entries[: entries.index(entry)] if other.kind]
 
-    def count_starts(self) -> int:
-        """How many of them start a server or a client."""
-        return sum(1 for entry in self._entries.values() if entry.kind)
-
     def clients(self) -> list[Entry]:
         """The client tasks, those that still wait for their start included."""
         return [entry for entry in self._entries.values() if entry.kind == "client"]

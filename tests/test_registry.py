@@ -39,11 +39,6 @@ def test_only_start_tasks_count_as_claimed_before(registry: TaskRegistry) -> Non
     assert registry.claimed_before(first) == []
 
 
-def test_only_start_tasks_count_as_starts(registry: TaskRegistry) -> None:
-    enter(registry, SERVER, KILL, CLIENT, "odd")
-    assert registry.count_starts() == 2
-
-
 def test_a_port_belongs_to_the_server_claimed_first(registry: TaskRegistry) -> None:
     first, client, second, third = enter(registry, SERVER, CLIENT, SERVER, SERVER)
     for entry in (first, client, second):

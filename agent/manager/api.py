@@ -62,7 +62,7 @@ class ManagerClient:
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
         """Register the agent; the answer also has the key, which is not read."""
         body = {"ip_address": ip_address, "operating_system": operating_system}
-        return self._post("register", body, protocol.AgentRecord)
+        return self._decode("register", self._send("register", to_json(body)), protocol.AgentRecord)
 
     def send_heartbeat(
         self, ip_address: str, running: list[protocol.RunningRow]
@@ -93,9 +93,9 @@ class ManagerClient:
 
     def send_started(self, task: protocol.Task, pid: int, idempotency_key: str) -> None:
         """Say that a task's process runs."""
-        call, body = f"tasks/{task.id}/started", {"pid": pid}
-        taken_for = self._post(call, body, protocol.Acknowledged, idempotency_key)
-        _compare(call, task, taken_for)
+        call = f"tasks/{task.id}/started"
+        answer = self._send(call, to_json({"pid": pid}), DEADLINE, idempotency_key)
+        _compare(call, task, self._decode(call, answer, protocol.Acknowledged))
 
     def send_result(self, task: protocol.Task, body: Body, idempotency_key: str) -> None:
         """Deliver a result; gives up after RESULT_STALL seconds without progress."""
@@ -119,21 +119,11 @@ class ManagerClient:
         answer = self._transport.call("GET", "/healthz", b"", {}, DEADLINE)
         self._decode("/healthz", answer, protocol.Health)
 
-    def _post(
-        self,
-        call: str,
-        body: Mapping[str, object],
-        kind: type[_Answer],
-        idempotency_key: str | None = None,
-    ) -> _Answer:
-        data = to_json(body)
-        return self._decode(call, self._send(call, data, DEADLINE, idempotency_key), kind)
-
     def _send(
         self,
         call: str,
         body: bytes | Body,
-        deadline: float,
+        deadline: float = DEADLINE,
         idempotency_key: str | None = None,
         more_headers: Mapping[str, str] | None = None,
     ) -> Answer:

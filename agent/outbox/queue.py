@@ -72,11 +72,14 @@ class Outbox:
         if len(queue) == 1:
             self._spawn(self._deliver_all, message.claimed.key)
 
-    def flush(self, timeout: float) -> bool:
-        """Try each message now; whether the Manager had all in `timeout` seconds, or by `stop`."""
+    def flush(self, timeout: float, *ends: Event) -> bool:
+        """Try each message now; whether the Manager has all within `timeout` seconds.
+
+        The wait is over sooner when the outbox is stopped, or one of the events is set.
+        """
         self._delivery.gate.open()
         self._flushing.set()
-        gevent.wait([self._empty, self._stop], timeout, count=1)
+        gevent.wait([self._empty, self._stop, *ends], timeout, count=1)
         return bool(self._empty.is_set())
 
     def stop(self) -> None:

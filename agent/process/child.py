@@ -69,7 +69,7 @@ class ChildProcess:
                 raise ChildError(class_of(error), words) from error
             raise spawn_error(argv[0], error) from error
         finally:
-            in_thread(_close, outputs)
+            in_thread(lambda: [*map(os.close, outputs)])
         self.pid: int = self._popen.pid
         self.ended = Event()
         self._popen.rawlink(lambda _: self.ended.set())
@@ -156,8 +156,3 @@ class ChildProcess:
 def _open(outputs: list[int], *paths: Path) -> None:
     for path in paths:
         outputs.append(os.open(path, _TO_WRITE, 0o666))
-
-
-def _close(outputs: list[int]) -> None:
-    for output in outputs:
-        os.close(output)

@@ -1,6 +1,7 @@
 """The claim loop: asks the Manager for tasks and hands them to the runner."""
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 import gevent
@@ -33,6 +34,7 @@ LOST = "a claim had no answer: if it obtained a task, that task is lost"
 log = structlog.get_logger()
 
 
+@dataclass
 class ClaimLoop:
     """Claims tasks, one after the other, and hands them to the runner.
 
@@ -43,19 +45,13 @@ class ClaimLoop:
     polling nor replay. Without a task, the next claim comes after `interval` seconds.
     """
 
-    def __init__(
-        self,
-        client: ManagerClient,
-        gate: Gate,
-        journal: Journal,
-        runner: TaskRunner,
-        interval: float,
-    ) -> None:
-        self._client = client
-        self._gate = gate
-        self._journal = journal
-        self._runner = runner
-        self._interval = interval
+    client: ManagerClient
+    gate: Gate
+    journal: Journal
+    runner: TaskRunner
+    interval: float
+
+    def __post_init__(self) -> None:
         self._backoff = Backoff()
         self._outage = Outage("claims are answered again")
         self._answer_lost = self._is_held = False
@@ -71,20 +67,20 @@ class ClaimLoop:
         self._hurry = hurry
         self._last_task_at = time.monotonic()
         while not stop.is_set():
-            closed = [each for each in (may_claim, self._journal.readable) if not each.is_set()]
+            closed = [each for each in (may_claim, self.journal.readable) if not each.is_set()]
             if closed:
                 gevent.wait([closed[0], stop], count=1)
             else:
-                stop.wait(self._gate.closed_for or self._claim_once(stop))
+                stop.wait(self.gate.closed_for or self._claim_once(stop))
 
     def _claim_once(self, stop: Event) -> float:
         """Make one claim; returns the seconds until the next one."""
         # A claim may be held for so long that the agent is registered with another Manager by then.
-        asked_at, origin = time.monotonic(), self._gate.origin
+        asked_at, origin = time.monotonic(), self.gate.origin
         try:
             claim = self._ask(stop)
         except (KeyRefused, ManagerUnavailable) as error:
-            pause = self._gate.closed_for or self._backoff.next(error)
+            pause = self.gate.closed_for or self._backoff.next(error)
             what = "the Manager refuses the key" if isinstance(error, KeyRefused) else "no claim"
             self._outage.record_failure(what, error, retry_in=round(pause, 1))
             self._answer_lost |= isinstance(error, ManagerUnavailable)
@@ -102,15 +98,15 @@ class ClaimLoop:
             return self._pause_without_task(asked_at, claim.held)
         self._last_task_at = time.monotonic()
         assert origin
-        return self._take(Claimed(claim.task, origin, self._journal.claim_key), stop)
+        return self._take(Claimed(claim.task, origin, self.journal.claim_key), stop)
 
     def _ask(self, stop: Event) -> Claim | None:
         """The answer to a claim; None if it did not come soon after `stop`.
 
         Only the wait for it can be cut short, so it has a greenlet of its own.
         """
-        claim = partial(self._client.claim, self._journal.claim_key)
-        request = gevent.spawn(wrap_errors(ManagerError, self._gate.attempt), claim)
+        claim = partial(self.client.claim, self.journal.claim_key)
+        request = gevent.spawn(wrap_errors(ManagerError, self.gate.attempt), claim)
         gevent.wait([request, stop], count=1)
         last_takes = LAST_HELD_CLAIM_TAKES if self._is_held else LAST_CLAIM_TAKES
         gevent.wait([request, self._hurry], last_takes, count=1)
@@ -131,41 +127,41 @@ class ClaimLoop:
         if held and now - asked_at >= HELD_AT_LEAST:
             return 0.0
         quiet = now - self._last_task_at >= QUIET_AFTER
-        return jittered(self._interval * (3 if quiet else 1))
+        return jittered(self.interval * (3 if quiet else 1))
 
     def _take(self, claimed: Claimed, stop: Event) -> float:
         """Let a task run; returns the seconds until the next claim, once the disk has its line.
 
         When the disk takes nothing, the task still runs, and its outcome says so.
         """
-        task, in_hand = claimed.task, self._journal.has(claimed)
+        task, in_hand = claimed.task, self.journal.has(claimed)
         # A replayed claim may bring a task that has since ended at the Manager.
         if in_hand or task.status in FINAL_STATUSES:
             what = "is in hand already" if in_hand else "has ended"
             pause = self._backoff.next()
             words = f"the claim brought a task that {what}"
             log.warning(words, task_id=task.id, next_claim_in=round(pause, 1))
-            self._journal.renew_claim_key()
+            self.journal.renew_claim_key()
             # A power cut must not take the key with which the next task is claimed.
             self._is_on_disk(stop)
             return pause
         self._backoff.reset()
-        self._journal.record_claim(claimed)
-        writing = self._journal.write_soon()
+        self.journal.record_claim(claimed)
+        writing = self.journal.write_soon()
         # An agent that stops does not wait for the disk: it reports the task, and thus ends it.
         gevent.wait([writing, stop], WRITE_TAKES, count=1)
-        self._runner.accept(claimed)
+        self.runner.accept(claimed)
         # It raises a bug, which must not keep a task from the runner.
         if failure := writing.ready() and writing.get():
             words = "a task could not be written to the journal"
             log.error(words, task_id=task.id, error=str(failure))
         # A task that the disk does not have is lost with the agent: one at a time is enough.
-        while not self._is_on_disk(stop) and self._journal.has(claimed):
+        while not self._is_on_disk(stop) and self.journal.has(claimed):
             stop.wait(SYNC_AGAIN)
         return 0.0
 
     def _is_on_disk(self, stop: Event) -> bool:
         """Whether the journal is on the disk; True as well after `stop`."""
-        syncing = gevent.spawn(wrap_errors(StateUnusable, self._journal.sync))
+        syncing = gevent.spawn(wrap_errors(StateUnusable, self.journal.sync))
         gevent.wait([syncing, stop], count=1)
         return stop.is_set() or syncing.get() is None

@@ -8,7 +8,6 @@ from gevent.event import Event
 
 from agent.error_classes import ErrorClass
 from agent.errors import StateUnusable
-from agent.outbox.queue import Outbox
 from agent.registry import RETIRES, Entry, TaskRegistry
 from agent.state.ledger import Ledger
 
@@ -41,12 +40,6 @@ def stop_tasks(registry: TaskRegistry, why: str, kill: Event, until: float) -> l
     registry.force_all()
     gone.join(KILL_TAKES)
     return entries
-
-
-def send_results(outbox: Outbox, kill: Event, until: float) -> None:
-    """Send what waits in the outbox, until `until` or until `kill` is set."""
-    flushed = gevent.spawn(outbox.flush, max(0.0, until - time.monotonic()))
-    gevent.wait([flushed, kill], count=1)
 
 
 def tidy_up(ledger: Ledger) -> None:

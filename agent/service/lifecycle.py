@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import gevent
 import structlog
@@ -23,7 +24,7 @@ from agent.registry import TaskRegistry
 from agent.service import systemd
 from agent.service.claims import ClaimLoop
 from agent.service.disk import watch_disk
-from agent.service.drain import fate, finish_clients, send_results, stop_tasks, tidy_up
+from agent.service.drain import fate, finish_clients, stop_tasks, tidy_up
 from agent.service.heartbeat import HeartbeatLoop
 from agent.service.signals import StopSignals
 from agent.service.supervisor import Supervisor
@@ -57,10 +58,12 @@ class Agent:
         self._registry = registry = TaskRegistry()
         metrics = Metrics()
         client = ManagerClient(config, key.fresh, metrics)
-        self.registration = registration = Registration(config, client, self._stop_all)
+        stop_all = partial(registry.stop_all, ErrorClass.INTERRUPTED, "the Manager was replaced")
+        self.registration = registration = Registration(config, client, stop_all)
         gate = Gate(registration)
         delivery = Delivery(client, gate, ledger, registry, config.max_result_bytes)
         self._outbox = Outbox(delivery, spawn)
+        self._recover = partial(recover, ledger, self._outbox, metrics, config.stop_grace)
         self.context = TaskContext(config, registry, self._outbox, ledger, metrics)
         runner = TaskRunner(self.context, spawn)
         interval = config.heartbeat_interval
@@ -121,10 +124,6 @@ class Agent:
         clear_leftovers(self._ledger)
         self.registration.register()
 
-    def _recover(self) -> None:
-        """Take over what the previous run left; raises StateUnusable."""
-        recover(self._ledger, self._outbox, self.context.metrics, self._config.stop_grace)
-
     def _work(self, exit_after_idle: float | None, self_test: Callable[[], None] | None) -> None:
         """Run the loops until something ends the agent, and then stop everything in order."""
         spawn = self._supervisor.spawn
@@ -145,10 +144,6 @@ class Agent:
         heartbeats.kill()
         if self._supervisor.failure:
             raise self._supervisor.failure
-
-    def _stop_all(self) -> None:
-        """Stop every task: their Manager no longer exists."""
-        self._registry.stop_all(ErrorClass.INTERRUPTED, "the Manager was replaced")
 
     def _wait_for_the_end(
         self, exit_after_idle: float | None, self_test: gevent.Greenlet | None
@@ -187,7 +182,7 @@ class Agent:
         words, children_until = f"the agent was stopped ({why})", began + timeout * CHILDREN_SHARE
         entries = stop_tasks(self._registry, words, kill, children_until)
         if not isinstance(self._supervisor.failure, ManagerRefused):
-            send_results(self._outbox, kill, began + timeout)
+            self._outbox.flush(max(0.0, began + timeout - time.monotonic()), kill)
         self._outbox.stop()
         tidy_up(self._ledger)
         log.info(

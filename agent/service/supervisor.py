@@ -28,12 +28,9 @@ class Supervisor:
         try:
             function(*args)
         except AgentError as error:
-            self._fail(error)
+            self.failure = self.failure or error
+            self.failed.set()
         except Exception as error:
             log.exception("a bug: the agent stops")
-            self._fail(Crashed(f"{type(error).__name__}: {error}"))
-
-    def _fail(self, error: AgentError) -> None:
-        if self.failure is None:
-            self.failure = error
+            self.failure = self.failure or Crashed(f"{type(error).__name__}: {error}")
             self.failed.set()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -36,23 +37,23 @@ TYPE_SHOWN, NAMES_SHOWN = 80, 200
 log = structlog.get_logger()
 
 
+@dataclass
 class TaskRunner:
     """Runs tasks. `spawn` starts a greenlet; the agent stops if it ends with an exception."""
 
-    def __init__(self, context: TaskContext, spawn: Callable[..., object]) -> None:
-        self._context = context
-        self._spawn = spawn
+    context: TaskContext
+    spawn: Callable[..., object]
 
     def accept(self, claimed: Claimed) -> None:
         """Start a task, and return at once; outcomes go to the outbox.
 
         An earlier task of its number is stopped: at the Manager there is only the new one.
         """
-        registry = self._context.registry
+        registry = self.context.registry
         for entry in registry.entries():
             if entry.task.id == claimed.task.id:
                 entry.stop.order(*REPLACED)
-        self._spawn(self._run, registry.enter(claimed))
+        self.spawn(self._run, registry.enter(claimed))
 
     def _run(self, entry: Entry) -> None:
         structlog.contextvars.bind_contextvars(task_id=entry.task.id)
@@ -60,7 +61,7 @@ class TaskRunner:
         try:
             self._report_all(entry)
         finally:
-            self._context.registry.leave(entry)
+            self.context.registry.leave(entry)
 
     def _report_all(self, entry: Entry) -> None:
         """Put every outcome into the outbox; there is at least one."""
@@ -88,7 +89,7 @@ class TaskRunner:
 
     def _broken_off(self, error: TaskError, listens: bool) -> Outcome:
         """The last outcome of a task that went wrong; a server that listened stays a success."""
-        report = self._context.new_report()
+        report = self.context.new_report()
         if listens:
             report.ended = str(error)
             return Outcome("succeeded", report, answer={"started": True})
@@ -101,8 +102,8 @@ class TaskRunner:
             names = shortened(", ".join(unknown), NAMES_SHOWN)
             words = f"payload keys that this agent does not know had no effect: {names}"
             outcome.report.warnings = [words, *outcome.report.warnings]
-        self._context.outbox.put(entry.claimed, outcome)
-        self._context.metrics.count_outcome(entry.task, outcome, time.monotonic() - entry.entered)
+        self.context.outbox.put(entry.claimed, outcome)
+        self.context.metrics.count_outcome(entry.task, outcome, time.monotonic() - entry.entered)
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         """The outcomes of a task, as they come; raises TaskError for one that cannot run."""
@@ -111,7 +112,7 @@ class TaskRunner:
             log.warning("payload keys that this agent does not know are ignored", keys=unknown)
         if entry.kind is None:
             return self._kill_all(entry)
-        return (run_server if entry.kind == "server" else run_client)(self._context, entry)
+        return (run_server if entry.kind == "server" else run_client)(self.context, entry)
 
     def _kill_all(self, entry: Entry) -> Iterator[Outcome]:
         """Stop earlier tasks, those that it names if it names any.
@@ -119,7 +120,7 @@ class TaskRunner:
         Yield once they are gone and their outcomes are in the outbox; raises TaskError.
         """
         task_ids = kill_all_payload(entry.task.payload).task_ids
-        others = self._context.registry.claimed_before(entry)
+        others = self.context.registry.claimed_before(entry)
         if task_ids is not msgspec.UNSET:
             # There may be a hundred thousand, so each of them is looked at once.
             named = {other.task.id for other in others}.intersection(task_ids)
@@ -130,7 +131,7 @@ class TaskRunner:
             other.gone.wait()
         log.info("all killed", count=len(others))
         answer = {"killed": True, "count": len(others)}
-        yield Outcome("succeeded", self._context.new_report(), answer=answer)
+        yield Outcome("succeeded", self.context.new_report(), answer=answer)
 
     def _check(self, entry: Entry) -> None:
         """Raise TaskError for a task that this agent cannot take now; a `kill_all` it can."""
@@ -143,12 +144,12 @@ class TaskRunner:
             raise TaskError(ErrorClass.BAD_PAYLOAD, entry.task.unreadable)
         if entry.kind is None:
             return
-        state = self._context.state
+        state = self.context.state
         if state.trouble:
             words = f"this agent's state directory {state.path} cannot be written: {state.trouble}"
             words += "; mend that, and it takes tests again by itself"
             raise TaskError(ErrorClass.STATE_FULL, words)
-        most = self._context.config.max_tasks
-        if self._context.registry.count_starts() > most:
+        most = self.context.config.max_tasks
+        if len(self.context.registry.claimed_before(entry)) >= most:
             words = f"this agent runs {most} tasks already (MAX_TASKS)"
             raise TaskError(ErrorClass.TOO_MANY, words)
