@@ -20,51 +20,46 @@ log = structlog.get_logger()
 
 
 class Body:
-    """`prefix`, then a part of a file, then `suffix`.
+    """Bytes, and documents out of their files, one after the other.
 
     The pieces are small, the hub turns between them, and a native thread reads the file: 100 MB on
     a slow disk block nothing else. All of `before_each` are called before each piece. If one of
     them raises, the Manager gets no whole request.
     """
 
-    def __init__(
-        self, prefix: bytes, document: Document | None = None, suffix: bytes = b""
-    ) -> None:
-        self._prefix, self._document, self._suffix = prefix, document, suffix
+    def __init__(self, *parts: bytes | Document) -> None:
+        self._parts = parts
         self.before_each: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         """The Content-Length in bytes."""
-        size = self._document.end - self._document.start if self._document else 0
-        return len(self._prefix) + size + len(self._suffix)
+        return sum(map(_size, self._parts))
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces in order; raises StateUnusable, as an OSError would be the connection's."""
-        for piece in self._pieces():
-            for call in self.before_each:
-                call()
-            yield piece
-            gevent.sleep(0)
-
-    def _pieces(self) -> Iterator[bytes]:
-        yield from _slices(self._prefix)
-        if document := self._document:
-            for start in range(document.start, document.end, CHUNK_BYTES):
-                yield _read(document.path, start, min(CHUNK_BYTES, document.end - start))
-        yield from _slices(self._suffix)
+        for part in self._parts:
+            for start in range(0, _size(part), CHUNK_BYTES):
+                piece = _piece(part, start)
+                for call in self.before_each:
+                    call()
+                yield piece
+                gevent.sleep(0)
 
 
-def _slices(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
+def _size(part: bytes | Document) -> int:
+    return len(part) if isinstance(part, bytes) else part.end - part.start
 
 
-def _read(path: str, start: int, size: int) -> bytes:
+def _piece(part: bytes | Document, start: int) -> bytes:
+    size = min(CHUNK_BYTES, _size(part) - start)
+    if isinstance(part, bytes):
+        return part[start : start + size]
     try:
-        piece = in_thread(read_part, Path(path), start, size)
+        piece = in_thread(read_part, Path(part.path), part.start + start, size)
     except OSError as error:
         raise StateUnusable(f"the document of a result: {error}") from error
     if len(piece) < size:
-        raise StateUnusable(f"{path} is shorter than its document")
+        raise StateUnusable(f"{part.path} is shorter than its document")
     return piece
 
 

@@ -274,7 +274,7 @@ def test_nothing_was_interrupted_while_an_outcome_may_be_unread(state: StateDire
     assert [record.claimed.task.id for record in ledger.interrupted()] == [8]
 
 
-@pytest.mark.parametrize("call", ["scandir", "listdir", "open"])
+@pytest.mark.parametrize("call", ["listdir", "open"])
 def test_a_refused_task_was_not_interrupted_although_the_host_is_short_of_descriptors(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
