@@ -8,7 +8,6 @@
     ├── SelfTestFailed          the test that `--dev` begins with has failed; exit code 1
     ├── Crashed                 a bug ended a greenlet; the log has it; exit code 1
     ├── TaskError               one task cannot run, or has failed; its result says so
-    │   └── ChildError          iperf3 itself could not be started
     └── ManagerError
         ├── ManagerUnavailable  no usable answer; try again later
         │   └── ManagerAway     no answer at all, 429 or 503: all calls but heartbeats wait
@@ -71,10 +70,6 @@ class TaskError(AgentError):
     def __init__(self, error_class: ErrorClass, message: str) -> None:
         super().__init__(message)
         self.error_class = error_class
-
-
-class ChildError(TaskError):
-    """iperf3 could not be started: missing, not executable, or the host is out of processes."""
 
 
 class ManagerError(AgentError):

@@ -13,7 +13,7 @@ from agent.config import env_file, types
 from agent.config.env_file import EnvFile
 from agent.config.key import PLACEHOLDER_KEY, SECRETS
 from agent.config.settings import SETTINGS, Setting
-from agent.errors import ChildError
+from agent.errors import TaskError
 from agent.process.spawn import capture_output
 
 DEFAULT_ENV_FILE = ".env"
@@ -140,7 +140,7 @@ def _commit() -> str:
     try:
         asked = ["git", f"--git-dir={directory}", "rev-parse", "--short", "HEAD"]
         commit = capture_output(asked, GIT_SECONDS).strip()
-    except ChildError:
+    except TaskError:
         return ""
     return f"+g{commit}" if re.fullmatch("[0-9a-f]+", commit) else ""
 

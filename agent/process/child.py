@@ -11,7 +11,7 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent.errors import ChildError, class_of
+from agent.errors import TaskError, class_of
 from agent.files import Whose, discard, whose
 from agent.native_threads import Looks
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
@@ -48,7 +48,7 @@ class ChildProcess:
     """
 
     def __init__(self, argv: list[str], stdout: Path, stderr: Path) -> None:
-        """Start the child; raises ChildError when that fails."""
+        """Start the child; raises TaskError when that fails."""
         self.stdout = stdout
         self.stderr = stderr
         self.flooded = ""
@@ -66,7 +66,7 @@ class ChildProcess:
             in_thread(discard, stdout, stderr)
             if error.filename in (str(stdout), str(stderr)) and whose(error) is not Whose.HOST:
                 words = f"{stdout.parent} cannot be written: {error.strerror}: mend that"
-                raise ChildError(class_of(error), words) from error
+                raise TaskError(class_of(error), words) from error
             raise spawn_error(argv[0], error) from error
         finally:
             in_thread(lambda: [*map(os.close, outputs)])

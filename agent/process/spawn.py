@@ -18,7 +18,7 @@ import gevent
 from gevent import subprocess
 
 from agent.error_classes import ErrorClass
-from agent.errors import ChildError
+from agent.errors import TaskError
 
 _PR_SET_PDEATHSIG = 1
 # Bytes; the help of iperf3 has a few thousand.
@@ -44,16 +44,16 @@ def spawn(argv: list[str], out: Any, err: Any) -> Any:
     )
 
 
-def spawn_error(path: str, error: OSError) -> ChildError:
+def spawn_error(path: str, error: OSError) -> TaskError:
     """Why the program at `path` could not be started, and what to do about it."""
     if isinstance(error, FileNotFoundError | PermissionError) and error.filename == path:
         words = f"{path} cannot be run ({error.strerror}): install iperf3, or set IPERF3_PATH to it"
-        return ChildError(ErrorClass.IPERF3_MISSING, words)
-    return ChildError(ErrorClass.HOST_ERROR, f"{path} could not be started: {error}")
+        return TaskError(ErrorClass.IPERF3_MISSING, words)
+    return TaskError(ErrorClass.HOST_ERROR, f"{path} could not be started: {error}")
 
 
 def capture_output(argv: list[str], timeout: float) -> str:
-    """What a short command prints; raises ChildError when it cannot be run, or does not end."""
+    """What a short command prints; raises TaskError when it cannot be run, or does not end."""
     try:
         command = spawn(argv, subprocess.PIPE, subprocess.STDOUT)
     except OSError as error:
@@ -69,7 +69,7 @@ def capture_output(argv: list[str], timeout: float) -> str:
     command.wait()
     endless = len(output) == _MAX_CAPTURED
     words = "prints without an end" if endless else f"did not answer within {timeout:g} s"
-    raise ChildError(ErrorClass.OTHER, f"{argv[0]} {words}")
+    raise TaskError(ErrorClass.OTHER, f"{argv[0]} {words}")
 
 
 def signal_group(leader: int, number: int) -> bool:

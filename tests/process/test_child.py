@@ -10,7 +10,7 @@ import pytest
 from gevent import monkey
 from gevent.event import Event
 
-from agent.errors import ChildError
+from agent.errors import TaskError
 from agent.process.child import STDERR_KEPT, ChildProcess, Ending
 from agent.process.identity import identify
 from agent.process.output import free_start, view_of
@@ -109,14 +109,14 @@ def test_a_program_that_cannot_run_is_named_with_the_remedy_and_leaves_no_files(
     make: Callable[[Path], object], tmp_path: Path
 ) -> None:
     make(program := tmp_path / "program")
-    with pytest.raises(ChildError, match=f"{program} cannot be run .*set IPERF3_PATH") as raised:
+    with pytest.raises(TaskError, match=f"{program} cannot be run .*set IPERF3_PATH") as raised:
         ChildProcess([str(program)], tmp_path / "out", tmp_path / "err")
     assert raised.value.error_class == "iperf3_missing"
     assert not (tmp_path / "out").exists() and not (tmp_path / "err").exists()
 
 
 def test_a_child_whose_output_cannot_be_written_is_not_started(tmp_path: Path) -> None:
-    with pytest.raises(ChildError, match=f"{tmp_path / 'no'} cannot be written") as raised:
+    with pytest.raises(TaskError, match=f"{tmp_path / 'no'} cannot be written") as raised:
         ChildProcess(["/bin/true"], tmp_path / "no" / "out", tmp_path / "no" / "err")
     assert raised.value.error_class == "host_error"
 
@@ -271,7 +271,7 @@ def test_of_a_command_that_prints_without_an_end_a_mib_is_read_and_then_it_is_ki
 ) -> None:
     pid = tmp_path / "pid"
     line = f"echo $$ > {pid}; exec yes"
-    with pytest.raises(ChildError, match="/bin/sh prints without an end"):
+    with pytest.raises(TaskError, match="/bin/sh prints without an end"):
         capture_output(["/bin/sh", "-c", line], 60)
     assert not is_running(int(pid.read_text()))
 
@@ -279,7 +279,7 @@ def test_of_a_command_that_prints_without_an_end_a_mib_is_read_and_then_it_is_ki
 def test_a_command_that_closes_its_output_and_hangs_is_killed(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     line = f"echo $$ > {pid}; exec sleep 60 >&- 2>&-"
-    with pytest.raises(ChildError, match="did not answer within 0.3 s"):
+    with pytest.raises(TaskError, match="did not answer within 0.3 s"):
         capture_output(["/bin/sh", "-c", line], 0.3)
     assert not is_running(int(pid.read_text()))
 
@@ -288,7 +288,7 @@ def test_a_command_that_hangs_is_killed_with_all_its_children(tmp_path: Path) ->
     pids = tmp_path / "pids"
     line = f"sleep 60 & echo $$ $! > {pids}; wait"
     with gevent.Timeout(10, AssertionError("a grandchild keeps the pipe open")):
-        with pytest.raises(ChildError, match="did not answer within 0.3 s"):
+        with pytest.raises(TaskError, match="did not answer within 0.3 s"):
             capture_output(["/bin/sh", "-c", line], 0.3)
     until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
 
