@@ -8,6 +8,7 @@ and one for all takes a hundredth.
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -67,65 +68,56 @@ class Sizes:
 _SIZES = Sizes()
 
 
-def watch(
-    child: ChildProcess,
-    stop: Event,
-    seconds: float,
-    max_output_bytes: int,
-    read: Callable[[int], bool] | None = None,
-) -> Ending:
-    """Wait for the first of: the child's end, the order to stop, the time, too much output.
-
-    Otherwise as `watch_once`.
-    """
-    until, ending = time.monotonic() + seconds, None
-    while not ending:
-        ending = watch_once(child, stop, until - time.monotonic(), max_output_bytes, read)
-    return ending
-
-
-def watch_once(
-    child: ChildProcess,
-    stop: Event,
-    seconds: float,
-    max_output_bytes: int,
-    read: Callable[[int], bool] | None = None,
-) -> Ending | None:
-    """The same, but None as soon as the child has written and goes on.
+@dataclass
+class Watch:
+    """The wait for a running child, until it ends or `stop` orders it to.
 
     `max_output_bytes` is for stdout; stderr has a limit of its own. `read` is called with the size
     of stdout when that has grown, at most twice a second, and at the end: to read it while the
-    child runs. It says whether it has read all; if not, it is called again. When the agent was held
-    up, a child may have ended and be over its time as well: then it has ended.
+    child runs. It says whether it has read all; if not, it is called again.
     """
-    _SIZES.add(child)
-    wait([child.ended, stop, child.has_grown], timeout=max(0.0, seconds), count=1)
-    # Not the event: a hub that was held up handles the time-out before the child's end.
-    ended = child.exit_code is not None
-    if not (ended or stop.is_set() or child.has_grown.is_set()):
-        return Ending.TIME
-    sizes = None if ended or stop.is_set() else child.sizes
-    child.has_grown.clear()
-    child.seen = child.looks.take(partial(_look, child, sizes, max_output_bytes, read))
-    if child.flooded:
-        return Ending.OUTPUT
-    if ended:
-        return Ending.ENDED
-    return Ending.STOPPED if stop.is_set() else None
 
+    child: ChildProcess
+    stop: Event
+    max_output_bytes: int
+    read: Callable[[int], bool] | None = None
 
-def _look(
-    child: ChildProcess,
-    sizes: tuple[int, int] | None,
-    max_output_bytes: int,
-    read: Callable[[int], bool] | None,
-) -> tuple[int, int] | None:
-    """Find out whether it wrote too much, and read it; returns the sizes when all was read."""
-    out, err = sizes or sizes_of(child)[0]
-    if out > max_output_bytes:
-        child.flooded = FLOODED
-    elif err > MAX_STDERR_BYTES:
-        child.flooded = STDERR_FLOODED
-    elif read and not read(out):
-        return None
-    return out, err
+    def wait(self, seconds: float) -> Ending:
+        """Wait for the first of: the child's end, the order to stop, the time, too much output."""
+        until, ending = time.monotonic() + seconds, None
+        while not ending:
+            ending = self.wait_once(until - time.monotonic())
+        return ending
+
+    def wait_once(self, seconds: float) -> Ending | None:
+        """The same, but None as soon as the child has written and goes on.
+
+        When the agent was held up, a child may have ended and be over its time as well: then it
+        has ended.
+        """
+        child, stop = self.child, self.stop
+        _SIZES.add(child)
+        wait([child.ended, stop, child.has_grown], timeout=max(0.0, seconds), count=1)
+        # Not the event: a hub that was held up handles the time-out before the child's end.
+        ended = child.exit_code is not None
+        if not (ended or stop.is_set() or child.has_grown.is_set()):
+            return Ending.TIME
+        sizes = None if ended or stop.is_set() else child.sizes
+        child.has_grown.clear()
+        child.seen = child.looks.take(partial(self._look, sizes))
+        if child.flooded:
+            return Ending.OUTPUT
+        if ended:
+            return Ending.ENDED
+        return Ending.STOPPED if stop.is_set() else None
+
+    def _look(self, sizes: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Find out whether it wrote too much, and read it; returns the sizes when all was read."""
+        out, err = sizes or sizes_of(self.child)[0]
+        if out > self.max_output_bytes:
+            self.child.flooded = FLOODED
+        elif err > MAX_STDERR_BYTES:
+            self.child.flooded = STDERR_FLOODED
+        elif self.read and not self.read(out):
+            return None
+        return out, err

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 
 import msgspec
 import structlog
@@ -16,7 +15,7 @@ from agent.iperf3.features import Features
 from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
-from agent.process.watch import watch
+from agent.process.watch import Watch
 from agent.protocol import ClientPayload, Document, Outcome, Report, client_payload, utc_now
 from agent.registry import RETIRES, Entry
 from agent.tasks.attempt import Attempt, judge_attempt, user_of_server
@@ -163,13 +162,8 @@ class _ClientTest:
         why the wait is over, and whether it had begun.
         """
         reader = StreamReader(child.stdout, self._entry)
-        wait = partial(
-            watch,
-            child,
-            self._entry.stop.ordered,
-            max_output_bytes=self._context.config.max_output_bytes,
-            read=reader.read_new,
-        )
+        most = self._context.config.max_output_bytes
+        wait = Watch(child, self._entry.stop.ordered, most, reader.read_new).wait
         beginning = Beginning(self._payload, reader, seen)
         while (has_begun := beginning.look()) is None:
             ending = wait(LOOK)

@@ -15,7 +15,7 @@ from agent.iperf3.verdict import Verdict, judge_server_exit
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread, view_of
 from agent.process.ports import find_listener, serves
-from agent.process.watch import watch_once
+from agent.process.watch import Watch
 from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
@@ -133,7 +133,7 @@ class _RunningServer:
         """Why the child has ended or must end; None if it has written, or so many seconds pass."""
         # What was read is a hole in the file by now, and does not count.
         most = self._context.config.max_output_bytes + self._served.read_up_to
-        ending = watch_once(self._child, self._entry.stop.ordered, seconds, most, read)
+        ending = Watch(self._child, self._entry.stop.ordered, most, read).wait_once(seconds)
         return None if ending is Ending.TIME else ending
 
     def _why_it_ended(self, ending: Ending, exit_code: int) -> str:

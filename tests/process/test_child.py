@@ -15,7 +15,7 @@ from agent.process.child import STDERR_KEPT, ChildProcess, Ending
 from agent.process.identity import identify
 from agent.process.output import free_start, view_of
 from agent.process.spawn import capture_output
-from agent.process.watch import FLOODED, MAX_STDERR_BYTES, STDERR_FLOODED, watch
+from agent.process.watch import FLOODED, MAX_STDERR_BYTES, STDERR_FLOODED, Watch
 from tests.support.clock import Clock
 from tests.support.harness import is_running, until
 
@@ -210,13 +210,13 @@ def test_a_child_can_write_on_after_its_output_was_freed(shell: Shell) -> None:
 
 
 def test_a_watch_ends_with_the_child(shell: Shell) -> None:
-    assert watch(shell("sleep 0.1"), Event(), 60, MUCH) is Ending.ENDED
+    assert Watch(shell("sleep 0.1"), Event(), MUCH).wait(60) is Ending.ENDED
 
 
 def test_a_watch_ends_with_the_order_to_stop(shell: Shell) -> None:
     stop = Event()
     gevent.spawn_later(0.1, stop.set)
-    assert watch(shell("sleep 60"), stop, 60, MUCH) is Ending.STOPPED
+    assert Watch(shell("sleep 60"), stop, MUCH).wait(60) is Ending.STOPPED
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.2])
@@ -226,7 +226,7 @@ def test_a_child_that_ended_while_the_agent_was_held_up_has_ended(
     """Its time is over as well when the agent looks, but that is not why the wait ended."""
     child = shell("sleep 0.1")
     gevent.spawn(monkey.get_original("time", "sleep"), seconds + 0.3)
-    assert watch(child, Event(), seconds, MUCH) is Ending.ENDED
+    assert Watch(child, Event(), MUCH).wait(seconds) is Ending.ENDED
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.2])
@@ -236,7 +236,7 @@ def test_a_watch_ends_when_the_time_is_over(
     clock = Clock()
     monkeypatch.setattr("agent.process.watch.wait", clock.wait)
     monkeypatch.setattr("agent.process.watch.time", clock)
-    assert watch(shell("sleep 60"), Event(), seconds, MUCH) is Ending.TIME
+    assert Watch(shell("sleep 60"), Event(), MUCH).wait(seconds) is Ending.TIME
     assert sum(clock.pauses) == pytest.approx(seconds)
 
 
@@ -248,17 +248,17 @@ def test_a_watch_ends_when_the_child_writes_too_much(
     shell: Shell, stream: int, size: int, most: int, words: str
 ) -> None:
     child = shell(f"head -c {size} /dev/zero >&{stream}; sleep 60")
-    assert watch(child, Event(), 60, most) is Ending.OUTPUT
+    assert Watch(child, Event(), most).wait(60) is Ending.OUTPUT
     assert child.flooded == words
 
 
 def test_the_limit_of_stderr_is_its_own(shell: Shell) -> None:
     child = shell(f"head -c {MAX_STDERR_BYTES} /dev/zero >&2")
-    assert watch(child, Event(), 60, 0) is Ending.ENDED
+    assert Watch(child, Event(), 0).wait(60) is Ending.ENDED
 
 
 def test_a_child_that_wrote_too_much_and_ended_wrote_too_much(shell: Shell) -> None:
-    assert watch(shell("head -c 2000 /dev/zero"), Event(), 60, 1000) is Ending.OUTPUT
+    assert Watch(shell("head -c 2000 /dev/zero"), Event(), 1000).wait(60) is Ending.OUTPUT
 
 
 def test_the_output_of_a_command_includes_its_stderr() -> None:

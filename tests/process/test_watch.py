@@ -48,7 +48,7 @@ def fixture_held() -> Any:
 
 def watched(child: ChildProcess, read: Callable[[int], bool] | None = None) -> Any:
     """A greenlet that watches a child."""
-    return gevent.spawn(watch.watch, child, Event(), 60, MUCH, read)
+    return gevent.spawn(watch.Watch(child, Event(), MUCH, read).wait, 60)
 
 
 def test_one_call_looks_at_all_children(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_a_read_that_goes_on_alone_is_taken_again_so_that_its_caller_hears_of_it
         return True
 
     def once() -> Ending | None:
-        return watch.watch_once(child, Event(), 60, MUCH, read)
+        return watch.Watch(child, Event(), MUCH, read).wait_once(60)
 
     for _ in range(2):
         assert once() is None and child.seen is None

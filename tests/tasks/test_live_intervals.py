@@ -13,7 +13,7 @@ from gevent import subprocess
 from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from agent.process.child import ChildProcess, Ending
-from agent.process.watch import FLOODED, watch
+from agent.process.watch import FLOODED, Watch
 from agent.registry import INTERVALS_KEPT, TaskRegistry
 from agent.tasks.client_output import StreamReader
 from agent.tasks.recovery import INTERRUPTED
@@ -263,7 +263,8 @@ def test_each_interval_counts_once_and_omitted_ones_add_no_retransmits(tmp_path:
     argv = ["sh", "-c", 'cat "$0"; sleep 1.2', str(said)]
     child = ChildProcess(argv, tmp_path / "7.1.stream", tmp_path / "7.1.err")
     reader = StreamReader(child.stdout, entry)
-    assert watch(child, entry.stop.ordered, PATIENCE, 1024**2, reader.read_new) is Ending.ENDED
+    watch = Watch(child, entry.stop.ordered, 1024**2, reader.read_new)
+    assert watch.wait(PATIENCE) is Ending.ENDED
     assert (len(entry.intervals), entry.retransmits) == (2, 7)
     assert entry.bits_per_second == sum(entry.intervals) / 2
 
