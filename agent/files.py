@@ -10,9 +10,10 @@ import os
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
+from mmap import mmap
 from pathlib import Path
 
 import structlog
@@ -123,12 +124,12 @@ def lock(path: Path, private: Path) -> None:
             raise
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, parts: Iterable[bytes | memoryview | mmap]) -> None:
     """Write a file so that a crash leaves either the old or the new one; raises OSError."""
     fresh = path.with_name(path.name + ".new")
     try:
         with open(fresh, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)

@@ -44,11 +44,8 @@ class Answer:
 
         An answer that has a length or chunks, and less than that, is no answer at all.
         """
-        if not self.whole or {"content-length", "transfer-encoding"} & {
-            *map(str.lower, self.headers)
-        }:
-            return False
-        return not self.content.rstrip().endswith(b"}")
+        has_end = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+        return self.whole and not has_end and not self.content.rstrip().endswith(b"}")
 
 
 class Transport:

@@ -51,7 +51,7 @@ def _look(state: StateDirectory, max_bytes: int) -> None:
     """Try a write if one failed, and remove the oldest kept documents while there is too much."""
     state.make_directories()
     if state.trouble:
-        write_whole(state.path / "writable", b"")
+        write_whole(state.path / "writable", [])
     files = sorted(map(_seen, state.path.rglob("*")))
     used = sum(size for _, size, _ in files)
     for _, size, file in files:

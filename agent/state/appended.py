@@ -80,8 +80,8 @@ class AppendedFile:
                 raise
 
     def _rewrite(self) -> None:
-        content, files = map(frame, self.useful_lines()), (self._path, self.damaged, self._file)
-        self._file = self._state.write(_write_anew, b"".join(content), *files)
+        lines, files = [*map(frame, self.useful_lines())], (self._path, self.damaged, self._file)
+        self._file = self._state.write(_write_anew, lines, *files)
         self.damaged, self._synced = None, self._written
         self._rewrite_after = self._written + SPARE_LINES
 
@@ -93,12 +93,12 @@ def _append(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _write_anew(data: bytes, path: Path, aside: Path | None, descriptor: int) -> int:
+def _write_anew(lines: list[bytes], path: Path, aside: Path | None, descriptor: int) -> int:
     """Replace a file, and open it in the place of the old one's descriptor, if there is one."""
     if aside:
         with suppress(FileNotFoundError, FileExistsError):
             link_or_copy(path, aside)
-    write_whole(path, data)
+    write_whole(path, lines)
     fresh = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     if descriptor < 0:
         return fresh

@@ -88,7 +88,7 @@ class StateDirectory:
 def _check_format(path: Path) -> None:
     marker = path / "format"
     if (content := read_if_there(marker)) is None:
-        write_whole(marker, f"{FORMAT}\n".encode())
+        write_whole(marker, [f"{FORMAT}\n".encode()])
     elif (found := content.decode(errors="replace").strip()) != FORMAT:
         advice = "use the version that wrote it, or another STATE_DIR"
         words = f"STATE_DIR {path} has the format {found!r}, and this version knows {FORMAT!r}"

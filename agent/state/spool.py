@@ -99,7 +99,7 @@ class Spool:
             if whose(error) is not Whose.FILE or not self._outbox.exists():
                 raise
             self._lose_document(message, str(error))
-        files.write_whole(self._path(message.number, _RECORD), message.encode())
+        files.write_whole(self._path(message.number, _RECORD), [message.encode()])
         message.move_document(str(path))
         message.saved = True
         if before:
@@ -170,7 +170,7 @@ class Spool:
 
     def _move_aside(self, number: int, answer: bytes) -> None:
         """Move a record and its document to rejected/; after a failure, the record goes last."""
-        files.write_whole(self._rejected / f"{number:09d}{_ANSWER}", answer[:ANSWER_KEPT])
+        files.write_whole(self._rejected / f"{number:09d}{_ANSWER}", [answer[:ANSWER_KEPT]])
         for suffix in (_DOCUMENT, _RECORD, SETTLED):
             self._reject(number, suffix)
         self.rejected += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from agent.errors import StateUnusable
-from agent.files import Whose, discard, lost, sync, whose
+from agent.files import Whose, discard, lost, whose, write_whole
 from agent.iperf3.documents import Buffer, find_documents, mended
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.verdict import Verdict, judge_client, last_served
@@ -143,7 +143,9 @@ def newest_measured(
 def _judge(stdout: Path, document: Path, exit_code: int, stderr: str) -> Verdict:
     # The agent's previous run may have removed the stream already.
     if stdout.suffix == STREAM and os.path.lexists(stdout):
-        _compose(stdout, document)
+        write_whole(document, _composed(stdout))
+        # Until now it was all there is.
+        discard(stdout)
     output = view_of(document)
     judged = judge_client(exit_code, output, stderr)
     if judged.unread and overwrite(document, 0, mended(output)):
@@ -152,20 +154,6 @@ def _judge(stdout: Path, document: Path, exit_code: int, stderr: str) -> Verdict
     if judged.unread:
         log.warning("iperf3 wrote JSON that cannot be read", beginning=judged.unread)
     return judged
-
-
-def _compose(stream: Path, document: Path) -> None:
-    """Write the document of a stream, and remove the stream: until then it is all there is."""
-    try:
-        with open(document, "wb") as file:
-            file.writelines(_composed(stream))
-            file.flush()
-            os.fsync(file.fileno())
-        sync(document.parent)
-    except OSError:
-        discard(document)
-        raise
-    discard(stream)
 
 
 def _composed(stream: Path) -> Iterator[Buffer]:

@@ -52,14 +52,14 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was_and_leaves_no_other(tmp_
     in_the_way = tmp_path / "place"
     (in_the_way / "something").mkdir(parents=True)
     with pytest.raises(OSError):
-        write_whole(in_the_way, b"data")
+        write_whole(in_the_way, [b"data"])
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for content in (b"longer than the next", b"short", b""):
-        write_whole(path, content)
+        write_whole(path, [content])
         assert path.read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -101,7 +101,7 @@ def no_document(number: int, is_over: Callable[[], bool] = bool) -> Iterator[Non
     really_open = open
 
     def no_new_file(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if "w" in mode and str(path).endswith(".json") and not is_over():
+        if "w" in mode and str(path).endswith(".json.new") and not is_over():
             raise OSError(number, os.strerror(number), str(path))
         return really_open(path, mode, *args, **kwargs)
 
