@@ -62,7 +62,8 @@ class ManagerClient:
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
         """Register the agent; the answer also has the key, which is not read."""
         body = {"ip_address": ip_address, "operating_system": operating_system}
-        return self._decode("register", self._send("register", to_json(body)), protocol.AgentRecord)
+        answer = self._send("register", to_json(body), DEADLINE)
+        return self._decode("register", answer, protocol.AgentRecord)
 
     def send_heartbeat(
         self, ip_address: str, running: list[protocol.RunningRow]
@@ -123,7 +124,7 @@ class ManagerClient:
         self,
         call: str,
         body: bytes | Body,
-        deadline: float = DEADLINE,
+        deadline: float,
         idempotency_key: str | None = None,
         more_headers: Mapping[str, str] | None = None,
     ) -> Answer:
