@@ -39,10 +39,14 @@ def newest_output(children: Path, claimed: Claimed) -> tuple[int, Path] | None:
     """The number of the last attempt at a client task and the file that it left, if any."""
     found: list[tuple[int, Path]] = []
     with lost("nobody can tell what a test has left"):
+        # `glob` may take a directory that cannot be listed now for an empty one.
+        pattern = f"{claimed.task.id}.*.{claimed.key}.*"
         found = [
             (int(attempt), file)
-            for file in children.glob(f"{claimed.task.id}.*.{claimed.key}.*")
-            if file.suffix in (STREAM, _DOCUMENT) and (attempt := file.name.split(".")[1]).isdigit()
+            for file in children.iterdir()
+            if file.match(pattern)
+            and file.suffix in (STREAM, _DOCUMENT)
+            and (attempt := file.name.split(".")[1]).isdigit()
         ]
     # Where a stream is still there, the document beside it may be incomplete.
     return max(found, key=lambda each: (each[0], each[1].suffix == STREAM), default=None)
