@@ -7,10 +7,12 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from agent.error_classes import ErrorClass
-from agent.protocol import TASK_TYPES, Figures, Flow, Outcome, Task, utc_now
+from agent.protocol import TASK_TYPES, Diagnosis, Figures, Flow, Outcome, Task, utc_now
 from agent.text import shortened
 
 RESULTS_KEPT = 50
@@ -43,7 +45,8 @@ class Histogram:
 class Reported:
     """One outcome that went into the outbox, as `/status` shows it; `at` is when, in UTC.
 
-    A server has one for each test it served, and one for its end.
+    A server has one for each test it served, and one for its end. The diagnoses, of each direction
+    of the test, are without their evidence.
     """
 
     at: str
@@ -53,6 +56,7 @@ class Reported:
     error_class: ErrorClass | Literal[""]
     message: str
     figures: Figures | None
+    diagnoses: list[Diagnosis]
 
 
 def _by(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:
@@ -65,8 +69,9 @@ class Metrics:
 
     `heard_at` is the moment of the last answered heartbeat, None before the first. That answer may
     have named another host with this agent's name and key: `other_instance` is its address.
-    `figures` has those of the last client test by direction and protocol; the way back of a
-    bidirectional one has a direction of its own.
+    `figures` has those of the last client test by direction and protocol, and `evidence` what is
+    known of its path; the way back of a bidirectional one has a direction of its own. `limited` has
+    how many directions of tests each cause limited, at either side.
     """
 
     born: float = field(default_factory=time.monotonic)
@@ -80,6 +85,8 @@ class Metrics:
     wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
     child_exits: Counter[tuple[str, str]] = field(default_factory=Counter)
     figures: dict[tuple[str, str], Flow] = field(default_factory=dict)
+    evidence: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    limited: Counter[str] = field(default_factory=Counter)
     results: deque[Reported] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
 
     def count_call(self, call: str, status: int, seconds: float) -> None:
@@ -94,8 +101,9 @@ class Metrics:
         time since the claim, None when this process did not make the claim.
         """
         task_type = task.type if task.type in TASK_TYPES else "other"
-        figures = outcome.figures
-        error_class: ErrorClass | Literal[""] = outcome.report.error_class or ""
+        figures, report = outcome.figures, outcome.report
+        ways = {"": report.diagnosis, "_reverse": report.diagnosis_bidir_reverse}
+        error_class: ErrorClass | Literal[""] = report.error_class or ""
         if outcome.final:
             self.outcomes[task_type, outcome.status, error_class] += 1
             if seconds is not None:
@@ -104,12 +112,19 @@ class Metrics:
             return
         if any(row.task_id == task.id and row.figures is figures for row in self.results):
             # The last outcome of a server has those of its newest test once more.
-            figures = None
-        words = shortened(outcome.stderr or outcome.report.ended, MESSAGE_KEPT)
+            figures, ways = None, {}
+        words = shortened(outcome.stderr or report.ended, MESSAGE_KEPT)
+        known = {way: found for way, found in ways.items() if found}
         self.results.append(
-            Reported(utc_now(), task.id, task_type, outcome.status, error_class, words, figures)
+            Reported(
+                *(utc_now(), task.id, task_type, outcome.status, error_class, words),
+                *(figures, [replace(found, evidence={}) for found in known.values()]),
+            )
         )
+        self.limited.update(found.limited_by.value for found in known.values())
         if figures and task_type == "iperf_client_run":
             self.figures[figures.direction, figures.protocol] = figures
             if figures.backward:
                 self.figures["bidirectional_reverse", figures.protocol] = figures.backward
+            for way, found in known.items():
+                self.evidence[figures.direction + way, figures.protocol] = found.evidence

@@ -14,6 +14,7 @@ import click
 from gevent.event import Event
 from msgspec import Raw
 
+from agent.diagnosis.halves import together
 from agent.errors import ConfigError, SelfTestFailed
 from agent.iperf3.figures import figures_in
 from agent.iperf3.summary import Cpu, Summary, read_summary
@@ -139,4 +140,6 @@ def _summary(client: bytes, server: bytes) -> str:
     if seen is not None:
         lines.append(f"  server's own report: {rate(seen)}")
     lines += [f"  note: {warning}" for warning in report.warnings]
+    if found := together(report, read_report(server)):
+        lines.append(f"  {found.words}")
     return "\n".join(lines)

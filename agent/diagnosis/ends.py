@@ -53,10 +53,10 @@ class Ends:
         self.carries = window * self.streams * 8e3 / self.base if self.base else 0.0
         self.room = self.carries / self.rate if self.rate else 0.0
         self.lost = max(0, (sender.retransmitted or 0) - (sender.needless or 0))
-        packets = sender.segments or 0
+        self._packets: float | None = sender.segments
         if self.is_udp:
-            self.lost, packets = int(self._known("lost") or 0), int(self._known("packets") or 0)
-        self.lost_share = self.lost / max(packets, self.lost, 1)
+            self.lost, self._packets = round(self._known("lost") or 0), self._known("packets")
+        self.lost_share = self.lost / max(self._packets or 0, self.lost, 1)
 
     def _known(self, name: str) -> float | None:
         return next(
@@ -99,7 +99,11 @@ class Ends:
             known |= msgspec.to_builtins(each) | {"missing": missing}
             if each.cpu:
                 known[f"{each.role}_cpu"] = sum(each.cpu)
-        known |= {"lost_share": self.lost_share, "rtt_above_base_ms": self.rise}
+        if self._packets is not None:
+            known["lost_share"] = self.lost_share
+        if self.sender.segments:
+            known["retransmitted_share"] = (self.sender.retransmitted or 0) / self.sender.segments
+        known["rtt_above_base_ms"] = self.rise
         return {name: _short(value) for name, value in known.items()}
 
 

@@ -4,6 +4,7 @@ import msgspec
 
 from agent.diagnosis.causes import diagnose
 from agent.diagnosis.evidence import Evidence, Role
+from agent.diagnosis.observed import ObservedTest
 from agent.protocol import Cause, Diagnosis, Figures, Flow, Report
 
 # What a test that was cut short was limited by, it says itself.
@@ -11,21 +12,28 @@ _SAYS_NOTHING = {Cause.UNKNOWN, Cause.TOO_SHORT, Cause.TARGET_RATE}
 
 
 def enter_diagnoses(
-    report: Report, seen: dict[Role, Evidence], figures: Figures, *, is_client: bool, ok: bool
+    report: Report,
+    test: ObservedTest | None,
+    figures: Figures | None,
+    orderly: bool,
+    *,
+    is_client: bool,
 ) -> None:
     """Enter what limited each direction of a test, of which this host has seen one half.
 
-    `figures` are of iperf3's document, as far as there is one. A test that was not `ok` has a
-    diagnosis only where there is evidence for one.
+    `figures` are of iperf3's document, and there is no diagnosis without them. A test that has not
+    ended in an `orderly` way has one only where there is evidence for it.
     """
     report.diagnosis = report.diagnosis_bidir_reverse = None
+    if figures is None:
+        return
     for back, flow in enumerate(figures.flows):
         sends = (figures.direction != "reverse" and not back) == is_client
         role: Role = "sender" if sends else "receiver"
-        unseen = Evidence(role=role, seconds=_seconds(flow), missing=("sockets",))
-        half = _with_figures(seen.get(role, unseen), figures, flow, ok)
+        unseen = Evidence(role=role, missing=("sockets",))
+        half = _with_figures(test.evidence(role) if test else unseen, figures, flow, orderly)
         found = diagnose(half, ask="server" if is_client else "client")
-        if not ok and (found.limited_by in _SAYS_NOTHING or role not in seen):
+        if not orderly and found.limited_by in _SAYS_NOTHING:
             continue
         if back:
             report.diagnosis_bidir_reverse = found
@@ -49,16 +57,18 @@ def together(client: Report, server: Report, back: bool = False) -> Diagnosis | 
     return diagnose(*halves) if fit else next(iter(known), None)
 
 
-def _with_figures(seen: Evidence, figures: Figures, flow: Flow, ok: bool) -> Evidence:
+def _with_figures(seen: Evidence, figures: Figures, flow: Flow, orderly: bool) -> Evidence:
     """The evidence with what the document says, which counts more."""
     carried = flow.sent if flow.received is None else flow.received
     return msgspec.structs.replace(
         seen,
+        # Its sockets are seen a little later, and were there a little earlier.
+        seconds=max(seen.seconds, _seconds(flow)),
         protocol="udp" if figures.protocol == "udp" else "tcp",
         rate=seen.rate if carried is None else carried,
         sent=flow.sent,
         asked=figures.asked,
-        orderly=ok,
+        orderly=orderly,
         lost=None if flow.lost_packets is None else round(flow.lost_packets),
         packets=None if flow.packets is None else round(flow.packets),
     )
@@ -68,4 +78,4 @@ def _seconds(flow: Flow) -> float:
     carried, rate = (
         (flow.sent_bytes, flow.sent) if flow.sent else (flow.received_bytes, flow.received)
     )
-    return (carried or 0.0) * 8 / rate if rate else 0.0
+    return round((carried or 0.0) * 8 / rate, 2) if rate else 0.0

@@ -1,10 +1,10 @@
 """What a reader should know before trusting the figures of a test."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from agent.iperf3.features import Features
 from agent.iperf3.summary import Summary, Sums
-from agent.protocol import Figures, Flow
+from agent.protocol import Cause, Figures, Flow, Report
 
 # In per cent of one core; iperf3 measures over the whole test, its start and end included.
 _BUSY_CORE = 95.0
@@ -27,21 +27,20 @@ _SLACK = 0.01
 # From this release on, each stream has a thread of its own. Their number at the other side, and so
 # what its per cent mean, is not in the document.
 _THREADED = (3, 16)
+_CPU = (Cause.SENDER_CPU, Cause.RECEIVER_CPU)
 
 
 def warnings_about(
-    summary: Summary,
-    figures: Figures,
-    features: Features,
-    thread: Mapping[str, float] | None = None,
+    summary: Summary, figures: Figures, features: Features, report: Report
 ) -> list[str]:
     """One sentence for each reason to doubt the figures of a document.
 
-    `features` is of the iperf3 that wrote it. `thread` has the shares of the time that its busiest
-    thread ran and waited for a core, if they are known. Of the other side neither is.
+    `features` is of the iperf3 that wrote it. The report may have the shares of the time that its
+    busiest thread ran and waited for a core; of the other side nobody knows them. What a diagnosis
+    says is not said again.
     """
     found = [
-        *_cpu_warnings(summary, figures, features, thread),
+        *_cpu_warnings(summary, figures, features, report),
         *_loss_warnings(summary, figures, features),
     ]
     if not is_cut_short(summary):
@@ -58,7 +57,7 @@ def is_cut_short(summary: Summary) -> bool:
 
 
 def _cpu_warnings(
-    summary: Summary, figures: Figures, features: Features, thread: Mapping[str, float] | None
+    summary: Summary, figures: Figures, features: Features, report: Report
 ) -> Iterator[str]:
     cpu, asked = summary.end.cpu_utilization_percent, summary.asked
     rates = figures.sent or 0.0, figures.received or 0.0
@@ -68,11 +67,15 @@ def _cpu_warnings(
     here, there = ("server", "client") if summary.is_servers else ("client", "server")
     limit = "the CPU and not the network may have limited the test."
     own, other = cpu.host_total or 0.0, cpu.remote_total or 0.0
+    thread = report.host.get("iperf3_busiest_thread")
+    diagnoses = (report.diagnosis, report.diagnosis_bidir_reverse)
+    # Each side knows its own only.
+    is_said = any(found and found.limited_by in _CPU for found in diagnoses)
     if features.release < _THREADED:
-        if own >= _BUSY_CORE:
+        if own >= _BUSY_CORE and not is_said:
             why = f"iperf3 {features.version} does all its work in one thread"
             yield f"The {here} used {own:.0f} % of a core, and {why}: {limit}"
-    elif thread and sum(thread.values()) >= _BUSY_THREAD:
+    elif thread and sum(thread.values()) >= _BUSY_THREAD and not is_said:
         ran, waited = thread["run"] * 100, thread["waited"] * 100
         shares = f"ran {ran:.0f} % of the time and waited {waited:.0f} % for a core"
         yield f"The {here}'s busiest thread {shares}: {limit}"

@@ -28,7 +28,7 @@ class Cause(StrEnum):
         return cls.UNKNOWN
 
 
-class Diagnosis(Struct, frozen=True):
+class Diagnosis(Struct, frozen=True, omit_defaults=True):
     """What limited one direction of a test, in words for its operator, and why that is so.
 
     `sure` says that nothing else fits the evidence, whose figures docs/protocol.md explains.

@@ -92,7 +92,8 @@ def _results(results: Sequence[Reported]) -> Iterable[str]:
     yield '<caption class="soft">Newest first, times in UTC</caption><thead><tr>'
     yield "".join(f'<th scope="col">{head}</th>' for head in ("Time", "Task", "Outcome"))
     yield "".join(f'<th scope="col" class="number">{head}</th>' for head in ("Throughput", "Lost"))
-    yield '<th scope="col">Intervals</th></tr></thead><tbody>'
+    yield "".join(f'<th scope="col">{head}</th>' for head in ("Intervals", "What limited it"))
+    yield "</tr></thead><tbody>"
     for result in results:
         yield f"<tr>{''.join(_result(result))}</tr>"
     yield "</tbody></table></div>"
@@ -108,6 +109,8 @@ def _result(result: Reported) -> Iterable[str]:
     yield f'<td class="number">{throughput(figures)}</td>'
     yield f'<td class="number">{of_each_way(figures, _lost)}</td>'
     yield f'<td>{"".join(_spark(flow.rates, "As this side saw it") for flow in figures.flows)}</td>'
+    limits = "<br>".join(escape(found.words) for found in result.diagnoses)
+    yield f'<td class="soft">{limits}</td>'
 
 
 def _lost(flow: Flow) -> str:

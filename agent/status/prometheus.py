@@ -19,12 +19,18 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.metrics import Histogram
-from agent.protocol import Flow
+from agent.protocol import Cause, Flow
 from agent.registry import KINDS
 from agent.status.snapshot import AgentState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _PREFIX = "iperf_agent_"
+# What is known of the path of the last client tests: the key of its evidence, and the factor.
+_OF_PATH = [
+    ("last_rtt_seconds", "Round trip in it", "rtt_ms", 1e-3),
+    ("last_least_rtt_seconds", "Least round trip in it", "base_ms", 1e-3),
+    ("last_retransmitted_ratio", "TCP segments sent again in it", "retransmitted_share", 1.0),
+]
 # By the values of the labels.
 _Samples = Mapping[Any, float]
 
@@ -126,6 +132,14 @@ class MetricsExporter(Collector):
         yield _gauge("last_jitter_seconds", "UDP jitter in it", jitter, *labels)
         lost = last(lambda f: f.lost_percent, 1e-2)
         yield _gauge("last_lost_ratio", "UDP datagrams lost in it", lost, *labels)
+        for name, about, key, factor in _OF_PATH:
+            known = {way: seen.get(key) for way, seen in self._metrics.evidence.items()}
+            values = {way: it * factor for way, it in known.items() if it is not None}
+            yield _gauge(name, about, values, *labels)
+        limited = {(cause,): self._metrics.limited[cause] for cause in Cause}
+        yield _counter(
+            "tests_limited", "Directions of tests by what limited them", limited, "cause"
+        )
 
     def _collect_resources(self) -> Iterator[Metric]:
         own = psutil.Process()

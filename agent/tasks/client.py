@@ -108,9 +108,8 @@ class _ClientTest:
         if self._entry.was_disturbed:
             report.warnings.append("another test ran on this host at the same time")
         if judged.summary and judged.figures:
-            thread = report.host.get("iperf3_busiest_thread")
-            found = warnings_about(judged.summary, judged.figures, self._features, thread)
-            report.warnings += found
+            features, figures = self._features, judged.figures
+            report.warnings += warnings_about(judged.summary, figures, features, report)
             report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
         document = Document(str(attempt.output), *judged.span) if judged.span else None
         if document is None:
@@ -145,9 +144,11 @@ class _ClientTest:
             self._context.end_child(entry, child, ending)
             exit_code = child.close()
             report.finished_at = utc_now()
-            seen.report_on(report)
             state = self._context.state
             attempt = judge_attempt(state, child, exit_code, ending, has_begun)
+            judged = attempt.verdict
+            orderly = bool(judged.summary and not judged.summary.error)
+            seen.report_on(report, judged.figures, orderly)
             self._context.metrics.child_exits["client", ending.name.lower()] += 1
             log.info("client ended", pid=child.pid, exit_code=exit_code, ending=ending.value)
             self._mark_disturbed(measured=attempt.verdict.ok)

@@ -9,6 +9,7 @@ from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 
 from agent.config.settings import Config
+from agent.diagnosis.halves import enter_diagnoses
 from agent.diagnosis.observed import ObservedTest
 from agent.diagnosis.observer import RUNNING, Observer
 from agent.error_classes import ErrorClass
@@ -16,7 +17,7 @@ from agent.host import Route
 from agent.iperf3.features import Features
 from agent.native_threads import NativeThreads
 from agent.process.child import ChildProcess
-from agent.protocol import Report
+from agent.protocol import Figures, Report
 from agent.quantities import rate
 from agent.registry import Entry
 from agent.tasks.allowance import BLOCK, Allowance
@@ -105,10 +106,17 @@ class Observation:
         round_trip = self.test.round_trip if self.test else 0.0
         return max(DEADLINE_GRACE, min(_MOST_GRACE, round(_ROUND_TRIPS * round_trip, 1)))
 
-    def report_on(self, report: Report, client_port: int | None = None) -> None:
+    def report_on(
+        self,
+        report: Report,
+        figures: Figures | None,
+        orderly: bool,
+        client_port: int | None = None,
+    ) -> None:
         """Enter what was seen of a client's test, or of that of a server whose client had the port.
 
-        Of a server's test that nobody saw, as it was over so soon, nothing is entered.
+        iperf3's document has these figures, and says whether the test has ended as it should. Of a
+        server's test that nobody saw, as it was over so soon, nothing but them is known.
         """
         # It may have ended since the last look.
         self._look()
@@ -120,6 +128,8 @@ class Observation:
         route = found.interface if found else Route()
         if route.interface or client_port is not None:
             report.interface, report.mtu, report.speed_mbps = route
+        is_client = self._entry.kind == "client"
+        enter_diagnoses(report, found, figures, orderly, is_client=is_client)
 
     def _look(self) -> None:
         # There may be no room for a thread at the moment.

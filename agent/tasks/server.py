@@ -126,7 +126,7 @@ class _RunningServer:
     def _tests(self, seen: Observation) -> Iterator[Outcome]:
         while self._served.tests:
             document, figures, port = self._served.tests.popleft()
-            seen.report_on(self._report, port)
+            seen.report_on(self._report, figures, not self._served.error, port)
             yield self._outcome(document, figures)
 
     def _watch(self, seconds: float, read: Callable[[int], bool] | None = None) -> Ending | None:

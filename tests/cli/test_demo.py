@@ -54,6 +54,7 @@ def test_the_demo_measures_loopback_prints_a_summary_and_cleans_up(bench: Bench)
     assert re.search(r"client   sent \d[\d.]* [GM]bit/s, \d+ retransmits, CPU \d+ %", summary)
     assert re.search(r"server   received \d[\d.]* [GM]bit/s, CPU \d+ %", summary)
     assert re.search(r"server's own report: \d[\d.]* [GM]bit/s", summary)
+    assert re.search(r"server's own report: .*\n  [A-Z].* [GM]bit/s.*\.\n  The dev", summary)
     assert "Traceback" not in summary
     assert re.search(r"The dev Manager is at http://\S+ \(admin, [\w-]{11}\)", summary)
     pids = children(agent)

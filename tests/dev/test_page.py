@@ -17,7 +17,9 @@ from agent.dev.server import DevManager
 from agent.dev.store import records
 from agent.dev.store.records import HeartbeatRow, Plan, TaskReport
 from agent.dev.store.store import Store
+from agent.diagnosis.causes import diagnose
 from tests.support.dev_client import DEADLINE_SECONDS
+from tests.support.halves import QUEUE, receiver, sender
 
 HTML = {"Accept": "text/html,*/*;q=0.8"}
 FORM = {
@@ -362,6 +364,19 @@ def test_the_curve_and_the_sums_of_a_udp_test(manager: DevManager, store: Store)
     labels = re.findall(r"<text [^>]*>([^<]*)</text>", page.text)
     seconds = ["0 s", "0.5 s", "1 s", "1.5 s", "2 s", "2.5 s", "3 s"]
     assert labels == ["0", "100", "200", "300", "400", *seconds, "Mbit/s"]
+
+
+def test_what_limited_a_test_is_said_by_both_halves_together(
+    manager: DevManager, store: Store
+) -> None:
+    test = make_test(store)
+    client, server = diagnose(sender(**QUEUE)), diagnose(receiver())
+    report(store, test.client_task_id, {"agent": {"diagnosis": msgspec.to_builtins(client)}})
+    shown = text(get(manager))
+    assert f"Perhaps limited by path capacity: {client.words}" in shown
+    report(store, test.server_task_id, {"agent": {"diagnosis": msgspec.to_builtins(server)}})
+    both = diagnose(sender(**QUEUE), receiver())
+    assert f"Limited by path capacity: {both.words}" in text(get(manager))
 
 
 json_values = st.recursive(

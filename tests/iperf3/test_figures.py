@@ -8,7 +8,7 @@ from agent.iperf3.figures import figures_in, figures_of, throughput
 from agent.iperf3.summary import End, Request, Start, Summary, Sums, read_intervals, read_summary
 from agent.iperf3.verdict import judge_client, last_served
 from agent.iperf3.warnings import warnings_about
-from agent.protocol import Figures, Flow
+from agent.protocol import Figures, Flow, Report
 from tests.support.mixed_fleet import DOWN, PAIRS, UP, document, figures, summary
 from tests.support.recorded_runs import DATA, VERSIONS, doubts, run
 
@@ -178,7 +178,7 @@ def test_a_receiver_of_3_9_counts_up_to_the_last_datagram_before_its_path_died()
     assert (found.sent_bytes, found.received_bytes) == (1902000, 778000)
     assert (found.lost_packets, found.packets) == (0, 778)
     told = summary(("3.9", "3.12"), "dying", "client")
-    assert warnings_about(told, found, Features("iperf3", "3.9", frozenset())) == [
+    assert warnings_about(told, found, Features("iperf3", "3.9", frozenset()), Report()) == [
         "The last 1124 of 1902 datagrams had not arrived at the end: no loss counts them."
     ]
 

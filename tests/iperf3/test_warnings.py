@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.iperf3.summary import read_summary
+from agent.iperf3.summary import Cpu, Sums, read_summary
+from agent.protocol import Cause, Diagnosis, Report
 from tests.support.recorded_runs import VERSIONS, doubts, features, run, summary_of
 
 
@@ -35,7 +36,8 @@ def edited(version: str, case: str, thread: Thread = None, /, **changes: float) 
             section.update({key: changes[key] for key in changes if key in section})
     summary = read_summary(msgspec.json.encode(document))
     assert summary is not None
-    return doubts(summary, features(version), thread)
+    host = {"iperf3_busiest_thread": thread} if thread else {}
+    return doubts(summary, features(version), Report(host=host))
 
 
 # The recorded tests have reached their bitrate of 50 Mbit/s for each stream.
@@ -67,6 +69,19 @@ def test_nothing_is_concluded_from_a_cpu_of_unknown_threads(case: str) -> None:
     assert found == (
         "The server used 180 % of a core: whether that limited the test is not known here."
     )
+
+
+def test_a_cpu_that_the_diagnosis_names_has_no_warning_too() -> None:
+    summary = summary_of(run("3.12", "tcp"))
+    limited = Report(diagnosis=Diagnosis(Cause.SENDER_CPU, True, "The sender's CPU."))
+    cpu = msgspec.structs.replace(summary.end.cpu_utilization_percent or Cpu(), host_total=99.0)
+    sent = msgspec.structs.replace(summary.end.sum_sent or Sums(), bits_per_second=40e6)
+    end = msgspec.structs.replace(
+        summary.end, cpu_utilization_percent=cpu, sum_sent=sent, sum_received=sent
+    )
+    busy = msgspec.structs.replace(summary, end=end)
+    assert len(doubts(busy, features("3.12"))) == 1
+    assert doubts(busy, features("3.12"), limited) == []
 
 
 def test_a_threaded_iperf3_is_busy_when_its_busiest_thread_is() -> None:

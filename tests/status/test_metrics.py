@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.protocol import Cause
 from tests.support.harness import ROOT
 from tests.support.status_page import Shown, ask
 
@@ -72,6 +73,11 @@ def test_the_numbers_match_the_tests_that_ran(shown: Shown) -> None:
     assert value(throughput, direction="forward", protocol="tcp", side="receiver") > 10**6
     lost = found["iperf_agent_last_lost_ratio"]
     assert 0 <= value(lost, direction="forward", protocol="udp") <= 1
+    assert value(found["iperf_agent_last_rtt_seconds"], direction="forward", protocol="tcp") > 0
+    limited = found["iperf_agent_tests_limited_total"]
+    # One for each side.
+    assert sum(sample.value for sample in limited.samples) == 4
+    assert {sample.labels["cause"] for sample in limited.samples} == {*Cause}
     waits = found["iperf_agent_task_queue_wait_seconds"].samples
     assert [sample.value for sample in waits if sample.name.endswith("_count")] == [4]
     assert value(found["iperf_agent_ready"]) == 1

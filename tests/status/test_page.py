@@ -64,7 +64,15 @@ def test_a_screen_reader_gets_the_same_information(shown: Shown, visitor: Chrome
     assert curve.aria_role in ("img", "image")
     assert "bit/s to " in curve.accessible_name
     heads = [head.text for head in visitor.find_elements(By.CSS_SELECTOR, "th[scope=col]")]
-    assert heads == ["Time", "Task", "Outcome", "Throughput", "Lost", "Intervals"]
+    assert heads == [
+        "Time",
+        "Task",
+        "Outcome",
+        "Throughput",
+        "Lost",
+        "Intervals",
+        "What limited it",
+    ]
     named = [s.accessible_name for s in visitor.find_elements(By.TAG_NAME, "section")]
     assert named == ["Running now", "Recent results", "Recent problems", "Numbers"]
     assert visitor.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"

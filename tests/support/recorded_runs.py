@@ -1,7 +1,7 @@
 """The recorded runs of real iperf3s under data/, as values."""
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from agent.iperf3.figures import figures_of
 from agent.iperf3.summary import Summary, read_summary
 from agent.iperf3.verdict import last_served
 from agent.iperf3.warnings import warnings_about
+from agent.protocol import Report
 
 DATA = pathlib.Path(__file__).parent.parent / "iperf3" / "data"
 VERSIONS = sorted(path.name for path in DATA.iterdir())
@@ -48,11 +49,9 @@ def summary_of(found: Run) -> Summary:
     return summary
 
 
-def doubts(
-    summary: Summary, told: Features, thread: Mapping[str, float] | None = None
-) -> list[str]:
+def doubts(summary: Summary, told: Features, report: Report | None = None) -> list[str]:
     """The warnings about a document without its intervals."""
-    return warnings_about(summary, figures_of(summary), told, thread)
+    return warnings_about(summary, figures_of(summary), told, report or Report())
 
 
 def features(version: str) -> Features:

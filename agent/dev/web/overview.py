@@ -6,6 +6,7 @@ from agent import quantities
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
 from agent.dev.web.figures import Direction, draw, read_directions
+from agent.diagnosis.halves import together
 from agent.error_classes import ErrorClass
 from agent.iperf3.figures import figures_in, of_each_way, throughput
 from agent.protocol import Flow, read_report
@@ -55,7 +56,7 @@ class TestDetail(TestRow):
     """The test that is shown in full.
 
     `failures` has each side that failed, its message, and what to do. `curve` is None without
-    readings.
+    readings. `diagnoses` are what limited each direction, by both halves as far as they are there.
     """
 
     def __init__(self, store: Store, test: Test, now: datetime) -> None:
@@ -63,6 +64,9 @@ class TestDetail(TestRow):
         self.report = read_report(self.task.result)
         self.directions = read_directions(self.task.result)
         self.curve = draw(self.directions)
+        reports = self.report, read_report(self.server_task.result)
+        ways = [together(*reports, back=back) for back in (False, True)]
+        self.diagnoses = [found for found in ways if found]
         # The server's failure comes first: it often explains the client's.
         sides = {
             f"Server on {self.server}": self.server_task,
