@@ -115,22 +115,19 @@ class MetricsExporter(Collector):
     def _collect_figures(self) -> Iterator[Metric]:
         """What the last client tests measured; no samples before the first one."""
 
-        def last(read: Callable[[Flow], float | None], factor: float = 1.0) -> _Samples:
-            values = {test: read(figures) for test, figures in self._metrics.figures.items()}
-            return {test: value * factor for test, value in values.items() if value is not None}
+        def last(read: Callable[[Flow], float | None], *side: str) -> dict[Any, float]:
+            values = {(*test, *side): read(flow) for test, flow in self._metrics.figures.items()}
+            return {test: value for test, value in values.items() if value is not None}
 
         labels = ("direction", "protocol")
-        sides = {"sender": last(lambda f: f.sent), "receiver": last(lambda f: f.received)}
-        throughput = {
-            (*test, side): value for side, rates in sides.items() for test, value in rates.items()
-        }
+        throughput = last(lambda f: f.sent, "sender") | last(lambda f: f.received, "receiver")
         about = "Throughput of the last client test, at its sender and its receiver"
         yield _gauge("last_throughput_bits_per_second", about, throughput, *labels, "side")
         retransmits = last(lambda f: f.retransmits)
         yield _gauge("last_retransmits", "TCP segments sent again in it", retransmits, *labels)
-        jitter = last(lambda f: f.jitter_ms, 1e-3)
+        jitter = last(lambda f: f.jitter_ms and f.jitter_ms / 1000)
         yield _gauge("last_jitter_seconds", "UDP jitter in it", jitter, *labels)
-        lost = last(lambda f: f.lost_percent, 1e-2)
+        lost = last(lambda f: f.lost_percent and f.lost_percent / 100)
         yield _gauge("last_lost_ratio", "UDP datagrams lost in it", lost, *labels)
         for name, about, key, factor in _OF_PATH:
             known = {way: seen.get(key) for way, seen in self._metrics.evidence.items()}
