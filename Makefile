@@ -10,7 +10,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 	$(COMPILE) $(2) --extra dev --extra test -c requirements.txt -o requirements-dev.txt
 
 # What has a target of its own instead of being a part of `make test`.
-APART := faults deployment image install
+APART := faults lab deployment image install
 # The parts of `make test` are the directories of tests, and `rest` is what belongs to none. Those
 # that take longest begin first.
 LONGEST := tasks cli dev manager service logs
@@ -23,9 +23,9 @@ FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/fault
 FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
 FAILED_AGAIN := tests/support/failed_again.sh
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
-TOOLS := iperf3 newer-iperf3 chromium clocks faulty-disks machine-tools engine
+TOOLS := iperf3 newer-iperf3 chromium clocks faulty-disks lab-tools machine-tools engine
 TARGETS := help run test $(PARTS:%=test-%) test-unit test-fast test-faults $(FAULTS:%=test-faults-%) \
-	test-deployment test-image test-install coverage bench lint format lock docs clean \
+	test-lab test-deployment test-image test-install coverage lab bench lint format lock docs clean \
 	tools $(TOOLS) machines
 RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
 	deployment/kubernetes/*/*/*.yaml))
@@ -69,6 +69,9 @@ test-faults: $(VENV)/.dev iperf3 newer-iperf3 clocks faulty-disks ## Break proce
 $(FAULTS:%=test-faults-%): test-faults-%:
 	$(FAILED_AGAIN) faults-$* $(BIN)/pytest -rs tests/faults/test_$*.py
 
+test-lab: $(VENV)/.dev iperf3 newer-iperf3 lab-tools ## Make causes of slow tests for real, and see them named (six minutes)
+	$(FAILED_AGAIN) lab $(BIN)/pytest -rs tests/lab
+
 test-unit: $(VENV)/.dev ## Run the tests that start no process
 	@$(call side_by_side,4,$(PARTS:%=test-%) ONLY="not process")
 
@@ -86,6 +89,9 @@ test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what
 
 coverage: ## Run the tests and show which branches they leave out; more than a tenth is a failure
 	@$(MAKE) --no-print-directory test COVERAGE=yes
+
+lab: $(VENV)/.dev iperf3 newer-iperf3 lab-tools ## Play all scenes of the lab five times and show how they were named (2 hours); SCENES has options
+	$(BIN)/python -m tests.lab $(SCENES)
 
 bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and compare with the committed figures (25 minutes, on a quiet host)
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -154,6 +160,11 @@ faulty-disks:
 	@$(call command,gcc,gcc libc6-dev)
 	@$(call command,strace,strace)
 	@$(call command,mkfs.ext4,e2fsprogs)
+
+lab-tools:
+	@$(call command,ip,iproute2)
+	@$(call command,nft,nftables)
+	@$(call command,ethtool,ethtool)
 
 machine-tools:
 	@$(call command,ip,iproute2)

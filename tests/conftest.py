@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Directories and fixtures whose tests start processes.
-PROCESS_DIRECTORIES = {"faults", "deployment", "image"}
+PROCESS_DIRECTORIES = {"faults", "lab", "deployment", "image"}
 PROCESS_FIXTURES = {"bench", "todays_bench", "working", "shown", "driver", "bad_disk"}
 # The starts of processes by the test that runs.
 STARTS = {"os.fork", "os.posix_spawn", "subprocess.Popen"}

@@ -19,10 +19,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     parser.add_argument("scenes", nargs="*", help="how their names begin; by default all")
     parser.add_argument("--times", type=int, default=5, help="how often each is played (5)")
+    parser.add_argument("--clear", action="store_true", help="only those of `make test-lab`")
     parser.add_argument("--list", action="store_true", help="print the names and play nothing")
     options = parser.parse_args()
     beginnings = tuple(options.scenes) or ("",)
-    chosen = [scene for scene in SCENES if scene.name.startswith(beginnings)]
+    chosen = [
+        scene
+        for scene in SCENES
+        if scene.name.startswith(beginnings) and (scene.is_clear or not options.clear)
+    ]
     if options.list:
         print(*(f"{scene.name}{' (clear)' * scene.is_clear}" for scene in chosen), sep="\n")
         return
@@ -30,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, stage(Path(directory)) as playing:
         for scene in chosen * options.times:
             said = list(verdicts(scene, *playing.play(scene)))
-            wrong = [each for each in said if each.misleads or not each.is_right]
+            wrong = [each for each in said if each.is_wrong]
             print(f"{'WRONG' if wrong else 'right'}: {scene.name}", *wrong, sep="\n  ", flush=True)
             found += said
     print(matrix(found))

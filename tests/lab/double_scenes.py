@@ -48,7 +48,7 @@ DOUBLE_SCENES = [
         "path_capacity",
         _TBF,
         variants=WAYS,
-        clear="forward reverse",
+        clear="reverse",
         bitrate=200_000_000,
     ),
     *group(
@@ -81,7 +81,6 @@ DOUBLE_SCENES = [
         quota(0.1),
         quota(0.1, "receivers"),
         variants="forward sid",
-        clear="forward",
     ),
     *group(
         "receiver stopped, tbf 100M",

@@ -11,7 +11,7 @@ EITHER_CPU = "sender_cpu receiver_cpu"
 
 END_SCENES = [
     # Two cores cannot carry what a virtual cable can.
-    *group("undisturbed", f"{EITHER_CPU} unknown", clear="cubic bbr reverse 8-streams sid"),
+    *group("undisturbed", f"{EITHER_CPU} unknown", clear="cubic reverse 8-streams sid"),
     # The long link's own process is its slowest part.
     *group("undisturbed, 20 ms", "path_capacity unknown", FAR, is_far=True),
     *group(
@@ -37,9 +37,7 @@ END_SCENES = [
         variants=CONGESTIONS,
         is_far=True,
     ),
-    *group(
-        "20M a stream", "target_rate", clear="bbr reverse bidir 8-streams sid", bitrate=20_000_000
-    ),
+    *group("20M a stream", "target_rate", clear="bbr reverse bidir sid", bitrate=20_000_000),
     *group(
         "20M a stream, 20 ms", "target_rate", FAR, clear="cubic", is_far=True, bitrate=20_000_000
     ),
@@ -78,7 +76,7 @@ END_SCENES = [
         variants=ONE_WAY,
         clear="cubic",
     ),
-    *group("quota 10 % for all", EITHER_CPU, quota(0.1), variants="bidir", clear="bidir"),
+    *group("quota 10 % for all", EITHER_CPU, quota(0.1), variants="bidir"),
     *group(
         "tcp_rmem 32K, 20 ms",
         "receiver_window",
@@ -92,7 +90,7 @@ END_SCENES = [
         "send_buffer",
         FAR,
         SMALL_BUFFER,
-        clear="reno cubic reverse 8-streams sid",
+        clear="cubic reverse sid",
         is_far=True,
     ),
     # It is for both buffers of both ends.
@@ -100,7 +98,7 @@ END_SCENES = [
         "window 32K, 20 ms",
         "receiver_window send_buffer",
         FAR,
-        clear="cubic reverse",
+        clear="reverse",
         is_far=True,
         window=32768,
     ),
@@ -109,7 +107,7 @@ END_SCENES = [
         "receiver_host",
         stopped("receivers"),
         variants=ONE_WAY,
-        clear="bbr reverse 8-streams sid",
+        clear="bbr reverse sid",
     ),
     *group(
         "sender stopped",

@@ -41,7 +41,7 @@ def _udp(
 
 
 UDP_SCENES = [
-    *_udp("undisturbed", "target_rate", mbps=20, clear="forward reverse bidir sid"),
+    *_udp("undisturbed", "target_rate", mbps=20, clear="forward reverse sid"),
     *_udp("20 ms", "target_rate", FAR, mbps=20, is_far=True),
     *_udp("tbf 20M", "path_capacity", _TBF, mbps=50, clear="forward reverse sid"),
     *_udp("tbf 20M", "path_capacity", _TBF, mbps=22, variants="forward reverse sid"),
@@ -66,7 +66,7 @@ UDP_SCENES = [
         quota(0.1),
         mbps=1000,
         variants=_ONE_WAY,
-        clear="forward reverse",
+        clear="forward",
     ),
     *_udp(
         "receiver's quota 5 %",
@@ -74,7 +74,7 @@ UDP_SCENES = [
         quota(0.05, "receivers"),
         mbps=500,
         variants=_ONE_WAY,
-        clear="forward reverse",
+        clear="forward",
     ),
     *_udp(
         "receiver stopped",
@@ -98,6 +98,6 @@ UDP_SCENES = [
         own_queue("qdisc add DEV root tbf rate 20mbit burst 4k limit 12k"),
         mbps=50,
         variants=_ONE_WAY,
-        clear="forward reverse",
+        clear="forward",
     ),
 ]

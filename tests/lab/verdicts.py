@@ -42,6 +42,11 @@ class Verdict:
         return self.is_sure and not self.is_right
 
     @property
+    def is_wrong(self) -> bool:
+        """Whether it should be mended: a half alone may name what it takes for likely."""
+        return self.misleads or (self.half == "both" and not self.is_right)
+
+    @property
     def is_missed(self) -> bool:
         """Whether both halves together do not name what nobody should be in doubt of."""
         return self.half == "both" and self.scene.is_clear and not self.is_right
