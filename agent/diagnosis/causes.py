@@ -20,7 +20,8 @@ def diagnose(*halves: Evidence, ask: str = "") -> Diagnosis:
     """
     ends = Ends(*halves)
     found = [one for rule in (UDP_RULES if ends.is_udp else TCP_RULES) if (one := rule(ends))]
-    first = found[0] if found else Found(Cause.UNKNOWN)
+    nothing = Found(Cause.UNKNOWN, why="" if ends.knows_sender else "not here")
+    first = found[0] if found else nothing
     sure = first.sure and _may_be_sure(first.cause, ends)
     others = [each.cause for each in found if each.cause is not first.cause]
     also = None if sure or not others else others[0]

@@ -18,6 +18,8 @@ _EMPTY, _SELDOM = 0.3, 0.2
 # A thread that runs or waits for a core for this share of the time limits its test; starved
 # receivers took 0.87 to 1.03 of a core, others 0.6 at most.
 BUSY = 0.8
+# The same where a quota held it up, as a thread that its quota has stopped may count as idle.
+_THROTTLED = 0.4
 # Fewer than so many losses, and than this share of the segments, limit nothing.
 _FEW_LOST, LITTLE_LOST = 3, 2e-4
 # A share of the segments or datagrams that is more than a chance.
@@ -56,12 +58,23 @@ class Ends:
         self._packets: float | None = sender.segments
         if self.is_udp:
             self.lost, self._packets = round(self._known("lost") or 0), self._known("packets")
+        self.knows_losses = self._packets is not None
         self.lost_share = self.lost / max(self._packets or 0, self.lost, 1)
 
     def _known(self, name: str) -> float | None:
         return next(
             (value for each in self.halves if (value := getattr(each, name)) is not None), None
         )
+
+    @property
+    def has_busy_sender(self) -> bool:
+        """Whether the sender's busiest thread had too little of a core."""
+        return self.sender_cpu >= (_THROTTLED if self.sender.quota else BUSY)
+
+    @property
+    def has_busy_receiver(self) -> bool:
+        """Whether the receiver's had."""
+        return self.receiver_cpu >= (_THROTTLED if self.receiver.quota else BUSY)
 
     @property
     def has_queue(self) -> bool:
@@ -99,10 +112,12 @@ class Ends:
             known |= msgspec.to_builtins(each) | {"missing": missing}
             if each.cpu:
                 known[f"{each.role}_cpu"] = sum(each.cpu)
-        if self._packets is not None:
+        if self.knows_losses:
             known["lost_share"] = self.lost_share
         if self.sender.segments:
             known["retransmitted_share"] = (self.sender.retransmitted or 0) / self.sender.segments
+        if self.rate is not None:
+            known["rate"] = self.rate
         known["rtt_above_base_ms"] = self.rise
         return {name: _short(value) for name, value in known.items()}
 

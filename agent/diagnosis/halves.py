@@ -62,6 +62,8 @@ def _with_figures(seen: Evidence, figures: Figures, flow: Flow, orderly: bool) -
     carried = flow.sent if flow.received is None else flow.received
     return msgspec.structs.replace(
         seen,
+        # Both ways have as many each.
+        streams=max(1, seen.streams // len(figures.flows)),
         # Its sockets are seen a little later, and were there a little earlier.
         seconds=max(seen.seconds, _seconds(flow)),
         protocol="udp" if figures.protocol == "udp" else "tcp",

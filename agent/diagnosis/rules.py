@@ -11,6 +11,10 @@ SECONDS, ROUND_TRIPS = 1.0, 10
 # The shares of the bitrate, of the pacing and of an interface's speed that count as reached: the
 # last two count the packets' headers.
 REACHED, _PACED, _FILLED = 0.95, 0.93, 0.9
+# Whose rate is above its speed has another one than it says.
+_AT_MOST = 1.02
+# The share of the looks.
+_STOPPED = 0.2
 # The share of the time from which on a busy thread is the limit for sure.
 VERY_BUSY = 0.9
 # Lost for sure: so many, and this share.
@@ -46,8 +50,17 @@ def target(ends: Ends) -> Found | None:
 def line(ends: Ends) -> Found | None:
     """An interface carries no more."""
     speeds = [each.speed_mbps * 1e6 for each in ends.halves if each.speed_mbps]
-    full = speeds and (ends.rate or 0.0) >= _FILLED * min(speeds)
+    full = speeds and _FILLED <= (ends.rate or 0.0) / min(speeds) <= _AT_MOST
     return Found(Cause.LINE_RATE, sure=True) if full else None
+
+
+def stopped(ends: Ends) -> Found | None:
+    """Somebody stopped iperf3, at either end, for a good part of the time."""
+    if (ends.sender.stopped or 0.0) >= _STOPPED:
+        return Found(Cause.SENDER_HOST, sure=True, why="sender stopped")
+    if (ends.receiver.stopped or 0.0) >= _STOPPED:
+        return Found(Cause.RECEIVER_HOST, sure=True, why="receiver stopped")
+    return None
 
 
 def is_lost_for_sure(ends: Ends) -> bool:

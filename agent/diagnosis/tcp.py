@@ -3,13 +3,14 @@
 They were tried on some 800 tests with reno, cubic and BBR.
 """
 
-from agent.diagnosis.ends import BUSY, LITTLE_LOST, MUCH_LOST, Ends
+from agent.diagnosis.ends import LITTLE_LOST, MUCH_LOST, Ends
 from agent.diagnosis.rules import (
     VERY_BUSY,
     Found,
     Rule,
     is_lost_for_sure,
     line,
+    stopped,
     target,
     too_short,
 )
@@ -21,6 +22,8 @@ _UNREAD = 0.5
 _A_LITTLE, _WAITS, _SURELY = 0.1, 0.3, 0.4
 # Milliseconds: a queue that is longer than what a loaded host adds, and than delayed ACKs add.
 _LONG_QUEUE, _LONGEST_DELAY = 2.0, 45.0
+# The share of the time in which a sender that is not held up has something to send.
+_ALWAYS = 0.9
 # A receiver's window that carries no more than this times the rate is full.
 _FULL = 1.5
 
@@ -39,23 +42,20 @@ def _mtu(ends: Ends) -> Found | None:
 def _sender_cpu(ends: Ends) -> Found | None:
     waits = ends.is_window_full and ends.is_window_constant
     # The busier one of two, unless it waits for the other one.
-    follows = ends.receiver_cpu >= max(BUSY, ends.sender_cpu) and not ends.is_starved
-    if ends.sender_cpu < BUSY or waits or follows:
+    follows = ends.has_busy_receiver and ends.receiver_cpu >= ends.sender_cpu
+    if not ends.has_busy_sender or waits or (follows and not ends.is_starved):
         return None
     return Found(Cause.SENDER_CPU, sure=ends.is_starved and ends.sender_cpu >= VERY_BUSY)
 
 
 def _receiver_cpu(ends: Ends) -> Found | None:
     """Before the path: a receiver that starves delays its ACKs, and that looks like a queue."""
-    busy = ends.receiver_cpu
-    return Found(Cause.RECEIVER_CPU, sure=busy >= VERY_BUSY) if busy >= BUSY else None
+    sure = ends.receiver_cpu >= VERY_BUSY
+    return Found(Cause.RECEIVER_CPU, sure=sure) if ends.has_busy_receiver else None
 
 
 def _receiver_host(ends: Ends) -> Found | None:
-    receiver = ends.receiver
-    if receiver.stopped:
-        return Found(Cause.RECEIVER_HOST, sure=True, why="receiver stopped")
-    unread = (receiver.unread_share or 0.0) >= _UNREAD
+    unread = (ends.receiver.unread_share or 0.0) >= _UNREAD
     return Found(Cause.RECEIVER_HOST, sure=True) if unread else None
 
 
@@ -67,11 +67,8 @@ def _own_drops(ends: Ends) -> Found | None:
 
 def _sender_host(ends: Ends) -> Found | None:
     sender = ends.sender
-    if not ends.is_starved or sender.busy_share is None or sender.busy_share >= 0.9:
-        return None
-    if sender.stopped:
-        return Found(Cause.SENDER_HOST, sure=True, why="sender stopped")
-    return Found(Cause.SENDER_HOST)
+    idle = sender.busy_share is not None and sender.busy_share < _ALWAYS
+    return Found(Cause.SENDER_HOST) if ends.is_starved and idle else None
 
 
 def _windows(ends: Ends) -> Found | None:
@@ -81,7 +78,7 @@ def _windows(ends: Ends) -> Found | None:
         return None
     if ends.is_window_full:
         clear = ends.is_window_constant and not (ends.has_loss or ends.has_queue)
-        has_cpu = max(ends.sender_cpu, ends.receiver_cpu) < BUSY
+        has_cpu = not (ends.has_busy_sender or ends.has_busy_receiver)
         return Found(Cause.RECEIVER_WINDOW, sure=clear and has_cpu)
     share = ends.sender.send_buffer_share or 0.0
     if share >= _WAITS and not ends.has_queue:
@@ -95,7 +92,7 @@ def _queue(ends: Ends) -> Found | None:
     sender = ends.sender
     small = max(sender.receiver_window_share or 0.0, sender.send_buffer_share or 0.0) < _WAITS
     if ends.knows_receiver:
-        sure = ends.rise >= _LONG_QUEUE and small and ends.receiver_cpu < BUSY
+        sure = ends.rise >= _LONG_QUEUE and small and not ends.has_busy_receiver
     else:
         sure = small and (ends.rise >= _LONGEST_DELAY or is_lost_for_sure(ends))
     return Found(Cause.PATH_CAPACITY, sure=sure)
@@ -103,8 +100,11 @@ def _queue(ends: Ends) -> Found | None:
 
 def _reordering(ends: Ends) -> Found | None:
     sender = ends.sender
-    needless = (sender.needless or 0) * 2 > (sender.retransmitted or 0)
-    found = needless or sender.reordered
+    needless, again = sender.needless or 0, sender.retransmitted or 0
+    # After a real loss the kernel sees some as well.
+    found = sender.reordered and not ends.has_loss
+    if needless * 2 > again >= LITTLE_LOST * (sender.segments or 0):
+        found = True
     return Found(Cause.UNKNOWN, why="reordering") if found else None
 
 
@@ -136,6 +136,16 @@ def _a_little(ends: Ends) -> Found | None:
 
 
 TCP_RULES: list[Rule] = [
-    *(too_short, _mtu, target, line, _sender_cpu, _receiver_cpu, _receiver_host, _own_drops),
+    *(
+        too_short,
+        _mtu,
+        target,
+        line,
+        stopped,
+        _sender_cpu,
+        _receiver_cpu,
+        _receiver_host,
+        _own_drops,
+    ),
     *(_sender_host, _windows, _queue, _reordering, _loss, _seen_by_the_receiver, _a_little),
 ]

@@ -1,6 +1,6 @@
 """What limited a UDP test: the rules, in the order in which they are tried."""
 
-from agent.diagnosis.ends import BUSY, MUCH_LOST, Ends
+from agent.diagnosis.ends import MUCH_LOST, Ends
 from agent.diagnosis.rules import (
     REACHED,
     VERY_BUSY,
@@ -8,6 +8,7 @@ from agent.diagnosis.rules import (
     Rule,
     is_lost_for_sure,
     line,
+    stopped,
     target,
     too_short,
 )
@@ -20,7 +21,9 @@ _SMOOTHED = 8
 
 
 def _all_arrived(ends: Ends) -> Found | None:
-    return None if _is_much_lost(ends) else target(ends)
+    """All that was asked for; a sender that nobody told of a loss is not sure."""
+    found = None if _is_much_lost(ends) else target(ends)
+    return found and found._replace(sure=ends.knows_losses)
 
 
 def _is_much_lost(ends: Ends) -> bool:
@@ -33,15 +36,14 @@ def _not_sent(ends: Ends) -> Found | None:
     if ends.asked:
         found = ends.asked - sent > max(lost, (1 - REACHED) * ends.asked)
     else:
-        found = ends.sender_cpu >= BUSY and ends.lost_share < 1 - REACHED
+        found = ends.has_busy_sender and ends.lost_share < 1 - REACHED
     if ends.sent is None or not found:
         return None
     if not ends.knows_sender:
         return Found(Cause.UNKNOWN, why="not sent there")
-    if ends.sender.stopped:
-        return Found(Cause.SENDER_HOST, sure=True, why="sender stopped")
-    if ends.sender_cpu >= BUSY:
-        return Found(Cause.SENDER_CPU, sure=ends.sender_cpu >= VERY_BUSY)
+    if ends.has_busy_sender:
+        sure = ends.sender_cpu >= VERY_BUSY and ends.knows_losses
+        return Found(Cause.SENDER_CPU, sure=sure)
     return Found(Cause.SENDER_HOST, why="not sent")
 
 
@@ -50,19 +52,19 @@ def _datagrams_lost(ends: Ends) -> Found | None:
     if not _is_much_lost(ends):
         return None
     both = ends.knows_sender and ends.knows_receiver
-    receiver, share = ends.receiver, (ends.receiver.socket_drops or 0) / ends.lost
+    share = (ends.receiver.socket_drops or 0) / ends.lost
     if share >= 0.5:
-        if receiver.stopped:
-            return Found(Cause.RECEIVER_HOST, sure=True, why="receiver stopped")
-        if ends.receiver_cpu >= BUSY:
+        if ends.has_busy_receiver:
             return Found(Cause.RECEIVER_CPU, sure=ends.receiver_cpu >= VERY_BUSY)
         return Found(Cause.RECEIVER_HOST, sure=share >= 0.8, why="receiver drops")
     if (ends.sender.qdisc_drops or 0) >= ends.lost / 2:
         return Found(Cause.SENDER_HOST, sure=both, why="sender drops")
     rise = (ends.sender.control_rise_ms or 0.0) * _SMOOTHED
-    if rise >= max(_QUEUE, ends.base * _QUEUE_SHARE) and ends.receiver_cpu < BUSY:
+    if rise >= max(_QUEUE, ends.base * _QUEUE_SHARE) and not ends.has_busy_receiver:
         return Found(Cause.PATH_CAPACITY, sure=both, why="delayed end")
-    return Found(Cause.PATH_LOSS, sure=both and is_lost_for_sure(ends))
+    # Whether a queue stood, somebody must have seen.
+    sure = ends.sender.control_rise_ms is not None and is_lost_for_sure(ends)
+    return Found(Cause.PATH_LOSS, sure=both and sure)
 
 
-UDP_RULES: list[Rule] = [too_short, _all_arrived, line, _not_sent, _datagrams_lost]
+UDP_RULES: list[Rule] = [too_short, _all_arrived, line, stopped, _not_sent, _datagrams_lost]

@@ -54,6 +54,7 @@ _WORDS = {
     "not sent there": "The sender sent {sent} of the {asked} that were asked for, {lost}.",
     "reordering": "The path changes the order of packets: of {again} segments that were sent again,"
     " {needless} had arrived, at {rate}.",
+    "not here": "At {rate}, nothing that the receiver can see held the test back.",
     Cause.UNKNOWN: "What limited the test at {rate} cannot be told: round trip {trip:.3g} ms over a"
     " base of {base:.3g} ms, {lost}. It may have been accelerating: try a longer `time`.",
 }
@@ -88,7 +89,8 @@ def _said(ends: Ends, why: str, also: Cause | None, ask: str) -> Iterator[str]:
         yield f"Stream {worst.number} carried {share(worst.rate_share)} of what the median did."
     if also in _NAMES:
         yield f"It may as well have been {_NAMES[also]}."
-    if why == Cause.UNKNOWN and (missing := {one for each in ends.halves for one in each.missing}):
+    missing = {one for each in ends.halves for one in each.missing}
+    if why in (Cause.UNKNOWN, "not here") and missing:
         yield f"Not to be read: {', '.join(sorted(missing))}."
     if ask:
         yield f"The {ask}'s task knows more."

@@ -19,6 +19,7 @@ from tests.support.halves import (
     QUEUE,
     SLOW,
     STARVED,
+    UDP,
     UDP_RECEIVER,
     Half,
     receiver,
@@ -42,6 +43,8 @@ BOTH = [
     ("unknown", False, {"pacing": 108e6}, {}),
     ("line_rate", True, {"speed_mbps": 1000, "interface": "eth0"}, {"speed_mbps": 110}),
     ("unknown", False, {"speed_mbps": 112}, {}),
+    # It has another speed than it says.
+    ("unknown", False, {"speed_mbps": 98}, {}),
     ("sender_cpu", True, STARVED | {"cpu": (0.85, 0.06)}, {}),
     ("sender_cpu", False, STARVED | {"cpu": (0.75, 0.06)}, {}),
     ("sender_cpu", False, {"cpu": (0.85, 0.06)}, {}),
@@ -53,7 +56,10 @@ BOTH = [
     ("receiver_host", True, QUEUE, {"unread_share": 0.8}),
     ("sender_host", True, LOSS | {"qdisc_drops": 134}, {}),
     ("path_loss", True, LOSS | {"qdisc_drops": 130}, {}),
-    ("sender_host", True, STARVED | {"busy_share": 0.5, "stopped": 0.5}, {}),
+    ("sender_host", True, LOSS | {"needless": 400, "stopped": 0.2}, {}),
+    ("sender_host", False, STARVED | {"busy_share": 0.5, "stopped": 0.1}, {}),
+    ("sender_cpu", False, STARVED | {"busy_share": 0.5, "cpu": (0.1, 0.3), "quota": True}, {}),
+    ("receiver_cpu", False, {}, {"cpu": (0.1, 0.3), "quota": True}),
     ("sender_host", False, STARVED | {"busy_share": 0.5}, {}),
     ("unknown", False, STARVED | {"busy_share": 0.95}, {}),
     ("receiver_window", True, FULL | SLOW, SLOW),
@@ -75,7 +81,8 @@ BOTH = [
     ("unknown", False, {"rtt_ms": 24.9}, {}),
     ("path_capacity", False, {"congestion": "bbr"}, {}),
     ("unknown", False, LOSS | {"needless": 201}, {}),
-    ("unknown", False, LOSS | {"reordered": 3}, {}),
+    ("path_loss", True, LOSS | {"reordered": 3}, {}),
+    ("path_loss", True, LOSS | {"needless": 199}, {}),
     ("path_loss", True, {"retransmitted": 200}, {}),
     ("path_loss", False, {"retransmitted": 199}, {}),
     ("path_loss", False, {"retransmitted": 8}, {}),
@@ -156,6 +163,7 @@ UDP_TESTS = [
     ("path_loss", True, LOST | {"control_rise_ms": 0.6}),
     ("path_loss", True, LOST | {"control_rise_ms": 0.65, "there_cpu": (0.85, 0.0)}),
     ("path_loss", False, LOST | {"lost": 99}),
+    ("path_loss", False, LOST | {"control_rise_ms": None}),
     ("path_loss", True, LOST | {"lost": 100}),
 ]
 
@@ -175,10 +183,23 @@ def test_no_half_alone_is_sure_of_a_udp_loss() -> None:
     assert diagnose(udp(**LOST | {"qdisc_drops": 4000})[0]).sure is False
 
 
+def test_a_udp_sender_that_nobody_told_of_a_loss_is_sure_of_nothing() -> None:
+    for changes in ({}, {"sent": 30e6, "rate": 30e6, "cpu": (0.95, 0.0)}):
+        half = Evidence(role="sender", **UDP | {"lost": None, "packets": None} | changes)
+        found = diagnose(half, ask="client")
+        assert not found.sure and "client's task knows more" in found.words
+
+
 def test_a_udp_receiver_says_that_the_sender_was_slow() -> None:
     found = diagnose(Evidence(role="receiver", **UDP_RECEIVER | {"sent": 30e6, "rate": 30e6}))
     assert (found.limited_by, found.sure) == (Cause.UNKNOWN, False)
     assert "sent 30.0 Mbit/s of the 50.0 Mbit/s" in found.words
+
+
+def test_a_tcp_receiver_speaks_of_no_loss_that_it_cannot_see() -> None:
+    words = diagnose(receiver(), ask="client").words
+    assert words.startswith("At 100 Mbit/s, nothing that the receiver can see held the test back.")
+    assert "lost" not in words
 
 
 def test_nothing_is_sure_where_nobody_sees_the_cpu() -> None:
