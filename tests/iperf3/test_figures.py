@@ -113,6 +113,13 @@ def test_a_small_loss_of_3_9_with_omitted_seconds_is_not_known() -> None:
     assert "500 of " in words and "lost in the omitted seconds" in words
 
 
+def test_a_server_of_3_9_knows_what_arrived_after_omitted_seconds() -> None:
+    """Also by its sum alone, if its document is too large to read the intervals."""
+    alone = figures_of(summary(("3.12", "3.9"), "omit", "server"))
+    whole = figures(("3.12", "3.9"), "omit", "server")
+    assert alone.received and alone.received == pytest.approx(whole.received, rel=0.01)
+
+
 @pytest.mark.parametrize("count", [-502, 2**64 - 502])
 def test_a_count_that_ran_below_0_is_none(count: int) -> None:
     """As that of an iperf3 3.12 of whose datagrams none arrives after the omitted seconds."""

@@ -19,6 +19,11 @@ def test_a_paced_test_has_no_warnings(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_that_sends_has_no_report_to_miss(version: str) -> None:
+    assert doubts(summary_of(run(version, "server-udp-reverse")), features(version)) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_warning_about_a_short_test_has_both_times(version: str) -> None:
     for case in ("client-term", "client-of-server-term", "server-term"):
         (found,) = doubts(summary_of(run(version, case)), features(version))
