@@ -150,7 +150,7 @@ def test_an_unknown_agent_is_not_found(api: Api) -> None:
 def test_a_disabled_agent_is_refused_except_at_register(
     api: Api, store: Store, call: str, body: Any
 ) -> None:
-    store.agents.set_disabled(1, True)
+    store.agents.update(1, {"disabled": True})
     answer = api.agent(call, body)
     assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
     assert api.agent("register", {"ip_address": "127.0.0.1"}).json()["disabled"] is True
@@ -249,6 +249,6 @@ def test_an_unknown_path_is_a_404_that_is_not_the_managers_own(api: Api) -> None
 def test_an_agent_disabled_during_an_upload_is_refused(store: Store) -> None:
     task = store.tasks.add(1, "kill_all", {})
     store.tasks.claim(1)
-    store.agents.set_disabled(1, True)
+    store.agents.update(1, {"disabled": True})
     with pytest.raises(NotFound, match="disabled"):
         store.tasks.report(1, task.id, TaskReport("succeeded"))

@@ -74,7 +74,7 @@ def test_any_other_preference_is_ignored(api: Api, prefer: str) -> None:
 
 def test_disabling_an_agent_ends_its_held_claim(api: Api, store: Store) -> None:
     held = held_claim(api)
-    store.agents.set_disabled(1, True)
+    store.agents.update(1, {"disabled": True})
     answer: requests.Response = held.get(timeout=HELD_SECONDS / 2)
     assert answer.status_code == 404
 

@@ -116,7 +116,7 @@ def test_a_browser_gets_the_page_and_curl_the_calls(manager: DevManager) -> None
 
 
 def test_it_shows_the_agents_without_their_keys(manager: DevManager, store: Store) -> None:
-    store.agents.set_disabled(store.agents.add("retired", "key-3").id, True)
+    store.agents.update(store.agents.add("retired", "key-3").id, {"disabled": True})
     page = get(manager)
     assert "a1 127.0.0.1 Linux online a2 Debian never registered" in text(page)
     assert "retired" not in page.text
@@ -198,7 +198,7 @@ def test_a_form_with_a_bad_value_is_shown_again_with_the_reason(
 def test_a_conflict_is_explained_and_leaves_nothing_behind(
     manager: DevManager, store: Store, changes: dict[str, str], status: int, words: str
 ) -> None:
-    store.agents.set_disabled(store.agents.add("retired", "key-3").id, True)
+    store.agents.update(store.agents.add("retired", "key-3").id, {"disabled": True})
     store.exercises.create("never started")
     store.exercises.add_test(1, Plan(1, 1, 5300))
     answer = post(manager, form={**FORM, **changes})

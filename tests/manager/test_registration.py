@@ -141,7 +141,7 @@ def test_an_agent_that_is_disabled_stops_its_children_and_ends_with_67(bench: Be
     agent = bench.agent(HEARTBEAT_INTERVAL="0.2", SHUTDOWN_TIMEOUT="30")
     server = bench.ended(bench.task("iperf_server_start", port=free_port()))
     pid = bench.result(server)["pid"]
-    bench.store.agents.set_disabled(1, True)
+    bench.store.agents.update(1, {"disabled": True})
     assert agent.exit_code() == 67
     assert not is_running(pid)
 

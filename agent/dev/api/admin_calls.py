@@ -89,7 +89,7 @@ def change_agent(agent_id: int) -> Response:
 @admin_api.post("/agents/<int:agent_id>/<any(disable, enable):order>")
 def set_disabled(agent_id: int, order: str) -> tuple[str, int]:
     """Refuse an agent's calls from now on, or take them again."""
-    store().agents.set_disabled(agent_id, order == "disable")
+    store().agents.update(agent_id, {"disabled": order == "disable"})
     return "", 204
 
 

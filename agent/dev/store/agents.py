@@ -36,14 +36,10 @@ class Agents:
             self._check_name(changes["name"])
         for field, value in changes.items():
             setattr(agent, field, value)
-        self._database.commit()
-        return agent
-
-    def set_disabled(self, agent_id: int, disabled: bool) -> None:
-        """Disable or enable an agent. A waiting claim of a disabled agent is refused at once."""
-        self.get(agent_id).disabled = disabled
+        # A claim of an agent that is disabled now is refused at once.
         wake(self.wakeups[agent_id])
         self._database.commit()
+        return agent
 
     def get(self, agent_id: int) -> ManagedAgent:
         """The agent with that id; raises NotFound."""
