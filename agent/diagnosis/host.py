@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from agent.diagnosis.netlink import ACKNOWLEDGED, NETLINK_ROUTE, ask, attributes
+from agent.diagnosis.netlink import DUMP, NETLINK_ROUTE, ask, attributes
 from agent.host import Route
 
 # Seconds: in shorter times a share, and that nothing was read, say nothing.
@@ -66,13 +66,18 @@ def take_sample(pid: int, nic: str) -> HostSample:
         sample.counters.update({name: numbers[place] for name, place in _COLUMNS.items()})
         sample.counters["errors"] = sum(numbers[place] for place in _ERRORS)
     with suppress(OSError):
-        question = _TCMSG.pack(socket.AF_UNSPEC, socket.if_nametoindex(nic), 0, _ROOT, 0)
-        # Where there is no queue, nothing is dropped before it.
-        drops = 0
-        for answer in ask(NETLINK_ROUTE, _RTM_GETQDISC, question, ACKNOWLEDGED):
-            (drops,) = _DROPS.unpack_from(attributes(answer[_TCMSG.size :])[_TCA_STATS])
-        sample.counters["qdisc_drops"] = drops
+        sample.counters["qdisc_drops"] = _qdisc_drops(socket.if_nametoindex(nic))
     return sample
+
+
+def _qdisc_drops(index: int) -> int:
+    """What the queue of an interface has dropped: nothing where there is none."""
+    drops = 0
+    for answer in ask(NETLINK_ROUTE, _RTM_GETQDISC, _TCMSG.pack(0, index, 0, 0, 0), DUMP):
+        _, interface, _, parent, _ = _TCMSG.unpack_from(answer)
+        if (interface, parent) == (index, _ROOT):
+            (drops,) = _DROPS.unpack_from(attributes(answer[_TCMSG.size :])[_TCA_STATS])
+    return drops
 
 
 def _quota_of(pid: int) -> str:

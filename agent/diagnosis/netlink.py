@@ -9,7 +9,7 @@ from gevent.monkey import get_original
 
 # linux/netlink.h
 NETLINK_ROUTE, NETLINK_SOCK_DIAG = 0, 4
-_NLM_F_REQUEST, ONE, ACKNOWLEDGED, DUMP = 1, 0, 4, 0x300
+_NLM_F_REQUEST, ONE, DUMP = 1, 0, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 # struct nlmsghdr: length, type, flags, sequence number, port id. struct nlattr: length and type.
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
@@ -23,8 +23,7 @@ NativeSocket = get_original("socket", "socket")
 def ask(protocol: int, kind: int, question: bytes, flags: int) -> Iterator[bytes]:
     """What the kernel answers: all that there is (DUMP), or the one thing that was asked for.
 
-    Nothing if that has gone; some questions are answered then only if that is to be ACKNOWLEDGED.
-    Raises OSError for a dump that the kernel does not have.
+    Nothing if that has gone. Raises OSError for a dump that the kernel does not have.
     """
     if sys.platform != "linux":
         raise OSError("netlink is Linux's")
