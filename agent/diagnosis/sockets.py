@@ -36,6 +36,7 @@ _TCP_INFO = {
     "snd_cwnd": (80, "I"),
     "rcv_rtt": (92, "I"),
     "total_retrans": (100, "I"),
+    "max_pacing_rate": (112, "Q"),
     "bytes_acked": (120, "Q"),
     "bytes_received": (128, "Q"),
     "notsent_bytes": (144, "I"),

@@ -54,6 +54,7 @@ _SUMS: dict[Role, dict[str, _Figure]] = {
         # Linux before 6.7 tells only of those that are in a row now.
         "timeouts": lambda socket: socket.get("total_rto", socket["retransmits"]),
         "acked": lambda socket: socket["bytes_acked"],
+        "pacing": lambda socket: socket["max_pacing_rate"] * 8,
     },
     "receiver": {
         "segments": lambda socket: socket["data_segs_in"],

@@ -109,7 +109,7 @@ def test_an_undisturbed_test_lacks_nothing_and_has_no_sign_of_a_trouble(hosts: H
         assert (each.protocol, each.streams, each.interface) == ("tcp", 1, "path0")
         assert 1 < each.seconds < SECONDS + 0.5
         assert each.rate == pytest.approx(20e6, rel=0.2)
-        assert each.speed_mbps is None
+        assert (each.speed_mbps, each.pacing) == (None, None)
         assert (each.stopped, each.stuck, each.quota) == (0, 0, False)
         assert (each.qdisc_drops, each.pmtu) == (0, 1500)
         assert each.nic == {"rx_dropped": 0, "tx_dropped": 0, "errors": 0}
@@ -120,18 +120,20 @@ def test_an_undisturbed_test_lacks_nothing_and_has_no_sign_of_a_trouble(hosts: H
     assert sender.congestion in ("reno", "cubic", "bbr")
     # The last word counts what was sent after the last look.
     assert sender.acked == pytest.approx(20e6 * SECONDS / 8, rel=0.1)
-    assert sender.segments == receiver.segments
+    assert sender.segments == pytest.approx(receiver.segments, rel=0.05)
 
 
 def test_each_direction_of_a_bidirectional_test_has_its_own_sockets(hosts: Hosts) -> None:
-    forward, received, backward, got = seen(hosts, options="--bidir -b 20M -P 2")
+    forward, received, backward, got = seen(hosts, options="--bidir -b 20M -P 2 --fq-rate 30M")
     for sender, receiver in ((forward, received), (backward, got)):
         assert sender.missing == receiver.missing == ()
         assert sender.streams == 4
         assert sender.acked == pytest.approx(2 * 20e6 * SECONDS / 8, rel=0.1)
-        assert sender.segments == receiver.segments
+        assert sender.segments == pytest.approx(receiver.segments, rel=0.05)
         assert sender.worst and sender.worst.number in (1, 2)
         assert sender.worst.rate_share == pytest.approx(1, abs=0.2)
+    # The server's iperf3 takes no heed of it.
+    assert (forward.pacing, backward.pacing) == (2 * 30e6, None)
 
 
 def test_a_window_that_holds_the_sender_is_full_and_constant(hosts: Hosts) -> None:
@@ -142,7 +144,7 @@ def test_a_window_that_holds_the_sender_is_full_and_constant(hosts: Hosts) -> No
     assert (sender.receiver_window_share or 0) >= 0.2
     assert (sender.send_buffer_share or 0) < 0.2
     assert sender.window_bytes == receiver.rcv_wnd
-    assert (sender.base_ms or 0) == pytest.approx(20, abs=5)
+    assert (sender.base_ms or 0) > 15
     assert receiver.rcvbuf == 32768
 
 
@@ -177,7 +179,7 @@ def test_a_process_that_is_stopped_or_held_by_a_quota_is_seen_to_be(hosts: Hosts
     assert (receiver.stopped or 0) > 0 and sender.stopped == 0
     assert (receiver.unread_share or 0) > 0.5 and receiver.rcv_wnd is not None
     assert (sender.window_floor or 0) < 0.7
-    sender, receiver = seen(hosts, quota(0.1))
+    sender, receiver = seen(hosts, quota(0.03))
     assert (sender.quota, receiver.quota) == (True, False)
     ran, waited = sender.cpu or (0, 0)
     assert ran < 0.3 < waited
