@@ -48,8 +48,8 @@ class HeartbeatLoop:
             answer = self.client.send_heartbeat(self.registration.address, self.registry.rows())
         except (KeyRefused, ManagerUnavailable) as error:
             refused = isinstance(error, KeyRefused)
-            what = "the Manager refuses the key" if refused else "no heartbeat"
-            self._outage.record_failure(f"{what}; tests go on", error)
+            keyless = "the Manager refuses the key; tests go on"
+            self._outage.record_failure(keyless if refused else "no heartbeat; tests go on", error)
             return False
         self.metrics.heard_at = time.monotonic()
         self._outage.record_success()
