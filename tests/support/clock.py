@@ -11,11 +11,8 @@ from gevent.event import Event
 class Clock:
     """Takes the place of the modules `time` and `gevent` in a module that waits.
 
-    `now` is in seconds, and `pauses` has the length of every wait, in order. A time-out is a real
-    one.
+    `now` is in seconds, and `pauses` has the length of every wait, in order.
     """
-
-    Timeout = gevent.Timeout
 
     def __init__(self) -> None:
         self.now = 1000.0
