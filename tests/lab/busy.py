@@ -1,4 +1,4 @@
-"""How an iperf3 is kept from its work: too little of a core, or stopped now and then."""
+"""What else happens on the hosts: an iperf3 gets little of a core, is stopped, or is not alone."""
 
 import os
 import signal
@@ -10,9 +10,11 @@ import gevent
 from gevent import subprocess
 
 from tests.lab.making import Maker, Place
+from tests.support.harness import iperf3_server
 
 _CONTROL = Path("/sys/fs/cgroup")
 _PERIOD = 100_000
+_OTHERS_PORT = 5200
 _SPIN = ["sh", "-c", "while :; do :; done"]
 
 
@@ -48,6 +50,25 @@ def neighbours(count: int, of: str = "senders") -> Maker:
                 pin(spinning.pid or 0)
             for end in _ends(place, of):
                 stack.enter_context(_meanwhile(place, end, pin))
+            yield
+
+    return make
+
+
+def others_traffic() -> Maker:
+    """Let another TCP flow take the same path."""
+
+    @contextmanager
+    def make(place: Place) -> Iterator[None]:
+        (sender,), (receiver,) = place.senders, place.receivers
+        with ExitStack() as stack:
+            with place.hosts.inside(receiver):
+                stack.enter_context(iperf3_server(_OTHERS_PORT))
+            target = ["-c", place.addresses[receiver], "-p", str(_OTHERS_PORT), "-t", "600"]
+            with place.hosts.inside(sender):
+                flow = subprocess.Popen(["iperf3", *target, "--logfile", os.devnull])
+            stack.callback(flow.wait)
+            stack.callback(flow.kill)
             yield
 
     return make

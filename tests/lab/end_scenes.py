@@ -13,6 +13,7 @@ END_SCENES = [
     # Two cores cannot carry what a virtual cable can.
     *group("undisturbed", f"{EITHER_CPU} unknown", clear="cubic reverse 8-streams sid"),
     *group("undisturbed, 300M at 20 ms", "path_capacity unknown", FAR, is_far=True),
+    *group("blocks of 64 bytes", EITHER_CPU, variants="bbr reverse sid", length=64),
     *group(
         "tiny",
         "too_short",

@@ -58,9 +58,9 @@ def settings(name: str, value: str, of: str = "senders") -> Maker:
     return _each(of, lambda place, end: place.hosts.setting(end, name, value))
 
 
-def bottleneck(*lines: str) -> Maker:
-    """The router's way out to the receivers, as these lines of `tc` have it."""
-    return _each("receivers", lambda place, end: place.hosts.queue("router", end, *lines))
+def bottleneck(*lines: str, to: str = "receivers") -> Maker:
+    """The router's way out to the receivers, or to the `senders`, as lines of `tc` have it."""
+    return _each(to, lambda place, end: place.hosts.queue("router", end, *lines))
 
 
 def slow_link(rate: str, limit: str) -> Maker:

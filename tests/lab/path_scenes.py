@@ -1,5 +1,6 @@
 """The scenes in which the path limits a TCP test."""
 
+from tests.lab.busy import others_traffic
 from tests.lab.end_scenes import EITHER_CPU, FAR
 from tests.lab.making import (
     bottleneck,
@@ -41,6 +42,27 @@ PATH_SCENES = [
         "tbf 100M, 8 KB deep",
         "path_loss path_capacity",
         bottleneck("qdisc add DEV root tbf rate 100mbit burst 4k limit 8k"),
+    ),
+    *group(
+        "tbf 100M, shared",
+        "path_capacity",
+        slow_link("100mbit", "latency 50ms"),
+        others_traffic(),
+        variants="reno cubic bbr reverse 8-streams sid",
+    ),
+    # It is the acknowledgements that wait there.
+    *group(
+        "1M on the way back",
+        "path_capacity",
+        bottleneck("qdisc add DEV root tbf rate 1mbit burst 4k latency 50ms", to="senders"),
+        variants="reno cubic bbr reverse",
+    ),
+    *group(
+        "tbf 100M, 2 s omitted",
+        "path_capacity",
+        slow_link("100mbit", "latency 50ms"),
+        variants="forward reverse sid",
+        omit=2,
     ),
     *group("loss 1 %", f"path_loss {EITHER_CPU}", lossy(1), clear="reno cubic"),
     # BBR fills the long link in spite of it.
