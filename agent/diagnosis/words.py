@@ -11,18 +11,16 @@ _WORDS = {
     Cause.TOO_SHORT: "The test ran for {seconds:.2g} s over a round trip of {base:.3g} ms: too"
     " short to say what limits it. Ask for a longer `time`.",
     Cause.TARGET_RATE: "The test reached its {key}: {rate} of the {asked} that were asked for. To"
-    " find what the path carries, ask for a higher `{key}` or for none.",
+    " find what the path carries, ask for a higher `{key}`{or_none}.",
     Cause.LINE_RATE: "The test filled the interface {interface}: {rate} of its {speed}.",
-    Cause.SENDER_CPU: "The sender's CPU held the test back at {rate}: {sender_thread}. From"
-    " iperf3 3.16 on, `parallel` streams use a core each.",
-    Cause.RECEIVER_CPU: "The receiver's CPU held the test back at {rate}: {receiver_thread}."
-    " From iperf3 3.16 on, `parallel` streams use a core each.",
+    Cause.SENDER_CPU: "The sender's CPU held the test back at {rate}: {sender_thread}.",
+    Cause.RECEIVER_CPU: "The receiver's CPU held the test back at {rate}: {receiver_thread}.",
     Cause.RECEIVER_WINDOW: "The receiver's window held the sender back: {window} over {trip:.3g} ms"
-    " are at most {carries}. Ask for a larger `window`, or raise net.ipv4.tcp_rmem on the"
-    " receiver{rmem}.",
+    " are at most {carries}. Ask for a larger `window`, or for none and raise"
+    " net.ipv4.tcp_rmem on the receiver{rmem}.",
     Cause.SEND_BUFFER: "The sender's buffer held it back at {rate}: iperf3 waited for room in its"
     " {sndbuf} for {buffer_share} of the time, over {base:.3g} ms. Ask for a larger `window`, or"
-    " raise net.ipv4.tcp_wmem on the sender{wmem}.",
+    " for none and raise net.ipv4.tcp_wmem on the sender{wmem}.",
     Cause.PATH_CAPACITY: "A queue stood before the path's slowest link, which carries {rate}: the"
     " round trip rose from {base:.3g} to {trip:.3g} ms, {lost}.",
     "delayed end": "A queue stood before the path's slowest link, which carries {rate}: the end of"
@@ -41,8 +39,8 @@ _WORDS = {
     Cause.RECEIVER_HOST: "iperf3 on the receiver did not read what had arrived, at {rate}: it"
     " filled {unread} of its buffer. See what holds it up there.",
     "receiver drops": "The receiving host dropped what had arrived, at {rate}: its sockets had no"
-    " room for {drops} datagrams, {lost}. Ask for a larger `window`, or raise net.core.rmem_max"
-    " there.",
+    " room for {drops} datagrams, {lost}. Ask for a larger `window`, which net.core.rmem_max"
+    " there allows up to its size.",
     "sender stopped": "iperf3 on the sender was stopped in {stopped} of the looks at it, at {rate}:"
     " see who sends it SIGSTOP.",
     Cause.SENDER_HOST: "iperf3 on the sender wrote too little, at {rate}: it had something to send"
@@ -50,7 +48,7 @@ _WORDS = {
     "sender drops": "The sending host dropped {qdisc_drops} packets at the queue of {interface}, at"
     " {rate}: see `tc -s qdisc` there.",
     "not sent": "The sender sent {sent} of the {asked} that were asked for, {lost}, and not for"
-    " want of CPU ({sender_thread}). Its interface may be slower.",
+    " want of CPU. Its interface may be slower.",
     "not sent there": "The sender sent {sent} of the {asked} that were asked for, {lost}.",
     "reordering": "The path changes the order of packets: of {again} segments that were sent again,"
     " {needless} had arrived, at {rate}.",
@@ -99,9 +97,7 @@ def _said(ends: Ends, why: str, also: Cause | None, ask: str) -> Iterator[str]:
 def _facts(ends: Ends) -> dict[str, str | float | None]:
     sender, receiver, reached = ends.sender, ends.receiver, ends.rate or 0.0
     by_bitrate = ends.asked and (ends.is_udp or reached >= 0.95 * ends.asked)
-    what, streams = "datagrams" if ends.is_udp else "segments", ""
-    if ends.streams > 1:
-        streams = f" times {ends.streams} streams"
+    streams = f" times {ends.streams} streams" if ends.streams > 1 else ""
     speeds = [(each.speed_mbps, each.interface) for each in ends.halves if each.speed_mbps]
     speed, interface = min(speeds, default=(0, sender.interface or receiver.interface))
     window = sender.window_bytes if ends.knows_sender else receiver.rcv_wnd
@@ -110,13 +106,14 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         "sent": rate(ends.sent or 0.0),
         "seconds": ends.seconds,
         "key": "bitrate" if by_bitrate else "fq_rate",
+        "or_none": "" if ends.is_udp else " or for none",
         "asked": rate((ends.asked if by_bitrate else sender.pacing) or 0.0),
         "speed": rate(speed * 1e6),
         "interface": interface,
         "base": ends.base,
         "trip": ends.base + ends.rise,
         "delay": 8 * (sender.control_rise_ms or 0.0),
-        "lost": f"{share(ends.lost_share)} of the {what} lost ({ends.lost})",
+        "lost": _lost(ends),
         "carries": rate(ends.carries * ends.base / max(ends.base + ends.rise, 1e-3)),
         "window": f"{size(window)}{streams}",
         "rmem": _at_most(receiver.tcp_rmem_max),
@@ -143,7 +140,16 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
 def _thread(cpu: tuple[float, float] | None) -> str:
     ran, waited = cpu or (0.0, 0.0)
     words = f"its busiest thread ran {share(ran)} of the time and waited {share(waited)} for a core"
-    return f"{words}, as other work or a quota has it" if waited > ran else words
+    if waited > ran:
+        return f"{words}. Other work or a quota has it: see `top`, and `cpu.max` of its group"
+    return f"{words}. From iperf3 3.16 on, `parallel` streams use a core each"
+
+
+def _lost(ends: Ends) -> str:
+    if not ends.knows_losses:
+        return "what was lost is not known here"
+    what = "datagrams" if ends.is_udp else "segments"
+    return f"{share(ends.lost_share)} of the {what} lost ({ends.lost})"
 
 
 def _at_most(most: int | None) -> str:

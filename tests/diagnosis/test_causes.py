@@ -214,8 +214,8 @@ def test_the_words_of_a_window_are_those_of_an_operator() -> None:
     found = diagnose(sender(**here), receiver(**SLOW, tcp_rmem_max=32768))
     assert found.words == (
         "The receiver's window held the sender back: 38 KiB over 20.4 ms are at most 15.3 Mbit/s."
-        " Ask for a larger `window`, or raise net.ipv4.tcp_rmem on the receiver (now at most"
-        " 32 KiB)."
+        " Ask for a larger `window`, or for none and raise net.ipv4.tcp_rmem on the receiver (now"
+        " at most 32 KiB)."
     )
     assert {
         name: found.evidence[name]
@@ -256,6 +256,18 @@ WORDS = [
 def test_the_words_have_the_figures(half: Evidence, parts: list[str]) -> None:
     words = diagnose(half).words
     assert [part for part in parts if part not in words] == [], words
+
+
+def test_a_receiver_does_not_say_that_nothing_was_lost() -> None:
+    words = diagnose(receiver(rcv_rtt_ms=53.0)).words
+    assert "from 20 to 53 ms" in words and "0 %" not in words
+
+
+def test_more_streams_are_the_advice_only_where_the_thread_ran() -> None:
+    for cpu, has_core in (((0.97, 0.0), True), ((0.1, 0.85), False)):
+        for half in (sender(**STARVED, cpu=cpu), receiver(cpu=cpu)):
+            words = diagnose(half).words
+            assert ("`parallel`" in words, "cpu.max" in words) == (has_core, not has_core)
 
 
 def test_two_explanations_that_both_fit_are_both_said() -> None:
