@@ -15,6 +15,8 @@ _QUEUE, _QUEUE_SHARE = 1.0, 0.25
 _FULL, _WAITED_FOR, _CONSTANT = 0.85, 0.2, 0.7
 # The shares of the send buffer, and of the waits for it, of a sender that has nothing to send.
 _EMPTY, _SELDOM = 0.3, 0.2
+# The control connection's smoothed round trip takes in an eighth of a new one (RFC 6298).
+_SMOOTHED = 8
 # A thread that runs or waits for a core for this share of the time limits its test; starved
 # receivers took 0.87 to 1.03 of a core, others 0.6 at most.
 BUSY = 0.8
@@ -32,7 +34,9 @@ class Ends:
     What the other one would know is None in its evidence, so that no rule finds anything there.
     Rates are in bits per second, times in milliseconds. `base` is the path's own round trip, and
     `rise` what is above that: a receiver sees how long its sender takes to answer. `carries` is
-    what the receiver's window allows on this path, and `room` how often that holds the rate.
+    what the receiver's window allows on this path, and `room` how often that holds the rate. At
+    UDP `delay` is how much later than the path's own round trip the end of the test came, if
+    somebody `sees_end`. `waited` is the larger share of the time that a half waited for a core.
     """
 
     def __init__(self, *halves: Evidence) -> None:
@@ -52,6 +56,11 @@ class Ends:
         trip = (sender.rtt_ms if self.knows_sender else receiver.rcv_rtt_ms) or 0.0
         self.rise = max(0.0, trip - self.base) if self.base else 0.0
         window = (sender.window_bytes if self.knows_sender else receiver.rcv_wnd) or 0
+        rises = [one for each in self.halves if (one := each.control_rise_ms) is not None]
+        usual = max((each.rtt_ms or 0.0 for each in self.halves))
+        self.sees_end = bool(rises)
+        self.delay = max(0.0, usual - self.base + _SMOOTHED * max(rises, default=0.0))
+        self.waited = max((each.cpu[1] if each.cpu else 0.0 for each in self.halves))
         self.carries = window * self.streams * 8e3 / self.base if self.base else 0.0
         self.room = self.carries / self.rate if self.rate else 0.0
         self.lost = max(0, (sender.retransmitted or 0) - (sender.needless or 0))

@@ -148,7 +148,7 @@ class ObservedTest:
             figures["pmtu"] = self._of_control("pmtu")
         usual = self._of_control("rtt")
         if self.is_udp and usual and self._last_round_trip:
-            figures["control_rise_ms"] = max(0, self._last_round_trip - usual) / 1000
+            figures["control_rise_ms"] = (self._last_round_trip - usual) / 1000
         if thread := figures.pop("iperf3_busiest_thread", None):
             figures["cpu"] = thread["run"], thread["waited"]
         if looks := self._states.total() - self._states[""]:

@@ -17,6 +17,8 @@ _AT_MOST = 1.02
 _STOPPED = 0.2
 # The share of the time from which on a busy thread is the limit for sure.
 VERY_BUSY = 0.9
+# The share of the time that a thread waits for a core on a host that is not busy.
+CALM = 0.2
 # Lost for sure: so many, and this share.
 _MANY_LOST, _SURELY_LOST = 20, 5e-3
 

@@ -5,6 +5,7 @@ They were tried on some 800 tests with reno, cubic and BBR.
 
 from agent.diagnosis.ends import LITTLE_LOST, MUCH_LOST, Ends
 from agent.diagnosis.rules import (
+    CALM,
     VERY_BUSY,
     Found,
     Rule,
@@ -16,12 +17,15 @@ from agent.diagnosis.rules import (
 )
 from agent.protocol import Cause
 
-# The share of its receive buffer that a process leaves unread if it is what holds up the test.
-_UNREAD = 0.5
+# The shares of its receive buffer that a process leaves unread if it holds up the test: half of the
+# buffer is the window. Undisturbed ones left less than 0.1.
+_UNREAD, _SURELY_UNREAD = 0.4, 0.5
 # The shares of the time in which a sender waits for its buffer: may be, is, surely is the limit.
 _A_LITTLE, _WAITS, _SURELY = 0.1, 0.3, 0.4
 # Milliseconds: a queue that is longer than what a loaded host adds, and than delayed ACKs add.
 _LONG_QUEUE, _LONGEST_DELAY = 2.0, 45.0
+# The shares of the time from which on a core may be what a receiver or a sender lacks.
+_RATHER_BUSY, _HALF_BUSY = 0.7, 0.5
 # The share of the time in which a sender that is not held up has something to send.
 _ALWAYS = 0.9
 # A receiver's window that carries no more than this times the rate is full.
@@ -55,8 +59,10 @@ def _receiver_cpu(ends: Ends) -> Found | None:
 
 
 def _receiver_host(ends: Ends) -> Found | None:
-    unread = (ends.receiver.unread_share or 0.0) >= _UNREAD
-    return Found(Cause.RECEIVER_HOST, sure=True) if unread else None
+    """It leaves unread what has arrived; for want of a core it does so as well."""
+    unread = ends.receiver.unread_share or 0.0
+    sure = unread >= _SURELY_UNREAD and ends.waited < CALM
+    return Found(Cause.RECEIVER_HOST, sure=sure) if unread >= _UNREAD else None
 
 
 def _own_drops(ends: Ends) -> Found | None:
@@ -66,9 +72,13 @@ def _own_drops(ends: Ends) -> Found | None:
 
 
 def _sender_host(ends: Ends) -> Found | None:
-    sender = ends.sender
-    idle = sender.busy_share is not None and sender.busy_share < _ALWAYS
-    return Found(Cause.SENDER_HOST) if ends.is_starved and idle else None
+    """It has nothing to send: for want of a core, at either end, if that is likely."""
+    share = ends.sender.busy_share
+    if not ends.is_starved or share is None or share >= _ALWAYS:
+        return None
+    if ends.receiver_cpu >= max(_RATHER_BUSY, ends.sender_cpu):
+        return Found(Cause.RECEIVER_CPU)
+    return Found(Cause.SENDER_CPU if ends.sender_cpu >= _HALF_BUSY else Cause.SENDER_HOST)
 
 
 def _windows(ends: Ends) -> Found | None:
@@ -126,7 +136,11 @@ def _seen_by_the_receiver(ends: Ends) -> Found | None:
 
 
 def _a_little(ends: Ends) -> Found | None:
+    """What may be the limit when nothing else is."""
     sender = ends.sender
+    waits = (sender.receiver_window_share or 0.0) >= _A_LITTLE and ends.is_window_constant
+    if waits and 0 < ends.room <= _FULL:
+        return Found(Cause.RECEIVER_WINDOW)
     if (sender.send_buffer_share or 0.0) >= _A_LITTLE:
         return Found(Cause.SEND_BUFFER)
     # It leaves no queue.

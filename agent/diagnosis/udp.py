@@ -2,6 +2,7 @@
 
 from agent.diagnosis.ends import MUCH_LOST, Ends
 from agent.diagnosis.rules import (
+    CALM,
     REACHED,
     VERY_BUSY,
     Found,
@@ -16,8 +17,8 @@ from agent.protocol import Cause
 
 # Milliseconds by which a queue delays the end of a test, and the share of the base.
 _QUEUE, _QUEUE_SHARE = 2.0, 0.25
-# The control connection's smoothed round trip takes in an eighth of a new one (RFC 6298).
-_SMOOTHED = 8
+# Milliseconds by which no host delays it.
+_LONG_QUEUE = 20.0
 
 
 def _all_arrived(ends: Ends) -> Found | None:
@@ -59,12 +60,12 @@ def _datagrams_lost(ends: Ends) -> Found | None:
         return Found(Cause.RECEIVER_HOST, sure=share >= 0.8, why="receiver drops")
     if (ends.sender.qdisc_drops or 0) >= ends.lost / 2:
         return Found(Cause.SENDER_HOST, sure=both, why="sender drops")
-    rise = (ends.sender.control_rise_ms or 0.0) * _SMOOTHED
-    if rise >= max(_QUEUE, ends.base * _QUEUE_SHARE) and not ends.has_busy_receiver:
-        return Found(Cause.PATH_CAPACITY, sure=both, why="delayed end")
-    # Whether a queue stood, somebody must have seen.
-    sure = ends.sender.control_rise_ms is not None and is_lost_for_sure(ends)
-    return Found(Cause.PATH_LOSS, sure=both and sure)
+    is_late = ends.sees_end and ends.delay >= max(_QUEUE, ends.base * _QUEUE_SHARE)
+    if is_late and not ends.has_busy_receiver:
+        # A busy host answers late as well.
+        sure = both and (ends.waited < CALM or ends.delay >= _LONG_QUEUE)
+        return Found(Cause.PATH_CAPACITY, sure=sure, why="delayed end")
+    return Found(Cause.PATH_LOSS, sure=both and ends.sees_end and is_lost_for_sure(ends))
 
 
 UDP_RULES: list[Rule] = [too_short, _all_arrived, line, stopped, _not_sent, _datagrams_lost]

@@ -112,7 +112,7 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         "interface": interface,
         "base": ends.base,
         "trip": ends.base + ends.rise,
-        "delay": 8 * (sender.control_rise_ms or 0.0),
+        "delay": ends.delay,
         "lost": _lost(ends),
         "carries": rate(ends.carries * ends.base / max(ends.base + ends.rise, 1e-3)),
         "window": f"{size(window)}{streams}",

@@ -53,7 +53,11 @@ BOTH = [
     ("sender_cpu", True, STARVED | {"cpu": (0.92, 0.0)}, {"cpu": (0.95, 0.0)}),
     ("receiver_cpu", False, QUEUE, {"cpu": (0.5, 0.35)}),
     ("receiver_host", True, QUEUE, {"stopped": 0.4}),
-    ("receiver_host", True, QUEUE, {"unread_share": 0.8}),
+    ("receiver_host", True, QUEUE, {"unread_share": 0.5}),
+    ("receiver_host", False, QUEUE, {"unread_share": 0.4}),
+    ("receiver_host", False, QUEUE, {"unread_share": 0.8, "cpu": (0.2, 0.3)}),
+    ("sender_cpu", False, STARVED | {"busy_share": 0.5, "cpu": (0.3, 0.2)}, {}),
+    ("receiver_cpu", False, STARVED | {"busy_share": 0.5}, {"cpu": (0.5, 0.2)}),
     ("sender_host", True, LOSS | {"qdisc_drops": 134}, {}),
     ("path_loss", True, LOSS | {"qdisc_drops": 130}, {}),
     ("sender_host", True, LOSS | {"needless": 400, "stopped": 0.2}, {}),
@@ -66,8 +70,8 @@ BOTH = [
     ("receiver_window", False, FULL | SLOW | {"window_floor": 0.5}, SLOW),
     ("receiver_window", False, FULL | SLOW | LOSS, SLOW),
     ("receiver_window", False, FULL | SLOW | QUEUE, SLOW),
-    ("unknown", False, FULL | SLOW | {"in_flight_to_window": 0.8}, SLOW),
-    ("unknown", False, FULL | SLOW | {"receiver_window_share": 0.15}, SLOW),
+    ("receiver_window", False, FULL | SLOW | {"in_flight_to_window": 0.8}, SLOW),
+    ("unknown", False, FULL | SLOW | {"receiver_window_share": 0.09}, SLOW),
     # A larger window would but lengthen the queue.
     ("path_capacity", False, FULL | QUEUE | {"window_bytes": 2_000_000}, {}),
     ("path_loss", True, FULL | LOSS | {"window_bytes": 2_000_000}, {}),
@@ -80,6 +84,13 @@ BOTH = [
     ("unknown", False, {"base_ms": 0.1, "rtt_ms": 1.0}, {"base_ms": 0.1}),
     ("unknown", False, {"rtt_ms": 24.9}, {}),
     ("path_capacity", False, {"congestion": "bbr"}, {}),
+    # Its buffer is as small as the window.
+    (
+        "receiver_window",
+        False,
+        FULL | SLOW | {"congestion": "bbr", "in_flight_to_window": 0.55},
+        SLOW,
+    ),
     ("unknown", False, LOSS | {"needless": 201}, {}),
     ("path_loss", True, LOSS | {"reordered": 3}, {}),
     ("path_loss", True, LOSS | {"needless": 199}, {}),
@@ -164,6 +175,13 @@ UDP_TESTS = [
     ("path_loss", True, LOST | {"control_rise_ms": 0.65, "there_cpu": (0.85, 0.0)}),
     ("path_loss", False, LOST | {"lost": 99}),
     ("path_loss", False, LOST | {"control_rise_ms": None}),
+    # The usual round trip of few packets is none: what counts is what the last one was.
+    ("path_capacity", True, LOST | {"rtt_ms": 95.0, "control_rise_ms": -3.0}),
+    ("path_loss", True, LOST | {"rtt_ms": 95.0, "control_rise_ms": -9.3}),
+    ("path_capacity", True, LOST | {"there_rtt_ms": 20.0, "there_control_rise_ms": 3.0}),
+    # A busy host answers late.
+    ("path_capacity", False, LOST | {"control_rise_ms": 0.9, "cpu": (0.1, 0.3)}),
+    ("path_capacity", True, LOST | {"control_rise_ms": 2.5, "cpu": (0.1, 0.3)}),
     ("path_loss", True, LOST | {"lost": 100}),
 ]
 

@@ -51,6 +51,7 @@ UDP: dict[str, Any] = {
     "rate": 50e6,
     "sent": 50e6,
     "asked": 50e6,
+    "rtt_ms": 20.0,
     "base_ms": 20.0,
     "control_rise_ms": 0.0,
     "lost": 0,
