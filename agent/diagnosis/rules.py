@@ -19,6 +19,8 @@ _STOPPED = 0.2
 VERY_BUSY = 0.9
 # The share of the time that a thread waits for a core on a host that is not busy.
 CALM = 0.2
+# Milliseconds by which a busy one delays nothing.
+SURELY_NO_HOST = 20.0
 # Lost for sure: so many, and this share.
 _MANY_LOST, _SURELY_LOST = 20, 5e-3
 

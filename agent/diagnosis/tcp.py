@@ -6,6 +6,7 @@ They were tried on some 800 tests with reno, cubic and BBR.
 from agent.diagnosis.ends import LITTLE_LOST, MUCH_LOST, Ends
 from agent.diagnosis.rules import (
     CALM,
+    SURELY_NO_HOST,
     VERY_BUSY,
     Found,
     Rule,
@@ -102,7 +103,8 @@ def _queue(ends: Ends) -> Found | None:
     sender = ends.sender
     small = max(sender.receiver_window_share or 0.0, sender.send_buffer_share or 0.0) < _WAITS
     if ends.knows_receiver:
-        sure = ends.rise >= _LONG_QUEUE and small and not ends.has_busy_receiver
+        of_host = ends.waited >= CALM and ends.rise < SURELY_NO_HOST and not ends.has_loss
+        sure = ends.rise >= _LONG_QUEUE and small and not (ends.has_busy_receiver or of_host)
     else:
         sure = small and (ends.rise >= _LONGEST_DELAY or is_lost_for_sure(ends))
     return Found(Cause.PATH_CAPACITY, sure=sure)

@@ -4,6 +4,7 @@ from agent.diagnosis.ends import MUCH_LOST, Ends
 from agent.diagnosis.rules import (
     CALM,
     REACHED,
+    SURELY_NO_HOST,
     VERY_BUSY,
     Found,
     Rule,
@@ -17,8 +18,8 @@ from agent.protocol import Cause
 
 # Milliseconds by which a queue delays the end of a test, and the share of the base.
 _QUEUE, _QUEUE_SHARE = 2.0, 0.25
-# Milliseconds by which no host delays it.
-_LONG_QUEUE = 20.0
+# Milliseconds by which a busy host hardly delays it.
+_NO_HOST = 10.0
 
 
 def _all_arrived(ends: Ends) -> Found | None:
@@ -61,11 +62,13 @@ def _datagrams_lost(ends: Ends) -> Found | None:
     if (ends.sender.qdisc_drops or 0) >= ends.lost / 2:
         return Found(Cause.SENDER_HOST, sure=both, why="sender drops")
     is_late = ends.sees_end and ends.delay >= max(_QUEUE, ends.base * _QUEUE_SHARE)
-    if is_late and not ends.has_busy_receiver:
-        # A busy host answers late as well.
-        sure = both and (ends.waited < CALM or ends.delay >= _LONG_QUEUE)
+    # A busy host answers late as well.
+    is_calm = ends.waited < CALM
+    if is_late and not ends.has_busy_receiver and (is_calm or ends.delay >= _NO_HOST):
+        sure = both and (is_calm or ends.delay >= SURELY_NO_HOST)
         return Found(Cause.PATH_CAPACITY, sure=sure, why="delayed end")
-    return Found(Cause.PATH_LOSS, sure=both and ends.sees_end and is_lost_for_sure(ends))
+    sure = both and ends.sees_end and not is_late
+    return Found(Cause.PATH_LOSS, sure=sure and is_lost_for_sure(ends))
 
 
 UDP_RULES: list[Rule] = [too_short, _all_arrived, line, stopped, _not_sent, _datagrams_lost]
