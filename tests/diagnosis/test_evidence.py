@@ -177,7 +177,7 @@ def test_what_is_lost_is_told_from_what_the_own_queue_drops(hosts: Hosts) -> Non
 def test_a_process_that_is_stopped_or_held_by_a_quota_is_seen_to_be(hosts: Hosts) -> None:
     sender, receiver = seen(hosts, stopped("receivers", 2.0, 0.8))
     assert (receiver.stopped or 0) > 0 and sender.stopped == 0
-    assert (receiver.unread_share or 0) > 0.5 and receiver.rcv_wnd is not None
+    assert (receiver.unread_share or 0) > 0.3 and receiver.rcv_wnd is not None
     assert (sender.window_floor or 0) < 0.7
     sender, receiver = seen(hosts, quota(0.03))
     assert (sender.quota, receiver.quota) == (True, False)
