@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from statistics import median_low
 from typing import Any
 
@@ -168,8 +167,11 @@ def _known(sockets: list[Socket], figure: _Figure) -> list[float]:
     """A figure of those sockets that have all that it is made of."""
     known = []
     for each in sockets:
-        with suppress(KeyError):
+        # For 128 streams `suppress` takes a millisecond.
+        try:
             known.append(figure(each.numbers))
+        except KeyError:
+            continue
     return known
 
 
