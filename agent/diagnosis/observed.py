@@ -25,6 +25,8 @@ from agent.host import Route, interface_of
 
 # Samples of the host, which are dear with many threads, are so many times their CPU apart.
 _COST = 400
+# Milliseconds above the least round trip, and a share of that, that hide no rise.
+_FADES, _FADES_SHARE = 0.6, 0.08
 # Seconds to wait for the last words beside two round trips, and at most.
 _PATIENCE, _LONGEST_PATIENCE = 0.03, 0.25
 
@@ -146,9 +148,8 @@ class ObservedTest:
         figures = own | self._round_trips(sent) | self.host() | largest_buffers()
         if not figures.get("pmtu"):
             figures["pmtu"] = self._of_control("pmtu")
-        usual = self._of_control("rtt")
-        if self.is_udp and usual and self._last_round_trip:
-            figures["control_rise_ms"] = (self._last_round_trip - usual) / 1000
+        if self.is_udp:
+            figures["control_rise_ms"] = self._control_rise(figures["base_ms"])
         if thread := figures.pop("iperf3_busiest_thread", None):
             figures["cpu"] = thread["run"], thread["waited"]
         if looks := self._states.total() - self._states[""]:
@@ -164,6 +165,19 @@ class ObservedTest:
             interface=self.interface.interface,
             speed_mbps=believed_speed(self.interface),
         )
+
+    def _control_rise(self, base: float | None) -> float | None:
+        """How much the control connection's round trip rose at its end, in milliseconds.
+
+        None where a round trip from before the test, as of a first packet that waited for an
+        address, fades meanwhile: it would hide the rise.
+        """
+        usual, last = self._of_control("rtt"), self._last_round_trip
+        if not (usual and last and base):
+            return None
+        rise = (last - usual) / 1000
+        fades = usual / 1000 - base > max(_FADES, base * _FADES_SHARE)
+        return None if rise <= 0 and fades else rise
 
     def _round_trips(self, sent: dict[str, Any]) -> dict[str, float | None]:
         """The usual and the least one. The control connection's belongs to the least in any case.

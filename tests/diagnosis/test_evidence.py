@@ -190,12 +190,13 @@ def test_the_queue_that_udp_fills_shows_when_the_control_connection_ends(
     hosts: Hosts, reverse: str
 ) -> None:
     slow = slow_link("20mbit", "latency 50ms")
-    sender, receiver = seen(hosts, slow, options="-u -b 30M" + reverse)
-    assert sender.missing == receiver.missing == ()
-    assert sender.protocol == receiver.protocol == "udp"
-    assert 8 * (sender.control_rise_ms or 0) > 5
-    sender, _ = seen(hosts, options="-u -b 30M" + reverse)
-    assert 8 * (sender.control_rise_ms or 0) < 5
+    ends = seen(hosts, slow, options="-u -b 30M" + reverse)
+    assert [each.protocol for each in ends] == ["udp", "udp"]
+    # The full queue may have dropped the last message of one of them, so that it says nothing.
+    assert 8 * max(each.control_rise_ms or 0 for each in ends) > 5
+    assert {*ends[0].missing, *ends[1].missing} <= {"control_rise_ms"}
+    ends = seen(hosts, options="-u -b 30M" + reverse)
+    assert 8 * max(each.control_rise_ms or 0 for each in ends) < 5
 
 
 def test_a_socket_that_has_no_room_counts_what_it_drops(hosts: Hosts) -> None:

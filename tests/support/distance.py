@@ -77,8 +77,11 @@ def carried(
     command = [sys.executable, str(Path(__file__)), *map(str, ends)]
     command += map(str, (round_trip / 2, rate, queue, loss, late))
     root = str(Path(__file__).parents[2])
-    link = subprocess.Popen(command, pass_fds=ends, env={"PYTHONPATH": root})
+    environment = {"PYTHONPATH": root}
+    link = subprocess.Popen(command, pass_fds=ends, stdout=subprocess.PIPE, env=environment)
     try:
+        # A first packet that waited for the link would make a round trip that TCP remembers.
+        assert link.stdout and link.stdout.readline()
         yield
     finally:
         link.kill()
@@ -123,4 +126,5 @@ if __name__ == "__main__":
     # A cable does not wait for a core. A container's root may not say so.
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    print("ready", flush=True)
     carry([int(sys.argv[1]), int(sys.argv[2])], *map(float, sys.argv[3:]))
