@@ -92,8 +92,10 @@ def interface_of(address: str, index: int = 0) -> Route:
     for each, addresses in psutil.net_if_addrs().items():
         if not name and any(one.address.partition("%")[0] == address for one in addresses):
             name = each
-    stats = psutil.net_if_stats().get(name)
-    return Route(name, stats.mtu, stats.speed) if stats else Route(name)
+    with suppress(OSError):
+        if stats := psutil.net_if_stats().get(name):
+            return Route(name, stats.mtu, stats.speed)
+    return Route(name)
 
 
 def allow_descriptors() -> int:

@@ -21,14 +21,20 @@ def family(pid: int) -> Iterator[int]:
 def socket_inodes(pid: int) -> list[int]:
     """The inodes of a process's sockets in the order of their descriptors; none if it has ended.
 
-    Raises PermissionError if nobody but root may look at them.
+    Raises PermissionError if nobody but root may look at them, or not even see it in /proc.
     """
     found = {}
-    with suppress(FileNotFoundError, ProcessLookupError):
+    try:
         for entry in os.scandir(f"/proc/{pid}/fd"):
             target = os.readlink(entry.path)
             if target.startswith("socket:["):
                 found[int(entry.name)] = int(target[8:-1])
+    except (FileNotFoundError, ProcessLookupError):
+        with suppress(ProcessLookupError):
+            # Where it is hidden (hidepid), or there is no /proc, it can be sent a signal still.
+            os.kill(pid, 0)
+            if not os.path.exists(f"/proc/{pid}"):
+                raise PermissionError(f"process {pid} is hidden") from None
     return [found[descriptor] for descriptor in sorted(found)]
 
 
