@@ -27,8 +27,8 @@ _WORDS = {
     " the test came later by some {delay:.3g} ms, {lost}.",
     "no queue": "No window, buffer or host held the test back: the path may carry no more than"
     " {rate} ({congestion}, {lost}).",
-    Cause.PATH_LOSS: "The path carried {rate}, {lost}, though no queue stood: look for a policer, a"
-    " very short queue or a bad link.",
+    Cause.PATH_LOSS: "The path carried {rate}, {lost}, though no queue {stood}: look for a policer,"
+    " a very short queue or a bad link.",
     "out of order": "Of {came} segments {behind} came out of order, at {rate}: the path may lose"
     " some.",
     Cause.PATH_MTU: "Small packets pass and full ones do not: {timeouts} time-outs with packets of"
@@ -114,6 +114,7 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         "trip": ends.base + ends.rise,
         "delay": ends.delay,
         "lost": _lost(ends),
+        "stood": "stood" if ends.knows_sender else "is seen from here",
         "carries": rate(ends.carries * ends.base / max(ends.base + ends.rise, 1e-3)),
         "window": f"{size(window)}{streams}",
         "rmem": _at_most(receiver.tcp_rmem_max),

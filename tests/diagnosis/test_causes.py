@@ -284,6 +284,12 @@ def test_a_receiver_does_not_say_that_nothing_was_lost() -> None:
     assert "from 20 to 53 ms" in words and "0 %" not in words
 
 
+def test_a_receiver_does_not_say_that_no_queue_stood() -> None:
+    halves = udp(**LOST)
+    for half, said in ((halves[:1], "no queue stood"), (halves[1:], "no queue is seen from here")):
+        assert said in diagnose(*half).words
+
+
 def test_more_streams_are_the_advice_only_where_the_thread_ran() -> None:
     for cpu, has_core in (((0.97, 0.0), True), ((0.1, 0.85), False)):
         for half in (sender(**STARVED, cpu=cpu), receiver(cpu=cpu)):
