@@ -31,7 +31,7 @@ class Cause(StrEnum):
 class Diagnosis(Struct, frozen=True, omit_defaults=True):
     """What limited one direction of a test, in words for its operator, and why that is so.
 
-    `sure` says that nothing else fits the evidence, whose figures docs/protocol.md explains.
+    `sure` says that nothing else fits the evidence, whose figures docs/diagnosis.md explains.
     """
 
     limited_by: Cause

@@ -63,7 +63,7 @@ class Figures(Flow, frozen=True, omit_defaults=True):
 class Report(Struct, omit_defaults=True):
     """The `agent` key of a result: how the test was run, and what a reader should know.
 
-    docs/protocol.md has the figures of `path` and `host`. What nobody could read is not there.
+    docs/diagnosis.md has the figures of `path` and `host`. What nobody could read is not there.
     `diagnosis` is of what the figures' own flow is, `diagnosis_bidir_reverse` of the way back.
     """
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from agent.diagnosis.causes import diagnose
-from agent.diagnosis.evidence import Evidence, Role
+from agent.diagnosis.evidence import Evidence, Role, Worst
 from agent.diagnosis.halves import enter_diagnoses, together
 from agent.diagnosis.observed import ObservedTest
 from agent.protocol import Cause, Diagnosis, Figures, Flow, Report
@@ -135,13 +135,16 @@ def test_a_cause_of_a_later_version_is_unknown() -> None:
 
 
 def test_the_causes_and_the_evidence_are_documented() -> None:
-    text = (ROOT / "docs/protocol.md").read_text()
+    text = (ROOT / "docs/diagnosis.md").read_text()
 
     def keys(title: str) -> list[str]:
         table = text.partition(f"| `{title}` |")[2].partition("\n\n")[0]
-        return re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", table, re.M)))
+        return re.findall(r"`([\w.]+)`", " ".join(re.findall(r"^\| (`.*?) \|", table, re.M)))
 
-    assert sorted(keys("limited_by")) == sorted(Cause)
-    derived = {"rtt_above_base_ms", "lost_share", "retransmitted_share"}
-    derived |= {"sender_cpu", "receiver_cpu"}
-    assert sorted(keys("evidence")) == sorted({*Evidence.__struct_fields__, *derived})
+    assert sorted(keys("limited_by")) == sorted(set(Cause))
+    assert sorted(keys("agent.diagnosis")) == sorted(Diagnosis.__struct_fields__)
+    both = diagnose(sender(rtt_ms=20.5), receiver()).evidence
+    worst = {f"worst.{name}" for name in Worst.__struct_fields__}
+    known = {*Evidence.__struct_fields__, *both, *worst}
+    assert {"rtt_above_base_ms", "lost_share", "receiver_cpu"} < known
+    assert sorted(keys("diagnosis.evidence")) == sorted(known)

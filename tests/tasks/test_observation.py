@@ -185,8 +185,10 @@ def names(figures: dict[str, Any], prefix: str) -> Iterator[str]:
 
 
 def test_every_figure_of_a_result_is_documented_and_there_are_no_others(bench: Bench) -> None:
-    rows = (ROOT / "docs" / "protocol.md").read_text().partition("| figure |")[2]
-    documented = re.findall(r"^\| `([a-z0-9_.]+)` \|", rows.partition("\n\n")[0], re.MULTILINE)
+    text = (ROOT / "docs" / "diagnosis.md").read_text()
+    tables = [text.partition(f"| `agent.{name}` |")[2] for name in ("path", "host")]
+    rows = "".join(table.partition("\n\n")[0] for table in tables)
+    documented = re.findall(r"^\| `([a-z0-9_.]+)` \|", rows, re.MULTILINE)
     bench.agent().wait_for("registered")
     task, port = server(bench)
     seen: set[str] = set()
