@@ -20,7 +20,9 @@ def diagnose(*halves: Evidence, ask: str = "") -> Diagnosis:
     """
     ends = Ends(*halves)
     found = [one for rule in (UDP_RULES if ends.is_udp else TCP_RULES) if (one := rule(ends))]
-    nothing = Found(Cause.UNKNOWN, why="" if ends.knows_sender else "not here")
+    # Who has seen a test knows its round trip.
+    why = "" if ends.knows_sender else "not here"
+    nothing = Found(Cause.UNKNOWN, why=why if ends.base else "not seen")
     first = found[0] if found else nothing
     sure = first.sure and _may_be_sure(first.cause, ends)
     others = [each.cause for each in found if each.cause is not first.cause]

@@ -8,8 +8,8 @@ from agent.quantities import rate
 
 # Why a test was as fast as it was: a cause, or where a cause has several faces one of those.
 _WORDS = {
-    Cause.TOO_SHORT: "The test ran for {seconds:.2g} s over a round trip of {base:.3g} ms: too"
-    " short to say what limits it. Ask for a longer `time`.",
+    Cause.TOO_SHORT: "The test ran for {seconds:.2g} s{over}: too short to say what limits"
+    " it. Ask for a longer `time`.",
     Cause.TARGET_RATE: "The test reached its {key}: {rate} of the {asked} that were asked for. To"
     " find what the path carries, ask for a higher `{key}`{or_none}.",
     Cause.LINE_RATE: "The test filled the interface {interface}: {rate} of its {speed}.",
@@ -52,6 +52,7 @@ _WORDS = {
     "not sent there": "The sender sent {sent} of the {asked} that were asked for, {lost}.",
     "reordering": "The path changes the order of packets: of {again} segments that were sent again,"
     " {needless} had arrived, at {rate}.",
+    "not seen": "What limited the test at {rate} cannot be told: this host did not see it.",
     "not here": "At {rate}, nothing that the receiver can see held the test back.",
     Cause.UNKNOWN: "What limited the test at {rate} cannot be told: round trip {trip:.3g} ms over a"
     " base of {base:.3g} ms, {lost}. It may have been accelerating: try a longer `time`.",
@@ -88,7 +89,7 @@ def _said(ends: Ends, why: str, also: Cause | None, ask: str) -> Iterator[str]:
     if also in _NAMES:
         yield f"It may as well have been {_NAMES[also]}."
     missing = {one for each in ends.halves for one in each.missing}
-    if why in (Cause.UNKNOWN, "not here") and missing:
+    if why in (Cause.UNKNOWN, "not seen", "not here") and missing:
         yield f"Not to be read: {', '.join(sorted(missing))}."
     if ask:
         yield f"The {ask}'s task knows more."
@@ -111,6 +112,7 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         "speed": rate(speed * 1e6),
         "interface": interface,
         "base": ends.base,
+        "over": f" over a round trip of {ends.base:.3g} ms" if ends.base else "",
         "trip": ends.base + ends.rise,
         "delay": ends.delay,
         "lost": _lost(ends),

@@ -355,3 +355,5 @@ def test_no_evidence_is_sure_of_nothing(role: Any, protocol: Any) -> None:
     found = diagnose(bare, ask="server")
     assert (found.limited_by, found.sure) == (Cause.UNKNOWN, False)
     assert "sockets, threads" in found.words
+    assert " ms" not in found.words and "held the test back" not in found.words
+    assert " ms" not in diagnose(msgspec.structs.replace(bare, seconds=0.5)).words
