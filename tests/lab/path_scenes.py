@@ -53,7 +53,7 @@ PATH_SCENES = [
     # It is the acknowledgements that wait there.
     *group(
         "1M on the way back",
-        "path_capacity",
+        f"path_capacity {EITHER_CPU}",
         bottleneck("qdisc add DEV root tbf rate 1mbit burst 4k latency 50ms", to="senders"),
         variants="reno cubic bbr reverse",
     ),
