@@ -60,9 +60,10 @@ UDP_SCENES = [
     *_udp("policer 16M", "path_loss", policer(2000, 64), mbps=30, clear="forward"),
     # No limit at all.
     *_udp("undisturbed", f"{EITHER_CPU} receiver_host", mbps=0, variants=_ONE_WAY),
+    # It sends in bursts, for which the receiver may have no room.
     *_udp(
         "sender's quota 10 %",
-        "sender_cpu",
+        "sender_cpu receiver_host",
         quota(0.1),
         mbps=1000,
         variants=_ONE_WAY,
