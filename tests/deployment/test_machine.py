@@ -205,6 +205,7 @@ def test_two_agents_run_a_test_with_all_that_a_sandbox_could_forbid(second: Depl
     assert client.status == "succeeded", client
     document = json.loads(bytes(client.result))
     assert document["end"]["sum_received"]["bytes"] > 0
+    assert document["agent"]["diagnosis"]["evidence"]["missing"] == []
     assert document["end"]["sender_tcp_congestion"] == "reno"
     argv = document["agent"]["argv"]
     assert all(option in argv for option in ("-A", "-C", "--bind-dev"))
