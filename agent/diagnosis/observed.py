@@ -57,6 +57,7 @@ class ObservedTest:
             self._farewells = Farewells(control)
         # Of the control connection, in microseconds.
         self._last_round_trip: int | None = None
+        self._lost_words = False
         self._ways: dict[Role, Way] = {"sender": Way("sender"), "receiver": Way("receiver")}
         self._seconds = self._host_due = 0.0
         # The first sample and the last one.
@@ -115,6 +116,7 @@ class ObservedTest:
             way.end(destroyed)
         if control := destroyed.get(self._cookie):
             self._last_round_trip = control.numbers.get("rtt")
+            self._lost_words = bool(control.numbers.get("total_retrans"))
 
     def _look_at_host(self, pid: int) -> None:
         began = time.thread_time()
@@ -169,15 +171,15 @@ class ObservedTest:
     def _control_rise(self, base: float | None) -> float | None:
         """How much the control connection's round trip rose at its end, in milliseconds.
 
-        None where a round trip from before the test, as of a first packet that waited for an
-        address, fades meanwhile: it would hide the rise.
+        None where the rise would be hidden: a message that had to be sent again has no round trip,
+        and one from before the test, as of a packet that waited for an address, fades meanwhile.
         """
         usual, last = self._of_control("rtt"), self._last_round_trip
         if not (usual and last and base):
             return None
         rise = (last - usual) / 1000
         fades = usual / 1000 - base > max(_FADES, base * _FADES_SHARE)
-        return None if rise <= 0 and fades else rise
+        return None if rise <= 0 and (fades or self._lost_words) else rise
 
     def _round_trips(self, sent: dict[str, Any]) -> dict[str, float | None]:
         """The usual and the least one. The control connection's belongs to the least in any case.
