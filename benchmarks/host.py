@@ -17,6 +17,8 @@ from benchmarks.figures import PARTS, Range, spread
 
 _IN_OPEN = 0x20
 _EVENT_BYTES = 4096
+# linux/posix-timers.h: the clock of another process has the complement of its id above three bits.
+_CPUCLOCK_SCHED = 2
 # Seconds between two looks at a process's memory.
 PEAK_LOOK = 0.003
 
@@ -75,9 +77,8 @@ def rates(seconds: float, *readings: Callable[[], float]) -> list[Range]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that the threads of a process have had, to the nanosecond."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    """User and system time that a process has had, to the nanosecond, with its ended threads."""
+    return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
 
 
 def wake_ups(pid: int) -> int:
