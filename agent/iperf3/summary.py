@@ -72,9 +72,15 @@ class Start(Struct, frozen=True):
     """
 
     version: str | None = None
+    connected: list[object] | None = None
     target_bitrate: float | None = None
     test_start: Request | None = None
     accepted_connection: dict[str, Raw] | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether iperf3 wrote it: of all documents from 3.9 to 3.22, and of no wrapper's."""
+        return self.connected is not None or (self.version or "").startswith("iperf 3")
 
     @property
     def client_port(self) -> int:
@@ -85,7 +91,7 @@ class Start(Struct, frozen=True):
 class Summary(Struct, frozen=True):
     """What a document says apart from its intervals. `error` is empty when it has none.
 
-    `has_end` is False for an empty `end`, which iperf3 writes after a failure, and `has_start` for
+    `has_end` is False for an empty `end`, which iperf3 writes after a failure, and `is_own` for
     JSON of others.
     """
 
@@ -93,7 +99,7 @@ class Summary(Struct, frozen=True):
     start: Start = Start()
     end: End = End()
     has_end: bool = False
-    has_start: bool = False
+    is_own: bool = False
 
     @property
     def asked(self) -> Request:
@@ -153,7 +159,7 @@ def read_summary(document: Buffer | Raw) -> Summary | None:
         start=found.start or Start(),
         end=end,
         has_end=has_end,
-        has_start=found.start is not None,
+        is_own=found.start is not None and found.start.is_own,
     )
 
 

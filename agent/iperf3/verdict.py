@@ -76,8 +76,9 @@ def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
     subprocess.
     """
     found = _newest(stdout)
-    if exit_code == 0 and found.summary and found.figures and not found.summary.error:
-        failure = _failure_to_carry(found.summary, found.figures)
+    said = found.summary
+    if exit_code == 0 and said and said.is_own and found.figures and not said.error:
+        failure = _failure_to_carry(said, found.figures)
     else:
         failure = _why(exit_code, stdout, stderr, found)
     error_class, message = failure or (None, "")
@@ -100,7 +101,7 @@ def last_served(data: Buffer) -> Served:
     with memoryview(data) as view:
         for at in spans:
             summary = read_summary(view[slice(*at)])
-            if summary is None or not summary.has_start:
+            if summary is None or not summary.is_own:
                 continue
             if summary.has_end:
                 span, measured = at, summary
@@ -121,7 +122,7 @@ def _newest(stdout: Buffer) -> Verdict:
         return Verdict(unread=unread)
     with memoryview(stdout) as view:
         found = [(read_summary(view[slice(*span)]), span) for span in spans]
-        own = [each for each in found if each[0] and each[0].has_start]
+        own = [each for each in found if each[0] and each[0].is_own]
         summary, span = (own or found)[-1]
         figures = _figures(summary, view[slice(*span)])
     return Verdict(span=span, summary=summary, figures=figures, unread=unread)
@@ -175,7 +176,7 @@ def _why(code: int, stdout: Buffer, stderr: str, found: Verdict) -> tuple[ErrorC
         return ErrorClass.OTHER, f"iperf3 ended with exit code {code} and did not say why"
     if found.span is None:
         return ErrorClass.BAD_OUTPUT, "iperf3 ended with exit code 0 but wrote no JSON document"
-    if found.summary is None:
+    if found.summary is None or found.summary.has_end:
         return ErrorClass.BAD_OUTPUT, "iperf3 wrote a JSON document of an unusual shape"
     return ErrorClass.BAD_OUTPUT, "iperf3 wrote a document without an end: it has no result"
 

@@ -155,9 +155,12 @@ def test_words_behind_a_document_say_why_it_failed() -> None:
 
 LOGGED = b'{"level": "info", "msg": "uploaded", "error": null}\n'
 FAILED_LATER = b'{"level": "error",\n  "error": "the upload failed",\n  "end": 7\n}'
+TIMED = b'{"start": {"at": "11:00:00", "version": "2.1"}, "end": {"at": "11:00:05"}, "host": "h1"}'
 
 
-@pytest.mark.parametrize("noise", [LOGGED, FAILED_LATER, LOGGED * 2, LOGGED + b"words\n" + LOGGED])
+@pytest.mark.parametrize(
+    "noise", [LOGGED, FAILED_LATER, LOGGED * 2, LOGGED + b"words\n" + LOGGED, TIMED]
+)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_json_of_a_wrapper_is_no_document_of_iperf3(version: str, noise: bytes) -> None:
     for case in ("tcp-parallel", "refused"):
@@ -188,10 +191,11 @@ def test_words_behind_a_document_count_though_a_wrapper_puts_json_around_them() 
 
 def test_json_of_a_wrapper_alone_is_no_result() -> None:
     assert judge_client(0, LOGGED, "").error_class == "bad_output"
+    assert judge_client(0, TIMED, "").error_class == "bad_output"
 
 
 @pytest.mark.parametrize(
-    "noise", [LOGGED, b'{"error": "full"}', b'{"error": "full", "end": {"at": 7}}']
+    "noise", [LOGGED, b'{"error": "full"}', b'{"error": "full", "end": {"at": 7}}', TIMED]
 )
 def test_json_of_a_wrapper_is_no_test_that_a_server_served(noise: bytes) -> None:
     usual = last_served(SERVED)
