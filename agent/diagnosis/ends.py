@@ -24,6 +24,10 @@ BUSY = 0.8
 _THROTTLED = 0.4
 # Fewer than so many losses, and than this share of the segments, limit nothing.
 _FEW_LOST, LITTLE_LOST = 3, 2e-4
+# The share of a bitrate that counts as reached, and those times it that may be and are kept to,
+# beside the block that each stream of TCP sends at once.
+REACHED, _MAY_BE_KEPT, KEPT = 0.95, 2.0, 1.1
+_BLOCK = 128 * 1024
 # A share of the segments or datagrams that is more than a chance.
 MUCH_LOST = 1e-3
 
@@ -50,6 +54,7 @@ class Ends:
         self.streams = max(each.streams for each in self.halves)
         self.seconds = max(each.seconds for each in self.halves)
         self.rate, self.sent, self.asked = map(self._known, ("rate", "sent", "asked"))
+        self.overtime = min((each.overtime or 0.0 for each in self.halves))
         self.sender_cpu, self.receiver_cpu = sum(sender.cpu or ()), sum(receiver.cpu or ())
         self.sees_cpu = all(each.cpu is not None for each in self.halves)
         self.base = max((each.base_ms or 0.0 for each in self.halves))
@@ -74,6 +79,12 @@ class Ends:
         return next(
             (value for each in self.halves if (value := getattr(each, name)) is not None), None
         )
+
+    def is_at(self, limit: float | None, least: float, most: float = _MAY_BE_KEPT) -> bool:
+        """Whether the rate is that of a limit, from this share of it to that one."""
+        blocks = 0.0 if self.is_udp else self.streams * _BLOCK * 8 / max(self.seconds, 1.0)
+        limit = limit or 0.0
+        return 0 < limit * least <= (self.rate or 0.0) <= limit * most + blocks
 
     @property
     def has_busy_sender(self) -> bool:

@@ -51,6 +51,8 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent: float | None = None
     asked: float | None = None
     pacing: float | None = None
+    # Seconds at the end in which nothing may have moved, as iperf3 had not looked yet.
+    overtime: float | None = None
     # Whether iperf3 said at its end that all is well: then its small messages passed.
     orderly: bool = False
 

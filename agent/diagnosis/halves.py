@@ -59,25 +59,18 @@ def together(client: Report, server: Report, back: bool = False) -> Diagnosis | 
 
 def _with_figures(seen: Evidence, figures: Figures, flow: Flow, orderly: bool) -> Evidence:
     """The evidence with what the document says, which counts more."""
-    carried = flow.sent if flow.received is None else flow.received
     return msgspec.structs.replace(
         seen,
         # Both ways have as many each.
         streams=max(1, seen.streams // len(figures.flows)),
         # Its sockets are seen a little later, and were there a little earlier.
-        seconds=max(seen.seconds, _seconds(flow)),
+        seconds=max(seen.seconds, round(flow.seconds, 2)),
         protocol="udp" if figures.protocol == "udp" else "tcp",
-        rate=seen.rate if carried is None else carried,
+        rate=flow.rate if flow.is_known else seen.rate,
         sent=flow.sent,
         asked=figures.asked,
+        overtime=figures.overtime,
         orderly=orderly,
         lost=None if flow.lost_packets is None else round(flow.lost_packets),
         packets=None if flow.packets is None else round(flow.packets),
     )
-
-
-def _seconds(flow: Flow) -> float:
-    carried, rate = (
-        (flow.sent_bytes, flow.sent) if flow.sent else (flow.received_bytes, flow.received)
-    )
-    return round((carried or 0.0) * 8 / rate, 2) if rate else 0.0

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.diagnosis.ends import Ends
+from agent.diagnosis.ends import KEPT, REACHED, Ends
 from agent.protocol import Cause
 
 # A test of fewer seconds, or of fewer round trips, is over before it is as fast as it can be.
 SECONDS, ROUND_TRIPS = 1.0, 10
-# The shares of the bitrate, of the pacing and of an interface's speed that count as reached: the
-# last two count the packets' headers.
-REACHED, _PACED, _FILLED = 0.95, 0.93, 0.9
+# The shares of the pacing and of an interface's speed that count as reached: both count the
+# packets' headers.
+_PACED, _FILLED = 0.93, 0.9
+# The share of the time at whose end iperf3 may not have seen that its bytes were out.
+_MUCH_OVERTIME = 0.1
 # Whose rate is above its speed has another one than it says.
 _AT_MOST = 1.02
 # The share of the looks.
@@ -38,16 +40,18 @@ Rule = Callable[[Ends], Found | None]
 
 def too_short(ends: Ends) -> Found | None:
     """Too few seconds or round trips: a long path takes many seconds to fill."""
-    short = ends.seconds < max(SECONDS, ROUND_TRIPS * ends.base / 1000)
-    return Found(Cause.TOO_SHORT, sure=True) if short else None
+    least = max(SECONDS, ROUND_TRIPS * ends.base / 1000)
+    if ends.overtime > _MUCH_OVERTIME * ends.seconds:
+        sure = ends.seconds - ends.overtime < least
+        return Found(Cause.TOO_SHORT, sure=sure, why="seen late")
+    return Found(Cause.TOO_SHORT, sure=True) if ends.seconds < least else None
 
 
 def target(ends: Ends) -> Found | None:
-    """As fast as it was asked to be."""
-    asked, pacing = ends.asked or 0.0, ends.sender.pacing or 0.0
-    reached = 0 < asked * REACHED <= (ends.rate or 0.0)
-    if reached or 0 < pacing * _PACED <= (ends.rate or 0.0):
-        return Found(Cause.TARGET_RATE, sure=True)
+    """As fast as it was asked to be; of one that is faster, iperf3 may not have kept to that."""
+    for limit, least in ((ends.asked, REACHED), (ends.sender.pacing, _PACED)):
+        if ends.is_at(limit, least):
+            return Found(Cause.TARGET_RATE, sure=ends.is_at(limit, least, KEPT))
     return None
 
 

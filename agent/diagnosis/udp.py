@@ -1,9 +1,8 @@
 """What limited a UDP test: the rules, in the order in which they are tried."""
 
-from agent.diagnosis.ends import MUCH_LOST, Ends
+from agent.diagnosis.ends import MUCH_LOST, REACHED, Ends
 from agent.diagnosis.rules import (
     CALM,
-    REACHED,
     SURELY_NO_HOST,
     VERY_BUSY,
     Found,
@@ -25,7 +24,7 @@ _NO_HOST = 10.0
 def _all_arrived(ends: Ends) -> Found | None:
     """All that was asked for; a sender that nobody told of a loss is not sure."""
     found = None if _is_much_lost(ends) else target(ends)
-    return found and found._replace(sure=ends.knows_losses)
+    return found and found._replace(sure=found.sure and ends.knows_losses)
 
 
 def _is_much_lost(ends: Ends) -> bool:

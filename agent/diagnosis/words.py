@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from agent.diagnosis.ends import Ends
+from agent.diagnosis.ends import REACHED, Ends
 from agent.protocol import Cause
 from agent.quantities import rate
 
@@ -10,6 +10,9 @@ from agent.quantities import rate
 _WORDS = {
     Cause.TOO_SHORT: "The test ran for {seconds:.2g} s{over}: too short to say what limits"
     " it. Ask for a longer `time`.",
+    "seen late": "iperf3 looked only each {overtime:.2g} s whether the bytes of the test were out:"
+    " for so long of its {seconds:.3g} s nothing may have moved, and {rate} says little of the"
+    " path. Ask for more `bytes`, or for a `time`.",
     Cause.TARGET_RATE: "The test reached its {key}: {rate} of the {asked} that were asked for. To"
     " find what the path carries, ask for a higher `{key}`{or_none}.",
     Cause.LINE_RATE: "The test filled the interface {interface}: {rate} of its {speed}.",
@@ -97,7 +100,7 @@ def _said(ends: Ends, why: str, also: Cause | None, ask: str) -> Iterator[str]:
 
 def _facts(ends: Ends) -> dict[str, str | float | None]:
     sender, receiver, reached = ends.sender, ends.receiver, ends.rate or 0.0
-    by_bitrate = ends.asked and (ends.is_udp or reached >= 0.95 * ends.asked)
+    by_bitrate = ends.is_at(ends.asked, REACHED) or (ends.asked and ends.is_udp)
     streams = f" times {ends.streams} streams" if ends.streams > 1 else ""
     speeds = [(each.speed_mbps, each.interface) for each in ends.halves if each.speed_mbps]
     speed, interface = min(speeds, default=(0, sender.interface or receiver.interface))
@@ -106,6 +109,7 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         "rate": rate(reached),
         "sent": rate(ends.sent or 0.0),
         "seconds": ends.seconds,
+        "overtime": ends.overtime,
         "key": "bitrate" if by_bitrate else "fq_rate",
         "or_none": "" if ends.is_udp else " or for none",
         "asked": rate((ends.asked if by_bitrate else sender.pacing) or 0.0),

@@ -10,11 +10,13 @@ import msgspec
 
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError
-from agent.iperf3.features import Features
+from agent.iperf3.features import THREADED, Features
 from agent.protocol import ClientPayload, ServerPayload
 
-# As iperf3's own default; always given, so that a document shows which one was used.
-_INTERVAL = 1.0
+# Seconds, as iperf3's own default; always given, so that a document shows which one was used. As a
+# newer one ends a test of some bytes only with an interval, those are the shortest that it takes,
+# or so many in the time that the test may take: each is written for each stream.
+_INTERVAL, _SHORTEST, _MOST = 1.0, 0.1, 100
 # From 3.17 on, a client can report each interval as it ends: see agent.iperf3.stream.
 JSON_STREAM = "--json-stream"
 
@@ -91,10 +93,17 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
         # iperf3 takes only one end condition.
         "time": None if payload.bytes else payload.time,
         "json_stream" if JSON_STREAM in features.options else "json": True,
-        "interval": f"{payload.interval or _INTERVAL:g}",
+        "interval": f"{payload.interval or _interval(features, payload):g}",
         "omit": payload.omit or None,
     }
     return _argv(features, payload, changed)
+
+
+def _interval(features: Features, payload: ClientPayload) -> float:
+    """The seconds between two reports, if the task does not say so."""
+    if not payload.bytes or features.release < THREADED:
+        return _INTERVAL
+    return min(_INTERVAL, max(_SHORTEST, payload.time / _MOST))
 
 
 def _bitrate(payload: ClientPayload) -> str | int | None:

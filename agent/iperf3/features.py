@@ -18,6 +18,9 @@ _OPTION = re.compile(r"^\s+(?:-\w, )?(--[a-z0-9][a-z0-9-]*)", re.MULTILINE)
 _NEEDED = frozenset(
     "--server --client --port --json --parallel --time --interval --connect-timeout".split()
 )
+# From this release on, each stream has a thread of its own, and the first one looks only at the end
+# of each interval whether a number of bytes is out.
+THREADED = (3, 16)
 # 3.19.1 was the first that did what it says.
 _UNSOUND_IN_3_19 = {"--skip-rx-copy"}
 
@@ -32,8 +35,13 @@ class Features(Struct, frozen=True):
     @property
     def release(self) -> tuple[int, ...]:
         """The version as numbers, so that (3, 9) < (3, 12) < (3, 19, 1)."""
-        numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", self.version)
-        return tuple(map(int, numbers[0].split("."))) if numbers else ()
+        return release_of(self.version)
+
+
+def release_of(version: str) -> tuple[int, ...]:
+    """A version as numbers; empty if it is none."""
+    numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 
 def parse_features(path: str, version_text: str, help_text: str) -> Features:

@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from agent.iperf3.features import THREADED, release_of
 from agent.iperf3.summary import Interval, IntervalSum, Summary, Sums, read_intervals, read_summary
 from agent.protocol import Figures, Flow, read_report
 from agent.quantities import rate
 
 # The points of a small curve.
 _MOST_RATES = 120
+# Seconds that iperf3 is late by its own clock.
+_NEAR = 0.1
 
 
 class _Way(NamedTuple):
@@ -42,12 +45,14 @@ def figures_of(summary: Summary, intervals: Sequence[Interval] = ()) -> Figures:
     both = asked.bidir or sent or end.sum_bidir_reverse
     target = asked.target_bitrate or summary.start.target_bitrate or 0.0
     is_udp = asked.protocol == "UDP" or (asked.protocol is None and end.sum is not None)
+    flows = [_flow(summary, there), *([_flow(summary, back)] if both else [])]
     return Figures(
-        **msgspec.structs.asdict(_flow(summary, there)),
+        **msgspec.structs.asdict(flows[0]),
         direction="bidirectional" if both else "reverse" if asked.reverse else "forward",
         protocol="udp" if is_udp else "tcp",
         asked=target * max(1, asked.num_streams or 1) or None,
-        backward=_flow(summary, back) if both else None,
+        overtime=_overtime(summary, flows),
+        backward=flows[1] if both else None,
     )
 
 
@@ -73,6 +78,22 @@ def _headline(flow: Flow) -> str:
     if flow.received is not None:
         return rate(flow.received)
     return "" if flow.sent is None else f"{rate(flow.sent)} sent"
+
+
+def _overtime(summary: Summary, flows: list[Flow]) -> float | None:
+    """How long a test of some bytes may have been over before iperf3 saw it, in seconds.
+
+    A sender without a bitrate stops after its last block; a paced one goes on until then. A server
+    knows of its client only that whole seconds are those of a clock.
+    """
+    asked, took = summary.asked, flows[0].seconds
+    blocks = (asked.blksize or 0.0) * (asked.num_streams or 1)
+    if not asked.bytes or all((each.carried or 0.0) > asked.bytes + blocks for each in flows):
+        return None
+    if summary.is_servers:
+        return 1.0 if took >= 1 and took % 1 <= _NEAR else None
+    version = (summary.start.version or "").removeprefix("iperf ")
+    return min(took, asked.interval or 1.0) if release_of(version) >= THREADED else None
 
 
 def _flow(summary: Summary, way: _Way) -> Flow:

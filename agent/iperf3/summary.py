@@ -51,8 +51,9 @@ class End(Struct, frozen=True):
 class Request(Struct, frozen=True):
     """What was asked for: `duration` and `omit` in seconds, `blksize` in bytes.
 
-    The duration is 0 for a test that ends after some bytes. Before 3.14 there is no `bidir`.
-    `target_bitrate` is in bits per second and stream, 0 for no limit.
+    The duration is 0 for a test that ends after some `bytes`. Before 3.14 there is no `bidir`.
+    `interval` is the writer's own, in seconds: 3.18 has it. `target_bitrate` is in bits per second
+    and stream, 0 for no limit.
     """
 
     protocol: str | None = None
@@ -60,6 +61,8 @@ class Request(Struct, frozen=True):
     duration: float | None = None
     omit: float | None = None
     blksize: float | None = None
+    bytes: float | None = None
+    interval: float | None = None
     reverse: int | None = None
     bidir: int | None = None
     target_bitrate: float | None = None

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from agent.iperf3.features import Features
+from agent.iperf3.features import THREADED, Features
 from agent.iperf3.summary import Summary, Sums
 from agent.protocol import Cause, Figures, Flow, Report
+from agent.quantities import rate
 
 # In per cent of one core; iperf3 measures over the whole test, its start and end included.
 _BUSY_CORE = 95.0
@@ -24,9 +25,8 @@ _FULL_LENGTH = 0.9
 _OTHER_COUNT = (3, 13)
 # As a share of the datagrams: counts that differ by more contradict each other.
 _SLACK = 0.01
-# From this release on, each stream has a thread of its own. Their number at the other side, and so
-# what its per cent mean, is not in the document.
-_THREADED = (3, 16)
+# As a share of the bitrate, and of the time of a test: what is beyond it has a warning.
+_NOT_KEPT, _OVERTIME = 1.25, 0.05
 _CPU = (Cause.SENDER_CPU, Cause.RECEIVER_CPU)
 
 
@@ -40,6 +40,7 @@ def warnings_about(
     says is not said again.
     """
     found = [
+        *rate_warnings(figures),
         *_cpu_warnings(summary, figures, features, report),
         *_loss_warnings(summary, figures, features),
     ]
@@ -48,6 +49,19 @@ def warnings_about(
     # It has no report from the receiver: no reason for a second warning.
     times = f"{summary.seconds:.1f} s of {summary.asked.duration:.0f} s"
     return [*found, f"The test was cut short: {times}."]
+
+
+def rate_warnings(figures: Figures) -> Iterator[str]:
+    """What to know of the rates of a test, at either end."""
+    most, asked = max(each.rate for each in figures.flows), figures.asked
+    if asked and most > _NOT_KEPT * asked:
+        words = f"ran at {rate(most)}, though {rate(asked)} were asked for"
+        yield f"The test {words}: the sender's iperf3 did not keep to the bitrate."
+    took, late = figures.seconds, figures.overtime or 0.0
+    if late > _OVERTIME * took:
+        looked = f"iperf3 looked only each {late:.3g} s whether all bytes were out"
+        words = f"the test may have been over so much before the end of its {took:.3g} s"
+        yield f"{looked}: {words}, and the rate be higher than {rate(figures.rate)}."
 
 
 def is_cut_short(summary: Summary) -> bool:
@@ -61,7 +75,8 @@ def _cpu_warnings(
 ) -> Iterator[str]:
     cpu, asked = summary.end.cpu_utilization_percent, summary.asked
     rates = figures.sent or 0.0, figures.received or 0.0
-    reached = figures.asked and figures.asked * _REACHED <= max(rates)
+    asked_for = figures.asked or 0.0
+    reached = asked_for and _REACHED * asked_for <= max(rates) <= _NOT_KEPT * asked_for
     if cpu is None or reached or (summary.seconds or _MOMENT) < _MOMENT:
         return
     here, there = ("server", "client") if summary.is_servers else ("client", "server")
@@ -71,7 +86,7 @@ def _cpu_warnings(
     diagnoses = (report.diagnosis, report.diagnosis_bidir_reverse)
     # Each side knows its own only.
     is_said = any(found and found.limited_by in _CPU for found in diagnoses)
-    if features.release < _THREADED:
+    if features.release < THREADED:
         if own >= _BUSY_CORE and not is_said:
             why = f"iperf3 {features.version} does all its work in one thread"
             yield f"The {here} used {own:.0f} % of a core, and {why}: {limit}"
@@ -82,7 +97,7 @@ def _cpu_warnings(
     if other < _BUSY_CORE:
         return
     if (asked.num_streams or 1) > 1 or asked.bidir:
-        # It may be one thread, which is busy, or many, which are not.
+        # The document does not say: it may be one thread, which is busy, or many, which are not.
         limit = "whether that limited the test is not known here."
     yield f"The {there} used {other:.0f} % of a core: {limit}"
 

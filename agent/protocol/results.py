@@ -40,18 +40,32 @@ class Flow(Struct, frozen=True, omit_defaults=True):
         """How many bytes arrived, or else were sent; None when not even that is known."""
         return self.sent_bytes if self.received_bytes is None else self.received_bytes
 
+    @property
+    def rate(self) -> float:
+        """The rate at the receiver, or else at the sender, in bits per second; 0 if not known."""
+        return (self.sent if self.received is None else self.received) or 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it took by its bytes and its rate; 0 if not known."""
+        if self.sent:
+            return (self.sent_bytes or 0.0) * 8 / self.sent
+        return (self.received_bytes or 0.0) * 8 / self.received if self.received else 0.0
+
 
 class Figures(Flow, frozen=True, omit_defaults=True):
     """What a test measured: the key `agent.figures`, and what every page shows.
 
     `direction` is forward (the client sends), reverse, or bidirectional: then the flow itself is
     what the client sent, and `backward` what the server sent. `asked` is the bitrate that was asked
-    for, of all streams of a direction, in bits per second; None without a limit.
+    for, of all streams of a direction, in bits per second; None without a limit. `overtime` are the
+    seconds that a test of some bytes may have been over before iperf3 saw it; None for none.
     """
 
     direction: str = "forward"
     protocol: str = "tcp"
     asked: float | None = None
+    overtime: float | None = None
     backward: Flow | None = None
 
     @property

@@ -12,6 +12,7 @@ import structlog
 from agent.files import Whose, link_or_copy, lost, whose
 from agent.iperf3.documents import mended
 from agent.iperf3.verdict import Served, last_served
+from agent.iperf3.warnings import rate_warnings
 from agent.logs.outage import Outage
 from agent.process.output import find_data, free_start, in_thread, overwrite, size_of, view_of
 from agent.protocol import Claimed, Document, Figures, utc_now
@@ -147,6 +148,11 @@ class ServedTests:
     def newest(self) -> Document | None:
         """The newest document, whether it was reported or not."""
         return in_thread(_kept, self._newest)
+
+    def doubts(self, figures: Figures | None) -> list[str]:
+        """What to know of a test's figures, and of the tests that failed."""
+        failed = [f"a test failed here at {at}: {why}" for why, at in self.failures.items()]
+        return [*rate_warnings(figures or Figures()), *failed]
 
     def last_words(self, one_off: bool) -> str:
         """What iperf3 said of its newest test, if that may be why it has ended."""

@@ -187,11 +187,11 @@ class _RunningServer:
     ) -> Outcome:
         """A success, with the document of a test if there is one."""
         self._report.finished_at = utc_now()
-        failed = [f"a test failed here at {at}: {why}" for why, at in self._served.failures.items()]
+        warnings = self._report.warnings + self._served.doubts(figures)
         listening = {"started": True, "pid": self._child.pid, "port": self._payload.port}
         return Outcome(
             "succeeded",
-            msgspec.structs.replace(self._report, warnings=self._report.warnings + failed),
+            msgspec.structs.replace(self._report, warnings=warnings),
             answer={} if document else listening,
             document=document,
             final=final,

@@ -176,6 +176,24 @@ def test_the_agent_and_not_iperf3_ends_a_server_after_its_time() -> None:
     assert server(max_seconds=5) == server()
 
 
+@pytest.mark.parametrize(
+    ("version", "keys", "interval"),
+    [
+        ("3.12", {}, "1"),
+        ("3.22", {}, "0.1"),
+        ("3.22", {"time": 60}, "0.6"),
+        ("3.22", {"time": 600}, "1"),
+        ("3.22", {"interval": 5}, "5"),
+    ],
+)
+def test_a_newer_iperf3_looks_often_whether_the_bytes_are_out(
+    version: str, keys: dict[str, Any], interval: str
+) -> None:
+    words = client(version=version, bytes=1, **{"time": 10, **keys})
+    assert words[words.index("-i") + 1] == interval
+    assert client(version=version, time=10)[client(version=version, time=10).index("-i") + 1] == "1"
+
+
 def test_bytes_replace_the_time() -> None:
     words = client(bytes=2**40, time=30)
     assert "-t" not in words

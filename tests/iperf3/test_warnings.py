@@ -30,6 +30,24 @@ def test_the_warning_about_a_short_test_has_both_times(version: str) -> None:
         assert found.startswith("The test was cut short: 1.") and found.endswith(" s of 30 s.")
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_rate_by_the_clock_of_iperf3_has_a_warning(version: str) -> None:
+    for case in ("tcp-bytes", "server-tcp-bytes"):
+        found = doubts(summary_of(run(version, case)), features(version))
+        if version in ("3.9", "3.12"):
+            assert found == []
+        else:
+            (words,) = found
+            assert words.startswith("iperf3 looked only each 1 s whether all bytes were out:")
+            assert "before the end of its 1 s, and the rate be higher than 41" in words
+
+
+def test_a_bitrate_that_was_not_kept_has_a_warning() -> None:
+    (found,) = edited("3.12", "tcp", bits_per_second=9.66e9)
+    assert found.startswith("The test ran at 9.66 Gbit/s, though 50.0 Mbit/s were asked for:")
+    assert len(edited("3.12", "tcp", host_total=99.6, bits_per_second=9.66e9)) == 2
+
+
 Thread = Mapping[str, float] | None
 
 
