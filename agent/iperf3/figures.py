@@ -1,5 +1,6 @@
 """The figures of a test, from a document of either side. Nothing else computes them."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ _NEAR = 0.1
 class _Way(NamedTuple):
     """What a document has of one direction, and whether it was written by the side that sends.
 
-    `told` is UDP's sum, which is about the receiver.
+    `told` is UDP's sum, which is about the receiver. `is_cut` says that the other side has ended
+    the test, of which it has not reported then.
     """
 
     by_sender: bool
@@ -27,21 +29,28 @@ class _Way(NamedTuple):
     received: Sums | None
     told: Sums
     rows: list[IntervalSum]
+    is_cut: bool
 
 
-def figures_of(summary: Summary, intervals: Sequence[Interval] = ()) -> Figures:
+def figures_of(summary: Summary, intervals: Sequence[Interval] | None = None) -> Figures:
     """What a document says of its test, without what its writer cannot know.
 
     Without the intervals there are no rates, and a receiver of iperf3 3.9 may count what was
     still on its way at the end. Before 3.14 only the sums tell that a test went both ways.
     """
     asked, end = summary.asked, summary.end
-    rows = [each.sum for each in intervals if each.sum]
+    given = intervals or []
+    is_cut = len(given) > 1 and given[-1] == given[-2]
+    if intervals is not None and not intervals:
+        # In its first second, iperf3 takes the time since the host has started for the test's.
+        is_cut = bool(summary.error) or (summary.seconds or 0) > 2 * (asked.duration or math.inf)
+    given = given[:-1] if is_cut else given
+    rows = [each.sum for each in given if each.sum]
     by_sender = summary.is_servers == bool(asked.reverse)
-    there = _Way(by_sender, end.sum_sent, end.sum_received, end.sum or Sums(), rows)
-    rows = [each.sum_bidir_reverse for each in intervals if each.sum_bidir_reverse]
+    there = _Way(by_sender, end.sum_sent, end.sum_received, end.sum or Sums(), rows, is_cut)
+    rows = [each.sum_bidir_reverse for each in given if each.sum_bidir_reverse]
     sent, received = end.sum_sent_bidir_reverse, end.sum_received_bidir_reverse
-    back = _Way(summary.is_servers, sent, received, end.sum_bidir_reverse or Sums(), rows)
+    back = _Way(summary.is_servers, sent, received, end.sum_bidir_reverse or Sums(), rows, is_cut)
     both = asked.bidir or sent or end.sum_bidir_reverse
     target = asked.target_bitrate or summary.start.target_bitrate or 0.0
     is_udp = asked.protocol == "UDP" or (asked.protocol is None and end.sum is not None)
@@ -103,8 +112,8 @@ def _flow(summary: Summary, way: _Way) -> Flow:
     lost = _losses(told, out, got, summary.asked.blksize)
     step = -(-len(way.rows) // _MOST_RATES) or 1
     return Flow(
-        sent=out.bits_per_second,
-        received=got.bits_per_second,
+        sent=_rate(way, out),
+        received=_rate(way, got),
         sent_bytes=out.bytes,
         received_bytes=got.bytes,
         retransmits=out.retransmits,
@@ -116,6 +125,18 @@ def _flow(summary: Summary, way: _Way) -> Flow:
     )
 
 
+def _rate(way: _Way, sums: Sums) -> float | None:
+    """The rate of a test, or of its whole intervals if the other side has ended it.
+
+    iperf3 divides all bytes by the seconds of these then, and writes the last one a second time.
+    """
+    if not way.is_cut or sums.bits_per_second is None:
+        return sums.bits_per_second
+    rows = [each for each in way.rows if not each.omitted]
+    seconds = sum(each.seconds or 0.0 for each in rows)
+    return sum(each.bytes or 0.0 for each in rows) * 8 / seconds if seconds else None
+
+
 def _at_sender(summary: Summary, way: _Way) -> Sums:
     """What was sent; empty if the writer does not know it.
 
@@ -124,13 +145,14 @@ def _at_sender(summary: Summary, way: _Way) -> Sums:
     """
     out = way.sent or way.told
     is_untold = summary.is_servers and not way.by_sender
-    return Sums() if is_untold or (summary.error and not out.bytes) else out
+    return Sums() if is_untold or ((summary.error or way.is_cut) and not out.bytes) else out
 
 
 def _at_receiver(summary: Summary, way: _Way) -> Sums | None:
     """What has arrived; None if the writer does not know, empty if the document does not say."""
     got = way.received
-    if way.by_sender and (summary.is_servers or summary.error and not (got and got.bytes)):
+    is_untold = (summary.error or way.is_cut) and not (got and got.bytes)
+    if way.by_sender and (summary.is_servers or is_untold):
         return None
     if got is None and not way.by_sender:
         got = _counted(way)

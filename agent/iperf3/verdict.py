@@ -133,7 +133,7 @@ def _figures(summary: Summary | None, document: memoryview) -> Figures | None:
     if summary is None or not summary.has_end:
         return None
     large = len(document) > _LARGE_DOCUMENT
-    return figures_of(summary, [] if large else read_intervals(document))
+    return figures_of(summary, None if large else read_intervals(document))
 
 
 def _failure_to_carry(summary: Summary, figures: Figures) -> tuple[ErrorClass, str] | None:

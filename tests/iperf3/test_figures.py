@@ -13,6 +13,7 @@ from tests.support.mixed_fleet import DOWN, PAIRS, UP, document, figures, summar
 from tests.support.recorded_runs import DATA, VERSIONS, doubts, run
 
 PAIR_IDS = ["-to-".join(pair) for pair in PAIRS]
+CUT = DATA.parent / "cut"
 every_pair = pytest.mark.parametrize("pair", PAIRS, ids=PAIR_IDS)
 Pair = tuple[str, str]
 
@@ -382,3 +383,40 @@ def test_strange_numbers_raise_nothing() -> None:
             found = figures_of(Summary(start=Start(test_start=asked), end=end))
             assert found.lost_percent is None or 0 <= found.lost_percent <= 100
     assert read_summary(b"{}") == Summary() and read_intervals(b"{}") == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", ["client-of-server-term", "server-of-client-term"])
+def test_the_rate_of_a_test_that_the_other_side_ended_is_that_of_its_whole_intervals(
+    version: str, case: str
+) -> None:
+    """iperf3 divides all bytes by their seconds, and writes the last one twice."""
+    found = last_served(run(version, case).stdout).figures
+    assert found and len(found.rates) == 1
+    own, other = (
+        (found.sent, found.received) if "server-t" in case else (found.received, found.sent)
+    )
+    assert own == pytest.approx(found.rates[0], rel=1e-3) and own == pytest.approx(5e7, rel=0.05)
+    assert other is None, "the other side has not reported"
+    assert found.received_bytes is None or found.sent_bytes is None
+
+
+def test_what_3_9_has_counted_until_the_other_side_ended_is_counted_once() -> None:
+    """Its document has no error where the server ended: the twin of an interval tells it."""
+    served = last_served((CUT / "3.9-uf-cli2.6.server").read_bytes()).figures
+    assert served and (served.received_bytes, served.packets) == (1218560 + 1249280, 241)
+    assert served.received == pytest.approx(9.87e6, rel=0.01)
+    found = last_served((CUT / "3.9-ub-srv2.6.client").read_bytes()).figures
+    assert found and found.backward and found.sent == pytest.approx(1e7, rel=0.01)
+    assert (found.backward.sent, found.backward.sent_bytes) == (None, None)
+    assert found.backward.received == pytest.approx(1.02e7, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["3.9-tf-srv0.5.client", "3.12-tr-srv0.5.client"])
+def test_a_test_that_the_server_ended_in_its_first_second_has_no_rate(name: str) -> None:
+    """iperf3 takes the seconds since the host has started for those of the test."""
+    text = (CUT / name).read_bytes()
+    said, found = read_summary(text), last_served(text).figures
+    assert said and (said.seconds or 0) > 5000
+    assert found and (found.sent, found.received) == (None, None)
+    assert {found.sent_bytes, found.received_bytes} in ({None, 512000}, {None, 624640})
