@@ -1,7 +1,7 @@
 """The figures of a test, from a document of either side. Nothing else computes them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -9,7 +9,6 @@ import msgspec
 from agent.iperf3.features import THREADED, release_of
 from agent.iperf3.summary import Interval, IntervalSum, Summary, Sums, read_intervals, read_summary
 from agent.protocol import Figures, Flow, read_report
-from agent.quantities import rate
 
 # The points of a small curve.
 _MOST_RATES = 120
@@ -70,23 +69,6 @@ def figures_in(result: msgspec.Raw) -> Figures:
     if own := read_report(result).figures:
         return own
     return figures_of(read_summary(result) or Summary(), read_intervals(result))
-
-
-def throughput(figures: Figures) -> str:
-    """The headline of a test: the rate at each receiver, in words. Empty when nobody knows it."""
-    return of_each_way(figures, _headline)
-
-
-def of_each_way(figures: Figures, words: Callable[[Flow], str]) -> str:
-    """What there is to say of each flow; what is said of the way back begins with that."""
-    said = zip(("", "back "), map(words, figures.flows))
-    return ", ".join(way + text for way, text in said if text)
-
-
-def _headline(flow: Flow) -> str:
-    if flow.received is not None:
-        return rate(flow.received)
-    return "" if flow.sent is None else f"{rate(flow.sent)} sent"
 
 
 def _overtime(summary: Summary, flows: list[Flow]) -> float | None:

@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from agent.iperf3.figures import of_each_way, throughput
+from agent.iperf3.headline import of_each_way, throughput
 from agent.metrics import Reported
 from agent.protocol import Figures, Flow
 from agent.quantities import duration, rate

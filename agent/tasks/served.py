@@ -152,7 +152,8 @@ class ServedTests:
     def doubts(self, figures: Figures | None) -> list[str]:
         """What to know of a test's figures, and of the tests that failed."""
         failed = [f"a test failed here at {at}: {why}" for why, at in self.failures.items()]
-        return [*rate_warnings(figures or Figures()), *failed]
+        cut = [f"The test was cut short: {self.error}."] if figures and self.error else []
+        return [*rate_warnings(figures or Figures()), *cut, *failed]
 
     def last_words(self, one_off: bool) -> str:
         """What iperf3 said of its newest test, if that may be why it has ended."""

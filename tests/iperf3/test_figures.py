@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from agent.iperf3.features import Features
-from agent.iperf3.figures import figures_in, figures_of, throughput
+from agent.iperf3.figures import figures_in, figures_of
+from agent.iperf3.headline import throughput
 from agent.iperf3.summary import End, Request, Start, Summary, Sums, read_intervals, read_summary
 from agent.iperf3.verdict import judge_client, last_served
 from agent.iperf3.warnings import warnings_about

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import gevent
 import psutil
 import pytest
 
@@ -126,6 +127,19 @@ def test_a_one_off_server_whose_client_went_away_has_not_served_its_test(working
     working.wait(lambda: run.status == "running")
     os.kill(started["pid"], signal.SIGKILL)
     assert "the client has unexpectedly closed the connection" in ended(working, task)
+
+
+def test_a_served_test_that_its_client_ended_says_that_it_was_cut_short(working: Bench) -> None:
+    task = server(working)
+    run = client(working, task, bytes=None, time=60, bitrate=10_000_000)
+    working.wait(lambda: run.status == "running")
+    gevent.sleep(2.5)
+    assert working.ended(working.task("kill_all", task_ids=[run.id])).status == "succeeded"
+    working.wait(lambda: b'"figures"' in bytes(task.result))
+    told = working.result(task)["agent"]
+    assert told["warnings"] == ["The test was cut short: the client has terminated."]
+    assert told["figures"]["received"] == pytest.approx(1e7, rel=0.3)
+    assert len(set(told["figures"]["rates"])) == len(told["figures"]["rates"])
 
 
 def test_probes_neither_hide_a_test_nor_fill_the_disk(working: Bench) -> None:
