@@ -12,6 +12,8 @@ from typing import Any
 from agent.diagnosis.children import family, socket_inodes
 from agent.diagnosis.sockets import FAMILIES, LISTEN, TCP, dump
 
+_WILDCARDS = ("0.0.0.0", "::")
+
 
 def serves(pid: int, port: int) -> bool | None:
     """The same for a child and its family."""
@@ -35,18 +37,22 @@ def is_listening(pid: int, port: int) -> bool | None:
         return None if found else False
 
 
-def find_listener(port: int) -> str:
-    """Name and pid of the process that listens on a TCP port; empty when it cannot be known.
+def find_listener(port: int, address: str | None = None) -> tuple[int, str]:
+    """The pid of who listens on a TCP port of an address, or of any, and who that is in words.
+
+    The pid is 0 if it cannot be known.
 
     This looks at every descriptor of the host: 0.4 s for 48,000 of them.
     """
     import psutil
 
     with suppress(psutil.Error, OSError):
-        for connection in psutil.net_connections(kind="tcp"):
-            if _listens(connection, port) and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    return ""
+        for wanted in (address, *_WILDCARDS):
+            for found in psutil.net_connections(kind="tcp"):
+                own = found.laddr.ip.removeprefix("::ffff:") if found.laddr else ""
+                if _listens(found, port) and found.pid and wanted in (None, own):
+                    return found.pid, f"{psutil.Process(found.pid).name()} (pid {found.pid})"
+    return 0, "another process"
 
 
 def _psutil_finds(pid: int, port: int) -> bool | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import structlog
 
+from agent.diagnosis.children import family
 from agent.error_classes import ErrorClass
 from agent.errors import TaskError
 from agent.files import discard
@@ -170,11 +171,11 @@ class _RunningServer:
         judged, port = self._judge(self._child.close()), self._payload.port
         message = judged.message
         if judged.error_class is ErrorClass.PORT_IN_USE:
-            if other := self._context.registry.server_on(port, self._entry):
-                holder = f"this agent's own task {other.task.id}"
-            else:
-                # In a native thread: it may read thousands of files of /proc.
-                holder = self._context.state.run(find_listener, port) or "another process"
+            # In a native thread: it may read thousands of files of /proc.
+            pid, holder = self._context.state.run(find_listener, port, self._payload.bind)
+            tasks = self._context.registry.entries()
+            own = next((each for each in tasks if each.pid and pid in family(each.pid)), None)
+            holder = f"this agent's own task {own.task.id}" if own else holder
             message = f"port {port} is in use by {holder}: {message}"
         return TaskError(judged.error_class or ErrorClass.OTHER, message)
 

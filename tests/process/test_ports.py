@@ -97,7 +97,7 @@ def test_a_wrapper_serves_where_its_iperf3_does(tmp_path: Path) -> None:
     until(lambda: serves(server.pid, port))
     assert not is_listening(server.pid, port) and not serves(server.pid, port + 1)
     server.close()
-    until(lambda: find_listener(port) == "")
+    until(lambda: find_listener(port) == (0, "another process"))
 
 
 def test_a_connection_to_a_port_does_not_listen_on_it() -> None:
@@ -136,7 +136,19 @@ def test_a_process_that_has_ended_is_not_listening() -> None:
 
 def test_the_listener_of_a_port_is_named() -> None:
     with iperf3_server(port := free_port()) as server:
-        assert find_listener(port) == f"iperf3 (pid {server.pid})"
+        assert find_listener(port) == (server.pid, f"iperf3 (pid {server.pid})")
+
+
+@pytest.mark.parametrize("wildcard", ["0.0.0.0", "::"])
+def test_the_listener_of_a_port_is_that_of_the_address(wildcard: str) -> None:
+    with iperf3_server(port := free_port(), "-B", "127.0.0.2") as server:
+        with socket.create_server(("127.0.0.1", port)):
+            assert find_listener(port, "127.0.0.2") == (server.pid, f"iperf3 (pid {server.pid})")
+            assert find_listener(port, "127.0.0.1")[0] == ME
+            assert find_listener(port, "127.0.0.3") == (0, "another process")
+    family = socket.AF_INET6 if ":" in wildcard else socket.AF_INET
+    with socket.create_server((wildcard, port), family=family):
+        assert find_listener(port, "127.0.0.3")[0] == ME
 
 
 @pytest.mark.parametrize("use", [socket.socket.close, lambda listener: None])
@@ -145,4 +157,4 @@ def test_a_free_port_has_no_listener(use: Callable[[socket.socket], None]) -> No
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
         use(bound)
-        assert find_listener(port) == ""
+        assert find_listener(port) == (0, "another process")

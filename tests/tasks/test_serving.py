@@ -61,6 +61,16 @@ def test_a_port_in_use_by_another_task_fails_and_names_it(working: Bench) -> Non
     working.ended(working.task("kill_all"))
 
 
+def test_the_holder_of_the_port_of_another_address_is_not_blamed(working: Bench) -> None:
+    port = free_port()
+    first = working.ended(working.task("iperf_server_start", port=port, bind="127.0.0.1"))
+    assert first.status == "succeeded", first.error
+    with iperf3_server(port, "-B", "127.0.0.2") as holder:
+        second = working.ended(working.task("iperf_server_start", port=port, bind="127.0.0.2"))
+    assert f"in use by iperf3 (pid {holder.pid})" in (second.error or "")
+    working.ended(working.task("kill_all"))
+
+
 def test_a_server_waits_for_a_port_that_is_being_vacated(working: Bench) -> None:
     port = free_port()
     first = working.ended(working.task("iperf_server_start", port=port))
