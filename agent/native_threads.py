@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import gevent
+import msgspec
 from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 
@@ -41,6 +42,16 @@ class Threads(ThreadPool):
             super()._adjust_step()  # type: ignore[no-untyped-call]
 
 
+def _prepare(kind: type[msgspec.Struct]) -> None:
+    """Let msgspec make here what it keeps of each type.
+
+    It does so when a type is first decoded, and crashes where two threads do it at once (0.22.0).
+    """
+    for each in kind.__subclasses__():
+        msgspec.json.Decoder(each)
+        _prepare(each)
+
+
 class NativeThreads:
     """At most `most` threads for one kind of work, which then waits for no other kind."""
 
@@ -59,6 +70,7 @@ class NativeThreads:
 
     @cached_property
     def _pool(self) -> Threads:
+        _prepare(msgspec.Struct)
         return Threads(self._most)  # type: ignore[no-untyped-call]
 
 

@@ -1,6 +1,8 @@
 """Native threads and looks: what waits in them holds up nothing else."""
 
 import errno
+import subprocess
+import sys
 import time
 from contextvars import ContextVar
 from typing import Any
@@ -106,3 +108,10 @@ def test_a_look_that_fails_says_so_at_once_or_to_the_next_one(held: Any) -> None
     with gevent.Timeout(10), pytest.raises(OSError, match="it failed"):
         while True:
             looks.take(lambda: None)
+
+
+@pytest.mark.process
+def test_threads_that_decode_at_once_crash_nothing() -> None:
+    """Without `_prepare`, half of the runs and more end by SIGSEGV."""
+    run = [sys.executable, "-m", "tests.support.first_decode"]
+    assert [subprocess.run(run, timeout=30).returncode for _ in range(8)] == [0] * 8
