@@ -41,11 +41,13 @@ def socket_inodes(pid: int) -> list[int]:
 class ChildSockets:
     """The connected sockets of a child: found by a dump, then asked for one by one.
 
+    They are those to or at the `port` of its tests, or all if that is 0: a wrapper may have others.
     `pid` is whose they are: the child's, or that of an iperf3 which a wrapper has started.
     """
 
-    def __init__(self, child: int) -> None:
+    def __init__(self, child: int, port: int = 0) -> None:
         self._child = self.pid = child
+        self._port = port
         self._descriptors, self._inodes = list[str](), list[int]()
         self._known: list[Socket] = []
 
@@ -82,6 +84,7 @@ class ChildSockets:
         dumps = [dump(protocol, kind) for protocol in (TCP, UDP) for kind in FAMILIES]
         places = {inode: place for place, inode in enumerate(inodes)}
         found = [each for sockets in dumps for each in sockets if each.inode in places]
+        found = [each for each in found if self._port in (0, each.own_port, each.peer_port)]
         return sorted(found, key=lambda each: (places[each.inode], each.cookie))
 
 

@@ -20,13 +20,19 @@ class Observer:
     `test` is the one that runs, None between two, and `finished` is the one before. A client's test
     takes `planned_seconds`, if that is known. `wait` is the seconds until the next look, which are
     at most `running` while a test runs. `has_gsro` is for an iperf3 with that option.
+    `port` is that of its tests, 0 if it is not known.
     """
 
     def __init__(
-        self, pid: int, planned_seconds: float | None, running: float, has_gsro: bool = True
+        self,
+        pid: int,
+        planned_seconds: float | None,
+        running: float,
+        has_gsro: bool = True,
+        port: int = 0,
     ) -> None:
         self._planned, self._running, self._has_gsro = planned_seconds, running, has_gsro
-        self._sockets = ChildSockets(pid)
+        self._sockets = ChildSockets(pid, port)
         self._born = time.monotonic()
         self.test: ObservedTest | None = None
         self.finished: ObservedTest | None = None

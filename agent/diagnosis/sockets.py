@@ -127,6 +127,11 @@ class Socket:
         return self._address(20)
 
     @property
+    def own_port(self) -> int:
+        """Its own port."""
+        return int.from_bytes(self.id[:2], "big")
+
+    @property
     def peer_port(self) -> int:
         """The port of the other side."""
         return int.from_bytes(self.id[2:4], "big")

@@ -40,15 +40,15 @@ def is_listening(pid: int, port: int) -> bool | None:
 def find_listener(port: int, address: str | None = None) -> tuple[int, str]:
     """The pid of who listens on a TCP port of an address, or of any, and who that is in words.
 
-    The pid is 0 if it cannot be known.
-
-    This looks at every descriptor of the host: 0.4 s for 48,000 of them.
+    The pid is 0 if it cannot be known. This looks at every descriptor of the host: 0.4 s for
+    48,000 of them.
     """
     import psutil
 
     with suppress(psutil.Error, OSError):
+        connections = psutil.net_connections(kind="tcp")
         for wanted in (address, *_WILDCARDS):
-            for found in psutil.net_connections(kind="tcp"):
+            for found in connections:
                 own = found.laddr.ip.removeprefix("::ffff:") if found.laddr else ""
                 if _listens(found, port) and found.pid and wanted in (None, own):
                     return found.pid, f"{psutil.Process(found.pid).name()} (pid {found.pid})"

@@ -87,7 +87,7 @@ class Observation:
         self._block = None if entry.kind == "server" else max(block or 0, BLOCK)
         running = RUNNING if config.max_bitrate is None else _LIMITED
         has_gsro = "--gsro" in features.options
-        self._observer = Observer(child.pid, entry.planned_seconds, running, has_gsro)
+        self._observer = Observer(child.pid, entry.planned_seconds, running, has_gsro, entry.port)
         # Of the test that runs: its bytes at the last look, and what it may still move.
         self._inode = self._moved = 0
         self._allowance: Allowance | None = None

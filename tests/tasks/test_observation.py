@@ -3,8 +3,11 @@
 import os
 import re
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,3 +205,26 @@ def test_every_figure_of_a_result_is_documented_and_there_are_no_others(bench: B
             assert agent["interface"] == "lo"
             seen |= {*names(agent["path"], "path."), *names(agent["host"], "host.")}
     assert sorted(seen) == sorted(documented)
+
+
+def test_a_connection_that_a_wrapper_has_of_its_own_is_not_the_tests(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """It has one to a log host, for as long as its iperf3 runs."""
+    with socket.create_server(("127.0.0.1", 0)) as log_host:
+        wrapper = tmp_path / "wrapper"
+        wrapper.write_text(
+            f"#!{sys.executable}\nimport socket, subprocess, sys\n"
+            f"log = socket.create_connection({log_host.getsockname()})\n"
+            "sys.exit(subprocess.call(['iperf3', *sys.argv[1:]]))\n"
+        )
+        wrapper.chmod(0o755)
+        bench.agent(MAX_BITRATE="10M", IPERF3_PATH=str(wrapper)).wait_for("registered")
+        task, port = server(bench)
+        assert foreign(port, "-b", "50M") < 6
+        assert why_ended(bench, task)["error_class"] == "not_allowed"
+        with iperf3_server(port := free_port()):
+            given = {"server_ip": "127.0.0.1", "port": port, "time": 2, "bitrate": 5_000_000}
+            run = bench.ended(bench.task("iperf_client_run", **given))
+        assert run.status == "succeeded", run.error
+        assert bench.result(run)["agent"]["path"]["rtt_ms"] > 0
