@@ -22,7 +22,8 @@ def enter_diagnoses(
     """Enter what limited each direction of a test, of which this host has seen one half.
 
     `figures` are of iperf3's document, and there is no diagnosis without them. A test that has not
-    ended in an `orderly` way has one only where there is evidence for it.
+    ended in an `orderly` way has one only where the evidence is clear: a host that stands still, or
+    iperf3's own end, shows in the round trips and windows of the other one.
     """
     report.diagnosis = report.diagnosis_bidir_reverse = None
     if figures is None:
@@ -33,7 +34,8 @@ def enter_diagnoses(
         unseen = Evidence(role=role, missing=("sockets",))
         half = _with_figures(test.evidence(role) if test else unseen, figures, flow, orderly)
         found = diagnose(half, ask="server" if is_client else "client")
-        if not orderly and found.limited_by in _SAYS_NOTHING:
+        is_clear = found.sure or found.limited_by is Cause.PATH_MTU
+        if not orderly and (found.limited_by in _SAYS_NOTHING or not is_clear):
             continue
         if back:
             report.diagnosis_bidir_reverse = found

@@ -94,8 +94,8 @@ def _flow(summary: Summary, way: _Way) -> Flow:
     lost = _losses(told, out, got, summary.asked.blksize)
     step = -(-len(way.rows) // _MOST_RATES) or 1
     return Flow(
-        sent=_rate(way, out),
-        received=_rate(way, got),
+        sent=_rate(summary, way, out),
+        received=_rate(summary, way, got),
         sent_bytes=out.bytes,
         received_bytes=got.bytes,
         retransmits=out.retransmits,
@@ -107,13 +107,16 @@ def _flow(summary: Summary, way: _Way) -> Flow:
     )
 
 
-def _rate(way: _Way, sums: Sums) -> float | None:
+def _rate(summary: Summary, way: _Way, sums: Sums) -> float | None:
     """The rate of a test, or of its whole intervals if the other side has ended it.
 
     iperf3 divides all bytes by the seconds of these then, and writes the last one a second time.
+    One that waits for an answer at its end divides by that time as well.
     """
-    if not way.is_cut or sums.bits_per_second is None:
-        return sums.bits_per_second
+    planned, bits_per_second = summary.asked.duration or math.inf, sums.bits_per_second
+    if bits_per_second is None or not way.is_cut:
+        is_late = bits_per_second and summary.error and (summary.seconds or 0.0) > planned
+        return (sums.bytes or 0.0) * 8 / planned if is_late else bits_per_second
     rows = [each for each in way.rows if not each.omitted]
     seconds = sum(each.seconds or 0.0 for each in rows)
     return sum(each.bytes or 0.0 for each in rows) * 8 / seconds if seconds else None

@@ -93,6 +93,12 @@ def test_a_test_that_was_cut_short_has_one_only_where_there_is_evidence() -> Non
     assert entered(sender(), figures=TCP, orderly=False).diagnosis is None
     assert entered(sender(seconds=0.2), figures=TCP, orderly=False).diagnosis is None
     assert entered(sender(**LOSS), figures=TCP, orderly=False).diagnosis
+    reverse = msgspec.structs.replace(TCP, direction="reverse")
+    waits = receiver(rtt_ms=97.6, base_ms=0.005, rcv_rtt_ms=97.6)
+    assert entered(waits, figures=reverse).diagnosis
+    assert (
+        entered(waits, figures=reverse, orderly=False).diagnosis is None
+    ), "its server stood still"
     assert entered(sender(), figures=None, orderly=False).diagnosis is None
 
 

@@ -413,6 +413,17 @@ def test_what_3_9_has_counted_until_the_other_side_ended_is_counted_once() -> No
     assert found.backward.received == pytest.approx(1.02e7, rel=0.01)
 
 
+@pytest.mark.parametrize(("name", "sent"), [("3.22-uf", True), ("3.9-tr", False)])
+def test_the_time_until_a_frozen_server_was_given_up_is_none_of_the_tests(
+    name: str, sent: bool
+) -> None:
+    """It stood still in the second of 2 s, and its client was ended 3 s later."""
+    found = last_served((CUT / f"{name}-frozen.client").read_bytes()).figures
+    assert found
+    assert found.sent == pytest.approx(2508800 * 4 if sent else None)
+    assert found.received == (None if sent else 1576960 * 4)
+
+
 @pytest.mark.parametrize("name", ["3.9-tf-srv0.5.client", "3.12-tr-srv0.5.client"])
 def test_a_test_that_the_server_ended_in_its_first_second_has_no_rate(name: str) -> None:
     """iperf3 takes the seconds since the host has started for those of the test."""

@@ -91,7 +91,7 @@ def test_the_first_blocks_of_many_streams_are_no_excess(bench: Bench, reverse: b
     task, port = server(bench)
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 9, "parallel": 8}
     given |= {"length": 2**20, "reverse": reverse, "bitrate": 1_250_000}
-    client = bench.ended(bench.task("iperf_client_run", **given))
+    client = bench.ended(bench.task("iperf_client_run", bitrate=5_000_000, **given))
     assert client.status == "succeeded", client.error
     bench.wait(lambda: b'"end"' in bytes(task.result))
     assert "ended" not in bench.result(task)["agent"]
@@ -224,7 +224,7 @@ def test_a_connection_that_a_wrapper_has_of_its_own_is_not_the_tests(
         assert foreign(port, "-b", "50M") < 6
         assert why_ended(bench, task)["error_class"] == "not_allowed"
         with iperf3_server(port := free_port()):
-            given = {"server_ip": "127.0.0.1", "port": port, "time": 2, "bitrate": 5_000_000}
-            run = bench.ended(bench.task("iperf_client_run", **given))
+            given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 2}
+            run = bench.ended(bench.task("iperf_client_run", bitrate=5_000_000, **given))
         assert run.status == "succeeded", run.error
         assert bench.result(run)["agent"]["path"]["rtt_ms"] > 0
