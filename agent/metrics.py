@@ -126,5 +126,6 @@ class Metrics:
             self.figures[figures.direction, figures.protocol] = figures
             if figures.backward:
                 self.figures["bidirectional_reverse", figures.protocol] = figures.backward
-            for way, found in known.items():
-                self.evidence[figures.direction + way, figures.protocol] = found.evidence
+            for way, diagnosis in ways.items():
+                seen = diagnosis.evidence if diagnosis else {}
+                self.evidence[figures.direction + way, figures.protocol] = seen

@@ -12,7 +12,7 @@ from agent.dev.store import records
 from agent.dev.store.records import ManagedTask, Plan
 from agent.dev.store.store import Store
 from agent.metrics import Metrics
-from agent.protocol import Figures, Flow, Outcome, Report, Task
+from agent.protocol import Cause, Diagnosis, Figures, Flow, Outcome, Report, Task
 from agent.quantities import rate
 from tests.support.harness import ROOT, Bench, free_port
 from tests.support.lossy_path import lossy_path
@@ -148,3 +148,13 @@ def test_the_documented_figures_are_those_of_the_code() -> None:
     fields = [field.name for field in msgspec.structs.fields(Figures)]
     assert sorted(documented) == sorted(fields)
     assert {field.name for field in msgspec.structs.fields(Flow)} < set(documented)
+
+
+def test_the_evidence_of_an_older_test_does_not_stand_beside_the_figures_of_a_newer_one() -> None:
+    """One that was ended has no diagnosis."""
+    metrics, task, figures = Metrics(), Task(1, "iperf_client_run"), Figures(sent=1.0)
+    known = Diagnosis(Cause.UNKNOWN, False, "", {"rtt_ms": 5.0})
+    metrics.count_outcome(task, Outcome("succeeded", Report(diagnosis=known), figures=figures))
+    assert metrics.evidence["forward", "tcp"] == {"rtt_ms": 5.0}
+    metrics.count_outcome(task, Outcome("failed", Report(), figures=Figures(sent=2.0)))
+    assert metrics.evidence["forward", "tcp"] == {}
