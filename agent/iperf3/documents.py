@@ -34,16 +34,6 @@ _TEXT_CHUNK = 1024**2
 _Kind = TypeVar("_Kind")
 
 
-def prepared(kind: type[_Kind]) -> type[_Kind]:
-    """A class that native threads may decode: the process dies if two are the first to do so.
-
-    msgspec 0.22 learns of a Struct when that is used first, without a lock.
-    """
-    msgspec.json.Decoder(kind)
-    return kind
-
-
-@prepared
 class _Object(Struct):
     """Any JSON object: decoding to it checks the syntax and builds nothing."""
 

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
-from agent.iperf3.documents import decode, prepared, without_nan
+from agent.iperf3.documents import decode, without_nan
 from agent.iperf3.summary import Interval, IntervalSum
 
 # A line for 256 streams has less than 200 kB.
@@ -23,7 +23,6 @@ _NO_START = b'{"connected":[]}'
 log = structlog.get_logger()
 
 
-@prepared
 class _StreamLine(Struct):
     event: str
     data: Raw

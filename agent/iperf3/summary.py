@@ -5,7 +5,7 @@ import re
 import msgspec
 from msgspec import Raw, Struct
 
-from agent.iperf3.documents import Buffer, decode, prepared
+from agent.iperf3.documents import Buffer, decode
 
 _NOTHING = re.compile(rb"\{\s*\}|null")
 # iperf3 3.9 gives the sums of both directions one name; what the client sent comes first.
@@ -35,7 +35,6 @@ class Cpu(Struct, frozen=True):
     remote_total: float | None = None
 
 
-@prepared
 class End(Struct, frozen=True):
     """The end of a test. `sum` is there for UDP only; iperf3 3.9 has only that for UDP."""
 
@@ -135,7 +134,6 @@ class IntervalSum(Sums, frozen=True):
     omitted: bool = False
 
 
-@prepared
 class Interval(Struct, frozen=True):
     """One interval; `sum_bidir_reverse` is the other direction of a bidirectional test."""
 
@@ -143,7 +141,6 @@ class Interval(Struct, frozen=True):
     sum_bidir_reverse: IntervalSum | None = None
 
 
-@prepared
 class _Document(Struct):
     error: str | None = None
     start: Start | None = None

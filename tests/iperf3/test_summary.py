@@ -1,36 +1,12 @@
 """The figures of a document are read without building it."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from agent.iperf3.summary import read_summary
-from tests.support.harness import ROOT
-from tests.support.recorded_runs import DATA, VERSIONS, run
-
-TOGETHER = """
-import pathlib, sys, threading
-from agent.iperf3.stream import read_lines
-from agent.iperf3.verdict import last_served
-sys.setswitchinterval(1e-6)
-data, begin = pathlib.Path(sys.argv[1]).read_bytes(), threading.Barrier(4)
-def read():
-    begin.wait()
-    last_served(data), read_lines(b'{"event": "interval", "data": {}}\\n')
-for thread in [threading.Thread(target=read) for _ in range(4)]:
-    thread.start()
-"""
-
-
-@pytest.mark.process
-def test_threads_may_read_the_first_documents_at_the_same_time() -> None:
-    """Else two servers whose first tests end together would end the agent."""
-    for _ in range(5):
-        argv = [sys.executable, "-c", TOGETHER, str(DATA / "3.12" / "server-tcp.stdout")]
-        assert subprocess.run(argv, cwd=ROOT).returncode == 0
+from tests.support.recorded_runs import VERSIONS, run
 
 
 def first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
