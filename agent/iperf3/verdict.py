@@ -55,7 +55,8 @@ class Served(Struct, frozen=True):
 
     `error` are iperf3's words, empty for a test that ended as it should, and `client_port` is that
     of its control connection. Up to `done` the output need not be read again. `failed` has the
-    place, class and words of each error without a test. `unread` is as in `find_unread`.
+    place, class and words of each error without a test. `unread` is as in `find_unread`. Of each
+    test, `moved` has the client's port, the bytes both ways, and how many TCP streams there were.
     """
 
     span: Span | None
@@ -65,6 +66,7 @@ class Served(Struct, frozen=True):
     unread: list[str]
     error: str = ""
     client_port: int = 0
+    moved: list[tuple[int, int, int]] = []
 
 
 def judge_client(exit_code: int, stdout: Buffer, stderr: str) -> Verdict:
@@ -98,6 +100,7 @@ def last_served(data: Buffer) -> Served:
     stops before the last of them, which may say why the server ended.
     """
     spans, span, measured, failed = find_documents(data), None, None, []
+    moved: list[tuple[int, int, int]] = []
     with memoryview(data) as view:
         for at in spans:
             summary = read_summary(view[slice(*at)])
@@ -105,13 +108,20 @@ def last_served(data: Buffer) -> Served:
                 continue
             if summary.has_end:
                 span, measured = at, summary
+                moved.append(_moved(summary))
             elif summary.error:
                 failed.append((at[0], *classify(summary.error)))
         figures = _figures(measured, view[slice(*span)]) if span else None
         done = span[1] if span else spans[-1][0] if spans else 0
         error = measured.error if measured else ""
         port = measured.start.client_port if measured else 0
-        return Served(span, figures, done, failed, find_unread(view, spans), error, port)
+        return Served(span, figures, done, failed, find_unread(view, spans), error, port, moved)
+
+
+def _moved(summary: Summary) -> tuple[int, int, int]:
+    flows = (figures := figures_of(summary)).flows
+    streams = (summary.asked.num_streams or 1) * len(flows) if figures.protocol == "tcp" else 0
+    return summary.start.client_port, round(sum(each.carried or 0.0 for each in flows)), streams
 
 
 def _newest(stdout: Buffer) -> Verdict:

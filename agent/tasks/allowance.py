@@ -1,6 +1,6 @@
-"""How much a test may move under the bitrate that the host's owner allows."""
+"""How much a child may move under the bitrate that the host's owner allows."""
 
-# A test that is above its bitrate by this much is stopped, after so many seconds or later.
+# One that is above its bitrate by this much is stopped, after so many seconds or later.
 _TOLERANCE, _AT_LEAST = 1.1, 2.0
 # What a test has left unused of its bitrate stays its own, up to so many seconds' worth.
 _KEPT = 30.0
@@ -9,19 +9,26 @@ BLOCK, _LARGEST_BLOCK = 128 * 1024, 1024**2
 
 
 class Allowance:
-    """What one test has left of its bitrate, in bits, both ways together.
+    """What one child has left of its bitrate, in bits, both ways together.
 
-    iperf3 makes up for a pause by sending faster, so that what was left unused is kept. And each
+    iperf3 makes up for a pause by sending faster, so that what a test left unused is kept. And each
     stream of TCP sends a block before iperf3 begins to pace it: a test may be ahead by that much.
     A server does not know its client's blocks. It takes them to be as large as the test was ahead
-    in its first seconds, so that one which is not paced at all is stopped after these.
+    in its first seconds, so that one which is not paced at all is stopped after these. What its
+    tests were ahead by they owe together, and pay it back in time.
     """
 
     def __init__(self, limit: int, block: int | None, since: float) -> None:
         """`limit` is in bits a second, `block` in bytes if it is known, `since` as `now` below."""
-        self._limit, self._block = limit, block
-        self._judged_from, self._looked = since + _AT_LEAST, since
-        self._left = self._was_ahead = 0.0
+        self._limit, self._block, self._looked, self._left = limit, block, since, 0.0
+        self.begin(since)
+
+    def begin(self, since: float) -> None:
+        """A new test begins, which owes what those before it do, and has nothing that they left."""
+        earned = self._limit * _TOLERANCE * max(0.0, since - self._looked)
+        self._left = min(0.0, self._left + earned)
+        self._looked = max(self._looked, since)
+        self._judged_from, self._owed, self._was_ahead = since + _AT_LEAST, -self._left, 0.0
 
     def rate_beyond(self, bits: int, streams: int, now: float) -> float:
         """How fast these bits have moved since the last call, in bit/s; 0 if that is allowed.
@@ -37,7 +44,7 @@ class Allowance:
             may_be_ahead = most + self._limit * _TOLERANCE * (self._judged_from - now)
         else:
             may_be_ahead = max(least, min(self._was_ahead, most))
-        return bits / max(seconds, 0.1) if -left > may_be_ahead else 0.0
+        return bits / max(seconds, 0.1) if -left > max(may_be_ahead, self._owed) else 0.0
 
     def _blocks(self) -> tuple[int, int]:
         """The least and the largest block that a stream may send."""

@@ -88,10 +88,12 @@ class Observation:
         running = RUNNING if config.max_bitrate is None else _LIMITED
         has_gsro = "--gsro" in features.options
         self._observer = Observer(child.pid, entry.planned_seconds, running, has_gsro, entry.port)
-        # Of the test that runs: its bytes at the last look, and what it may still move.
+        # Bytes at the last look: of the test that runs, and by its port of each not yet charged.
         self._inode = self._moved = 0
-        self._allowance: Allowance | None = None
+        self._seen: dict[int, int] = {}
         self._looked = time.monotonic()
+        limit = config.max_bitrate
+        self._allowance = Allowance(limit, self._block, self._looked) if limit else None
         self._one_at_a_time = BoundedSemaphore()
         gevent.spawn(self._run)
 
@@ -131,6 +133,24 @@ class Observation:
         is_client = self._entry.kind == "client"
         enter_diagnoses(report, found, figures, orderly, is_client=is_client)
 
+    def charge(self, client_port: int, moved: int, streams: int) -> None:
+        """Charge a test that was served with what no look at it has seen of its bytes.
+
+        Its client had the port, and it so many streams that send blocks.
+        """
+        seen, now = self._seen.pop(client_port, None), time.monotonic()
+        if self._allowance is None:
+            return
+        if seen is None:
+            self._allowance.begin(now)
+        elif self.test and self.test.port == client_port:
+            # It is looked at once more.
+            self._moved = max(self._moved, moved)
+        if self._allowance.rate_beyond(8 * max(0, moved - (seen or 0)), streams, now):
+            words = f"a test of {moved} bytes is more than its tests before have left"
+            limit = f"this agent's MAX_BITRATE of {self._config.max_bitrate}"
+            self._entry.stop.order(ErrorClass.NOT_ALLOWED, f"{words} of {limit}")
+
     def _look(self) -> None:
         # There may be no room for a thread at the moment.
         with self._one_at_a_time, suppress(OSError):
@@ -158,11 +178,12 @@ class Observation:
         now, limit, most = time.monotonic(), self._config.max_bitrate, self._config.max_test_seconds
         if test.inode != self._inode:
             self._inode, self._moved = test.inode, 0
-            # At UDP it is counted from the first sight on.
-            since = now if test.is_udp else self._looked
-            self._allowance = Allowance(limit, self._block, since) if limit else None
-        moved = None if test.moved is None else test.moved - self._moved
-        self._moved = test.moved or 0
+            if self._allowance:
+                self._allowance.begin(self._looked)
+        moved = None if test.moved is None else max(0, test.moved - self._moved)
+        self._moved = max(self._moved, test.moved or 0)
+        if self._entry.kind == "server":
+            self._seen[test.port] = self._moved
         is_late = self._entry.kind == "server" and now - test.began > most + self.grace
         # One that stands still harms nobody.
         if is_late and moved != 0:

@@ -49,9 +49,10 @@ class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes need not be read again; `copy` is in use while a document is
-    copied; `tests` are to be reported now, with figures and client's port; `figures`, `error` and
-    `client_port` are the newest one's. `may_lack_some` says that a part could not be read or kept,
-    `incomplete` is how a document without an end begins, `failures` what iperf3 said, and when.
+    copied; `tests` are to be reported now, with figures and client's port, and `moved` is of all
+    tests, as in Served; `figures`, `error` and `client_port` are the newest one's. `may_lack_some`
+    says that a part could not be read or kept, `incomplete` is how a document without an end
+    begins, `failures` what iperf3 said, and when.
     """
 
     def __init__(self, stdout: Path) -> None:
@@ -59,6 +60,7 @@ class ServedTests:
         self._newest = served_file(stdout)
         self.copy = stdout.with_suffix(".fresh")
         self.tests: deque[tuple[Document, Figures | None, int]] = deque()
+        self.moved: list[tuple[int, int, int]] = []
         self.figures: Figures | None = None
         self.error = self.incomplete = ""
         self._unreported = self._has_skipped = False
@@ -110,6 +112,7 @@ class ServedTests:
                 log.warning("a test failed on this server", error_class=error_class, error=words)
                 self.failures[words] = utc_now()
         self.may_lack_some, self._host_is_short = self._has_skipped, False
+        self.moved += served.moved
         self.read_up_to += served.done
         self._size_read = size
         self.incomplete = served.unread[-1]

@@ -125,6 +125,8 @@ class _RunningServer:
         return self._served.look(size, self._context.state.trouble)
 
     def _tests(self, seen: Observation) -> Iterator[Outcome]:
+        while self._served.moved:
+            seen.charge(*self._served.moved.pop())
         while self._served.tests:
             document, figures, port = self._served.tests.popleft()
             seen.report_on(self._report, figures, not self._served.error, port)

@@ -68,3 +68,35 @@ def test_a_pause_is_made_up_for_but_not_for_ever(pause: float, ended: bool) -> N
         return LIMIT * (now if now < 5 or now > 5 + pause else 5)
 
     assert (ended_after(moved, 1, seconds=120) is not None) == ended
+
+
+def in_a_row(tests: int, bits: int, streams: int, pause: float = 0.0) -> int:
+    """How many tests of a server are let be, of those that move so much in a tenth of a second."""
+    allowance, now = Allowance(LIMIT, None, 100.0), 100.0
+    for number in range(tests):
+        allowance.begin(now)
+        now += 0.1
+        if allowance.rate_beyond(bits, streams, now):
+            return number
+        now += pause
+    return tests
+
+
+@pytest.mark.parametrize("streams", [0, 1, 64])
+def test_what_short_tests_move_too_much_they_owe_together(streams: int) -> None:
+    most = 2 * LIMIT + 8 * MIB * streams
+    assert in_a_row(50, most // 4, streams) <= 5
+    assert in_a_row(50, most * 2, streams) == 0
+    # It is paid back in time.
+    assert in_a_row(50, most // 2, streams, most / 2 / LIMIT) == 50
+
+
+def test_a_test_that_is_paced_may_follow_one_that_owes() -> None:
+    allowance = Allowance(LIMIT, None, 100.0)
+    assert not allowance.rate_beyond(2 * LIMIT, 1, 100.1)
+    allowance.begin(100.2)
+    for look in range(1, 41):
+        assert not allowance.rate_beyond(round(LIMIT * LOOKS), 1, 100.2 + look * LOOKS)
+    # Which leaves the next one nothing.
+    allowance.begin(111.0)
+    assert allowance.rate_beyond(5 * LIMIT, 1, 111.25)

@@ -83,6 +83,22 @@ def test_a_server_below_its_limits_is_left_alone_and_so_is_each_of_several(bench
     bench.ended(bench.task("kill_all"))
 
 
+@pytest.mark.parametrize("way", ["-n 60M -P 64", "-u -b 0 -n 20M", "-n 3M -R"])
+def test_many_short_tests_are_held_to_the_limit_together(bench: Bench, way: str) -> None:
+    """Each is over before it is looked at twice."""
+    bench.agent(MAX_BITRATE="10M").wait_for("registered")
+    task, port = server(bench)
+    argv = ["iperf3", "-c", "127.0.0.1", "-p", str(port), *way.split()]
+    # No test moves less than 3 MB: these are some hundred seconds' worth.
+    for _ in range(50):
+        subprocess.run(argv, stdout=NOWHERE, stderr=NOWHERE)
+        if b'"ended"' in bytes(task.result):
+            break
+    agent = why_ended(bench, task)
+    assert agent["error_class"] == "not_allowed"
+    assert "this agent's MAX_BITRATE of 10000000" in agent["ended"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_first_blocks_of_many_streams_are_no_excess(bench: Bench, reverse: bool) -> None:
@@ -91,7 +107,7 @@ def test_the_first_blocks_of_many_streams_are_no_excess(bench: Bench, reverse: b
     task, port = server(bench)
     given: dict[str, Any] = {"server_ip": "127.0.0.1", "port": port, "time": 9, "parallel": 8}
     given |= {"length": 2**20, "reverse": reverse, "bitrate": 1_250_000}
-    client = bench.ended(bench.task("iperf_client_run", bitrate=5_000_000, **given))
+    client = bench.ended(bench.task("iperf_client_run", **given))
     assert client.status == "succeeded", client.error
     bench.wait(lambda: b'"end"' in bytes(task.result))
     assert "ended" not in bench.result(task)["agent"]
