@@ -52,12 +52,13 @@ class Entry:
     `kind` is None for a task that runs no child; `port` is 0 until the payload was read. `pid`
     and `started_at` are of the child that runs now, `last_child` is the pid and the fate of the
     one before. A client `is_waiting` until its first child, and before another one, if it
-    `may_retry`. `has_served` says that a server's child has ended or is about to be ended,
-    `was_disturbed` that another test ran on this host at the same time. `planned_seconds`, from the
-    child's start to the test's end, is None for a test of unknown length. `peer` is the address
-    that its test is with, and since when, as far as the kernel tells. `gone` is set when the task
-    has left the registry. A client that streams its intervals has its latest rate in
-    `bits_per_second`, all TCP `retransmits` so far, and the rates of the latest intervals.
+    `may_retry`; its test `has_begun` when the server has taken it. `has_served` says that a
+    server's child has ended or is about to be ended, `was_disturbed` that another test ran on this
+    host at the same time. `planned_seconds`, from the child's start to the test's end, is None for
+    a test of unknown length. `peer` is the address that its test is with, and since when, as far as
+    the kernel tells. `gone` is set when the task has left the registry. A client that streams its
+    intervals has its latest rate in `bits_per_second`, all TCP `retransmits` so far, and the rates
+    of the latest intervals.
     """
 
     claimed: Claimed
@@ -67,6 +68,7 @@ class Entry:
     last_child: tuple[int, str] | None = None
     started_at: datetime | None = None
     is_waiting: bool = True
+    has_begun: bool = False
     may_retry: bool = True
     has_served: bool = False
     was_disturbed: bool = False
@@ -93,7 +95,7 @@ class Entry:
         """Note the child that was just started."""
         self.pid, self.started_at, self.is_waiting = pid, datetime.now(UTC), False
         self.bits_per_second = self.retransmits = None
-        self.intervals = []
+        self.intervals, self.has_begun = [], False
 
     def record_rates(self, rates: list[float], retransmits: int | None) -> None:
         """Note the rates of new intervals, and their retransmits if known.

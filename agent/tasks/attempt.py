@@ -15,7 +15,7 @@ from agent.host import interface_of
 from agent.iperf3.verdict import RETRIABLE, Verdict
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
-from agent.protocol import timestamp
+from agent.protocol import ClientPayload, server_payload, timestamp
 from agent.registry import Entry, Stop, TaskRegistry
 from agent.state.directory import StateDirectory
 from agent.tasks.client_output import figures_of, judge_output
@@ -52,6 +52,14 @@ class Attempt:
         """Have its message say more, if there is more to say."""
         words = "; ".join(filter(None, [self.verdict.message, why]))
         self.verdict = msgspec.structs.replace(self.verdict, message=words)
+
+    def complete(self, payload: ClientPayload) -> None:
+        """Add the bitrate that was asked for: at UDP, a document of iperf3 3.9 does not have it."""
+        figures = self.verdict.figures
+        if figures and figures.asked is None and payload.bitrate:
+            asked = float(payload.bitrate * payload.parallel)
+            figures = msgspec.structs.replace(figures, asked=asked)
+            self.verdict = msgspec.structs.replace(self.verdict, figures=figures)
 
     def failure(self, stop: Stop, late: str) -> tuple[ErrorClass | None, str]:
         """The error class and the message for an operator; None and "" after a success.
@@ -102,13 +110,22 @@ def judge_attempt(
 def user_of_server(registry: TaskRegistry, entry: Entry, target: str) -> str:
     """Who uses the server that a client found busy, in words; empty if this host does not know."""
     users = [each for each in registry.other_running_clients(entry) if each.port == entry.port]
+    users = [each for each in users if each.has_begun]
     user = next((each for each in users if each.peer and each.peer[0] == target), None)
     if user and user.peer:
         return f"this agent's task {user.task.id} has used it since {timestamp(user.peer[1])}"
     server = registry.server_on(entry.port, entry)
     with suppress(OSError):
-        if server and server.peer and interface_of(target).interface:
+        if server and server.peer and _listens_on(server, target):
             address, since = server.peer
             words = f"this agent's task {server.task.id} has served {address}"
             return f"{words} since {timestamp(since)}"
     return ""
+
+
+def _listens_on(server: Entry, target: str) -> bool:
+    """Whether it is for sure the server's own socket that an address of this host leads to."""
+    payload = server_payload(server.task.payload)
+    if payload.bind_dev or payload.bind not in (None, target) or not interface_of(target).interface:
+        return False
+    return payload.ip_version in (None, 6 if ":" in target else 4)

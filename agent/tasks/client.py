@@ -146,6 +146,7 @@ class _ClientTest:
             report.finished_at = utc_now()
             state = self._context.state
             attempt = judge_attempt(state, child, exit_code, ending, has_begun)
+            attempt.complete(self._payload)
             judged = attempt.verdict
             orderly = bool(judged.summary and not judged.summary.error)
             seen.report_on(report, judged.figures, orderly)
@@ -174,6 +175,7 @@ class _ClientTest:
             words = f"timed out after {beginning.allowed:.0f} s"
             self._late = f"{words}: the test had not begun by then"
             return Ending.TIME, False
+        self._entry.has_begun = True
         self._context.outbox.send_started(self._entry.claimed, child.pid)
         self._mark_disturbed(measured=True)
         if self._entry.planned_seconds is not None:

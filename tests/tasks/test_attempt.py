@@ -1,23 +1,35 @@
 """Who uses a server that was busy, as far as the agent's own tasks tell."""
 
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from agent.iperf3.verdict import judge_client
+from agent.process.child import Ending
+from agent.protocol import ClientPayload
 from agent.registry import Entry, TaskRegistry
 from agent.tasks import attempt
-from agent.tasks.attempt import user_of_server
+from agent.tasks.attempt import Attempt, user_of_server
 from tests.support.outbox import claimed
+from tests.support.recorded_runs import run
 
 SINCE = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 # An address for documentation (RFC 5737): no host has it.
 ELSEWHERE = "192.0.2.7"
 
 
-def entered(registry: TaskRegistry, task_type: str, number: int, peer: str = "") -> Entry:
+def entered(
+    registry: TaskRegistry, task_type: str, number: int, peer: str = "", **payload: Any
+) -> Entry:
     """A task on port 5201 that runs."""
-    entry = registry.enter(claimed(number, task_type))
-    entry.port, entry.pid = 5201, 1
+    given = claimed(number, task_type)
+    raw = msgspec.Raw(msgspec.json.encode({"port": 5201, **payload}))
+    task = msgspec.structs.replace(given.task, payload=raw)
+    entry = registry.enter(msgspec.structs.replace(given, task=task))
+    entry.port, entry.pid, entry.has_begun = 5201, 1, True
     entry.peer = (peer, SINCE) if peer else None
     return entry
 
@@ -28,6 +40,44 @@ def words(target: str, *tasks: tuple[str, str]) -> str:
     for number, (task_type, peer) in enumerate(tasks, 1):
         entered(registry, task_type, number, peer)
     return user_of_server(registry, entered(registry, "iperf_client_run", 99), target)
+
+
+def test_a_client_that_the_server_has_not_taken_yet_does_not_use_it() -> None:
+    registry = TaskRegistry()
+    entered(registry, "iperf_client_run", 1, ELSEWHERE).has_begun = False
+    last = entered(registry, "iperf_client_run", 2)
+    assert user_of_server(registry, last, ELSEWHERE) == ""
+
+
+@pytest.mark.parametrize(
+    ("payload", "target", "serves"),
+    [
+        ({}, "127.0.0.1", True),
+        ({}, "::1", True),
+        ({"bind": "127.0.0.1"}, "127.0.0.1", True),
+        ({"bind": "127.0.0.2"}, "127.0.0.1", False),
+        ({"ip_version": 4}, "127.0.0.1", True),
+        ({"ip_version": 6}, "127.0.0.1", False),
+        ({"bind_dev": "eth0"}, "127.0.0.1", False),
+    ],
+)
+def test_only_the_server_that_listens_on_the_address_is_named(
+    payload: dict[str, Any], target: str, serves: bool
+) -> None:
+    """Another program's may have the same port there."""
+    registry = TaskRegistry()
+    entered(registry, "iperf_server_start", 1, ELSEWHERE, **payload)
+    told = user_of_server(registry, entered(registry, "iperf_client_run", 2), target)
+    assert bool(told) == serves
+
+
+def test_the_bitrate_of_a_document_without_it_is_that_of_the_task() -> None:
+    """Of UDP, iperf3 3.9 does not say it."""
+    for case in ("udp", "tcp"):
+        judged = judge_client(0, run("3.9", case).stdout, "")
+        done = Attempt(Ending.ENDED, 0, judged, Path("none"), True)
+        done.complete(ClientPayload(server_ip="h", port=1, udp=case == "udp", bitrate=50_000_000))
+        assert done.verdict.figures and done.verdict.figures.asked == 50_000_000
 
 
 def test_a_client_of_the_same_server_uses_it() -> None:
