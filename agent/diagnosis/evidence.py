@@ -90,13 +90,17 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rcv_rtt_ms: float | None = None
 
     # What a TCP sender lost: `needless` retransmissions (D-SACK), times it saw packets `reordered`,
-    # retransmission `timeouts`. `acked` are bytes.
+    # retransmission `timeouts`. `acked` are bytes. Of the time between looks, `lossy_share` is that
+    # in which something was lost, `silent_share` that in which nothing was acknowledged of what
+    # there was.
     segments: int | None = None
     retransmitted: int | None = None
     needless: int | None = None
     reordered: int | None = None
     timeouts: int | None = None
     acked: int | None = None
+    lossy_share: float | None = None
+    silent_share: float | None = None
     # What a TCP receiver got behind a hole; its `segments` are those that came.
     out_of_order: int | None = None
     # What a UDP receiver did, as the document has it.

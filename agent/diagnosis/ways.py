@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.diagnosis.evidence import Role, Worst
 from agent.diagnosis.sockets import Socket
+from agent.diagnosis.stretches import Stretches
 
 SAMPLES_KEPT = 3600
 # Seconds after which the first sample, of the slow start, counts no more, and from which on a
@@ -91,6 +92,7 @@ class Way:
         self._destroyed: dict[int, Socket] = {}
         self._windows: dict[int, tuple[int, int]] = {}
         self._first_mss: float | None = None
+        self._stretches = Stretches()
 
     def add(self, sockets: list[Socket], age: float) -> None:
         """Note what they say at this age of the test."""
@@ -99,6 +101,7 @@ class Way:
         if not self._last:
             self._first_mss = _median(_known(sockets, _LAST["mss"]))
         self._last |= {each.cookie: each for each in sockets}
+        self._stretches.add(list(self._last.values()), age)
         for name, figure in _SAMPLED[self._role].items():
             value = _median(_known(sockets, figure))
             # A time of 0 is none.
@@ -140,6 +143,7 @@ class Way:
             if seconds and (known := _known(sockets, figure)):
                 figures[name] = min(1.0, sum(known) / 1e6 / seconds / len(known))
         figures |= {name: _median(_known(sockets, figure)) for name, figure in _LAST.items()}
+        figures |= self._stretches.shares()
         figures |= {"first_mss": self._first_mss, "congestion": sockets[0].congestion or None}
         floors = [least / most for least, most in self._windows.values() if most]
         return figures | {"window_floor": _median(floors)}

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gevent
@@ -101,6 +101,26 @@ def _watched(hosts: Hosts, children: dict[str, Any]) -> dict[str, ObservedTest]:
     return tests
 
 
+def dropping_for_a_while(begin: float, seconds: float, match: str = "") -> Maker:
+    """Drop what goes either way and matches, from so long after the client's start on."""
+
+    @contextmanager
+    def make(place: Place) -> Iterator[None]:
+        def drop() -> None:
+            place.pid("client")
+            gevent.sleep(begin)
+            with place.hosts.filter("router", "forward", f"{match} drop"):
+                gevent.sleep(seconds)
+
+        dropping = gevent.spawn(drop)
+        try:
+            yield
+        finally:
+            dropping.kill()
+
+    return make
+
+
 def test_an_undisturbed_test_lacks_nothing_and_has_no_sign_of_a_trouble(hosts: Hosts) -> None:
     sender, receiver = seen(hosts, options="-b 20M")
     assert (sender.role, receiver.role) == ("sender", "receiver")
@@ -121,6 +141,8 @@ def test_an_undisturbed_test_lacks_nothing_and_has_no_sign_of_a_trouble(hosts: H
     # The last word counts what was sent after the last look.
     assert sender.acked == pytest.approx(20e6 * SECONDS / 8, rel=0.1)
     assert sender.segments == pytest.approx(receiver.segments, rel=0.05)
+    assert (sender.lossy_share, sender.silent_share) == (0, 0)
+    assert (receiver.lossy_share, receiver.silent_share) == (None, None)
 
 
 def test_each_direction_of_a_bidirectional_test_has_its_own_sockets(hosts: Hosts) -> None:
@@ -172,6 +194,19 @@ def test_what_is_lost_is_told_from_what_the_own_queue_drops(hosts: Hosts) -> Non
     sender, receiver = seen(hosts, queue)
     assert (sender.qdisc_drops or 0) * 3 > (sender.retransmitted or 0) > 0
     assert receiver.qdisc_drops == 0
+
+
+def test_one_burst_of_losses_is_told_from_steady_loss_and_from_a_path_that_was_cut(
+    hosts: Hosts,
+) -> None:
+    sender, _ = seen(hosts, lossy(1), options="-b 100M")
+    assert (sender.lossy_share, sender.silent_share) == (1, 0)
+    burst = dropping_for_a_while(0.5, 0.1, "numgen random mod 10 < 3")
+    sender, _ = seen(hosts, burst, options="-b 100M -t 6")
+    assert 0 < (sender.lossy_share or 0) < 0.5
+    assert sender.silent_share == 0
+    sender, _ = seen(hosts, dropping_for_a_while(1.5, 2.0), options="-t 6")
+    assert 0.1 < (sender.silent_share or 0) < 0.7
 
 
 def test_a_process_that_is_stopped_or_held_by_a_quota_is_seen_to_be(hosts: Hosts) -> None:
