@@ -59,6 +59,12 @@ def test_a_message_that_says_little_is_explained(message: str, remark: str) -> N
     [
         ("unable to send control message: Connection reset by peer", "busy"),
         ("unable to send control message - port may not be available: Broken pipe", "peer_lost"),
+        ("unable to connect to server: Connection reset by peer", "peer_lost"),
+        (
+            "Keepalive Idle time (5) should be greater than Retries-interval (75) times"
+            " Retries-count (9)",
+            "arguments",
+        ),
         ("unable to receive control message: Too many open files", "host_error"),
         ("unable to create a new stream: Too many open files", "host_error"),
         ("the server is busy running a test. try again later: Address already in use", "busy"),
