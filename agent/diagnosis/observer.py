@@ -69,7 +69,9 @@ class Observer:
         if not test or not streams or test.streams > streams:
             idle = min(_IDLE, 2 * self._running)
             return max(_SHORTEST, min(idle, _SHARE * (now - self._born)))
-        pause = max(self._running, cost * _COST)
+        # A limit of the owner's is worth more than that.
+        most = math.inf if self._running >= RUNNING else 2 * self._running
+        pause = max(self._running, min(cost * _COST, most))
         last = self._until_last()
         return min(pause, last) if last > 0 else pause
 

@@ -6,6 +6,8 @@ _TOLERANCE, _AT_LEAST = 1.1, 2.0
 _KEPT = 30.0
 # Bytes of the blocks that iperf3 sends at TCP: by default, and at most.
 BLOCK, _LARGEST_BLOCK = 128 * 1024, 1024**2
+# The bytes of all larger blocks together, whatever number of streams sends them.
+_LARGEST = 16 * _LARGEST_BLOCK
 
 
 class Allowance:
@@ -38,7 +40,7 @@ class Allowance:
         seconds, self._looked = now - self._looked, now
         left = self._left + self._limit * _TOLERANCE * seconds - bits
         self._left = min(left, self._limit * _KEPT)
-        least, most = (each * 8 * streams for each in self._blocks())
+        least, most = (8 * each for each in self._blocks(streams))
         if now < self._judged_from:
             self._was_ahead = max(self._was_ahead, -left)
             may_be_ahead = most + self._limit * _TOLERANCE * (self._judged_from - now)
@@ -46,6 +48,8 @@ class Allowance:
             may_be_ahead = max(least, min(self._was_ahead, most))
         return bits / max(seconds, 0.1) if -left > max(may_be_ahead, self._owed) else 0.0
 
-    def _blocks(self) -> tuple[int, int]:
-        """The least and the largest block that a stream may send."""
-        return (self._block, self._block) if self._block else (BLOCK, _LARGEST_BLOCK)
+    def _blocks(self, streams: int) -> tuple[int, int]:
+        """The least and the most bytes of the blocks that all streams together may send."""
+        if self._block:
+            return self._block * streams, self._block * streams
+        return BLOCK * streams, max(BLOCK * streams, min(_LARGEST_BLOCK * streams, _LARGEST))
