@@ -11,6 +11,8 @@ from agent.protocol import Cause, Diagnosis
 # What the receiver's half may be sure of, and a half that does not see its CPU.
 _RECEIVER_KNOWS = {Cause.TOO_SHORT, Cause.TARGET_RATE, Cause.RECEIVER_CPU, Cause.RECEIVER_HOST}
 _WITHOUT_CPU = {Cause.TOO_SHORT, Cause.TARGET_RATE}
+# What stops a test altogether: all else lets something pass.
+_STANDS_STILL = {Cause.PATH_MTU, Cause.RECEIVER_HOST, Cause.SENDER_HOST}
 
 
 def diagnose(*halves: Evidence, ask: str = "") -> Diagnosis:
@@ -33,5 +35,7 @@ def diagnose(*halves: Evidence, ask: str = "") -> Diagnosis:
 
 def _may_be_sure(cause: Cause, ends: Ends) -> bool:
     if not (ends.sees_cpu or cause in _WITHOUT_CPU):
+        return False
+    if ends.stood_still and cause not in _STANDS_STILL:
         return False
     return ends.knows_sender or cause in _RECEIVER_KNOWS

@@ -12,7 +12,7 @@ _QUEUE, _QUEUE_SHARE = 1.0, 0.25
 # A window is full from this share on, and waited for from that share of the time; one that never
 # fell below the last share of its largest is constant. BBR waits for a small window for 0.37 to
 # 0.52 of the time only, and eight undisturbed streams for up to 0.75 without filling it.
-_FULL, _WAITED_FOR, _CONSTANT = 0.85, 0.2, 0.7
+_FULL, _WAITED_FOR, CONSTANT = 0.85, 0.2, 0.7
 # The shares of the send buffer, and of the waits for it, of a sender that has nothing to send.
 _EMPTY, _SELDOM = 0.3, 0.2
 # The control connection's smoothed round trip takes in an eighth of a new one (RFC 6298).
@@ -28,6 +28,8 @@ _FEW_LOST, LITTLE_LOST = 3, 2e-4
 # beside the block that each stream of TCP sends at once.
 REACHED, _MAY_BE_KEPT, KEPT = 0.95, 2.0, 1.1
 _BLOCK = 128 * 1024
+# The share of the time in which nothing passed, from which on it counts.
+_STOOD_STILL = 0.1
 # A share of the segments or datagrams that is more than a chance.
 MUCH_LOST = 1e-3
 
@@ -97,6 +99,11 @@ class Ends:
         return self.receiver_cpu >= (_THROTTLED if self.receiver.quota else BUSY)
 
     @property
+    def stood_still(self) -> bool:
+        """Whether for a part of the time nothing passed, though there was something to send."""
+        return (self.sender.silent_share or 0.0) >= _STOOD_STILL
+
+    @property
     def has_queue(self) -> bool:
         """Whether packets wait in a queue on their way."""
         return self.rise >= max(_QUEUE, self.base * _QUEUE_SHARE)
@@ -122,7 +129,7 @@ class Ends:
     @property
     def is_window_constant(self) -> bool:
         """Whether the window never fell far, as that of a receiver does which does not read."""
-        return (self.sender.window_floor or 0.0) >= _CONSTANT
+        return (self.sender.window_floor or 0.0) >= CONSTANT
 
     def figures(self) -> dict[str, Any]:
         """The evidence as a result has it: all that is known, and what the rules make of it."""

@@ -55,6 +55,8 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     overtime: float | None = None
     # Whether iperf3 said at its end that all is well: then its small messages passed.
     orderly: bool = False
+    # Whether the test was bidirectional: acknowledgements wait behind the other way's data then.
+    both_ways: bool = False
 
     # The path. `base_ms` is the least round trip, the larger one of the data's and the control
     # connection's; `control_rise_ms` the last round trip of that less the one before (only at UDP).

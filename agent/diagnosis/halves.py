@@ -73,6 +73,7 @@ def _with_figures(seen: Evidence, figures: Figures, flow: Flow, orderly: bool) -
         asked=figures.asked,
         overtime=figures.overtime,
         orderly=orderly,
+        both_ways=len(figures.flows) > 1,
         lost=None if flow.lost_packets is None else round(flow.lost_packets),
         packets=None if flow.packets is None else round(flow.packets),
     )

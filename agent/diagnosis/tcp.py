@@ -4,13 +4,12 @@ They were tried on some 800 tests with reno, cubic and BBR.
 """
 
 from agent.diagnosis.ends import LITTLE_LOST, MUCH_LOST, Ends
+from agent.diagnosis.path import cut_off, loss, mtu, queue, reordering
 from agent.diagnosis.rules import (
     CALM,
-    SURELY_NO_HOST,
     VERY_BUSY,
     Found,
     Rule,
-    is_lost_for_sure,
     line,
     stopped,
     target,
@@ -22,26 +21,18 @@ from agent.protocol import Cause
 # buffer is the window. Undisturbed ones left less than 0.1.
 _UNREAD, _SURELY_UNREAD = 0.4, 0.5
 # The shares of the time in which a sender waits for its buffer: may be, is, surely is the limit.
-_A_LITTLE, _WAITS, _SURELY = 0.1, 0.3, 0.4
-# Milliseconds: a queue that is longer than what a loaded host adds, and than delayed ACKs add.
-_LONG_QUEUE, _LONGEST_DELAY = 2.0, 45.0
+# From the last one on it, or a constant window, comes before a queue.
+_A_LITTLE, _WAITS, _SURELY, _MOSTLY = 0.1, 0.3, 0.4, 0.5
+# The shares of a bitrate that the sender sent, and that arrived where the slow start took time.
+_SENT, _ARRIVED = 0.98, 0.9
+# The share of the send buffer of a sender that has little to send.
+_EMPTY = 0.3
 # The shares of the time from which on a core may be what a receiver or a sender lacks.
 _RATHER_BUSY, _HALF_BUSY = 0.7, 0.5
 # The share of the time in which a sender that is not held up has something to send.
 _ALWAYS = 0.9
 # A receiver's window that carries no more than this times the rate is full.
 _FULL = 1.5
-
-
-def _mtu(ends: Ends) -> Found | None:
-    """Small packets pass and full ones do not; with tcp_mtu_probing the segments shrink then."""
-    sender = ends.sender
-    if (sender.timeouts or 0) < 2 * ends.streams or not sender.mss:
-        return None
-    if sender.acked is not None and sender.acked < sender.mss * ends.streams:
-        return Found(Cause.PATH_MTU, sure=sender.orderly)
-    shrunk = sender.mss < (sender.first_mss or 0) and sender.mss < (sender.pmtu or 0) - 72
-    return Found(Cause.PATH_MTU, sure=True) if shrunk else None
 
 
 def _sender_cpu(ends: Ends) -> Found | None:
@@ -66,10 +57,25 @@ def _receiver_host(ends: Ends) -> Found | None:
     return Found(Cause.RECEIVER_HOST, sure=sure) if unread >= _UNREAD else None
 
 
+def _no_window(ends: Ends) -> Found | None:
+    """A window of 0 is somebody who does not read, and no small window."""
+    sender = ends.sender
+    found = sender.window_bytes == 0 and (sender.receiver_window_share or 0.0) >= _A_LITTLE
+    return Found(Cause.RECEIVER_HOST, why="no window") if found else None
+
+
 def _own_drops(ends: Ends) -> Found | None:
     drops, again = ends.sender.qdisc_drops or 0, ends.sender.retransmitted or 0
     found = ends.has_loss and drops * 3 >= again
     return Found(Cause.SENDER_HOST, sure=True, why="sender drops") if found else None
+
+
+def _all_sent(ends: Ends) -> Found | None:
+    """The sender sent all that it was asked for; on a long path a little of it is still to come."""
+    asked, queued = ends.asked or 0.0, ends.sender.queued_share
+    sent = (ends.sent or 0.0) >= _SENT * asked and ends.is_at(asked, _ARRIVED)
+    found = sent and queued is not None and queued < _EMPTY and not ends.has_queue
+    return Found(Cause.TARGET_RATE, why="all sent") if found else None
 
 
 def _sender_host(ends: Ends) -> Found | None:
@@ -85,43 +91,22 @@ def _sender_host(ends: Ends) -> Found | None:
 def _windows(ends: Ends) -> Found | None:
     """The receiver's window or the send buffer, unless a larger one would but lengthen a queue."""
     lossy = ends.lost_share >= MUCH_LOST
+    share = ends.sender.send_buffer_share or 0.0
+    if ends.has_queue:
+        waits = (ends.sender.receiver_window_share or 0.0) >= _MOSTLY and ends.is_window_constant
+        if ends.is_window_full and waits:
+            return Found(Cause.RECEIVER_WINDOW)
+        if share >= _MOSTLY:
+            return Found(Cause.SEND_BUFFER)
     if (ends.has_queue or lossy) and ends.room > 2:
         return None
     if ends.is_window_full:
         clear = ends.is_window_constant and not (ends.has_loss or ends.has_queue)
         has_cpu = not (ends.has_busy_sender or ends.has_busy_receiver)
         return Found(Cause.RECEIVER_WINDOW, sure=clear and has_cpu)
-    share = ends.sender.send_buffer_share or 0.0
     if share >= _WAITS and not ends.has_queue:
         return Found(Cause.SEND_BUFFER, sure=share >= _SURELY)
     return None
-
-
-def _queue(ends: Ends) -> Found | None:
-    if not (ends.knows_sender and ends.has_queue):
-        return None
-    sender = ends.sender
-    small = max(sender.receiver_window_share or 0.0, sender.send_buffer_share or 0.0) < _WAITS
-    if ends.knows_receiver:
-        of_host = ends.waited >= CALM and ends.rise < SURELY_NO_HOST and not ends.has_loss
-        sure = ends.rise >= _LONG_QUEUE and small and not (ends.has_busy_receiver or of_host)
-    else:
-        sure = small and (ends.rise >= _LONGEST_DELAY or is_lost_for_sure(ends))
-    return Found(Cause.PATH_CAPACITY, sure=sure)
-
-
-def _reordering(ends: Ends) -> Found | None:
-    sender = ends.sender
-    needless, again = sender.needless or 0, sender.retransmitted or 0
-    # After a real loss the kernel sees some as well.
-    found = sender.reordered and not ends.has_loss
-    if needless * 2 > again >= LITTLE_LOST * (sender.segments or 0):
-        found = True
-    return Found(Cause.UNKNOWN, why="reordering") if found else None
-
-
-def _loss(ends: Ends) -> Found | None:
-    return Found(Cause.PATH_LOSS, sure=is_lost_for_sure(ends)) if ends.has_loss else None
 
 
 def _seen_by_the_receiver(ends: Ends) -> Found | None:
@@ -154,14 +139,17 @@ def _a_little(ends: Ends) -> Found | None:
 TCP_RULES: list[Rule] = [
     *(
         too_short,
-        _mtu,
+        mtu,
         target,
         line,
         stopped,
         _sender_cpu,
         _receiver_cpu,
         _receiver_host,
+        _no_window,
         _own_drops,
+        cut_off,
+        _all_sent,
     ),
-    *(_sender_host, _windows, _queue, _reordering, _loss, _seen_by_the_receiver, _a_little),
+    *(_sender_host, _windows, queue, reordering, loss, _seen_by_the_receiver, _a_little),
 ]

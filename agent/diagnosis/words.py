@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from agent.diagnosis.ends import REACHED, Ends
+from agent.diagnosis.ends import CONSTANT, REACHED, Ends
+from agent.diagnosis.phrases import raised, share, size, thread
 from agent.protocol import Cause
 from agent.quantities import rate
 
@@ -15,28 +16,38 @@ _WORDS = {
     " path. Ask for more `bytes`, or for a `time`.",
     Cause.TARGET_RATE: "The test reached its {key}: {rate} of the {asked} that were asked for. To"
     " find what the path carries, ask for a higher `{key}`{or_none}.",
+    "all sent": "The sender sent all that it was asked for, {sent}, and {rate} arrived in the time:"
+    " on a long path the slow start takes the rest. Ask for a longer `time`.",
     Cause.LINE_RATE: "The test filled the interface {interface}: {rate} of its {speed}.",
     Cause.SENDER_CPU: "The sender's CPU held the test back at {rate}: {sender_thread}.",
     Cause.RECEIVER_CPU: "The receiver's CPU held the test back at {rate}: {receiver_thread}.",
-    Cause.RECEIVER_WINDOW: "The receiver's window held the sender back: {window} over {trip:.3g} ms"
-    " are at most {carries}. Ask for a larger `window`, or for none and raise"
-    " net.ipv4.tcp_rmem on the receiver{rmem}.",
+    Cause.RECEIVER_WINDOW: "The receiver's window held the sender back: {window} over {trip:.3g}"
+    " ms{carries}. Ask for a larger `window`, or for none{rmem}.",
+    "no window": "The receiver's window was 0 for much of the time, at {rate}: who ends the"
+    " connection does not read. That is iperf3 there, or a proxy or a tunnel on the path.",
     Cause.SEND_BUFFER: "The sender's buffer held it back at {rate}: iperf3 waited for room in its"
     " {sndbuf} for {buffer_share} of the time, over {base:.3g} ms. Ask for a larger `window`, or"
-    " for none and raise net.ipv4.tcp_wmem on the sender{wmem}.",
-    Cause.PATH_CAPACITY: "A queue stood before the path's slowest link, which carries {rate}: the"
-    " round trip rose from {base:.3g} to {trip:.3g} ms, {lost}.",
+    " for none{wmem}.",
+    Cause.PATH_CAPACITY: "A queue stood on the path: {rate} passed, and the round trip rose from"
+    " {base:.3g} to {trip:.3g} ms, {lost}.{where}",
     "delayed end": "A queue stood before the path's slowest link, which carries {rate}: the end of"
     " the test came later by some {delay:.3g} ms, {lost}.",
     "no queue": "No window, buffer or host held the test back: the path may carry no more than"
     " {rate} ({congestion}, {lost}).",
     Cause.PATH_LOSS: "The path carried {rate}, {lost}, though no queue {stood}: look for a policer,"
     " a very short queue or a bad link.",
+    "lost steadily": "The path carried {rate}, {lost}, though the round trip rose by {rise:.2g} ms"
+    " only: look for a policer, a very short queue or a bad link.",
+    "lost at once": "At {rate}, what was lost was lost in {lossy} of the time: {lost}, and the"
+    " round trip rose from {base:.3g} to {trip:.3g} ms. The slow start may have filled a queue that"
+    " is short for this path. Ask for a longer `time`.",
     "out of order": "Of {came} segments {behind} came out of order, at {rate}: the path may lose"
     " some.",
     Cause.PATH_MTU: "Small packets pass and full ones do not: {timeouts} time-outs with packets of"
     " {pmtu} bytes, at {rate}. Look for a tunnel or a filter of ICMP on the path, or ask for a"
     " smaller `mss`.",
+    "cut off": "Small packets passed and full ones no longer did, {timeouts} time-outs, at {rate}:"
+    " the path may have a smaller MTU since, as one through a tunnel has, or stood still.",
     "receiver stopped": "iperf3 on the receiver was stopped in {stopped} of the looks at it, at"
     " {rate}: see who sends it SIGSTOP.",
     Cause.RECEIVER_HOST: "iperf3 on the receiver did not read what had arrived, at {rate}: it"
@@ -58,7 +69,7 @@ _WORDS = {
     "not seen": "What limited the test at {rate} cannot be told: this host did not see it.",
     "not here": "At {rate}, nothing that the receiver can see held the test back.",
     Cause.UNKNOWN: "What limited the test at {rate} cannot be told: round trip {trip:.3g} ms over a"
-    " base of {base:.3g} ms, {lost}. It may have been accelerating: try a longer `time`.",
+    " base of {base:.3g} ms, {lost}.{faster}",
 }
 _NAMES = {
     Cause.LINE_RATE: "the interface's speed",
@@ -71,6 +82,8 @@ _NAMES = {
     Cause.RECEIVER_HOST: "the receiving host",
     Cause.SENDER_HOST: "the sending host",
 }
+_FASTER = " It may have been accelerating: try a longer `time`."
+_WHERE = " It may be that of the way back, or the sender's own: see `tc -s qdisc` there."
 # A stream that carries less than this share of the median is named.
 _DIFFERS = 0.5
 
@@ -89,6 +102,8 @@ def _said(ends: Ends, why: str, also: Cause | None, ask: str) -> Iterator[str]:
     worst = next((each.worst for each in ends.halves if each.worst), None)
     if worst and worst.rate_share < _DIFFERS:
         yield f"Stream {worst.number} carried {share(worst.rate_share)} of what the median did."
+    if ends.stood_still:
+        yield f"For {share(ends.sender.silent_share)} of the time nothing passed."
     if also in _NAMES:
         yield f"It may as well have been {_NAMES[also]}."
     missing = {one for each in ends.halves for one in each.missing}
@@ -105,6 +120,8 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
     speeds = [(each.speed_mbps, each.interface) for each in ends.halves if each.speed_mbps]
     speed, interface = min(speeds, default=(0, sender.interface or receiver.interface))
     window = sender.window_bytes if ends.knows_sender else receiver.rcv_wnd
+    trip = ends.base + ends.rise
+    carries = ends.carries * ends.base / max(trip, 1e-3)
     return {
         "rate": rate(reached),
         "sent": rate(ends.sent or 0.0),
@@ -117,21 +134,26 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         "interface": interface,
         "base": ends.base,
         "over": f" over a round trip of {ends.base:.3g} ms" if ends.base else "",
-        "trip": ends.base + ends.rise,
+        "trip": trip,
+        "rise": ends.rise,
+        "lossy": share(sender.lossy_share),
+        "where": "" if ends.has_loss else _WHERE,
+        "faster": _FASTER if (sender.window_floor or 1.0) < CONSTANT else "",
         "delay": ends.delay,
         "lost": _lost(ends),
         "stood": "stood" if ends.knows_sender else "is seen from here",
-        "carries": rate(ends.carries * ends.base / max(ends.base + ends.rise, 1e-3)),
+        # A window that carries less than what passed was another one before.
+        "carries": f" are at most {rate(carries)}" if carries >= reached else "",
         "window": f"{size(window)}{streams}",
-        "rmem": _at_most(receiver.tcp_rmem_max),
-        "wmem": _at_most(sender.tcp_wmem_max),
+        "rmem": raised("tcp_rmem", "receiver", receiver.tcp_rmem_max, window),
+        "wmem": raised("tcp_wmem", "sender", sender.tcp_wmem_max, sender.sndbuf),
         "sndbuf": size(sender.sndbuf),
         "buffer_share": share(sender.send_buffer_share),
         "busy": share(sender.busy_share),
         "unread": share(receiver.unread_share),
         "stopped": share(sender.stopped or receiver.stopped),
-        "sender_thread": _thread(sender.cpu),
-        "receiver_thread": _thread(receiver.cpu),
+        "sender_thread": thread(sender.cpu),
+        "receiver_thread": thread(receiver.cpu),
         "drops": receiver.socket_drops,
         "qdisc_drops": sender.qdisc_drops,
         "again": sender.retransmitted,
@@ -144,32 +166,8 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
     }
 
 
-def _thread(cpu: tuple[float, float] | None) -> str:
-    ran, waited = cpu or (0.0, 0.0)
-    words = f"its busiest thread ran {share(ran)} of the time and waited {share(waited)} for a core"
-    if waited > ran:
-        return f"{words}. Other work or a quota has it: see `top`, and `cpu.max` of its group"
-    return f"{words}. From iperf3 3.16 on, `parallel` streams use a core each"
-
-
 def _lost(ends: Ends) -> str:
     if not ends.knows_losses:
         return "what was lost is not known here"
     what = "datagrams" if ends.is_udp else "segments"
     return f"{share(ends.lost_share)} of the {what} lost ({ends.lost})"
-
-
-def _at_most(most: int | None) -> str:
-    return "" if most is None else f" (now at most {size(most)})"
-
-
-def share(part: float | None) -> str:
-    """A share in per cent, such as `97 %` or `0.021 %`."""
-    per_cent = 100 * (part or 0.0)
-    return f"{per_cent:.0f} %" if per_cent >= 9.95 else f"{per_cent:.2g} %"
-
-
-def size(number: float | None) -> str:
-    """Bytes such as `38 KiB`."""
-    kib = (number or 0.0) / 1024
-    return f"{kib / 1024:.3g} MiB" if kib >= 999.5 else f"{kib:.3g} KiB"

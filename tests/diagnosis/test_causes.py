@@ -27,11 +27,18 @@ from tests.support.halves import (
     udp,
 )
 
+WIDE: Half = {"window_bytes": 2_000_000}
+ALL_SENT: Half = {"asked": 108e6, "sent": 108e6, "queued_share": 0.2}
 BOTH = [
     ("too_short", True, {"seconds": 0.99}, {"seconds": 0.9}),
     ("too_short", True, {"seconds": 1.9, "base_ms": 200.0}, {"seconds": 1.9}),
     ("path_mtu", True, BLACK_HOLE, {"rate": 100.0}),
     ("path_mtu", False, BLACK_HOLE | {"orderly": False}, {"rate": 100.0}),
+    ("path_mtu", True, BLACK_HOLE | {"silent_share": 1.0}, {"rate": 100.0}),
+    # Nothing passed from some time on: a smaller MTU since, or a path that stood still.
+    ("path_mtu", False, {"timeouts": 4, "orderly": True, "silent_share": 0.5}, {}),
+    ("unknown", False, {"timeouts": 1, "orderly": True, "silent_share": 0.5}, {}),
+    ("unknown", False, {"timeouts": 4, "silent_share": 0.5}, {}),
     ("path_mtu", True, {"timeouts": 2, "mss": 1012}, {}),
     # The path's MTU fell, and the kernel was told so; or the peer wants small segments.
     ("unknown", False, {"timeouts": 2, "mss": 1348, "pmtu": 1400}, {}),
@@ -48,6 +55,13 @@ BOTH = [
     ("too_short", True, {"seconds": 1.5, "overtime": 0.6}, {"seconds": 1.5, "overtime": 1.0}),
     ("unknown", False, {"overtime": 0.4}, {"overtime": 1.0}),
     ("target_rate", True, {"pacing": 107e6}, {}),
+    # All was sent, and the slow start took a part of the time.
+    ("target_rate", False, ALL_SENT, {}),
+    ("target_rate", False, ALL_SENT | {"congestion": "bbr", "retransmitted": 8}, {}),
+    ("unknown", False, ALL_SENT | {"sent": 107e6}, {}),
+    ("unknown", False, ALL_SENT | {"queued_share": 0.3}, {}),
+    ("path_capacity", False, ALL_SENT | QUEUE, {}),
+    ("unknown", False, ALL_SENT | {"asked": 112e6, "sent": 112e6}, {}),
     ("unknown", False, {"pacing": 108e6}, {}),
     ("line_rate", True, {"speed_mbps": 1000, "interface": "eth0"}, {"speed_mbps": 110}),
     ("unknown", False, {"speed_mbps": 112}, {}),
@@ -63,6 +77,9 @@ BOTH = [
     ("receiver_host", True, QUEUE, {"stopped": 0.4}),
     ("receiver_host", True, QUEUE, {"unread_share": 0.5}),
     ("receiver_host", False, QUEUE, {"unread_share": 0.4}),
+    # A window of 0 is no small one: a proxy ends the connection, or somebody does not read.
+    ("receiver_host", False, FULL | {"window_bytes": 0}, {}),
+    ("unknown", False, {"window_bytes": 0}, {}),
     ("receiver_host", False, QUEUE, {"unread_share": 0.8, "cpu": (0.2, 0.3)}),
     ("sender_cpu", False, STARVED | {"busy_share": 0.5, "cpu": (0.3, 0.2)}, {}),
     ("receiver_cpu", False, STARVED | {"busy_share": 0.5}, {"cpu": (0.5, 0.2)}),
@@ -81,16 +98,28 @@ BOTH = [
     ("receiver_window", False, FULL | SLOW | {"in_flight_to_window": 0.8}, SLOW),
     ("unknown", False, FULL | SLOW | {"receiver_window_share": 0.09}, SLOW),
     # A larger window would but lengthen the queue.
-    ("path_capacity", False, FULL | QUEUE | {"window_bytes": 2_000_000}, {}),
-    ("path_loss", True, FULL | LOSS | {"window_bytes": 2_000_000}, {}),
+    ("path_capacity", False, FULL | QUEUE | WIDE | {"receiver_window_share": 0.49}, {}),
+    ("path_capacity", False, FULL | QUEUE | WIDE | {"window_floor": 0.6}, {}),
+    # If that is what it waits for, it is named first.
+    ("receiver_window", False, FULL | QUEUE | WIDE, {}),
+    ("send_buffer", False, QUEUE | {"send_buffer_share": 0.5}, {}),
+    ("path_capacity", False, QUEUE | {"send_buffer_share": 0.49}, {}),
+    ("receiver_window", False, FULL | SLOW | {"silent_share": 0.1}, SLOW),
+    ("path_loss", False, FULL | LOSS | WIDE, {}),
     ("send_buffer", True, {"send_buffer_share": 0.4}, {}),
     ("send_buffer", False, {"send_buffer_share": 0.39}, {}),
     ("send_buffer", False, {"send_buffer_share": 0.1}, {}),
-    ("path_capacity", True, QUEUE, {}),
-    ("path_capacity", True, {"base_ms": 0.1, "rtt_ms": 2.2}, {"base_ms": 0.1}),
-    ("path_capacity", False, {"base_ms": 0.1, "rtt_ms": 9.0, "cpu": (0.1, 0.3)}, {"base_ms": 0.1}),
-    ("path_capacity", True, {"base_ms": 0.1, "rtt_ms": 20.2, "cpu": (0.1, 0.3)}, {"base_ms": 0.1}),
-    ("path_capacity", False, {"base_ms": 0.1, "rtt_ms": 1.2}, {"base_ms": 0.1}),
+    # Without a loss the queue may be on the way back, or a longer path.
+    ("path_capacity", False, QUEUE, {}),
+    ("path_capacity", True, QUEUE | LOSS, {}),
+    ("path_capacity", False, QUEUE | LOSS | {"receiver_window_share": 0.1}, {}),
+    ("path_capacity", False, QUEUE | LOSS | {"send_buffer_share": 0.1}, {}),
+    ("path_capacity", False, QUEUE | LOSS | {"silent_share": 0.05}, {}),
+    ("path_capacity", True, QUEUE | LOSS | {"silent_share": None}, {}),
+    ("path_capacity", False, QUEUE | LOSS | {"both_ways": True}, {"both_ways": True}),
+    ("path_capacity", False, QUEUE | {"retransmitted": 2}, {}),
+    ("path_capacity", True, LOSS | {"base_ms": 0.1, "rtt_ms": 2.2}, {"base_ms": 0.1}),
+    ("path_capacity", False, LOSS | {"base_ms": 0.1, "rtt_ms": 1.2}, {"base_ms": 0.1}),
     ("unknown", False, {"base_ms": 0.1, "rtt_ms": 1.0}, {"base_ms": 0.1}),
     ("unknown", False, {"rtt_ms": 24.9}, {}),
     ("path_capacity", False, {"congestion": "bbr"}, {}),
@@ -102,7 +131,21 @@ BOTH = [
         SLOW,
     ),
     ("unknown", False, LOSS | {"needless": 201}, {}),
+    ("unknown", False, {"reordered": 9, "retransmitted": 40, "needless": 40}, {}),
     ("path_loss", True, LOSS | {"reordered": 3}, {}),
+    ("path_loss", True, LOSS | {"lossy_share": 0.7, "rtt_ms": 20.45}, {}),
+    ("path_loss", False, LOSS | {"lossy_share": 0.69}, {}),
+    ("path_loss", False, LOSS | {"lossy_share": None}, {}),
+    ("path_loss", False, LOSS | {"rtt_ms": 20.6}, {}),
+    ("path_loss", False, LOSS | {"rtt_ms": 24.9}, {}),
+    ("path_loss", False, LOSS | {"silent_share": 0.01}, {}),
+    ("path_loss", False, LOSS | {"silent_share": None}, {}),
+    ("path_loss", False, LOSS | {"stopped": 0.1}, {}),
+    ("path_loss", False, LOSS, {"stopped": 0.1}),
+    ("path_loss", False, LOSS | {"receiver_window_share": 0.2}, {}),
+    # Lost at one time: the slow start filled a queue that is short for the path.
+    ("path_loss", False, LOSS | {"lossy_share": 0.5}, {}),
+    ("path_capacity", False, LOSS | {"lossy_share": 0.5, "rtt_ms": 22.1}, {}),
     ("path_loss", True, LOSS | {"needless": 199}, {}),
     ("path_loss", True, {"retransmitted": 200}, {}),
     ("path_loss", False, {"retransmitted": 199}, {}),
@@ -127,10 +170,13 @@ SENDER = [
     ("path_mtu", True, BLACK_HOLE),
     ("receiver_window", True, FULL | SLOW),
     ("send_buffer", True, {"send_buffer_share": 0.5}),
-    ("path_loss", True, LOSS),
+    # What is lost is as often a receiver's.
+    ("path_loss", False, LOSS),
     # A receiver that does not read, or delays its ACKs, looks like a queue of up to 45 ms.
     ("path_capacity", False, QUEUE),
-    ("path_capacity", True, QUEUE | {"rtt_ms": 65.1}),
+    ("path_capacity", False, QUEUE | {"retransmitted": 100}),
+    ("path_capacity", True, QUEUE | {"rtt_ms": 65.1, "retransmitted": 100}),
+    ("path_capacity", False, QUEUE | {"rtt_ms": 65.1}),
     ("path_capacity", True, QUEUE | LOSS),
 ]
 
@@ -259,9 +305,33 @@ def test_the_words_of_a_window_are_those_of_an_operator() -> None:
     assert found.evidence["missing"] == []
 
 
+def test_a_constant_window_far_below_its_limit_has_another_reason() -> None:
+    """Window scaling is off, or a memory limit: a larger tcp_rmem would not help."""
+    here = FULL | SLOW | {"window_bytes": 65535}
+    words = diagnose(sender(**here), receiver(**SLOW, tcp_rmem_max=32 << 20)).words
+    assert "tcp_rmem on the receiver allows 32 MiB" in words and "window scaling" in words
+    assert "raise" not in words
+
+
+def test_no_rate_in_the_words_is_below_that_of_the_test() -> None:
+    """The round trip, or the window, was another one for a part of the time."""
+    words = diagnose(sender(**FULL), receiver()).words
+    assert words.startswith("The receiver's window held the sender back: 38.1 KiB over 20.1 ms.")
+
+
+def test_a_window_that_does_not_grow_accelerates_nothing() -> None:
+    assert "accelerating" not in diagnose(sender()).words
+
+
 WORDS = [
     (sender(send_buffer_share=0.71, tcp_wmem_max=32768), ["71 %", "977 KiB", "tcp_wmem", "32 KiB"]),
-    (sender(**QUEUE), ["20 to 53 ms", "100 Mbit/s"]),
+    (sender(send_buffer_share=0.71, tcp_wmem_max=4 << 20), ["tcp_wmem", "4 MiB", "memory limit"]),
+    (sender(**QUEUE), ["20 to 53 ms", "100 Mbit/s passed", "way back", "`tc -s qdisc`"]),
+    (sender(**QUEUE, silent_share=0.25), ["For 25 % of the time nothing passed"]),
+    (sender(**LOSS | {"lossy_share": 0.2}), ["400", "20 % of the time", "slow start", "`time`"]),
+    (sender(**ALL_SENT), ["108 Mbit/s", "100 Mbit/s", "slow start", "`time`"]),
+    (sender(**FULL | {"window_bytes": 0}), ["was 0", "proxy", "100 Mbit/s"]),
+    (sender(timeouts=4, orderly=True, silent_share=0.7), ["70 %", "4 time-outs", "MTU"]),
     (sender(**LOSS), ["1 % of the segments", "400", "policer", "short queue", "bad link"]),
     (sender(**BLACK_HOLE), ["4 time-outs", "1500", "`mss`"]),
     (sender(**STARVED | BUSY), ["10 %", "85 %", "quota"]),
@@ -269,6 +339,7 @@ WORDS = [
     (sender(pacing=100e6), ["100 Mbit/s", "`fq_rate`"]),
     (sender(**LOSS, qdisc_drops=300, interface="eth7"), ["300", "eth7", "tc -s qdisc"]),
     (sender(**LOSS, needless=300), ["order", "400", "300"]),
+    (sender(window_floor=0.5), ["cannot be told", "accelerating"]),
     (sender(missing=("congestion",)), ["cannot be told", "congestion"]),
     (sender(speed_mbps=100, interface="eth7"), ["eth7", "100 Mbit/s"]),
     (receiver(unread_share=0.8), ["80 %", "did not read"]),

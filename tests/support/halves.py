@@ -29,6 +29,8 @@ TCP: dict[str, Any] = {
     "reordered": 0,
     "timeouts": 0,
     "acked": 60_000_000,
+    "lossy_share": 1.0,
+    "silent_share": 0.0,
     "cpu": (0.2, 0.0),
     "stopped": 0.0,
     "qdisc_drops": 0,
