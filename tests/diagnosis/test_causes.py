@@ -58,7 +58,7 @@ BOTH = [
     # All was sent, and the slow start took a part of the time.
     ("target_rate", False, ALL_SENT, {}),
     ("target_rate", False, ALL_SENT | {"congestion": "bbr", "retransmitted": 8}, {}),
-    ("unknown", False, ALL_SENT | {"sent": 107e6}, {}),
+    ("unknown", False, ALL_SENT | {"sent": 105e6}, {}),
     ("unknown", False, ALL_SENT | {"queued_share": 0.3}, {}),
     ("path_capacity", False, ALL_SENT | QUEUE, {}),
     ("unknown", False, ALL_SENT | {"asked": 112e6, "sent": 112e6}, {}),

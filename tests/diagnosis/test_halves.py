@@ -92,7 +92,7 @@ def test_a_test_that_nobody_saw_is_judged_by_its_document() -> None:
 def test_a_test_that_was_cut_short_has_one_only_where_there_is_evidence() -> None:
     assert entered(sender(), figures=TCP, orderly=False).diagnosis is None
     assert entered(sender(seconds=0.2), figures=TCP, orderly=False).diagnosis is None
-    assert entered(sender(**LOSS), figures=TCP, orderly=False).diagnosis
+    assert entered(sender(**LOSS | QUEUE), figures=TCP, orderly=False).diagnosis
     reverse = msgspec.structs.replace(TCP, direction="reverse")
     waits = receiver(rtt_ms=97.6, base_ms=0.005, rcv_rtt_ms=97.6)
     assert entered(waits, figures=reverse).diagnosis
@@ -103,11 +103,11 @@ def test_a_test_that_was_cut_short_has_one_only_where_there_is_evidence() -> Non
 
 
 def test_both_halves_know_more_than_one() -> None:
-    client, server = diagnose(sender(**QUEUE)), diagnose(receiver())
+    client, server = diagnose(sender(**QUEUE, retransmitted=100)), diagnose(receiver())
     assert not client.sure
     found = together(Report(diagnosis=client), Report(diagnosis=server))
     assert found and (found.limited_by, found.sure) == (Cause.PATH_CAPACITY, True)
-    assert found == diagnose(sender(**QUEUE), receiver())
+    assert found == diagnose(sender(**QUEUE, retransmitted=100), receiver())
     back = together(
         Report(diagnosis_bidir_reverse=server), Report(diagnosis_bidir_reverse=client), back=True
     )
