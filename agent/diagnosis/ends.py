@@ -1,5 +1,6 @@
 """What the evidence of one half of a test or of both means, in the terms of the rules."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -32,6 +33,8 @@ _BLOCK = 128 * 1024
 _STOOD_STILL = 0.1
 # A share of the segments or datagrams that is more than a chance.
 MUCH_LOST = 1e-3
+# The share of what was sent that may be on its way at the end.
+_IN_TIME = 0.02
 
 
 class Ends:
@@ -41,8 +44,10 @@ class Ends:
     Rates are in bits per second, times in milliseconds. `base` is the path's own round trip, and
     `rise` what is above that: a receiver sees how long its sender takes to answer. `carries` is
     what the receiver's window allows on this path, and `room` how often that holds the rate. At
-    UDP `delay` is how much later than the path's own round trip the end of the test came, if
-    somebody `sees_end`. `waited` is the larger share of the time that a half waited for a core.
+    UDP `delay` is how much later than usual the end of the test came, by the `rises` of the control
+    connection; `has_missing` is whether most of what did not arrive is not counted as lost, and
+    `datagram` how many bytes each has, 0 if that is not known. `waited` is the larger share of the
+    time that a half waited for a core.
     """
 
     def __init__(self, *halves: Evidence) -> None:
@@ -63,10 +68,10 @@ class Ends:
         trip = (sender.rtt_ms if self.knows_sender else receiver.rcv_rtt_ms) or 0.0
         self.rise = max(0.0, trip - self.base) if self.base else 0.0
         window = (sender.window_bytes if self.knows_sender else receiver.rcv_wnd) or 0
-        rises = [one for each in self.halves if (one := each.control_rise_ms) is not None]
-        usual = max((each.rtt_ms or 0.0 for each in self.halves))
-        self.sees_end = bool(rises)
-        self.delay = max(0.0, usual - self.base + _SMOOTHED * max(rises, default=0.0))
+        known = [each.control_rise_ms for each in self.halves]
+        self.rises = [_SMOOTHED * one for one in known if one is not None]
+        # The usual round trip is left out: it may have a delayed acknowledgement of 40 ms in it.
+        self.delay = max([0.0, *self.rises])
         self.waited = max((each.cpu[1] if each.cpu else 0.0 for each in self.halves))
         self.carries = window * self.streams * 8e3 / self.base if self.base else 0.0
         self.room = self.carries / self.rate if self.rate else 0.0
@@ -74,13 +79,25 @@ class Ends:
         self._packets: float | None = sender.segments
         if self.is_udp:
             self.lost, self._packets = round(self._known("lost") or 0), self._known("packets")
+        self.datagram = (self.sent or 0.0) * self.seconds / 8 / (self._packets or math.inf)
         self.knows_losses = self._packets is not None
         self.lost_share = self.lost / max(self._packets or 0, self.lost, 1)
+        missing = self._missing_share() if self.is_udp else 0.0
+        self.has_missing = missing - self.lost_share > max(_IN_TIME, self.lost_share)
+        if self.has_missing:
+            self.lost_share = missing
+            self.lost = max(self.lost, round(missing * (self._packets or 0)))
 
     def _known(self, name: str) -> float | None:
         return next(
             (value for each in self.halves if (value := getattr(each, name)) is not None), None
         )
+
+    def _missing_share(self) -> float:
+        """What was sent and did not arrive; the receiver's clock runs for a round trip longer."""
+        longer = 1 + self.base / 1000 / max(self.seconds, 1.0)
+        arrived = self.sent if self.rate is None else self.rate * longer
+        return 1 - (arrived or 0.0) / self.sent if self.sent else 0.0
 
     def is_at(self, limit: float | None, least: float, most: float = _MAY_BE_KEPT) -> bool:
         """Whether the rate is that of a limit, from this share of it to that one."""
@@ -141,6 +158,8 @@ class Ends:
                 known[f"{each.role}_cpu"] = sum(each.cpu)
         if self.knows_losses:
             known["lost_share"] = self.lost_share
+        if self.rises:
+            known["end_delay_ms"] = self.delay
         if self.sender.segments:
             known["retransmitted_share"] = (self.sender.retransmitted or 0) / self.sender.segments
         if self.rate is not None:

@@ -1,5 +1,7 @@
 """What limited a UDP test: the rules, in the order in which they are tried."""
 
+import math
+
 from agent.diagnosis.ends import MUCH_LOST, REACHED, Ends
 from agent.diagnosis.rules import (
     CALM,
@@ -17,8 +19,13 @@ from agent.protocol import Cause
 
 # Milliseconds by which a queue delays the end of a test, and the share of the base.
 _QUEUE, _QUEUE_SHARE = 2.0, 0.25
+_SURE_QUEUE = 5.0
+# Milliseconds by which the end and the usual round trip may differ where surely no queue stands.
+_SAME_END, _SAME_TRIP = 1.0, 0.5
 # Milliseconds by which a busy host hardly delays it.
 _NO_HOST = 10.0
+# From this share on no queue and no policer loses, but what drops datagrams of so many bytes.
+_ALL_LOST, _LARGE = 0.99, 1200
 
 
 def _all_arrived(ends: Ends) -> Found | None:
@@ -60,14 +67,27 @@ def _datagrams_lost(ends: Ends) -> Found | None:
         return Found(Cause.RECEIVER_HOST, sure=share >= 0.8, why="receiver drops")
     if (ends.sender.qdisc_drops or 0) >= ends.lost / 2:
         return Found(Cause.SENDER_HOST, sure=both, why="sender drops")
-    is_late = ends.sees_end and ends.delay >= max(_QUEUE, ends.base * _QUEUE_SHARE)
+    if ends.lost_share >= _ALL_LOST:
+        if ends.datagram >= _LARGE and any(each.orderly for each in ends.halves):
+            return Found(Cause.PATH_MTU, why="large datagrams")
+        return Found(Cause.PATH_LOSS, why="nothing passes")
     # A busy host answers late as well.
-    is_calm = ends.waited < CALM
-    if is_late and not ends.has_busy_receiver and (is_calm or ends.delay >= _NO_HOST):
-        sure = both and (is_calm or ends.delay >= SURELY_NO_HOST)
+    is_calm, least = ends.waited < CALM, ends.base * _QUEUE_SHARE
+    is_late = ends.delay >= max(_QUEUE if is_calm else _NO_HOST, least)
+    if is_late and not ends.has_busy_receiver:
+        if ends.has_missing:
+            return Found(Cause.PATH_CAPACITY, why="growing queue")
+        sure = both and ends.delay >= max(_SURE_QUEUE if is_calm else SURELY_NO_HOST, least)
         return Found(Cause.PATH_CAPACITY, sure=sure, why="delayed end")
-    sure = both and ends.sees_end and not is_late
-    return Found(Cause.PATH_LOSS, sure=sure and is_lost_for_sure(ends))
+    sure = both and _has_surely_no_queue(ends) and is_lost_for_sure(ends) and not ends.has_missing
+    return Found(Cause.PATH_LOSS, sure=sure, why="" if sure else "queue not seen")
+
+
+def _has_surely_no_queue(ends: Ends) -> bool:
+    """Whether all that tells of one is known and still, and no pause has made a burst."""
+    queue = (ends.sender.rtt_ms or math.inf) - (ends.sender.base_ms or 0.0)
+    is_still = max(map(abs, ends.rises), default=math.inf) < _SAME_END and queue < _SAME_TRIP
+    return is_still and ends.sees_cpu and ends.sender.stopped == ends.receiver.stopped == 0
 
 
 UDP_RULES: list[Rule] = [too_short, _all_arrived, line, stopped, _not_sent, _datagrams_lost]

@@ -32,15 +32,23 @@ _WORDS = {
     " {base:.3g} to {trip:.3g} ms, {lost}.{where}",
     "delayed end": "A queue stood before the path's slowest link, which carries {rate}: the end of"
     " the test came later by some {delay:.3g} ms, {lost}.",
+    "growing queue": "The queue before the path's slowest link kept growing: {rate} of the {sent}"
+    " that were sent came in time, and the end of the test later by some {delay:.3g} ms.",
     "no queue": "No window, buffer or host held the test back: the path may carry no more than"
     " {rate} ({congestion}, {lost}).",
-    Cause.PATH_LOSS: "The path carried {rate}, {lost}, though no queue {stood}: look for a policer,"
+    Cause.PATH_LOSS: "The path carried {rate}, {lost}, though no queue stood: look for a policer,"
     " a very short queue or a bad link.",
     "lost steadily": "The path carried {rate}, {lost}, though the round trip rose by {rise:.2g} ms"
     " only: look for a policer, a very short queue or a bad link.",
     "lost at once": "At {rate}, what was lost was lost in {lossy} of the time: {lost}, and the"
     " round trip rose from {base:.3g} to {trip:.3g} ms. The slow start may have filled a queue that"
     " is short for this path. Ask for a longer `time`.",
+    "queue not seen": "The path carried {rate}, {lost}, and no queue was seen: look for a policer,"
+    " a short queue or a bad link.",
+    "nothing passes": "The path carried {rate}, {lost}: a firewall may drop UDP.",
+    "large datagrams": "The path carried {rate} in datagrams of {length:.0f} bytes, {lost}, while"
+    " small packets passed: a filter of UDP or of fragments, or a smaller MTU on the path. Try a"
+    " smaller `length`.",
     "out of order": "Of {came} segments {behind} came out of order, at {rate}: the path may lose"
     " some.",
     Cause.PATH_MTU: "Small packets pass and full ones do not: {timeouts} time-outs with packets of"
@@ -104,6 +112,8 @@ def _said(ends: Ends, why: str, also: Cause | None, ask: str) -> Iterator[str]:
         yield f"Stream {worst.number} carried {share(worst.rate_share)} of what the median did."
     if ends.stood_still:
         yield f"For {share(ends.sender.silent_share)} of the time nothing passed."
+    if why == "queue not seen" and ends.has_missing and ends.streams > 1:
+        yield f"One of the {ends.streams} streams may be dead."
     if also in _NAMES:
         yield f"It may as well have been {_NAMES[also]}."
     missing = {one for each in ends.halves for one in each.missing}
@@ -141,7 +151,7 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         "faster": _FASTER if (sender.window_floor or 1.0) < CONSTANT else "",
         "delay": ends.delay,
         "lost": _lost(ends),
-        "stood": "stood" if ends.knows_sender else "is seen from here",
+        "length": ends.datagram,
         # A window that carries less than what passed was another one before.
         "carries": f" are at most {rate(carries)}" if carries >= reached else "",
         "window": f"{size(window)}{streams}",
@@ -169,5 +179,7 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
 def _lost(ends: Ends) -> str:
     if not ends.knows_losses:
         return "what was lost is not known here"
+    if ends.has_missing:
+        return f"{share(ends.lost_share)} of what was sent did not arrive"
     what = "datagrams" if ends.is_udp else "segments"
     return f"{share(ends.lost_share)} of the {what} lost ({ends.lost})"

@@ -151,6 +151,6 @@ def test_the_causes_and_the_evidence_are_documented() -> None:
     assert sorted(keys("agent.diagnosis")) == sorted(Diagnosis.__struct_fields__)
     both = diagnose(sender(rtt_ms=20.5), receiver()).evidence
     worst = {f"worst.{name}" for name in Worst.__struct_fields__}
-    known = {*Evidence.__struct_fields__, *both, *worst}
+    known = {*Evidence.__struct_fields__, *both, *diagnose(*udp()).evidence, *worst}
     assert {"rtt_above_base_ms", "lost_share", "receiver_cpu"} < known
     assert sorted(keys("diagnosis.evidence")) == sorted(known)

@@ -96,3 +96,5 @@ STARVED: Half = {"notsent": 0, "queued_share": 0.1}
 BLACK_HOLE: Half = {"timeouts": 4, "acked": 37, "rate": 100.0, "orderly": True}
 BUSY: Half = {"cpu": (0.1, 0.85)}
 LOST: Half = {"rate": 40e6, "lost": 4000}
+# Of datagrams of 8000 bytes, so that `packets` fits.
+ALL_LOST: Half = {"rate": 0.0, "lost": 3900, "packets": 3900, "there_packets": 3900}
