@@ -136,17 +136,18 @@ def was_throttled(first: HostSample, last: HostSample) -> bool | None:
     return rose["throttled"] > 0 if "throttled" in rose else None
 
 
-def bytes_between(first: HostSample, last: HostSample, has_gsro: bool) -> int | None:
+def bytes_between(first: HostSample, last: HostSample, has_gsro: bool) -> tuple[int | None, bool]:
     """What a process read and wrote from one sample to the next; None where nobody counts.
 
     The kernel does not count so what `--gsro` moves. For an iperf3 that has it and runs for a
-    second, and yet neither reads nor writes, it is what the interface carried, whoever it was for.
+    second, and yet neither reads nor writes, it is what the interface carried, whoever it was for,
+    and the answer's second part is true.
     """
     rose = _rose(first, last)
     at_work = sum(ran for ran, _ in _shares(first, last)) > _AT_WORK
     if has_gsro and rose.get("io") == 0 and at_work and last.at - first.at >= _SILENT:
-        return max(rose.get("rx_bytes", 0), rose.get("tx_bytes", 0))
-    return rose.get("io")
+        return max(rose.get("rx_bytes", 0), rose.get("tx_bytes", 0)), True
+    return rose.get("io"), False
 
 
 def _rose(first: HostSample, last: HostSample) -> dict[str, int]:

@@ -36,7 +36,8 @@ class ObservedTest:
 
     `streams` are its connected data sockets, and `began` is the monotonic time at which the last
     was seen first. `round_trip` is the longest that one of its connections expects now, in seconds.
-    `moved` is how many bytes the data sockets have carried, both ways. `interface` is what the test
+    `moved` is how many bytes the data sockets have carried, both ways, or their interface for
+    whomever, if it `is_interfaces`. `interface` is what the test
     leaves by, `peer` the address of the other side and `port` that of its control connection
     there, and `since` when it was first seen. `aside` is the CPU in seconds of the last look that
     need not come with the next one.
@@ -48,6 +49,7 @@ class ObservedTest:
         self.inode, self.streams, self.began, self.is_udp = control.inode, 0, 0.0, False
         self.round_trip = self.aside = 0.0
         self.moved: int | None = None
+        self.is_interfaces = False
         self.interface = Route()
         with suppress(OSError):
             self.interface = interface_of(control.local_address, control.device)
@@ -91,7 +93,8 @@ class ObservedTest:
             ]
             # From the last sample on since which there was something to count.
             sample = self._hosts[-1]
-            step = bytes_between(self._counted or sample, sample, self._has_gsro)
+            found = bytes_between(self._counted or sample, sample, self._has_gsro)
+            step, self.is_interfaces = found
             self.moved = None if step is None else (self.moved or 0) + step
             if step or not self._counted:
                 self._counted = sample

@@ -9,6 +9,9 @@ BLOCK, _LARGEST_BLOCK = 128 * 1024, 1024**2
 # The bytes of all larger blocks together, whatever number of streams sends them.
 _LARGEST = 16 * _LARGEST_BLOCK
 
+# Seconds between two counts of an interface's bytes, at most.
+_APART = 1.5
+
 
 class Allowance:
     """What one child has left of its bitrate, in bits, both ways together.
@@ -30,10 +33,11 @@ class Allowance:
         earned = self._limit * _TOLERANCE * max(0.0, since - self._looked)
         self._left = min(0.0, self._left + earned)
         self._looked = max(self._looked, since)
+        self._moved_at = self._looked
         self._judged_from, self._owed, self._was_ahead = since + _AT_LEAST, -self._left, 0.0
 
     def rate_beyond(self, bits: int, streams: int, now: float) -> float:
-        """How fast these bits have moved since the last call, in bit/s; 0 if that is allowed.
+        """How fast these bits have moved since there were some, in bit/s; 0 if that is allowed.
 
         `streams` are those that send blocks: none at UDP. `now` is monotonic, in seconds.
         """
@@ -46,6 +50,8 @@ class Allowance:
             may_be_ahead = most + self._limit * _TOLERANCE * (self._judged_from - now)
         else:
             may_be_ahead = max(least, min(self._was_ahead, most))
+        seconds = max(seconds, min(now - self._moved_at, _APART))
+        self._moved_at = now if bits else self._moved_at
         return bits / max(seconds, 0.1) if -left > max(may_be_ahead, self._owed) else 0.0
 
     def _blocks(self, streams: int) -> tuple[int, int]:

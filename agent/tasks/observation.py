@@ -192,4 +192,6 @@ class Observation:
             return ""
         beyond = self._allowance.rate_beyond(moved * 8, 0 if test.is_udp else test.streams, now)
         words = f"the test moved {rate(beyond)}, both ways together"
+        if test.is_interfaces:
+            words = f"the test's interface carried {rate(beyond)}, for whomever"
         return f"{words}: that is over this agent's MAX_BITRATE of {limit}" if beyond else ""

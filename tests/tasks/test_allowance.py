@@ -71,6 +71,13 @@ def test_the_blocks_of_many_streams_are_bounded_together() -> None:
     assert ended_after(lambda now: 16e6 * 8, 16) is None
 
 
+def test_the_rate_of_what_is_counted_a_second_apart_is_over_that_second() -> None:
+    allowance = Allowance(LIMIT, None, 100.0)
+    looks = [allowance.rate_beyond(0, 0, 100 + LOOKS * look) for look in (1, 2, 3)]
+    assert not any(looks)
+    assert allowance.rate_beyond(20 * LIMIT, 0, 101.0) == 20 * LIMIT
+
+
 def test_datagrams_have_no_blocks() -> None:
     assert ended_after(lambda now: LIMIT * 1.05 * now, 0) is None
     assert ended_after(lambda now: LIMIT * 1.2 * now, 0) == 2.0
