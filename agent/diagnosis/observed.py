@@ -1,12 +1,12 @@
 """One test of a child: what was seen of it, and what that says."""
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
-from statistics import median_low
 from typing import Any
 
+from agent.diagnosis.control import ControlConnection
 from agent.diagnosis.evidence import Evidence, Role
 from agent.diagnosis.farewells import Farewells
 from agent.diagnosis.host import (
@@ -20,13 +20,11 @@ from agent.diagnosis.host import (
     was_throttled,
 )
 from agent.diagnosis.sockets import UDP, Socket
-from agent.diagnosis.ways import SAMPLES_KEPT, Way, role_of
+from agent.diagnosis.ways import Way, role_of
 from agent.host import Route, interface_of
 
 # Samples of the host, which are dear with many threads, are so many times their CPU apart.
 _COST = 400
-# Milliseconds above the least round trip, and a share of that, that hide no rise.
-_FADES, _FADES_SHARE = 0.6, 0.08
 # Seconds to wait for the last words beside two round trips, and at most.
 _PATIENCE, _LONGEST_PATIENCE = 0.03, 0.25
 
@@ -53,13 +51,10 @@ class ObservedTest:
         self.interface = Route()
         with suppress(OSError):
             self.interface = interface_of(control.local_address, control.device)
-        self._cookie, self._control = control.cookie, dict[str, deque[int]]()
+        self._cookie, self._control = control.cookie, ControlConnection()
         self._farewells: Farewells | None = None
         with suppress(OSError):
             self._farewells = Farewells(control)
-        # Of the control connection, in microseconds.
-        self._last_round_trip: int | None = None
-        self._lost_words = False
         self._ways: dict[Role, Way] = {"sender": Way("sender"), "receiver": Way("receiver")}
         self._seconds = self._host_due = 0.0
         # The first sample and the last one.
@@ -72,9 +67,7 @@ class ObservedTest:
     def add(self, pid: int, control: Socket, data: list[Socket], is_last: bool) -> None:
         """Note what can be seen now of the control connection, the data sockets and the host."""
         self.round_trip = max(each.expected_round_trip() for each in (control, *data))
-        for name in ("rtt", "min_rtt", "pmtu"):
-            if value := control.numbers.get(name):
-                self._control.setdefault(name, deque(maxlen=SAMPLES_KEPT)).append(value)
+        self._control.add(control)
         if not data:
             return
         now = time.monotonic()
@@ -118,8 +111,7 @@ class ObservedTest:
         for way in self._ways.values():
             way.end(destroyed)
         if control := destroyed.get(self._cookie):
-            self._last_round_trip = control.numbers.get("rtt")
-            self._lost_words = bool(control.numbers.get("total_retrans"))
+            self._control.end(control)
 
     def _look_at_host(self, pid: int) -> None:
         began = time.thread_time()
@@ -133,8 +125,8 @@ class ObservedTest:
         """What is known of the way between the hosts, as a result's `path` has it."""
         sent, received = (each.figures(self._seconds) for each in self._ways.values())
         figures = {
-            **self._round_trips(sent),
-            "pmtu": sent.get("pmtu") or self._of_control("pmtu"),
+            **self._control.round_trips(sent),
+            "pmtu": sent.get("pmtu") or self._control.usual("pmtu"),
             "mss": sent.get("mss"),
             "cwnd_bytes": sent.get("cwnd_bytes"),
             "window_bytes": sent.get("window_bytes") or received.get("rcv_wnd"),
@@ -150,11 +142,11 @@ class ObservedTest:
     def evidence(self, role: Role) -> Evidence:
         """What is known of the direction at whose end this host is in that role."""
         sent, own = (self._ways[each].figures(self._seconds) for each in ("sender", role))
-        figures = own | self._round_trips(sent) | self.host() | largest_buffers()
+        figures = own | self._control.round_trips(sent) | self.host() | largest_buffers()
         if not figures.get("pmtu"):
-            figures["pmtu"] = self._of_control("pmtu")
+            figures["pmtu"] = self._control.usual("pmtu")
         if self.is_udp:
-            figures["control_rise_ms"] = self._control_rise(figures["base_ms"])
+            figures["control_rise_ms"] = self._control.rise(figures["base_ms"])
         if thread := figures.pop("iperf3_busiest_thread", None):
             figures["cpu"] = thread["run"], thread["waited"]
         if looks := self._states.total() - self._states[""]:
@@ -170,30 +162,3 @@ class ObservedTest:
             interface=self.interface.interface,
             speed_mbps=believed_speed(self.interface),
         )
-
-    def _control_rise(self, base: float | None) -> float | None:
-        """How much the control connection's round trip rose at its end, in milliseconds.
-
-        None where the rise would be hidden: a message that had to be sent again has no round trip,
-        and one from before the test, as of a packet that waited for an address, fades meanwhile.
-        """
-        usual, last = self._of_control("rtt"), self._last_round_trip
-        if not (usual and last and base):
-            return None
-        rise = (last - usual) / 1000
-        fades = usual / 1000 - base > max(_FADES, base * _FADES_SHARE)
-        return None if rise <= 0 and (fades or self._lost_words) else rise
-
-    def _round_trips(self, sent: dict[str, Any]) -> dict[str, float | None]:
-        """The usual and the least one. The control connection's belongs to the least in any case.
-
-        A socket that only receives knows none, so that the control connection's stands for it.
-        """
-        least = min(self._control.get("min_rtt", [0])) / 1000
-        base = max(least, sent.get("min_rtt_ms", 0.0))
-        usual = sent.get("rtt_ms") or (self._of_control("rtt") or 0) / 1000
-        return {"rtt_ms": max(usual, base) or None, "base_ms": base or None}
-
-    def _of_control(self, name: str) -> int | None:
-        values = self._control.get(name)
-        return median_low(values) if values else None

@@ -122,13 +122,15 @@ class Way:
     def figures(self, seconds: float) -> dict[str, Any]:
         """What is known of this direction after so many seconds, named as in Evidence.
 
-        `min_rtt_ms` and `cwnd_bytes` are no part of that.
+        `min_rtt_ms`, `later_rtt_ms` (of the later half) and `cwnd_bytes` are no part of that.
         """
         if not (sockets := list(self._last.values())):
             return {}
         figures: dict[str, Any] = {name: median_low(all) for name, all in self._samples.items()}
         if least := self._samples.get("min_rtt_ms"):
             figures["min_rtt_ms"] = min(least)
+        if all := list(self._samples.get("rtt_ms", [])):
+            figures["later_rtt_ms"] = median_low(all[len(all) // 2 :])
         carried = [each.carried()[self._role == "receiver"] for each in sockets]
         figures["worst"] = self._worst(sockets, carried)
         for name, figure in _SUMS[self._role].items():

@@ -185,6 +185,24 @@ def test_a_queue_before_a_slow_link_shows_in_the_round_trip(hosts: Hosts) -> Non
     assert sender.congestion == "reno"
 
 
+def test_a_path_that_gets_shorter_has_the_round_trip_of_its_later_part(hosts: Hosts) -> None:
+    @contextmanager
+    def shorter(place: Place) -> Iterator[None]:
+        def shorten() -> None:
+            place.pid("client")
+            gevent.sleep(1.5)
+            long.close()
+            stack.enter_context(long_link(0.02)(place))
+
+        with ExitStack() as stack, ExitStack() as long:
+            long.enter_context(long_link(0.1)(place))
+            stack.callback(gevent.spawn(shorten).kill)
+            yield
+
+    sender, _ = seen(hosts, shorter, options="-t 6 -b 20M", far=True)
+    assert 20 <= (sender.base_ms or 0) <= (sender.rtt_ms or 0) < 80
+
+
 def test_what_is_lost_is_told_from_what_the_own_queue_drops(hosts: Hosts) -> None:
     sender, receiver = seen(hosts, lossy(1), options="-b 100M")
     assert (sender.retransmitted or 0) >= 0.005 * (sender.segments or 0)
