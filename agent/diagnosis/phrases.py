@@ -2,6 +2,8 @@
 
 # A limit so many times the size that is used is not what holds that down.
 _MUCH_MORE = 4
+# The largest window without the option of TCP that scales it.
+_UNSCALED = 65535
 
 
 def thread(cpu: tuple[float, float] | None) -> str:
@@ -16,9 +18,8 @@ def thread(cpu: tuple[float, float] | None) -> str:
 def raised(name: str, host: str, most: int | None, used: int | None) -> str:
     """The advice to raise a sysctl; one that allows much more than is used is not the limit."""
     if used and (most or 0) >= _MUCH_MORE * used:
-        off = "window scaling or net.ipv4.tcp_moderate_rcvbuf may be off, or " * (
-            name == "tcp_rmem"
-        )
+        scaling = "window scaling or " if used <= _UNSCALED else ""
+        off = f"{scaling}tcp_moderate_rcvbuf may be off, or " if host == "receiver" else ""
         limit = f"net.ipv4.{name} on the {host} allows {size(most)}"
         return f": {limit}, so {off}a memory limit may hold it down"
     now = "" if most is None else f" (now at most {size(most)})"

@@ -91,7 +91,10 @@ _NAMES = {
     Cause.SENDER_HOST: "the sending host",
 }
 _FASTER = " It may have been accelerating: try a longer `time`."
-_WHERE = " It may be that of the way back, or the sender's own: see `tc -s qdisc` there."
+_WHERE = (
+    " It may be that of the way back, or the sender's own (`tc -s qdisc` there shows it), or the path"
+    " became a longer one."
+)
 # A stream that carries less than this share of the median is named.
 _DIFFERS = 0.5
 
@@ -130,6 +133,7 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
     speeds = [(each.speed_mbps, each.interface) for each in ends.halves if each.speed_mbps]
     speed, interface = min(speeds, default=(0, sender.interface or receiver.interface))
     window = sender.window_bytes if ends.knows_sender else receiver.rcv_wnd
+    held = window if ends.is_window_constant else None
     trip = ends.base + ends.rise
     carries = ends.carries * ends.base / max(trip, 1e-3)
     return {
@@ -155,7 +159,7 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         # A window that carries less than what passed was another one before.
         "carries": f" are at most {rate(carries)}" if carries >= reached else "",
         "window": f"{size(window)}{streams}",
-        "rmem": raised("tcp_rmem", "receiver", receiver.tcp_rmem_max, window),
+        "rmem": raised("tcp_rmem", "receiver", receiver.tcp_rmem_max, held),
         "wmem": raised("tcp_wmem", "sender", sender.tcp_wmem_max, sender.sndbuf),
         "sndbuf": size(sender.sndbuf),
         "buffer_share": share(sender.send_buffer_share),

@@ -344,10 +344,14 @@ def test_the_words_of_a_window_are_those_of_an_operator() -> None:
 
 def test_a_constant_window_far_below_its_limit_has_another_reason() -> None:
     """Window scaling is off, or a memory limit: a larger tcp_rmem would not help."""
-    here = FULL | SLOW | {"window_bytes": 65535}
-    words = diagnose(sender(**here), receiver(**SLOW, tcp_rmem_max=32 << 20)).words
-    assert "tcp_rmem on the receiver allows 32 MiB" in words and "window scaling" in words
-    assert "raise" not in words
+    for window, unscaled in ((65535, True), (80_000, False)):
+        here = FULL | SLOW | {"window_bytes": window}
+        words = diagnose(sender(**here), receiver(**SLOW, tcp_rmem_max=32 << 20)).words
+        assert "tcp_rmem on the receiver allows 32 MiB" in words and "memory limit" in words
+        assert ("window scaling" in words) == unscaled and "raise" not in words
+    # One that grows may reach its limit yet.
+    grows = FULL | {"window_floor": 0.5}
+    assert "raise" in diagnose(sender(**grows), receiver(tcp_rmem_max=32 << 20)).words
 
 
 def test_no_rate_in_the_words_is_below_that_of_the_test() -> None:
