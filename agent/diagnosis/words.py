@@ -92,8 +92,8 @@ _NAMES = {
 }
 _FASTER = " It may have been accelerating: try a longer `time`."
 _WHERE = (
-    " It may be that of the way back, or the sender's own (`tc -s qdisc` there shows it), or the path"
-    " became a longer one."
+    " It may be that of the way back, or the sender's own (`tc -s qdisc` there shows it), or the"
+    " path became a longer one."
 )
 # A stream that carries less than this share of the median is named.
 _DIFFERS = 0.5
