@@ -256,7 +256,7 @@ def test_a_flush_delivers_what_waited_for_the_gate(post: Post, clock: Clock) -> 
 def test_many_results_call_a_manager_that_is_away_hardly_more_often_than_one(
     post: Post, answer: bytes, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = FastClock(20)
+    clock = FastClock(10)
     for module in ("manager.gate.time", "outbox.queue.gevent"):
         monkeypatch.setattr(f"agent.{module}", clock)
     post.manager.answer = lambda _: answer

@@ -118,7 +118,9 @@ def test_a_write_that_fails_while_others_are_tried_again_is_a_new_trouble(
         until(lambda: len(looks) == 2)
         until(lambda: not state.trouble)
     assert looks[:2] == ["", "a write failed meanwhile"]
-    assert [line["event"] for line in logs] == ["the state directory can be written again"]
+    # A greenlet of another test may log something as well.
+    told = [line["event"] for line in logs if "state directory" in line["event"]]
+    assert told == ["the state directory can be written again"]
 
 
 def test_settled_records_go_when_the_journal_on_the_disk_knows_of_them(
