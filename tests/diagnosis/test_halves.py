@@ -65,6 +65,9 @@ def test_both_ways_have_one_each(is_client: bool) -> None:
     roles = [each.evidence["role"] for each in (report.diagnosis, report.diagnosis_bidir_reverse)]
     assert roles == (["sender", "receiver"] if is_client else ["receiver", "sender"])
     assert report.diagnosis_bidir_reverse.evidence["rate"] == 7e6
+    assert all(
+        one.evidence["both_ways"] for one in (report.diagnosis, report.diagnosis_bidir_reverse)
+    )
 
 
 def test_the_document_counts_more_than_the_sockets() -> None:
