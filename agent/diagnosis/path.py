@@ -10,9 +10,9 @@ _LONG_QUEUE, _LONGEST_DELAY = 2.0, 45.0
 _NO_QUEUE, _NO_QUEUE_SHARE = 0.5, 0.02
 # The shares of the time in which something is lost: steadily, and at one time alone.
 _STEADILY, _AT_ONCE = 0.7, 0.5
-# The shares of the time in which a sender waits for a window or a buffer that may be the limit, and
-# for a window that may lose what it has no room for.
-_USED, _TIGHT = 0.1, 0.2
+# The share of the time in which a sender waits for a window or a buffer that may be the limit; a
+# receiver that has no room for what came drops it, and that looks like loss.
+_USED = 0.1
 # The share of the time in which nothing passes if the path takes no full packet any more.
 _MOSTLY = 0.5
 
@@ -42,7 +42,8 @@ def queue(ends: Ends) -> Found | None:
         return None
     sender = ends.sender
     free = max(sender.receiver_window_share or 0.0, sender.send_buffer_share or 0.0) < _USED
-    clear = free and ends.has_loss and not (sender.silent_share or sender.both_ways)
+    stood_still = sender.silent_share or sender.timeouts
+    clear = free and ends.has_loss and not (stood_still or sender.both_ways)
     if ends.knows_receiver:
         sure = ends.rise >= _LONG_QUEUE and not ends.has_busy_receiver
     else:
@@ -70,7 +71,7 @@ def loss(ends: Ends) -> Found | None:
         return Found(Cause.PATH_CAPACITY if is_queue else Cause.PATH_LOSS, why="lost at once")
     steady = (share or 0.0) >= _STEADILY and sender.silent_share == 0
     direct = ends.rise < max(_NO_QUEUE, ends.base * _NO_QUEUE_SHARE)
-    free = (sender.receiver_window_share or 0.0) < _TIGHT
+    free = (sender.receiver_window_share or 0.0) < _USED
     clear = steady and direct and free and not (sender.stopped or ends.receiver.stopped)
     both = ends.knows_receiver and is_lost_for_sure(ends)
     return Found(Cause.PATH_LOSS, sure=clear and both, why="lost steadily")

@@ -41,8 +41,8 @@ _WORDS = {
     "lost steadily": "The path carried {rate}, {lost}, though the round trip rose by {rise:.2g} ms"
     " only: look for a policer, a very short queue or a bad link.",
     "lost at once": "At {rate}, what was lost was lost in {lossy} of the time: {lost}, and the"
-    " round trip rose from {base:.3g} to {trip:.3g} ms. The slow start may have filled a queue that"
-    " is short for this path. Ask for a longer `time`.",
+    " round trip rose from {base:.3g} to {trip:.3g} ms. That may be the slow start in a queue that"
+    " is short for this path, or a moment of trouble. Ask for a longer `time`.",
     "queue not seen": "The path carried {rate}, {lost}, and no queue was seen: look for a policer,"
     " a short queue or a bad link.",
     "nothing passes": "The path carried {rate}, {lost}: a firewall may drop UDP.",

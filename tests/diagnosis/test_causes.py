@@ -117,6 +117,7 @@ BOTH = [
     ("path_capacity", False, QUEUE | LOSS | {"send_buffer_share": 0.1}, {}),
     ("path_capacity", False, QUEUE | LOSS | {"silent_share": 0.05}, {}),
     ("path_capacity", True, QUEUE | LOSS | {"silent_share": None}, {}),
+    ("path_capacity", False, QUEUE | LOSS | {"timeouts": 1}, {}),
     ("path_capacity", False, QUEUE | LOSS | {"both_ways": True}, {"both_ways": True}),
     ("path_capacity", False, QUEUE | {"retransmitted": 2}, {}),
     ("path_capacity", True, LOSS | {"base_ms": 0.1, "rtt_ms": 2.2}, {"base_ms": 0.1}),
@@ -143,7 +144,8 @@ BOTH = [
     ("path_loss", False, LOSS | {"silent_share": None}, {}),
     ("path_loss", False, LOSS | {"stopped": 0.1}, {}),
     ("path_loss", False, LOSS, {"stopped": 0.1}),
-    ("path_loss", False, LOSS | {"receiver_window_share": 0.2}, {}),
+    ("path_loss", True, LOSS | {"receiver_window_share": 0.09}, {}),
+    ("path_loss", False, LOSS | {"receiver_window_share": 0.1}, {}),
     # Lost at one time: the slow start filled a queue that is short for the path.
     ("path_loss", False, LOSS | {"lossy_share": 0.5}, {}),
     ("path_capacity", False, LOSS | {"lossy_share": 0.5, "rtt_ms": 22.1}, {}),
