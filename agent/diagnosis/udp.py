@@ -19,10 +19,9 @@ from agent.protocol import Cause
 
 # Milliseconds by which a queue delays the end of a test, and the share of the base.
 _QUEUE, _QUEUE_SHARE = 2.0, 0.25
-_SURE_QUEUE = 5.0
 # Milliseconds by which the end and the usual round trip may differ where surely no queue stands.
 _SAME_END, _SAME_TRIP = 1.0, 0.5
-# Milliseconds by which a busy host hardly delays it.
+# Milliseconds by which a busy host hardly delays it, and others that share its cores do not.
 _NO_HOST = 10.0
 # From this share on no queue and no policer loses, but what drops datagrams of so many bytes.
 _ALL_LOST, _LARGE = 0.99, 1200
@@ -77,7 +76,7 @@ def _datagrams_lost(ends: Ends) -> Found | None:
     if is_late and not ends.has_busy_receiver:
         if ends.has_missing:
             return Found(Cause.PATH_CAPACITY, why="growing queue")
-        sure = both and ends.delay >= max(_SURE_QUEUE if is_calm else SURELY_NO_HOST, least)
+        sure = both and ends.delay >= max(_NO_HOST if is_calm else SURELY_NO_HOST, least)
         return Found(Cause.PATH_CAPACITY, sure=sure, why="delayed end")
     sure = both and _has_surely_no_queue(ends) and is_lost_for_sure(ends) and not ends.has_missing
     return Found(Cause.PATH_LOSS, sure=sure, why="" if sure else "queue not seen")
