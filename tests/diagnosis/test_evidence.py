@@ -242,14 +242,15 @@ def test_a_process_that_is_stopped_or_held_by_a_quota_is_seen_to_be(hosts: Hosts
 def test_the_queue_that_udp_fills_shows_when_the_control_connection_ends(
     hosts: Hosts, reverse: str
 ) -> None:
-    slow = slow_link("20mbit", "latency 50ms")
+    slow = slow_link("20mbit", "latency 100ms")
     ends = seen(hosts, slow, options="-u -b 30M" + reverse)
     assert [each.protocol for each in ends] == ["udp", "udp"]
     # The full queue may have dropped the last message of one of them, so that it says nothing.
-    assert 8 * max(each.control_rise_ms or 0 for each in ends) > 5
+    assert 8 * max(each.control_rise_ms or 0 for each in ends) > 60
     assert {*ends[0].missing, *ends[1].missing} <= {"control_rise_ms"}
     ends = seen(hosts, options="-u -b 30M" + reverse)
-    assert 8 * max(each.control_rise_ms or 0 for each in ends) < 5
+    # An acknowledgement may be delayed by 40 ms.
+    assert 8 * max(each.control_rise_ms or 0 for each in ends) < 45
 
 
 def test_a_socket_that_has_no_room_counts_what_it_drops(hosts: Hosts) -> None:
