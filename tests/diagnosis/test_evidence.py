@@ -136,7 +136,8 @@ def test_an_undisturbed_test_lacks_nothing_and_has_no_sign_of_a_trouble(hosts: H
         assert 0 < sum(each.cpu or ()) < 1
         assert 0 < (each.base_ms or 0) <= (each.rtt_ms or 0)
     assert (sender.mss, sender.first_mss, sender.timeouts) == (1448, 1448, 0)
-    assert (sender.window_floor or 0) > 0.9
+    # The kernel may still make the window larger.
+    assert 0 < (sender.window_floor or 0) <= 1
     assert sender.congestion in ("reno", "cubic", "bbr")
     # The last word counts what was sent after the last look.
     assert sender.acked == pytest.approx(20e6 * SECONDS / 8, rel=0.1)
