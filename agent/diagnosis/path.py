@@ -1,11 +1,11 @@
 """What a sender of TCP sees of the path: queues, losses, another order, packets too large."""
 
 from agent.diagnosis.ends import MUCH_LOST, Ends
-from agent.diagnosis.rules import Found, is_lost_for_sure
+from agent.diagnosis.rules import LONGEST_DELAY, Found, is_lost_for_sure
 from agent.protocol import Cause
 
-# Milliseconds: a queue that is longer than what a loaded host adds, and than delayed ACKs add.
-_LONG_QUEUE, _LONGEST_DELAY = 2.0, 45.0
+# Milliseconds: a queue that is longer than what a loaded host adds.
+_LONG_QUEUE = 2.0
 # Milliseconds, and the share of the base, below which surely no queue stands.
 _NO_QUEUE, _NO_QUEUE_SHARE = 0.5, 0.02
 # The shares of the time in which something is lost: steadily, and at one time alone.
@@ -47,7 +47,7 @@ def queue(ends: Ends) -> Found | None:
     if ends.knows_receiver:
         sure = ends.rise >= _LONG_QUEUE and not ends.has_busy_receiver
     else:
-        sure = ends.rise >= _LONGEST_DELAY or is_lost_for_sure(ends)
+        sure = ends.rise >= LONGEST_DELAY or is_lost_for_sure(ends)
     return Found(Cause.PATH_CAPACITY, sure=clear and sure)
 
 

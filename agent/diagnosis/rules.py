@@ -21,8 +21,11 @@ _STOPPED = 0.2
 VERY_BUSY = 0.9
 # The share of the time that a thread waits for a core on a host that is not busy.
 CALM = 0.2
-# Milliseconds by which a busy one delays nothing.
-SURELY_NO_HOST = 20.0
+# Milliseconds: a longer delay is neither a busy host's nor a delayed acknowledgement's (40 ms).
+LONGEST_DELAY = 45.0
+# The shares of what was lost that the drops of this host's queue may be: of all that leaves by the
+# interface it counts the drops.
+OWN_DROPS, OTHERS_DROPS = 3, 10
 # Lost for sure: so many, and this share.
 _MANY_LOST, _SURELY_LOST = 20, 5e-3
 

@@ -7,6 +7,8 @@ from agent.diagnosis.ends import LITTLE_LOST, MUCH_LOST, Ends
 from agent.diagnosis.path import cut_off, loss, mtu, queue, reordering
 from agent.diagnosis.rules import (
     CALM,
+    OTHERS_DROPS,
+    OWN_DROPS,
     VERY_BUSY,
     Found,
     Rule,
@@ -17,9 +19,9 @@ from agent.diagnosis.rules import (
 )
 from agent.protocol import Cause
 
-# The shares of its receive buffer that a process leaves unread if it holds up the test: half of the
-# buffer is the window. Undisturbed ones left less than 0.1.
-_UNREAD, _SURELY_UNREAD = 0.4, 0.5
+# The shares of its receive buffer that a process leaves unread if it is behind, or holds up the
+# test: half of the buffer is the window. Undisturbed ones left less than 0.1.
+_BEHIND, _UNREAD, _SURELY_UNREAD = 0.2, 0.4, 0.5
 # The shares of the time in which a sender waits for its buffer: may be, is, surely is the limit.
 # From the last one on it, or a constant window, comes before a queue.
 _A_LITTLE, _WAITS, _SURELY, _MOSTLY = 0.1, 0.3, 0.4, 0.5
@@ -46,7 +48,8 @@ def _sender_cpu(ends: Ends) -> Found | None:
 
 def _receiver_cpu(ends: Ends) -> Found | None:
     """Before the path: a receiver that starves delays its ACKs, and that looks like a queue."""
-    sure = ends.receiver_cpu >= VERY_BUSY
+    # One that waits for a core and yet reads all that comes may hold up nothing.
+    sure = ends.receiver_cpu >= VERY_BUSY and (ends.receiver.unread_share or 0.0) >= _BEHIND
     return Found(Cause.RECEIVER_CPU, sure=sure) if ends.has_busy_receiver else None
 
 
@@ -65,9 +68,9 @@ def _no_window(ends: Ends) -> Found | None:
 
 
 def _own_drops(ends: Ends) -> Found | None:
-    drops, again = ends.sender.qdisc_drops or 0, ends.sender.retransmitted or 0
-    found = ends.has_loss and drops * 3 >= again
-    return Found(Cause.SENDER_HOST, sure=True, why="sender drops") if found else None
+    share = (ends.sender.qdisc_drops or 0) / max(1, ends.sender.retransmitted or 0)
+    found = ends.has_loss and 1 / 3 <= share <= OTHERS_DROPS
+    return Found(Cause.SENDER_HOST, sure=share <= OWN_DROPS, why="sender drops") if found else None
 
 
 def _all_sent(ends: Ends) -> Found | None:

@@ -5,7 +5,9 @@ import math
 from agent.diagnosis.ends import MUCH_LOST, REACHED, Ends
 from agent.diagnosis.rules import (
     CALM,
-    SURELY_NO_HOST,
+    LONGEST_DELAY,
+    OTHERS_DROPS,
+    OWN_DROPS,
     VERY_BUSY,
     Found,
     Rule,
@@ -21,7 +23,7 @@ from agent.protocol import Cause
 _QUEUE, _QUEUE_SHARE = 2.0, 0.25
 # Milliseconds by which the end and the usual round trip may differ where surely no queue stands.
 _SAME_END, _SAME_TRIP = 1.0, 0.5
-# Milliseconds by which a busy host hardly delays it, and others that share its cores do not.
+# Milliseconds by which a busy host hardly delays it.
 _NO_HOST = 10.0
 # From this share on no queue and no policer loses, but what drops datagrams of so many bytes.
 _ALL_LOST, _LARGE = 0.99, 1200
@@ -64,8 +66,9 @@ def _datagrams_lost(ends: Ends) -> Found | None:
         if ends.has_busy_receiver:
             return Found(Cause.RECEIVER_CPU, sure=ends.receiver_cpu >= VERY_BUSY)
         return Found(Cause.RECEIVER_HOST, sure=share >= 0.8, why="receiver drops")
-    if (ends.sender.qdisc_drops or 0) >= ends.lost / 2:
-        return Found(Cause.SENDER_HOST, sure=both, why="sender drops")
+    dropped = (ends.sender.qdisc_drops or 0) / ends.lost
+    if 0.5 <= dropped <= OTHERS_DROPS:
+        return Found(Cause.SENDER_HOST, sure=both and dropped <= OWN_DROPS, why="sender drops")
     if ends.lost_share >= _ALL_LOST:
         if ends.datagram >= _LARGE and any(each.orderly for each in ends.halves):
             return Found(Cause.PATH_MTU, why="large datagrams")
@@ -76,7 +79,7 @@ def _datagrams_lost(ends: Ends) -> Found | None:
     if is_late and not ends.has_busy_receiver:
         if ends.has_missing:
             return Found(Cause.PATH_CAPACITY, why="growing queue")
-        sure = both and ends.delay >= max(_NO_HOST if is_calm else SURELY_NO_HOST, least)
+        sure = both and ends.delay >= max(LONGEST_DELAY, least)
         return Found(Cause.PATH_CAPACITY, sure=sure, why="delayed end")
     sure = both and _has_surely_no_queue(ends) and is_lost_for_sure(ends) and not ends.has_missing
     return Found(Cause.PATH_LOSS, sure=sure, why="" if sure else "queue not seen")
