@@ -370,12 +370,12 @@ def test_what_limited_a_test_is_said_by_both_halves_together(
     manager: DevManager, store: Store
 ) -> None:
     test = make_test(store)
-    client, server = diagnose(sender(**QUEUE)), diagnose(receiver())
+    client, server = diagnose(sender(**QUEUE, retransmitted=10)), diagnose(receiver())
     report(store, test.client_task_id, {"agent": {"diagnosis": msgspec.to_builtins(client)}})
     shown = text(get(manager))
     assert f"Perhaps limited by path capacity: {client.words}" in shown
     report(store, test.server_task_id, {"agent": {"diagnosis": msgspec.to_builtins(server)}})
-    both = diagnose(sender(**QUEUE), receiver())
+    both = diagnose(sender(**QUEUE, retransmitted=10), receiver())
     assert f"Limited by path capacity: {both.words}" in text(get(manager))
 
 
