@@ -28,6 +28,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 # An ordinary user that may read the interpreter, wherever that is.
 _CAPABILITY = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 _NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *_CAPABILITY)
+# Nor may it write what coverage has measured.
+_UNMEASURED = ("env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START")
 
 
 def without_sock_diag() -> Sequence[str]:
@@ -38,7 +40,7 @@ def without_sock_diag() -> Sequence[str]:
 def with_proc(*mount: str, nobody: bool = False) -> Sequence[str]:
     """With a /proc of its own that is mounted in this way; as an ordinary user if `nobody`."""
     command = f"mount {' '.join(mount)} none /proc && exec \"$@\""
-    user = _NOBODY if nobody else ()
+    user = (*_NOBODY, *_UNMEASURED) if nobody else ()
     return ("unshare", "--mount", "sh", "-c", command, "sh", *user, *AGENT)
 
 
