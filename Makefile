@@ -93,7 +93,7 @@ coverage: ## Run the tests and show which branches they leave out; more than a t
 lab: $(VENV)/.dev iperf3 newer-iperf3 lab-tools ## Play all scenes of the lab five times and show how they were named (2 hours); SCENES has options
 	$(BIN)/python -m tests.lab $(SCENES)
 
-bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and compare with the committed figures (25 minutes, on a quiet host)
+bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and compare with the committed figures (half an hour, on a quiet host)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(VENV)/.dev ## Check style, types, layers, shell, YAML and the lock files

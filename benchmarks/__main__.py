@@ -44,6 +44,7 @@ SECONDS = {
     "idle": 130,
     "large_result": 30,
     "throughput": 150,
+    "observing": 200,
     "many_tasks": 300,
     "crowd": 180,
     "fleet": 220,

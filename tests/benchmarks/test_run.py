@@ -93,15 +93,15 @@ def test_all_scripts_have_committed_figures_and_known_floors() -> None:
     assert floors >= set(Floor)
 
 
-def test_all_together_takes_less_than_25_minutes() -> None:
-    assert sum(SECONDS.values()) < 25 * 60
+def test_all_together_takes_less_than_half_an_hour() -> None:
+    assert sum(SECONDS.values()) < 30 * 60
 
 
 def test_the_page_has_the_table_of_the_results_and_fits_a_screen_and_a_half() -> None:
     text = page.PAGE.read_text()
     assert text == page.filled(text, in_tree())
     lines = text.splitlines()
-    assert len(lines) <= 75
+    assert len(lines) <= 80
     assert max(map(len, lines)) <= page.WIDTH
 
 
