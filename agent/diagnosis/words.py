@@ -56,15 +56,15 @@ _WORDS = {
     " smaller `mss`.",
     "cut off": "Small packets passed and full ones no longer did, {timeouts} time-outs, at {rate}:"
     " the path may have a smaller MTU since, as one through a tunnel has, or stood still.",
-    "receiver stopped": "iperf3 on the receiver was stopped in {stopped} of the looks at it, at"
-    " {rate}: see who sends it SIGSTOP.",
+    "receiver stopped": "iperf3 on the receiver was stopped in {receiver_stopped} of the looks at"
+    " it, at {rate}: see who sends it SIGSTOP.",
     Cause.RECEIVER_HOST: "iperf3 on the receiver did not read what had arrived, at {rate}: it"
     " filled {unread} of its buffer. See what holds it up there.",
     "receiver drops": "The receiving host dropped what had arrived, at {rate}: its sockets had no"
     " room for {drops} datagrams, {lost}. Ask for a larger `window`, which net.core.rmem_max"
     " there allows up to its size.",
-    "sender stopped": "iperf3 on the sender was stopped in {stopped} of the looks at it, at {rate}:"
-    " see who sends it SIGSTOP.",
+    "sender stopped": "iperf3 on the sender was stopped in {sender_stopped} of the looks at it, at"
+    " {rate}: see who sends it SIGSTOP.",
     Cause.SENDER_HOST: "iperf3 on the sender wrote too little, at {rate}: it had something to send"
     " for {busy} of the time. See what holds it up there.",
     "sender drops": "The sending host dropped {qdisc_drops} packets at the queue of {interface}, at"
@@ -165,7 +165,8 @@ def _facts(ends: Ends) -> dict[str, str | float | None]:
         "buffer_share": share(sender.send_buffer_share),
         "busy": share(sender.busy_share),
         "unread": share(receiver.unread_share),
-        "stopped": share(sender.stopped or receiver.stopped),
+        "sender_stopped": share(sender.stopped),
+        "receiver_stopped": share(receiver.stopped),
         "sender_thread": thread(sender.cpu),
         "receiver_thread": thread(receiver.cpu),
         "drops": receiver.socket_drops,

@@ -287,6 +287,11 @@ def test_both_halves_of_a_udp_test(cause: str, sure: bool, changes: Half) -> Non
     assert (found.limited_by, found.sure) == (cause, sure), found.words
 
 
+def test_the_words_say_how_long_that_end_was_stopped_which_is_named() -> None:
+    ends = sender(stopped=0.1), receiver(stopped=0.4)
+    assert "receiver was stopped in 40 %" in diagnose(*ends).words
+
+
 def test_no_half_alone_is_sure_of_a_udp_loss() -> None:
     halves = udp(**LOST | {"control_rise_ms": 5.0})
     assert [(one.limited_by, one.sure) for one in map(diagnose, halves)] == [
