@@ -25,7 +25,7 @@ CALM = 0.2
 LONGEST_DELAY = 45.0
 # The shares of what was lost that the drops of this host's queue may be: of all that leaves by the
 # interface it counts the drops.
-OWN_DROPS, OTHERS_DROPS = 3, 10
+_OWN_DROPS, _OTHERS_DROPS = 3, 10
 # Lost for sure: so many, and this share.
 _MANY_LOST, _SURELY_LOST = 20, 5e-3
 
@@ -72,6 +72,14 @@ def stopped(ends: Ends) -> Found | None:
     if (ends.receiver.stopped or 0.0) >= _STOPPED:
         return Found(Cause.RECEIVER_HOST, sure=True, why="receiver stopped")
     return None
+
+
+def own_drops(ends: Ends, lost: float, least: float) -> Found | None:
+    """The queue of the sender's own interface dropped a share of what the test lost."""
+    share = (ends.sender.qdisc_drops or 0) / max(1, lost)
+    if not least <= share <= _OTHERS_DROPS:
+        return None
+    return Found(Cause.SENDER_HOST, sure=share <= _OWN_DROPS, why="sender drops")
 
 
 def is_lost_for_sure(ends: Ends) -> bool:

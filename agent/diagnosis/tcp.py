@@ -7,12 +7,11 @@ from agent.diagnosis.ends import LITTLE_LOST, MUCH_LOST, Ends
 from agent.diagnosis.path import cut_off, loss, mtu, queue, reordering
 from agent.diagnosis.rules import (
     CALM,
-    OTHERS_DROPS,
-    OWN_DROPS,
     VERY_BUSY,
     Found,
     Rule,
     line,
+    own_drops,
     stopped,
     target,
     too_short,
@@ -68,9 +67,7 @@ def _no_window(ends: Ends) -> Found | None:
 
 
 def _own_drops(ends: Ends) -> Found | None:
-    share = (ends.sender.qdisc_drops or 0) / max(1, ends.sender.retransmitted or 0)
-    found = ends.has_loss and 1 / 3 <= share <= OTHERS_DROPS
-    return Found(Cause.SENDER_HOST, sure=share <= OWN_DROPS, why="sender drops") if found else None
+    return own_drops(ends, ends.sender.retransmitted or 0, 1 / 3) if ends.has_loss else None
 
 
 def _all_sent(ends: Ends) -> Found | None:

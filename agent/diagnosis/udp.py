@@ -6,13 +6,12 @@ from agent.diagnosis.ends import MUCH_LOST, REACHED, Ends
 from agent.diagnosis.rules import (
     CALM,
     LONGEST_DELAY,
-    OTHERS_DROPS,
-    OWN_DROPS,
     VERY_BUSY,
     Found,
     Rule,
     is_lost_for_sure,
     line,
+    own_drops,
     stopped,
     target,
     too_short,
@@ -66,9 +65,8 @@ def _datagrams_lost(ends: Ends) -> Found | None:
         if ends.has_busy_receiver:
             return Found(Cause.RECEIVER_CPU, sure=ends.receiver_cpu >= VERY_BUSY)
         return Found(Cause.RECEIVER_HOST, sure=share >= 0.8, why="receiver drops")
-    dropped = (ends.sender.qdisc_drops or 0) / ends.lost
-    if 0.5 <= dropped <= OTHERS_DROPS:
-        return Found(Cause.SENDER_HOST, sure=both and dropped <= OWN_DROPS, why="sender drops")
+    if dropped := own_drops(ends, ends.lost, 0.5):
+        return dropped._replace(sure=both and dropped.sure)
     if ends.lost_share >= _ALL_LOST:
         if ends.datagram >= _LARGE and any(each.orderly for each in ends.halves):
             return Found(Cause.PATH_MTU, why="large datagrams")
