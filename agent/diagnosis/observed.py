@@ -123,7 +123,7 @@ class ObservedTest:
 
     def path(self) -> dict[str, float]:
         """What is known of the way between the hosts, as a result's `path` has it."""
-        sent, received = (each.figures(self._seconds) for each in self._ways.values())
+        sent, received = self._figures().values()
         figures = {
             **self._control.round_trips(sent),
             "pmtu": sent.get("pmtu") or self._control.usual("pmtu"),
@@ -134,6 +134,9 @@ class ObservedTest:
         figures["min_rtt_ms"] = figures.pop("base_ms")
         return {name: value for name, value in figures.items() if value}
 
+    def _figures(self) -> dict[Role, dict[str, Any]]:
+        return {role: way.figures(self._seconds) for role, way in self._ways.items()}
+
     def host(self) -> dict[str, Any]:
         """What is known of this host, as a result's `host` has it."""
         drops = {"socket_drops": sum(self._drops)} if self._drops else {}
@@ -141,8 +144,9 @@ class ObservedTest:
 
     def evidence(self, role: Role) -> Evidence:
         """What is known of the direction at whose end this host is in that role."""
-        sent, own = (self._ways[each].figures(self._seconds) for each in ("sender", role))
-        figures = own | self._control.round_trips(sent) | self.host() | largest_buffers()
+        ways = self._figures()
+        round_trips = self._control.round_trips(ways["sender"])
+        figures = ways[role] | round_trips | self.host() | largest_buffers()
         if not figures.get("pmtu"):
             figures["pmtu"] = self._control.usual("pmtu")
         if self.is_udp:
