@@ -20,50 +20,12 @@ _INTERVAL, _SHORTEST, _MOST = 1.0, 0.1, 100
 # From 3.17 on, a client can report each interval as it ends: see agent.iperf3.stream.
 JSON_STREAM = "--json-stream"
 
-# The option for each key, as `--help` names it, and the short form where the agent gives that.
-_OPTIONS = {
-    "server": "--server -s",
-    "server_ip": "--client -c",
-    "port": "--port -p",
-    "udp": "--udp -u",
-    "bitrate": "--bitrate -b",
-    "parallel": "--parallel -P",
-    "time": "--time -t",
-    "bytes": "--bytes -n",
-    "json": "--json -J",
-    "json_stream": JSON_STREAM,
-    "one_off": "--one-off -1",
-    "idle_timeout": "--idle-timeout",
-    "interval": "--interval -i",
-    "connect_timeout_ms": "--connect-timeout",
-    "reverse": "--reverse -R",
-    "bidir": "--bidir",
-    "omit": "--omit -O",
-    "fq_rate": "--fq-rate",
-    "length": "--length -l",
-    "window": "--window -w",
-    "mss": "--set-mss -M",
-    "congestion": "--congestion -C",
-    "no_delay": "--no-delay -N",
-    "zerocopy": "--zerocopy -Z",
-    "tos": "--tos -S",
-    "dscp": "--dscp",
-    "flow_label": "--flowlabel -L",
-    "cport": "--cport",
-    "dont_fragment": "--dont-fragment",
-    "udp_counters_64bit": "--udp-counters-64bit",
-    "gsro": "--gsro",
-    "skip_rx_copy": "--skip-rx-copy",
-    "ipv4": "--version4 -4",
-    "ipv6": "--version6 -6",
-    "bind": "--bind -B",
-    "bind_dev": "--bind-dev",
-    "affinity": "--affinity -A",
-    "rcv_timeout_ms": "--rcv-timeout",
-    "snd_timeout_ms": "--snd-timeout",
-    "cntl_ka": "--cntl-ka",
-    "mptcp": "--mptcp -m",
-}
+# Keys that are no option of iperf3.
+_OWN_KEYS = frozenset(
+    "client_delay_seconds max_retries retry_delay_seconds max_seconds burst ip_version".split()
+)
+# Every other key is named as its option is, but for these.
+_OTHER_NAMES = {"server_ip": "--client", "mss": "--set-mss", "flow_label": "--flowlabel"}
 
 
 def server_argv(features: Features, payload: ServerPayload) -> list[str]:
@@ -73,7 +35,7 @@ def server_argv(features: Features, payload: ServerPayload) -> list[str]:
     limit (the agent ends the server itself). Raises TaskError(`unsupported`) when this iperf3
     lacks an option that the payload asks for.
     """
-    return _argv(features, payload, {"server": True, "udp": False, "json": True})
+    return _argv(features, payload, {"udp": False, "json": True})
 
 
 def client_argv(features: Features, payload: ClientPayload, target: str) -> list[str]:
@@ -118,19 +80,22 @@ def _bitrate(payload: ClientPayload) -> str | int | None:
 def _argv(
     features: Features, payload: ServerPayload | ClientPayload, changed: dict[str, Any]
 ) -> list[str]:
-    """The words for a payload with some values changed.
+    """The words for a payload with some values changed or added.
 
     None and False leave an option out; True gives it without a value.
     """
-    ip_version = {"ipv4": payload.ip_version == 4, "ipv6": payload.ip_version == 6}
-    values = {**msgspec.structs.asdict(payload), **ip_version, **changed}
+    is_server = isinstance(payload, ServerPayload)
+    values = {"server": is_server, **msgspec.structs.asdict(payload)}
+    if payload.ip_version:
+        values[f"version{payload.ip_version}"] = True
+    values |= changed
     words = [features.path]
-    for key, option in _OPTIONS.items():
-        value = values.get(key)
-        if value is None or value is False:
+    for key, value in values.items():
+        if key in _OWN_KEYS or value is None or value is False:
             continue
-        name, word = option.split()[0], option.split()[-1]
-        if name not in features.options:
+        name = _OTHER_NAMES.get(key) or f"--{key.removesuffix('_ms').replace('_', '-')}"
+        word = features.options.get(name)
+        if word is None:
             lack = f"iperf3 {features.version} at {features.path} has no {name}"
             advice = f"(payload key {key}): install a newer iperf3 or leave the key out"
             raise TaskError(ErrorClass.UNSUPPORTED, f"{lack} {advice}")

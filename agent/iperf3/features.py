@@ -13,7 +13,7 @@ from agent.iperf3.failures import told_lines
 _VERSION = re.compile(r"^iperf (([0-9]+(?:\.[0-9]+)+)\S*)", re.MULTILINE)
 # "  -b, --bitrate #[KMG][/#]  ...", "  --bidir  ...": the option at the start of a line, not one
 # in a description.
-_OPTION = re.compile(r"^\s+(?:-\w, )?(--[a-z0-9][a-z0-9-]*)", re.MULTILINE)
+_OPTION = re.compile(r"^\s+(?:(-\w), )?(--[a-z0-9][a-z0-9-]*)", re.MULTILINE)
 # Options of every run, whatever its payload.
 _NEEDED = frozenset(
     "--server --client --port --json --parallel --time --interval --connect-timeout".split()
@@ -22,15 +22,18 @@ _NEEDED = frozenset(
 # of each interval whether a number of bytes is out.
 THREADED = (3, 16)
 # 3.19.1 was the first that did what it says.
-_UNSOUND_IN_3_19 = {"--skip-rx-copy"}
+_UNSOUND_IN_3_19 = "--skip-rx-copy"
 
 
 class Features(Struct, frozen=True):
-    """One installed iperf3: its path, its version as printed, and its long option names."""
+    """One installed iperf3: its path, and its version as printed.
+
+    `options` has the word for each long name of an option: the short form, if there is one.
+    """
 
     path: str
     version: str
-    options: frozenset[str]
+    options: dict[str, str]
 
     @property
     def release(self) -> tuple[int, ...]:
@@ -55,11 +58,11 @@ def parse_features(path: str, version_text: str, help_text: str) -> Features:
         said = (told_lines(version_text) or ["nothing"])[0][:80]
         fault = f"{path} is not iperf3: its --version says {said!r}"
     else:
-        options = frozenset(_OPTION.findall(help_text))
+        options = {name: short or name for short, name in _OPTION.findall(help_text)}
         if match[2] == "3.19":
-            options -= _UNSOUND_IN_3_19
+            options.pop(_UNSOUND_IN_3_19, None)
         features = Features(path, match[1], options)
-        missing = sorted(_NEEDED - features.options)
+        missing = sorted(_NEEDED - options.keys())
         if not missing:
             return features
         fault = f"iperf3 {features.version} at {path} has no {', '.join(missing)}"

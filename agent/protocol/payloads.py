@@ -62,6 +62,7 @@ class ClientPayload(Struct, frozen=True):
     server_ip: Host
     port: Port
     udp: bool = False
+    bitrate: Annotated[int, Meta(ge=0, le=10**13)] | None = None
     parallel: Annotated[int, Meta(ge=1, le=128)] = 1
     time: Annotated[int, Meta(ge=1, le=86400)] = 10
     client_delay_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0
@@ -69,7 +70,6 @@ class ClientPayload(Struct, frozen=True):
     retry_delay_seconds: Annotated[float, Meta(ge=0, le=3600)] = 2
     reverse: bool = False
     bidir: bool = False
-    bitrate: Annotated[int, Meta(ge=0, le=10**13)] | None = None
     burst: Annotated[int, Meta(ge=1, le=1000)] | None = None
     fq_rate: Annotated[int, Meta(ge=1, le=10**13)] | None = None
     length: Annotated[int, Meta(ge=16, le=1024**2)] | None = None

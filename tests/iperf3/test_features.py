@@ -16,8 +16,9 @@ def test_the_version_and_the_options_of_a_real_iperf3_are_read(version: str) -> 
     read = features(version)
     assert read.version == version
     assert read.path == "/usr/bin/iperf3"
-    assert {"--bidir", "--dscp", "--udp-counters-64bit", "--version4"} <= read.options
-    assert SINCE_3_10 <= read.options if read.release >= (3, 10) else not SINCE_3_10 & read.options
+    assert {"--bidir", "--dscp", "--udp-counters-64bit", "--version4"} <= read.options.keys()
+    assert SINCE_3_10 & read.options.keys() == (SINCE_3_10 if read.release >= (3, 10) else set())
+    assert (read.options["--bidir"], read.options["--client"]) == ("--bidir", "-c")
     assert ("--json-stream" in read.options) == (read.release >= (3, 17))
 
 

@@ -67,7 +67,7 @@ def test_the_headline_is_the_rate_at_the_receiver_and_knows_both_directions(
 
 @every_pair
 def test_a_count_that_does_not_fit_is_a_warning_that_names_the_cause(pair: Pair) -> None:
-    mine = Features("iperf3", pair[0], frozenset())
+    mine = Features("iperf3", pair[0], {})
     mixed = not is_older(pair[0]) and is_older(pair[1])
     for case in ("forward", "bidir", "reverse", "calm"):
         words = " ".join(doubts(summary(pair, case, "client"), mine))
@@ -85,7 +85,7 @@ def test_a_count_that_does_not_fit_is_a_warning_that_names_the_cause(pair: Pair)
 def test_datagrams_behind_the_last_that_arrived_are_a_warning(case: str) -> None:
     """A receiver counts up to that one: of a path that dies in the middle nothing is lost."""
     edited = msgspec.json.decode(document(("3.22", "3.22"), case, "client"))
-    mine = Features("iperf3", "3.22", frozenset())
+    mine = Features("iperf3", "3.22", {})
     healthy = read_summary(msgspec.json.encode(edited))
     assert healthy and "had not arrived" not in " ".join(doubts(healthy, mine))
     for name in ("sum_received", "sum_received_bidir_reverse"):
@@ -100,7 +100,7 @@ def test_counts_that_fit_neither_version_are_a_warning_too() -> None:
     found = summary(("3.12", "3.12"), "forward", "client")
     wrong = msgspec.structs.replace(found.end.sum or Sums(), lost_packets=5, lost_percent=0.1)
     found = msgspec.structs.replace(found, end=msgspec.structs.replace(found.end, sum=wrong))
-    first, second = doubts(found, Features("iperf3", "3.12", frozenset()))
+    first, second = doubts(found, Features("iperf3", "3.12", {}))
     assert "5 of 34517" in first and "does not fit what the receiver got" in first
     assert second.startswith("The receiver lost 75.2 %")
 
@@ -111,7 +111,7 @@ def test_a_small_loss_of_3_9_with_omitted_seconds_is_not_known() -> None:
     found = read_summary(msgspec.json.encode(edited))
     assert found and figures_of(found).lost_percent is None
     assert figures_of(found).received is None, "it would be computed from that loss"
-    (words,) = doubts(found, Features("iperf3", "3.9", frozenset()))
+    (words,) = doubts(found, Features("iperf3", "3.9", {}))
     assert "500 of " in words and "lost in the omitted seconds" in words
 
 
@@ -143,7 +143,7 @@ def test_what_a_receiver_without_copies_counts_is_not_what_arrived() -> None:
     assert judged.ok and judged.summary and found and found.sent
     assert (found.received, found.received_bytes, found.jitter_ms) == (None, None, None)
     assert (found.lost_packets, found.packets, found.lost_percent) == (None, None, None)
-    assert not doubts(judged.summary, Features("iperf3", "3.22", frozenset()))
+    assert not doubts(judged.summary, Features("iperf3", "3.22", {}))
 
 
 def test_a_receiver_whose_intervals_have_nothing_has_received_nothing() -> None:
@@ -165,7 +165,7 @@ def test_a_client_of_3_9_does_not_know_whether_anything_arrived_if_no_datagram_w
     assert judged.summary.end.sum and judged.summary.end.sum.lost_percent == 0
     assert (found.received, found.received_bytes, found.jitter_ms) == (None, None, None)
     assert (found.lost_packets, found.packets, found.lost_percent) == (None, None, None)
-    assert doubts(judged.summary, Features("iperf3", "3.9", frozenset())) == [
+    assert doubts(judged.summary, Features("iperf3", "3.9", {})) == [
         "The sender sent 1250000 bytes and the receiver reports none."
     ]
 
@@ -187,7 +187,7 @@ def test_a_receiver_of_3_9_counts_up_to_the_last_datagram_before_its_path_died()
     assert (found.sent_bytes, found.received_bytes) == (1902000, 778000)
     assert (found.lost_packets, found.packets) == (0, 778)
     told = summary(("3.9", "3.12"), "dying", "client")
-    assert warnings_about(told, found, Features("iperf3", "3.9", frozenset()), Report()) == [
+    assert warnings_about(told, found, Features("iperf3", "3.9", {}), Report()) == [
         "The last 1124 of 1902 datagrams had not arrived at the end: no loss counts them."
     ]
 
@@ -372,7 +372,7 @@ def test_one_dead_direction_of_two_is_a_warning() -> None:
     edited["end"]["sum_received_bidir_reverse"] |= {"bytes": 0, "packets": 0}
     judged = judge_client(0, msgspec.json.encode(edited), "")
     assert judged.ok and judged.summary
-    words = " ".join(doubts(judged.summary, Features("iperf3", "3.22", frozenset())))
+    words = " ".join(doubts(judged.summary, Features("iperf3", "3.22", {})))
     assert "and the receiver reports none" in words
 
 

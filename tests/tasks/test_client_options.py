@@ -76,7 +76,7 @@ CASES: list[tuple[dict[str, Any], Callable[[Document], object]]] = [
 ]
 # Options that are newer than the oldest iperf3, and what its own command line has of them.
 NEWER: list[tuple[dict[str, Any], str]] = [
-    ({"cntl_ka": "20/5/3", "skip_rx_copy": True}, " --skip-rx-copy --cntl-ka=20/5/3 "),
+    ({"cntl_ka": "20/5/3", "skip_rx_copy": True}, " --cntl-ka=20/5/3 --skip-rx-copy "),
     ({"mptcp": True, "cntl_ka": True}, " --cntl-ka -m "),
     ({"udp": True, "gsro": True}, " --gsro "),
 ]

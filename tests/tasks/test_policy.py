@@ -108,7 +108,7 @@ def test_a_burst_is_refused_where_this_iperf3_would_not_pace_it(
 ) -> None:
     burst = payload(burst=10, bitrate=10**6)
     with pytest.raises(TaskError) as raised:
-        check_burst(burst, Features("/iperf3", version, frozenset()), host(**settings))
+        check_burst(burst, Features("/iperf3", version, {}), host(**settings))
     assert refused(raised)[0] == error_class
     assert f"iperf3 {version} keeps to no bitrate in a test with a burst" in refused(raised)[1]
 
@@ -124,7 +124,7 @@ def test_a_burst_is_refused_where_this_iperf3_would_not_pace_it(
     ],
 )
 def test_a_burst_that_is_paced_is_allowed(version: str, keys: dict[str, Any]) -> None:
-    features = Features("/iperf3", version, frozenset())
+    features = Features("/iperf3", version, {})
     check_burst(payload(bitrate=10**6, **keys), features, host(max_bitrate="10M"))
 
 
