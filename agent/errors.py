@@ -1,28 +1,55 @@
-"""Every error that the agent raises on purpose.
-
-    AgentError
-    ├── ConfigError             a setting is wrong; the process ends with exit code 78
-    ├── StateLocked             another agent uses the state directory; exit code 73
-    ├── StateUnusable           the state directory cannot be written at the moment
-    ├── RecordDamaged           a line or a file in it is not as it was written
-    ├── SelfTestFailed          the test that `--dev` begins with has failed; exit code 1
-    ├── Crashed                 a bug ended a greenlet; the log has it; exit code 1
-    ├── TaskError               one task cannot run, or has failed; its result says so
-    └── ManagerError
-        ├── ManagerUnavailable  no usable answer; try again later
-        │   └── ManagerAway     no answer at all, 429 or 503: all calls but heartbeats wait
-        ├── ManagerRefused      final for the agent
-        │   ├── KeyRefused      the key or the API version; exit code 77 at registration
-        │   └── AgentUnknown    the agent is unknown or disabled; exit code 67
-        └── TaskRefused         final for one call about one task
-            ├── ResultTooLarge  the Manager would take a smaller result
-            └── TaskReplaced    the task's number is another task's at the Manager by now
+"""Every error that the agent raises on purpose, and the classes of error of results.
 
 Each kind is caught where it is handled. Anything else is a bug and stops the agent.
 """
 
-from agent.error_classes import ErrorClass
+from enum import StrEnum
+
 from agent.files import Whose, whose
+
+
+class ErrorClass(StrEnum):
+    """A machine-readable class of error. Its `advice` tells a person what to do.
+
+    A reader takes a value that is not listed here, from an older or newer agent, as `other`.
+    """
+
+    advice: str
+
+    REFUSED = "refused", "No server listens there, or a firewall refuses: see the server's task."
+    BUSY = "busy", "An iperf3 server serves one client at a time: wait, or choose another port."
+    UNREACHABLE = "unreachable", "No way to the server: check its address, routes and firewalls."
+    UNKNOWN_HOST = "unknown_host", "The server's name was not found: check it, or give an address."
+    PORT_IN_USE = "port_in_use", "Choose another port, or stop what listens on this one."
+    ARGUMENTS = "arguments", "iperf3 or the kernel rejects an option: change it, or leave it out."
+    PEER_LOST = "peer_lost", "The other side went away: check its task, and the network between."
+    TIMED_OUT = "timed_out", "The server or the network froze, or an agent left: try again."
+    KILLED = "killed", "See the message. If it names a signal, the host's log may say more."
+    CRASHED = "crashed", "iperf3 has a bug, or does not fit the host: try another version of it."
+    INTERRUPTED = "interrupted", "The agent was stopped, or told to stop the test: start it again."
+    BAD_OUTPUT = "bad_output", "iperf3 wrote no usable result: check it, and the agent's disk."
+    BAD_PAYLOAD = "bad_payload", "The message names the parameter that is wrong: change it."
+    UNSUPPORTED = (
+        "unsupported",
+        "The host's iperf3 or kernel lacks an option: upgrade it, or omit it.",
+    )
+    NOT_ALLOWED = "not_allowed", "The server wants a login, or its owner or the agent's forbids it."
+    TOO_MANY = "too_many", "The agent runs as many tasks as it may: wait, or raise its MAX_TASKS."
+    STATE_FULL = "state_full", "Free space in the state directory; the agent then recovers."
+    HOST_ERROR = "host_error", "The agent's host or its disk failed: see the message, and its log."
+    IPERF3_MISSING = "iperf3_missing", "Install iperf3 on the agent's host, or set IPERF3_PATH."
+    OTHER = "other", "The agent's log has the whole story of the task: look for its task_id."
+
+    def __new__(cls, value: str, advice: str) -> "ErrorClass":
+        """Make a member of its value and its advice."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.advice = advice
+        return member
+
+    @classmethod
+    def _missing_(cls, value: object) -> "ErrorClass":
+        return cls.OTHER
 
 
 class AgentError(Exception):
@@ -30,7 +57,7 @@ class AgentError(Exception):
 
 
 class ConfigError(AgentError):
-    """The configuration is wrong.
+    """The configuration is wrong; exit code 78.
 
     `faults` has a sentence for each wrong setting: the variable, the value (never a key's), and
     what is accepted.
@@ -42,7 +69,7 @@ class ConfigError(AgentError):
 
 
 class StateLocked(AgentError):
-    """Another running agent uses the state directory."""
+    """Another running agent uses the state directory; exit code 73."""
 
 
 class StateUnusable(AgentError):
@@ -54,11 +81,11 @@ class RecordDamaged(AgentError):
 
 
 class SelfTestFailed(AgentError):
-    """The loopback test that `agent-run --dev` begins with has failed."""
+    """The loopback test that `agent-run --dev` begins with has failed; exit code 1."""
 
 
 class Crashed(AgentError):
-    """A bug ended a greenlet; its traceback has been logged."""
+    """A bug ended a greenlet; its traceback has been logged; exit code 1."""
 
 
 class TaskError(AgentError):
@@ -88,7 +115,7 @@ class ManagerUnavailable(ManagerError):
 
 
 class ManagerAway(ManagerUnavailable):
-    """Refused, reset, too slow, 429 or 503: other calls would fare no better."""
+    """Refused, reset, too slow, 429 or 503: all calls but heartbeats wait."""
 
 
 class ManagerRefused(ManagerError):
@@ -96,11 +123,14 @@ class ManagerRefused(ManagerError):
 
 
 class KeyRefused(ManagerRefused):
-    """401, 403 or 426 in the Manager's words: the key or the API version is not accepted."""
+    """401, 403 or 426 in the Manager's words: it does not accept the key or the API version.
+
+    Exit code 77 at registration.
+    """
 
 
 class AgentUnknown(ManagerRefused):
-    """The Manager's own 404: the agent is unknown or has been disabled."""
+    """The Manager's own 404: the agent is unknown or has been disabled; exit code 67."""
 
 
 class TaskRefused(ManagerError):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.protocol import TASK_TYPES, Diagnosis, Figures, Flow, Outcome, Task, utc_now
 from agent.text import shortened
 

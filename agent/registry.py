@@ -10,8 +10,7 @@ from typing import Literal
 
 from gevent.event import Event
 
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import ErrorClass, TaskError
 from agent.protocol import Claimed, RunningRow, Task, timestamp
 
 Kind = Literal["server", "client"]

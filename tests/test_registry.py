@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 import pytest
 
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.registry import CANCELED, Entry, Stop, TaskRegistry
 from tests.support.outbox import claimed
 

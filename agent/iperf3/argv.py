@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import ErrorClass, TaskError
 from agent.iperf3.features import THREADED, Features
 from agent.protocol import ClientPayload, ServerPayload
 

@@ -15,8 +15,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import ErrorClass, TaskError
 
 Buffer = bytes | memoryview | mmap.mmap
 Span = tuple[int, int]

@@ -2,7 +2,7 @@
 
 import re
 
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 
 # Only the text tells one error of iperf3 from another: the exit code is 0 or 1. These are the texts
 # of 3.9 to 3.22, with the words of glibc, musl and macOS for errno (tests/iperf3/errors.tsv). The

@@ -4,8 +4,7 @@ import re
 
 from msgspec import Struct
 
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import ErrorClass, TaskError
 from agent.iperf3.failures import told_lines
 
 # "iperf 3.12 (cJSON 1.7.15)", "iperf 3.19.1 ..."; a build from git says "iperf 3.9+".

@@ -5,7 +5,7 @@ import signal
 import msgspec
 from msgspec import Struct
 
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.iperf3.documents import Buffer, Span, find_documents, find_unread
 from agent.iperf3.failures import classify, error_line
 from agent.iperf3.figures import figures_of

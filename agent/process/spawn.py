@@ -17,8 +17,7 @@ from typing import Any
 import gevent
 from gevent import subprocess
 
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import ErrorClass, TaskError
 
 _PR_SET_PDEATHSIG = 1
 # Bytes; the help of iperf3 has a few thousand.

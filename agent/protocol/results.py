@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.protocol.diagnoses import Diagnosis
 
 

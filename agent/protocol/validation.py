@@ -8,8 +8,7 @@ import msgspec
 from msgspec import inspect
 from msgspec.json import encode
 
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import ErrorClass, TaskError
 from agent.protocol.payloads import ClientPayload, KillAllPayload, ServerPayload
 
 # A thousand levels of nesting are a RecursionError, all other faults ValueErrors.

@@ -6,8 +6,7 @@ from contextlib import suppress
 import gevent
 from gevent.event import Event
 
-from agent.error_classes import ErrorClass
-from agent.errors import StateUnusable
+from agent.errors import ErrorClass, StateUnusable
 from agent.registry import RETIRES, Entry, TaskRegistry
 from agent.state.ledger import Ledger
 

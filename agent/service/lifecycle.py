@@ -11,8 +11,7 @@ from gevent.event import Event
 from agent import __version__
 from agent.config.key import Key
 from agent.config.settings import Config, changed_settings
-from agent.error_classes import ErrorClass
-from agent.errors import ManagerRefused, StateUnusable, TaskError
+from agent.errors import ErrorClass, ManagerRefused, StateUnusable, TaskError
 from agent.host import allow_descriptors
 from agent.manager.api import ManagerClient
 from agent.manager.gate import Gate

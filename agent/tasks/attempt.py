@@ -8,8 +8,7 @@ import gevent
 import msgspec
 import structlog
 
-from agent.error_classes import ErrorClass
-from agent.errors import StateUnusable, class_of
+from agent.errors import ErrorClass, StateUnusable, class_of
 from agent.files import is_full
 from agent.host import interface_of
 from agent.iperf3.verdict import RETRIABLE, Verdict

@@ -7,7 +7,7 @@ from contextlib import closing
 import msgspec
 import structlog
 
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.files import discard
 from agent.host import route_to
 from agent.iperf3.argv import JSON_STREAM, client_argv

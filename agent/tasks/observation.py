@@ -12,7 +12,7 @@ from agent.config.settings import Config
 from agent.diagnosis.halves import enter_diagnoses
 from agent.diagnosis.observed import ObservedTest
 from agent.diagnosis.observer import RUNNING, Observer
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.host import Route
 from agent.iperf3.features import Features
 from agent.native_threads import NativeThreads

@@ -12,8 +12,7 @@ from gevent.util import wrap_errors
 
 from agent.config.settings import Config
 from agent.config.types import Network
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import ErrorClass, TaskError
 from agent.iperf3.features import Features
 from agent.native_threads import NativeThreads
 from agent.protocol import ClientPayload

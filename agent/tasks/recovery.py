@@ -4,8 +4,7 @@ import structlog
 from msgspec.structs import replace
 
 from agent import __version__
-from agent.error_classes import ErrorClass
-from agent.errors import StateUnusable
+from agent.errors import ErrorClass, StateUnusable
 from agent.files import discard
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox

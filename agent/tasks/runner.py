@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError, class_of
+from agent.errors import ErrorClass, TaskError, class_of
 from agent.protocol import (
     TASK_TYPES,
     Claimed,

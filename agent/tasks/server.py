@@ -8,8 +8,7 @@ import msgspec
 import structlog
 
 from agent.diagnosis.children import family
-from agent.error_classes import ErrorClass
-from agent.errors import TaskError
+from agent.errors import ErrorClass, TaskError
 from agent.files import discard
 from agent.iperf3.argv import server_argv
 from agent.iperf3.verdict import Verdict, judge_server_exit

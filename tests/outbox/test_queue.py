@@ -7,8 +7,7 @@ import msgspec
 import pytest
 from gevent.event import Event
 
-from agent.error_classes import ErrorClass
-from agent.errors import AgentUnknown
+from agent.errors import AgentUnknown, ErrorClass
 from agent.protocol import Outcome, Report
 from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import Request, raw_reply, reply, well

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.error_classes import ErrorClass
-from agent.errors import StateUnusable
+from agent.errors import ErrorClass, StateUnusable
 from agent.manager.upload import Body
 from agent.protocol import Outcome, Report, Task
 from agent.state.journal import Journal

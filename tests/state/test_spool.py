@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent import files
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.files import discard
 from agent.protocol import Outcome, Report
 from agent.state.directory import StateDirectory

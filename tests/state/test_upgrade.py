@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.process.identity import identify
 from agent.protocol import AgentRecord, Claimed, Figures, Origin, Outcome, Report, Task
 from agent.state.directory import StateDirectory

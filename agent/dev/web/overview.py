@@ -7,7 +7,7 @@ from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
 from agent.dev.web.figures import Direction, draw, read_directions
 from agent.diagnosis.halves import together
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.iperf3.figures import figures_in
 from agent.iperf3.headline import of_each_way, throughput
 from agent.protocol import Flow, read_report

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import agent
-from agent.error_classes import ErrorClass
+from agent.errors import ErrorClass
 from agent.protocol import Report
 from tests.support.harness import ROOT
 
