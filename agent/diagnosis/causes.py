@@ -8,9 +8,9 @@ from agent.diagnosis.udp import UDP_RULES
 from agent.diagnosis.words import words_for
 from agent.protocol import Cause, Diagnosis
 
-# What the receiver's half may be sure of, and a half that does not see its CPU.
+# What the receiver's half may be sure of, and what needs no counter of the kernel's.
 _RECEIVER_KNOWS = {Cause.TOO_SHORT, Cause.TARGET_RATE, Cause.RECEIVER_CPU, Cause.RECEIVER_HOST}
-_WITHOUT_CPU = {Cause.TOO_SHORT, Cause.TARGET_RATE}
+_BY_THE_DOCUMENT = {Cause.TOO_SHORT, Cause.TARGET_RATE}
 # What stops a test altogether: all else lets something pass.
 _STANDS_STILL = {Cause.PATH_MTU, Cause.RECEIVER_HOST, Cause.SENDER_HOST}
 
@@ -34,7 +34,9 @@ def diagnose(*halves: Evidence, ask: str = "") -> Diagnosis:
 
 
 def _may_be_sure(cause: Cause, ends: Ends) -> bool:
-    if not (ends.sees_cpu or cause in _WITHOUT_CPU):
+    # The kernel's counters have what was omitted, too.
+    omitted = any(each.omitted for each in ends.halves)
+    if (omitted or not ends.sees_cpu) and cause not in _BY_THE_DOCUMENT:
         return False
     if ends.stood_still and cause not in _STANDS_STILL:
         return False

@@ -53,6 +53,8 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pacing: float | None = None
     # Seconds at the end in which nothing may have moved, as iperf3 had not looked yet.
     overtime: float | None = None
+    # Seconds at the start that the document leaves out, and the kernel's counters do not.
+    omitted: float | None = None
     # Whether iperf3 said at its end that all is well: then its small messages passed.
     orderly: bool = False
     # Whether the test was bidirectional: acknowledgements wait behind the other way's data then.

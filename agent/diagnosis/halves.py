@@ -72,6 +72,7 @@ def _with_figures(seen: Evidence, figures: Figures, flow: Flow, orderly: bool) -
         sent=flow.sent,
         asked=figures.asked,
         overtime=figures.overtime,
+        omitted=figures.omitted,
         orderly=orderly,
         both_ways=len(figures.flows) > 1,
         lost=None if flow.lost_packets is None else round(flow.lost_packets),

@@ -30,8 +30,8 @@ _WORDS = {
     " for none{wmem}.",
     Cause.PATH_CAPACITY: "A queue stood on the path: {rate} passed, and the round trip rose from"
     " {base:.3g} to {trip:.3g} ms, {lost}.{where}",
-    "delayed end": "A queue stood before the path's slowest link, which carries {rate}: the end of"
-    " the test came later by some {delay:.3g} ms, {lost}.",
+    "delayed end": "A queue stood before the path's slowest link: {rate} passed, and the end of the"
+    " test came later by some {delay:.3g} ms, {lost}.",
     "growing queue": "The queue before the path's slowest link kept growing: {rate} of the {sent}"
     " that were sent came in time, and the end of the test later by some {delay:.3g} ms.",
     "no queue": "No window, buffer or host held the test back: the path may carry no more than"

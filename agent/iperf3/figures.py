@@ -60,6 +60,7 @@ def figures_of(summary: Summary, intervals: Sequence[Interval] | None = None) ->
         protocol="udp" if is_udp else "tcp",
         asked=target * max(1, asked.num_streams or 1) or None,
         overtime=_overtime(summary, flows),
+        omitted=asked.omit or None,
         backward=flows[1] if both else None,
     )
 

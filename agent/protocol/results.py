@@ -59,13 +59,15 @@ class Figures(Flow, frozen=True, omit_defaults=True):
     `direction` is forward (the client sends), reverse, or bidirectional: then the flow itself is
     what the client sent, and `backward` what the server sent. `asked` is the bitrate that was asked
     for, of all streams of a direction, in bits per second; None without a limit. `overtime` are the
-    seconds that a test of some bytes may have been over before iperf3 saw it; None for none.
+    seconds that a test of some bytes may have been over before iperf3 saw it, and `omitted` those
+    at its start that are left out of all figures; None for none.
     """
 
     direction: str = "forward"
     protocol: str = "tcp"
     asked: float | None = None
     overtime: float | None = None
+    omitted: float | None = None
     backward: Flow | None = None
 
     @property

@@ -319,6 +319,11 @@ def test_no_udp_test_is_said_to_accelerate() -> None:
         assert "accelerating" not in diagnose(half).words
 
 
+def test_the_rate_of_a_slow_link_is_what_passed_as_others_may_have_passed_too() -> None:
+    words = diagnose(*udp(**LOST, control_rise_ms=6.0)).words
+    assert words.startswith("A queue stood before the path's slowest link: 40.0 Mbit/s passed, and")
+
+
 def test_the_delay_that_the_words_name_is_in_the_evidence() -> None:
     found = diagnose(*udp(**LOST, control_rise_ms=5.0))
     assert found.evidence["end_delay_ms"] == 40.0 and "some 40 ms" in found.words
@@ -335,6 +340,18 @@ def test_nothing_is_sure_where_nobody_sees_the_cpu() -> None:
         assert not diagnose(sender(**here | {"cpu": None})).sure
         assert not diagnose(sender(**here), receiver(**SLOW | {"cpu": None})).sure
     assert diagnose(sender(asked=100e6, cpu=None)).sure
+
+
+def test_nothing_that_the_kernel_counts_is_sure_with_omitted_seconds() -> None:
+    """Its counters have those as well."""
+    for here in (FULL | SLOW, {"send_buffer_share": 0.8}, {"stopped": 0.8}, QUEUE | LOSS):
+        cause = diagnose(sender(**here)).limited_by
+        halves = sender(**here, omitted=2.0), receiver(**SLOW)
+        for found in (diagnose(*halves), diagnose(halves[0])):
+            assert (found.limited_by, found.sure) == (cause, False), found.words
+    assert not diagnose(*udp(**LOST, omitted=2.0, there_socket_drops=4000)).sure
+    assert diagnose(sender(asked=100e6, omitted=2.0)).sure
+    assert diagnose(sender(seconds=0.5, omitted=2.0)).sure
 
 
 def test_the_words_of_a_window_are_those_of_an_operator() -> None:

@@ -71,10 +71,11 @@ def test_both_ways_have_one_each(is_client: bool) -> None:
 
 
 def test_the_document_counts_more_than_the_sockets() -> None:
-    figures = msgspec.structs.replace(TCP, asked=200e6)
+    figures = msgspec.structs.replace(TCP, asked=200e6, omitted=2.0)
     report = entered(sender(rate=1e6), figures=figures)
     assert report.diagnosis
     found = report.diagnosis.evidence
+    assert found["omitted"] == 2.0
     assert (found["rate"], found["sent"], found["asked"]) == (100e6, 101e6, 200e6)
     lossy = Figures(protocol="udp", sent=50e6, received=40e6, lost_packets=10.0, packets=50.0)
     half, _ = udp()

@@ -42,6 +42,13 @@ def test_the_client_tells_the_loss_that_the_server_has_counted(pair: Pair, case:
 
 
 @every_pair
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_both_sides_say_how_many_seconds_were_omitted(pair: Pair, side: str) -> None:
+    assert (figures(pair, "omit", side).omitted or 0) > 0
+    assert figures(pair, "forward", side).omitted is None
+
+
+@every_pair
 @pytest.mark.parametrize("case", ["forward", "bidir", "reverse"])
 def test_the_headline_is_the_rate_at_the_receiver_and_knows_both_directions(
     pair: Pair, case: str
