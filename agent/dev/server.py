@@ -9,9 +9,8 @@ from flask import Flask
 from gevent.event import Event
 
 from agent.dev.api import http
-from agent.dev.api.admin_calls import admin_api
-from agent.dev.api.agent_calls import agent_api
-from agent.dev.api.exercise_calls import exercise_api
+from agent.dev.api.agent_calls import agent_calls, check_agent
+from agent.dev.api.operator_calls import check_token, operator_calls
 from agent.dev.errors import Refused, StateUnwritable
 from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
@@ -111,7 +110,8 @@ def _application(store: Store, admin_password: str) -> Flask:
     app.register_error_handler(Refused, lambda error: http.reply(error.body, error.status))
     app.register_error_handler(404, http.no_such_call)
     app.register_error_handler(405, http.no_such_call)
-    for calls in (agent_api, admin_api, exercise_api, page):
-        app.register_blueprint(calls)
-    app.add_url_rule("/healthz", "healthz", lambda: http.reply({"ok": True}))
+    http.add_calls(app, agent_calls(), check_agent, "agent_id")
+    http.add_calls(app, operator_calls(store), check_token)
+    http.add_calls(app, [http.Call("GET /healthz", lambda: {"ok": True})], dict)
+    app.register_blueprint(page)
     return app

@@ -94,11 +94,11 @@ def test_an_exercise_ends_with_a_kill_all_when_all_its_tasks_have_ended(store: S
     run(store, new)
     store.sweep(utc_now())
     assert store.exercises.get(1).ended_at is not None
-    (kill,) = store.tasks.find(task_type="kill_all", status="pending")
+    (kill,) = store.tasks.find(type="kill_all", status="pending")
     scope = [new.server_task.id, new.client_task.id]
     assert (kill.agent_id, kill.payload) == (1, {"task_ids": scope})
     store.sweep(utc_now())
-    assert len(store.tasks.find(task_type="kill_all")) == 1
+    assert len(store.tasks.find(type="kill_all")) == 1
     assert store.exercises.tasks(1) == [new.server_task, new.client_task]
 
 
@@ -126,9 +126,9 @@ def test_each_stop_cancels_unclaimed_tasks_and_sends_kill_all(store: Store) -> N
     store.tasks.claim(1)
     ended = store.exercises.stop(exercise.id).ended_at
     assert (new.server_task.status, new.client_task.status) == ("accepted", "canceled")
-    assert [task.agent_id for task in store.tasks.find(task_type="kill_all")] == [1, 2]
+    assert [task.agent_id for task in store.tasks.find(type="kill_all")] == [1, 2]
     assert store.exercises.stop(exercise.id).ended_at == ended
-    assert len(store.tasks.find(task_type="kill_all")) == 4
+    assert len(store.tasks.find(type="kill_all")) == 4
     assert store.tasks.report(1, new.server_task.id, report("failed")).status == "failed"
 
 
@@ -140,7 +140,7 @@ def test_each_agent_has_to_end_its_own_tasks_of_the_exercise(store: Store) -> No
     store.exercises.add_test(2, Plan(1, 2, 5202))
     back = store.exercises.add_test(exercise.id, Plan(2, 1, 5201))
     store.exercises.stop(exercise.id)
-    assert [(task.agent_id, task.payload) for task in store.tasks.find(task_type="kill_all")] == [
+    assert [(task.agent_id, task.payload) for task in store.tasks.find(type="kill_all")] == [
         (1, {"task_ids": [there.server_task.id, back.client_task.id]}),
         (2, {"task_ids": [there.client_task.id, back.server_task.id]}),
     ]
@@ -152,7 +152,7 @@ def test_todays_manager_has_all_tasks_ended() -> None:
     store.agents.register(1, "127.0.0.1", None)
     add_loopback_test(store)
     store.exercises.stop(1)
-    assert [task.payload for task in store.tasks.find(task_type="kill_all")] == [{}]
+    assert [task.payload for task in store.tasks.find(type="kill_all")] == [{}]
 
 
 def test_an_ended_exercise_accepts_no_test_and_no_start(store: Store) -> None:

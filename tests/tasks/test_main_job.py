@@ -30,7 +30,7 @@ def test_a_tcp_test_between_two_agents_is_measured_and_reported(bench: Bench) ->
     served = bench.result(server)
     assert served["agent"]["ended"] == "stopped by kill_all"
     assert served["start"]["accepted_connection"]["host"]
-    kills = bench.store.tasks.find(task_type="kill_all")
+    kills = bench.store.tasks.find(type="kill_all")
     assert [bench.result(bench.ended(kill))["count"] for kill in kills] == [1, 0]
 
 

@@ -56,7 +56,7 @@ class Operator:
     def kills(self, exercise: Exercise) -> list[ManagedTask]:
         """The `kill_all` tasks of an exercise that has ended, once they have ended as well."""
         ours = {task.id for task in exercise.servers + exercise.clients}
-        found = self._bench.store.tasks.find(task_type="kill_all")
+        found = self._bench.store.tasks.find(type="kill_all")
         kills = [task for task in found if ours.intersection(task.payload["task_ids"])]
         assert len(kills) == 2
         return [self._bench.ended(task) for task in kills]
@@ -156,6 +156,4 @@ def test_the_kill_all_of_todays_manager_still_ends_every_test(todays_bench: Benc
             assert bench.ended(client).status == "failed"
         for server in stopped.servers + other.servers:
             assert_stopped(bench, server)
-        assert [kill.payload for kill in bench.store.tasks.find(task_type="kill_all")[:2]] == [
-            {}
-        ] * 2
+        assert [kill.payload for kill in bench.store.tasks.find(type="kill_all")[:2]] == [{}] * 2

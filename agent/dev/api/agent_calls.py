@@ -1,98 +1,80 @@
 """The calls that agents make, and what they send."""
 
 import socket
-from typing import cast
+from typing import Any, cast
 
-from flask import Blueprint, Response, request
-from msgspec import Struct
+from flask import Response, request
 from werkzeug.http import parse_dict_header
 
-from agent.dev.api.http import MAX_BODY_BYTES, body, is_secret, reply, store
+from agent.dev.api import http
+from agent.dev.api.http import Call, body, is_secret, reply, store
 from agent.dev.errors import Misfit, NotFound, Refused
-from agent.dev.store.records import HeartbeatRow, ManagedAgent, TaskReport
+from agent.dev.store.records import HeartbeatRow, ManagedAgent, ManagedTask, TaskReport
 from agent.serving import SOCKET
 
 API_VERSION = "1"
 # A claim waits at most this long, whatever the agent prefers.
 MAX_WAIT_SECONDS = 60
 
-agent_api = Blueprint("agent", __name__, url_prefix="/v1/agent")
+
+def agent_calls() -> list[Call]:
+    """The calls of an agent whose headers have proven its `agent_id`."""
+    result_bytes = http.MAX_BODY_BYTES
+    return [
+        Call("POST /v1/agent/register", register),
+        Call("POST /v1/agent/heartbeat", heartbeat),
+        Call("POST /v1/agent/tasks/claim", claim),
+        Call("POST /v1/agent/tasks/<int:task_id>/started", started),
+        Call("POST /v1/agent/tasks/<int:task_id>/result", result, max_bytes=result_bytes),
+    ]
 
 
-class _Registration(Struct):
-    ip_address: str
-    operating_system: str | None = None
-
-
-@agent_api.post("/register")
-def register() -> Response:
+def register(agent_id: int, ip_address: str, operating_system: str | None = None) -> ManagedAgent:
     """An agent introduces itself. The answer has its key in it, as the real Manager's has."""
-    agent = _caller(even_disabled=True)
-    said = body(_Registration)
-    return reply(store().agents.register(agent.id, said.ip_address, said.operating_system))
+    return store().agents.register(agent_id, ip_address, operating_system)
 
 
-class _Heartbeat(Struct):
-    ip_address: str
-    running: list[HeartbeatRow]
-
-
-@agent_api.post("/heartbeat")
-def heartbeat() -> Response:
+def heartbeat(agent_id: int, ip_address: str, running: list[HeartbeatRow]) -> dict[str, Any]:
     """An agent says that it is alive and what it runs.
 
     The answer may name tasks to cancel, and another host that has the same name and key.
     """
-    agent = _caller()
-    said = body(_Heartbeat)
     instance = request.headers.get("X-Agent-Instance", "") if store().extensions else ""
-    others = store().agents.heartbeat(agent.id, said.ip_address, said.running, instance)
-    answer: dict[str, object] = {"pull_tasks": True}
-    if canceled := store().tasks.canceled(agent.id):
+    others = store().agents.heartbeat(agent_id, ip_address, running, instance)
+    answer: dict[str, Any] = {"pull_tasks": True}
+    if canceled := store().tasks.canceled(agent_id):
         answer["cancel"] = canceled
     if others:
         answer["other_instance"] = others[-1]
-    return reply(answer)
+    return answer
 
 
-@agent_api.post("/tasks/claim")
-def claim() -> Response:
+def claim(agent_id: int) -> Response:
     """Hand out the oldest pending task; with `Prefer: wait=N`, wait for one."""
-    agent = _caller()
     body(dict)
     key = request.headers.get("Idempotency-Key")
     seconds = _preferred_wait()
     if seconds is None:
-        return reply({"task": store().tasks.claim(agent.id, key)})
-    store().tasks.wait_for_task(agent.id, key, seconds)
-    task = None if _hung_up() else store().tasks.claim(agent.id, key)
+        return reply({"task": store().tasks.claim(agent_id, key)})
+    store().tasks.wait_for_task(agent_id, key, seconds)
+    task = None if _hung_up() else store().tasks.claim(agent_id, key)
     return reply({"task": task}, headers={"Preference-Applied": "wait"})
 
 
-class _Started(Struct):
-    pid: int | None = None
+def started(agent_id: int, task_id: int, pid: int | None = None) -> ManagedTask:
+    """The agent runs the task. The Manager keeps no `pid`."""
+    return store().tasks.start(agent_id, task_id)
 
 
-@agent_api.post("/tasks/<int:task_id>/started")
-def started(task_id: int) -> Response:
-    """The agent runs the task."""
-    agent = _caller()
-    body(_Started)
-    return reply(store().tasks.start(agent.id, task_id))
-
-
-@agent_api.post("/tasks/<int:task_id>/result")
-def result(task_id: int) -> Response:
+def result(agent_id: int, task_id: int, report: TaskReport) -> ManagedTask:
     """The agent reports the task."""
-    agent = _caller()
-    report = body(TaskReport, MAX_BODY_BYTES)
     if bytes(memoryview(report.result)[:1]) not in (b"{", b"n"):
         raise Misfit("Expected `object | null` - at `$.result`")
-    return reply(store().tasks.report(agent.id, task_id, report))
+    return store().tasks.report(agent_id, task_id, report)
 
 
-def _caller(even_disabled: bool = False) -> ManagedAgent:
-    """The agent that the headers prove; raises Refused."""
+def check_agent() -> dict[str, int]:
+    """The `agent_id` that the headers prove; raises Refused. Only `register` may be disabled."""
     version = request.headers.get("X-API-Version")
     if version is None:
         raise Refused(400, "missing_api_version", "the X-API-Version header is missing")
@@ -107,9 +89,9 @@ def _caller(even_disabled: bool = False) -> ManagedAgent:
         raise NotFound(f"no agent is named {name!r}")
     if not is_secret(key, agent.registration_key):
         raise Refused(401, "invalid_agent_key", "the registration key is wrong")
-    if agent.disabled and not even_disabled:
+    if agent.disabled and not request.path.endswith("/register"):
         raise NotFound("the agent is disabled")
-    return agent
+    return {"agent_id": agent.id}
 
 
 def _preferred_wait() -> int | None:

@@ -1,10 +1,15 @@
-"""What all calls share: bodies in, answers and refusals out."""
+"""What all calls share: how one is described, bodies in, answers and refusals out."""
 
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
 from hmac import compare_digest
-from typing import Any, TypeVar, cast
+from inspect import Parameter, signature
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
-from flask import Response, current_app, request
+from flask import Flask, Response, current_app, request
+from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
 from agent.dev.errors import Misfit, Refused
@@ -16,6 +21,63 @@ MAX_BODY_BYTES = 100 * 1024**2
 MAX_CALL_BYTES = 1024**2
 
 _Body = TypeVar("_Body")
+
+
+class Call(NamedTuple):
+    """A method and a path, such as `GET /v1/tasks/<int:task_id>`, and the function that answers.
+
+    As in FastAPI, the function's parameters are what a caller sends: in the path, and all others
+    in the JSON of the body, or in the query of a GET. A Struct alone is the whole body.
+    """
+
+    rule: str
+    function: Callable[..., Any]
+    status: int = 200
+    max_bytes: int = MAX_CALL_BYTES
+
+
+def add_calls(
+    app: Flask, calls: Iterable[Call], proof: Callable[[], dict[str, Any]], *proven: str
+) -> None:
+    """Have the application answer calls.
+
+    `proof` raises Refused unless the caller proves who it is, and returns the parameters that are
+    `proven` by that. Nothing of a body is read before.
+    """
+    for call in calls:
+        method, path = call.rule.split(maxsplit=1)
+        app.add_url_rule(path, call.rule, _view(call, proof, proven), methods=[method])
+
+
+def _view(
+    call: Call, proof: Callable[[], dict[str, Any]], proven: tuple[str, ...]
+) -> Callable[..., Response]:
+    parameters = signature(call.function).parameters.values()
+    known = {*proven, *re.findall(r":(\w+)>", call.rule)}
+    sent = [each for each in parameters if each.name not in known]
+    whole = sent[0].name if len(sent) == 1 and _is_struct(sent[0].annotation) else ""
+    kind = sent[0].annotation if whole else msgspec.defstruct("Sent", map(_field, sent))
+    read = query if call.rule.startswith("GET ") else partial(body, max_bytes=call.max_bytes)
+
+    def view(**given: Any) -> Response:
+        given |= proof()
+        if sent:
+            said = read(kind)
+            given |= {whole: said} if whole else msgspec.structs.asdict(said)
+        answer = call.function(**given)
+        return answer if isinstance(answer, Response) else reply(answer, call.status)
+
+    return view
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def _field(sent: Parameter) -> tuple[str, Any] | tuple[str, Any, Any]:
+    """A parameter as a field for msgspec: without a default it is required."""
+    required = sent.name, sent.annotation
+    return required if sent.default is Parameter.empty else (*required, sent.default)
 
 
 def store() -> Store:

@@ -8,7 +8,7 @@ from typing import Any
 from agent.dev.errors import Refused
 from agent.dev.store.database import Database, find, wake
 from agent.dev.store.instances import OFFLINE_AFTER, Instances
-from agent.dev.store.records import HeartbeatRow, ManagedAgent, utc_now
+from agent.dev.store.records import HeartbeatRow, ManagedAgent, Text, utc_now
 
 
 class Agents:
@@ -21,10 +21,12 @@ class Agents:
         self._running: dict[int, list[HeartbeatRow]] = {}
         self._instances: defaultdict[int, Instances] = defaultdict(Instances)
 
-    def add(self, name: str, key: str, operating_system: str | None = None) -> ManagedAgent:
+    def add(
+        self, name: Text, registration_key: Text, operating_system: str | None = None
+    ) -> ManagedAgent:
         """Make an agent known; raises Refused when the name is taken."""
         self._check_name(name)
-        agent = ManagedAgent(len(self._agents) + 1, name, key, operating_system)
+        agent = ManagedAgent(len(self._agents) + 1, name, registration_key, operating_system)
         self._agents[agent.id] = agent
         self._database.commit()
         return agent

@@ -7,7 +7,7 @@ from agent.dev.errors import Refused
 from agent.dev.store import records
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find
-from agent.dev.store.records import Exercise, ManagedTask, NewTest, Plan, Test
+from agent.dev.store.records import Exercise, ManagedTask, NewTest, Plan, Seconds, Test, Text
 from agent.dev.store.tasks import Tasks
 from agent.protocol import FINAL_STATUSES
 
@@ -25,7 +25,9 @@ class Exercises:
         self._exercises = database.state.exercises
         self._tests = database.state.tests
 
-    def create(self, name: str, duration_seconds: int = 30, notes: str | None = None) -> Exercise:
+    def create(
+        self, name: Text, duration_seconds: Seconds = 30, notes: str | None = None
+    ) -> Exercise:
         """A new exercise without tests; `duration_seconds` is their default length."""
         exercise_id = len(self._exercises) + 1
         exercise = Exercise(exercise_id, name, duration_seconds, notes, records.utc_now())

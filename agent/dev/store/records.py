@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 # iperf3's own bounds (3.12, `iperf_api.h`).
 Seconds = Annotated[int, Meta(ge=1, le=86400)]

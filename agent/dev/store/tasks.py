@@ -7,7 +7,7 @@ from typing import Any
 from agent.dev.errors import NotFound, Refused
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, wake
-from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, utc_now
+from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, Text, utc_now
 from agent.protocol import FINAL_STATUSES
 
 # The Manager's own rule: a client task is overdue this long after its test should have ended, or
@@ -33,10 +33,10 @@ class Tasks:
         for task in self.find(status="pending"):
             self._pending[task.agent_id].append(task.id)
 
-    def add(self, agent_id: int, task_type: str, payload: dict[str, Any]) -> ManagedTask:
+    def add(self, agent_id: int, type: Text, payload: dict[str, Any] | None = None) -> ManagedTask:
         """Add a pending task outside any exercise; raises NotFound for an unknown agent."""
         self._agents.get(agent_id)
-        task = self.stage(agent_id, task_type, payload)
+        task = self.stage(agent_id, type, payload or {})
         self.stage_release(task)
         self._database.commit()
         return task
@@ -46,10 +46,7 @@ class Tasks:
         return find(self._tasks, task_id, "task")
 
     def find(
-        self,
-        agent_id: int | None = None,
-        status: str | None = None,
-        task_type: str | None = None,
+        self, agent_id: int | None = None, status: str | None = None, type: str | None = None
     ) -> list[ManagedTask]:
         """The tasks by id, narrowed by what is given."""
         return [
@@ -57,7 +54,7 @@ class Tasks:
             for task in self._tasks.values()
             if agent_id in (None, task.agent_id)
             and status in (None, task.status)
-            and task_type in (None, task.type)
+            and type in (None, task.type)
         ]
 
     def cancel(self, task_id: int) -> ManagedTask:
@@ -132,7 +129,7 @@ class Tasks:
 
     def time_out(self, now: datetime) -> None:
         """Mark the client tasks that are overdue."""
-        for task in self.find(status="running", task_type=CLIENT_RUN):
+        for task in self.find(status="running", type=CLIENT_RUN):
             seconds = task.payload.get("time")
             if not isinstance(seconds, int | float):
                 seconds = DEFAULT_TEST_SECONDS

@@ -17,8 +17,8 @@ from typing import NoReturn
 
 from flask import Response, abort, current_app, request
 
-from agent.dev.api.admin_calls import ADMIN
 from agent.dev.api.http import is_secret
+from agent.dev.api.operator_calls import ADMIN
 from agent.host import names_loopback
 
 
