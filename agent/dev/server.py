@@ -101,7 +101,7 @@ class DevManager:
 
 
 def _application(store: Store, admin_password: str) -> Flask:
-    app = Flask("agent.dev", static_folder=None, template_folder="web/templates")
+    app = Flask("agent.dev", static_folder="web/static", template_folder="web/templates")
     app.extensions["agent.dev.store"] = store
     app.config["ADMIN_PASSWORD"] = admin_password
     app.config["OPEN_PAGE"] = False

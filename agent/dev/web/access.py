@@ -13,9 +13,9 @@ send what it does carry. So:
 """
 
 from base64 import b64encode
-from typing import NoReturn
 
-from flask import Response, abort, current_app, request
+from flask import abort, current_app, request
+from werkzeug.datastructures import WWWAuthenticate
 
 from agent.dev.api.http import is_secret
 from agent.dev.api.operator_calls import ADMIN
@@ -27,18 +27,18 @@ def check_host() -> None:
     # A browser always sends one.
     host = request.headers.get("Host", "")
     if host and not names_loopback(host):
-        _refuse(403, "This dev Manager is on loopback: ask for 127.0.0.1 or localhost.")
+        abort(403, "This dev Manager is on loopback: ask for 127.0.0.1 or localhost.")
 
 
 def check_reader() -> None:
     """Answer 401 unless the page may be shown."""
-    if not current_app.config["OPEN_PAGE"]:
-        password: str = current_app.config["ADMIN_PASSWORD"]
-        proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
-        given = request.headers.get("Authorization", "")
-        if not is_secret(given, f"Basic {proof}"):
-            challenge = {"WWW-Authenticate": 'Basic realm="dev Manager", charset="UTF-8"'}
-            _refuse(401, f"The user is {ADMIN}, the password that of --admin-password.", challenge)
+    password: str = current_app.config["ADMIN_PASSWORD"]
+    proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
+    is_admin = is_secret(request.headers.get("Authorization", ""), f"Basic {proof}")
+    if not current_app.config["OPEN_PAGE"] and not is_admin:
+        challenge = WWWAuthenticate("basic", {"realm": "dev Manager", "charset": "UTF-8"})
+        words = f"The user is {ADMIN}, the password that of --admin-password."
+        abort(401, words, www_authenticate=challenge)
 
 
 def check_writer() -> None:
@@ -46,10 +46,4 @@ def check_writer() -> None:
     check_reader()
     host = request.headers.get("Host", "")
     if request.headers.get("Origin") not in (f"http://{host}", f"https://{host}"):
-        _refuse(
-            403, "This form was not sent from the dev Manager's own page. Programs use the API."
-        )
-
-
-def _refuse(status: int, words: str, headers: dict[str, str] | None = None) -> NoReturn:
-    abort(Response(f"{words}\n", status, headers, mimetype="text/plain"))
+        abort(403, "This form was not sent from the dev Manager's own page. Programs use the API.")

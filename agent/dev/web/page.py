@@ -1,12 +1,8 @@
 """The page of the dev Manager: its agents, a form that starts a test, and a test's result.
 
-It is one document, and `access` says who may use it. Without scripts it does the same: a form is
+`access` says who may use it. Without scripts it does the same: a form is
 a plain post, and the document reloads itself while a test goes on.
 """
-
-import hashlib
-from base64 import b64encode
-from pathlib import Path
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -19,21 +15,11 @@ from agent.dev.web.access import check_reader, check_writer
 from agent.dev.web.form import start_test, values_of
 from agent.dev.web.overview import TestDetail, TestRow
 
-
-def _digest(text: str) -> str:
-    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-_TEMPLATES = Path(__file__).parent / "templates"
-STYLE, SCRIPT, CALLS = (
-    (_TEMPLATES / name).read_text() for name in ("page.css", "page.js", "calls.txt")
-)
-
 # The browser loads nothing from elsewhere, keeps nothing, and lets no other page frame this one.
 _HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src {_digest(STYLE)};"
-    f" script-src {_digest(SCRIPT)}; img-src data:; connect-src 'self'; form-action 'self';"
-    " base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self';"
+    " img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none';"
+    " frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "same-origin",
     "Vary": "Accept",
@@ -53,7 +39,8 @@ page = Blueprint("page", __name__)
 def show() -> Response:
     """The page for a browser; for anything else, such as curl, a list of the calls."""
     if "text/html" not in request.headers.get("Accept", ""):
-        return Response(CALLS, mimetype="text/plain", headers={"Vary": "Accept"})
+        calls = render_template("calls.txt")
+        return Response(calls, mimetype="text/plain", headers={"Vary": "Accept"})
     check_reader()
     test = None
     try:
@@ -105,14 +92,9 @@ def _document(
         values=values,
         refusal=refusal,
         asked=asked,
-        calls=CALLS,
         now=now,
         under_way=goes_on,
         reloads=not refusal and (goes_on or not store().agents.find("online")),
-        style=STYLE,
-        script=SCRIPT,
-        duration=quantities.duration,
-        rate=quantities.rate,
-        quantity=quantities.quantity,
+        quantities=quantities,
     )
     return make_response(text, refusal.status if refusal else 200, _HEADERS)
