@@ -1,20 +1,22 @@
-"""One attempt at a client task that has ended: whether another one makes sense, why it failed."""
+"""One attempt at a client task that has ended: why it failed, and what to report of it."""
 
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
-import msgspec
 import structlog
+from msgspec.structs import replace
 
 from agent.errors import ErrorClass, StateUnusable, class_of
-from agent.files import is_full
+from agent.files import discard, is_full
 from agent.host import interface_of
+from agent.iperf3.features import Features
 from agent.iperf3.verdict import RETRIABLE, Verdict
+from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
-from agent.protocol import ClientPayload, server_payload, timestamp
+from agent.protocol import ClientPayload, Document, Outcome, Report, server_payload, timestamp
 from agent.registry import Entry, Stop, TaskRegistry
 from agent.state.directory import StateDirectory
 from agent.tasks.client_output import figures_of, judge_output
@@ -29,45 +31,60 @@ log = structlog.get_logger()
 class Attempt:
     """One run of iperf3 that has ended; `output` is the file that it wrote.
 
-    `has_begun` says that the server took the test.
+    `late` are the words for one whose time is over.
     """
 
     ending: Ending
     exit_code: int
     verdict: Verdict
     output: Path
-    has_begun: bool
+    late: str = ""
 
     @property
-    def may_be_repeated(self) -> bool:
-        """Whether another attempt a little later may succeed.
-
-        A server that is "busy" after a whole test could have it as often as there are attempts.
-        """
-        is_refused = self.ending is Ending.ENDED and self.verdict.error_class in RETRIABLE
-        return is_refused and not self.has_begun
+    def is_refused(self) -> bool:
+        """Whether the server was not ready; another attempt a little later may succeed."""
+        return self.ending is Ending.ENDED and self.verdict.error_class in RETRIABLE
 
     def explain(self, why: str) -> None:
         """Have its message say more, if there is more to say."""
         words = "; ".join(filter(None, [self.verdict.message, why]))
-        self.verdict = msgspec.structs.replace(self.verdict, message=words)
+        self.verdict = replace(self.verdict, message=words)
 
     def complete(self, payload: ClientPayload) -> None:
         """Add the bitrate that was asked for: at UDP, a document of iperf3 3.9 does not have it."""
         figures = self.verdict.figures
         if figures and figures.asked is None and payload.bitrate:
             asked = float(payload.bitrate * payload.parallel)
-            figures = msgspec.structs.replace(figures, asked=asked)
-            self.verdict = msgspec.structs.replace(self.verdict, figures=figures)
+            self.verdict = replace(self.verdict, figures=replace(figures, asked=asked))
 
-    def failure(self, stop: Stop, late: str) -> tuple[ErrorClass | None, str]:
-        """The error class and the message for an operator; None and "" after a success.
+    def outcome(self, entry: Entry, features: Features, report: Report) -> Outcome:
+        """What to report of the test, if this was the last attempt at it."""
+        judged = self.verdict
+        report.error_class, message = self._failure(entry.stop)
+        if report.error_class:
+            log.warning("task failed", error_class=report.error_class, error=message)
+        if entry.was_disturbed:
+            report.warnings.append("another test ran on this host at the same time")
+        if judged.summary and judged.figures:
+            report.warnings += warnings_about(judged.summary, judged.figures, features, report)
+            report.congestion = judged.summary.end.sender_tcp_congestion or report.congestion
+        document = Document(str(self.output), *judged.span) if judged.span else None
+        if document is None:
+            in_thread(discard, self.output)
+        return Outcome(
+            "failed" if report.error_class else "succeeded",
+            report,
+            exit_code=self.exit_code,
+            stderr=message,
+            document=document,
+            figures=judged.figures,
+        )
 
-        `stop` is the order that the task may have got, `late` the words for one whose time is over.
-        """
+    def _failure(self, stop: Stop) -> tuple[ErrorClass | None, str]:
+        """The error class and the message for an operator; None and "" after a success."""
         judged = self.verdict
         if self.ending is Ending.TIME:
-            return ErrorClass.TIMED_OUT, late
+            return ErrorClass.TIMED_OUT, self.late
         if self.ending is Ending.OUTPUT:
             return judged.error_class, judged.message
         if stop.ordered.is_set() and not judged.ok:
@@ -84,14 +101,13 @@ class Attempt:
 
 
 def judge_attempt(
-    state: StateDirectory, child: ChildProcess, exit_code: int, ending: Ending, has_begun: bool
+    state: StateDirectory, child: ChildProcess, exit_code: int, ending: Ending, late: str = ""
 ) -> Attempt:
     """Judge what a child that has ended left."""
     stderr, output = child.take_stderr(), child.stdout
     if ending is Ending.OUTPUT:
         # A flood is not read: that could hold up every greenlet for minutes.
-        judged = Verdict(ErrorClass.BAD_OUTPUT, child.flooded)
-        return Attempt(ending, exit_code, judged, output, has_begun)
+        return Attempt(ending, exit_code, Verdict(ErrorClass.BAD_OUTPUT, child.flooded), output)
     for left in range(JUDGE_TRIES - 1, -1, -1):
         try:
             judged, output = judge_output(state, output, exit_code, stderr)
@@ -103,7 +119,7 @@ def judge_attempt(
                 continue
             words, figures = f"{error}: the document is lost", figures_of(state, output)
             judged = Verdict(class_of(error), words, figures=figures)
-    return Attempt(ending, exit_code, judged, output, has_begun)
+    return Attempt(ending, exit_code, judged, output, late)
 
 
 def user_of_server(registry: TaskRegistry, entry: Entry, target: str) -> str:

@@ -75,7 +75,7 @@ def test_the_bitrate_of_a_document_without_it_is_that_of_the_task() -> None:
     """Of UDP, iperf3 3.9 does not say it."""
     for case in ("udp", "tcp"):
         judged = judge_client(0, run("3.9", case).stdout, "")
-        done = Attempt(Ending.ENDED, 0, judged, Path("none"), True)
+        done = Attempt(Ending.ENDED, 0, judged, Path("none"))
         done.complete(ClientPayload(server_ip="h", port=1, udp=case == "udp", bitrate=50_000_000))
         assert done.verdict.figures and done.verdict.figures.asked == 50_000_000
 

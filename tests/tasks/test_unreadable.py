@@ -159,7 +159,7 @@ def test_the_document_of_an_ended_client_is_tried_for_some_seconds(
     stdout = written(sound.children / "7.1.k.stream", STREAM)
     clock = install_clock(monkeypatch, "tasks.attempt.gevent")
     with no_document(number, lambda: back and len(clock.pauses) == 3):
-        attempt = judge_attempt(sound, cast(ChildProcess, Ended(stdout)), 0, Ending.ENDED, True)
+        attempt = judge_attempt(sound, cast(ChildProcess, Ended(stdout)), 0, Ending.ENDED)
     assert attempt.verdict.figures and attempt.verdict.ok is back
     assert len(clock.pauses) == (3 if back else 4)
     if not back:
