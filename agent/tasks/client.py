@@ -1,7 +1,7 @@
 """An `iperf_client_run` task: one test, repeated while its server is not ready."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -19,7 +19,6 @@ from agent.process.watch import Watch
 from agent.protocol import ClientPayload, Outcome, Report, client_payload, utc_now
 from agent.registry import RETIRES, Entry
 from agent.tasks.attempt import Attempt, judge_attempt, user_of_server
-from agent.tasks.beginning import LOOK, Beginning
 from agent.tasks.client_output import StreamReader, output_file
 from agent.tasks.context import TaskContext
 from agent.tasks.observation import DEADLINE_GRACE, Observation
@@ -29,6 +28,14 @@ from agent.timing import pauses
 # Seconds between two attempts, unless the task asks for more, and for all of them together.
 LONGEST_PAUSE = 60.0
 ATTEMPTS_TAKE = 3600.0
+# iperf3 connects one data socket after the other, a round trip each, after some 6 for the rest.
+_ROUND_TRIPS = 7
+# A round trip in seconds where the kernel does not tell: more than by satellite, which is 0.7.
+_LONG = 1.0
+# Seconds for each that is connected: some had to ask again, as their packet was lost.
+_OFTEN_LOST = 0.5
+# Seconds between two looks at whether a test has begun.
+LOOK = 0.25
 
 log = structlog.get_logger()
 
@@ -58,13 +65,14 @@ def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
 
 @dataclass
 class _ClientTest:
-    """The test of a client task; `report` grows with each attempt at it."""
+    """The test of a client task; `late` is what to say of an attempt whose time is over."""
 
     context: TaskContext
     features: Features
     entry: Entry
     payload: ClientPayload
     report: Report
+    late: str = ""
 
     def last_attempt(self) -> Attempt:
         """Attempt the test until its server is ready for it, or no try or time is left."""
@@ -108,11 +116,10 @@ class _ClientTest:
             report.interface, report.mtu, report.speed_mbps = route
             context.record_child(entry, child, report)
             log.info("client started", pid=child.pid, argv=" ".join(report.argv))
-            ending, late = self._watch(child, seen)
-            context.end_child(entry, child, ending)
-            exit_code = child.close()
+            ending = self._watch(child, seen)
+            exit_code = context.end_child(entry, child, ending)
             report.finished_at = utc_now()
-            attempt = judge_attempt(context.state, child, exit_code, ending, late)
+            attempt = judge_attempt(context.state, child, exit_code, ending, self.late)
             attempt.complete(self.payload)
             judged = attempt.verdict
             orderly = bool(judged.summary and not judged.summary.error)
@@ -124,38 +131,63 @@ class _ClientTest:
                 context.outbox.send_started(entry.claimed, child.pid)
             return attempt
 
-    def _watch(self, child: ChildProcess, seen: Observation) -> tuple[Ending, str]:
+    def _watch(self, child: ChildProcess, seen: Observation) -> Ending:
         """Wait for the child, and tell the Manager that it runs once its test has begun.
 
         The Manager's clock starts with that, so a test that was refused must not start it. Returns
-        why the wait is over, and what to say if that is for want of time.
+        why the wait is over.
         """
         payload, entry = self.payload, self.entry
         reader = StreamReader(child.stdout, entry)
         most = self.context.config.max_output_bytes
         wait = Watch(child, entry.stop.ordered, most, reader.read_new).wait
-        beginning = Beginning(payload, reader, seen)
-        while (has_begun := beginning.look()) is None:
-            ending = wait(LOOK)
-            if ending is not Ending.TIME:
-                return ending, ""
-        if not has_begun:
-            words = f"timed out after {beginning.allowed:.0f} s"
-            return Ending.TIME, f"{words}: the test had not begun by then"
+        if ending := self._wait_for_beginning(reader, seen, wait):
+            return ending
         entry.has_begun = True
         self.context.outbox.send_started(entry.claimed, child.pid)
         self._mark_disturbed(measured=True)
-        if entry.planned_seconds is not None:
-            entry.planned_seconds += beginning.took
         # iperf3 knows no time for a number of bytes, so that nothing would end it before.
         grace = 0.0 if payload.bytes else DEADLINE_GRACE
-        most_seconds = payload.time + payload.omit + grace
-        ending = wait(most_seconds)
+        seconds = payload.time + payload.omit + grace
+        ending = wait(seconds)
         if ending is Ending.TIME and not payload.bytes:
             # Its end has to pass the queues that it has filled.
             longer = seen.grace - DEADLINE_GRACE
-            ending, most_seconds = wait(longer), most_seconds + longer
-        return ending, f"timed out after {most_seconds:g} s: iperf3 had not ended by then"
+            ending, seconds = wait(longer), seconds + longer
+        self.late = f"timed out after {seconds:g} s: iperf3 had not ended by then"
+        return ending
+
+    def _wait_for_beginning(
+        self, reader: StreamReader, seen: Observation, wait: Callable[[float], Ending]
+    ) -> Ending | None:
+        """Return None once the test has begun, or else why the wait for that is over.
+
+        A newer iperf3 says so in its stream; of an older one all data sockets are connected then.
+        """
+        payload, entry, took = self.payload, self.entry, 0.0
+        sockets = payload.parallel * (2 if payload.bidir else 1)
+        while not reader.has_begun:
+            test = seen.test
+            streams = test.streams if test else 0
+            if streams >= sockets and not reader.is_stream:
+                break
+            # Counted: the time in which the agent stood still, and saw nothing, has no part in it.
+            took += LOOK
+            round_trips = (_ROUND_TRIPS + sockets) * ((test and test.round_trip) or _LONG)
+            rest = payload.connect_timeout_ms / 1000 + DEADLINE_GRACE + _OFTEN_LOST * streams
+            if took > rest + round_trips:
+                # If no connection can be seen, the test may well run.
+                if test is None:
+                    break
+                words = f"timed out after {rest + round_trips:.0f} s"
+                self.late = f"{words}: the test had not begun by then"
+                return Ending.TIME
+            ending = wait(LOOK)
+            if ending is not Ending.TIME:
+                return ending
+        if entry.planned_seconds is not None:
+            entry.planned_seconds += took
+        return None
 
     def _mark_disturbed(self, measured: bool) -> None:
         """Tests at the same time disturb each other; one that was only refused disturbs none."""

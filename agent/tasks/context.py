@@ -59,11 +59,12 @@ class TaskContext:
         record.child = ChildRecord(child.identity, report)
         self.ledger.journal.note(record)
 
-    def end_child(self, entry: Entry, child: ChildProcess, ending: Ending) -> None:
-        """Stop a child that still runs, without a grace if it wrote too much; note its end."""
+    def end_child(self, entry: Entry, child: ChildProcess, ending: Ending) -> int:
+        """Stop a child that still runs, without a grace if it wrote too much; its exit code."""
         grace = 0 if ending is Ending.OUTPUT else self.config.stop_grace
         child.stop(grace, entry.stop.force)
         entry.record_end(child.fate)
+        return child.close()
 
     def new_report(self) -> Report:
         """A report with what is known before anything has run."""
