@@ -17,7 +17,9 @@ from agent.logs.outage import Outage
 from agent.process.output import find_data, free_start, in_thread, overwrite, size_of, view_of
 from agent.protocol import Claimed, Document, Figures, utc_now
 
-_NO_TEST = ("interrupt - ", "unable to receive cookie", "unable to receive parameters")
+# What a server's output says before it has served a test.
+NO_TEST = last_served(b"")
+_NOT_OF_A_TEST = ("interrupt - ", "unable to receive cookie", "unable to receive parameters")
 _NOT_KEPT = "the document of a served test cannot be kept"
 # How often the rest is read while the host is short of descriptors, and every how many seconds.
 TRIES, PAUSE = 5, 1.0
@@ -42,32 +44,34 @@ def newest_served(stdout: Path) -> Document | None:
         start = find_data(stdout)
         if span := _look(stdout, start)[1].span:
             return Document(str(stdout), start + span[0], start + span[1])
-    return _kept(served_file(stdout))
+    path = served_file(stdout)
+    with lost("the document of a served test is lost"), suppress(FileNotFoundError):
+        return Document(str(path), 0, path.stat().st_size)
+    return None
 
 
 class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes need not be read again; `copy` is in use while a document is
-    copied; `tests` are to be reported now, with figures and client's port, and `moved` is of all
-    tests, as in Served; `figures`, `error` and `client_port` are the newest one's. `may_lack_some`
-    says that a part could not be read or kept, `incomplete` is how a document without an end
-    begins, `failures` what iperf3 said, and when.
+    copied; `last` is what the newest test's document says; `tests` are to be reported now, each
+    with that, and `moved` is of all, as in Served. `may_lack_some` says that a part could not be
+    read or kept, `incomplete` is how a document without an end begins.
     """
 
     def __init__(self, stdout: Path) -> None:
         self._stdout = stdout
         self._newest = served_file(stdout)
         self.copy = stdout.with_suffix(".fresh")
-        self.tests: deque[tuple[Document, Figures | None, int]] = deque()
+        self.last = NO_TEST
+        self.tests: deque[tuple[Document, Served]] = deque()
         self.moved: list[tuple[int, int, int]] = []
-        self.figures: Figures | None = None
-        self.error = self.incomplete = ""
-        self._unreported = self._has_skipped = False
-        self._reported = self._size_read = self.read_up_to = self.client_port = 0
+        self.incomplete = ""
+        self.may_lack_some = self._unreported = self._has_skipped = False
+        self._reported = self._size_read = self.read_up_to = 0
         self._outage = Outage("what the server serves can be kept again")
-        self.may_lack_some = self._host_is_short = False
-        self.failures: dict[str, str] = {}
+        # What iperf3 said of tests that failed, and when it last did; up to where that was noted.
+        self._failures: dict[str, str] = {}
         self._noted_up_to = -1
 
     def look(self, size: int = 0, trouble: str = "") -> bool:
@@ -81,57 +85,56 @@ class ServedTests:
             return False
         if size > self._size_read:
             self.read()
-        if test := self.take_unreported():
-            self.tests.append(test)
+        if document := self.take_unreported():
+            self.tests.append((document, self.last))
         return size <= self._size_read and not self._unreported
 
-    def read(self) -> None:
+    def read(self) -> OSError | None:
         """Copy the newest document out of the output, if there is a new one.
 
-        After an error of the disk, the next call tries again. A part with a sector that cannot be
-        read is skipped, as the tests to come may be read.
+        After an error of the disk, which it returns, the next call tries again. A part with a
+        sector that cannot be read is skipped, as the tests to come may be read.
         """
         size = in_thread(size_of, self._stdout)
         if size == self._size_read:
-            return
+            return None
         try:
             served = in_thread(self._keep_newest)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)
-            self.may_lack_some, self._host_is_short = True, whose(error) is Whose.HOST
+            self.may_lack_some = True
             # The file tells it from an error of writing the copy.
             if (error.errno, error.filename) == (errno.EIO, str(self._stdout)):
                 self._has_skipped = True
                 self.read_up_to = self._size_read = size
-            return
+            return error
         for place, error_class, words in served.failed:
             place += self.read_up_to
             # The last document is read again.
-            if place > self._noted_up_to and not words.startswith(_NO_TEST):
+            if place > self._noted_up_to and not words.startswith(_NOT_OF_A_TEST):
                 self._noted_up_to = place
                 log.warning("a test failed on this server", error_class=error_class, error=words)
-                self.failures[words] = utc_now()
-        self.may_lack_some, self._host_is_short = self._has_skipped, False
+                self._failures[words] = utc_now()
+        self.may_lack_some = self._has_skipped
         self.moved += served.moved
         self.read_up_to += served.done
         self._size_read = size
         self.incomplete = served.unread[-1]
         if served.span:
-            self._unreported, self.error = True, served.error
-            self.figures, self.client_port = served.figures, served.client_port
+            self._unreported, self.last = True, served
+        return None
 
     def read_rest(self) -> None:
         """Read what an ended server has written; for a while again if the host is short now."""
         for _ in range(TRIES):
-            self.read()
-            if not self._host_is_short:
+            if whose(self.read()) is not Whose.HOST:
                 break
             gevent.sleep(PAUSE)
         if self.incomplete:
             log.warning("iperf3 wrote JSON that cannot be read", beginning=self.incomplete)
 
-    def take_unreported(self) -> tuple[Document, Figures | None, int] | None:
-        """The newest document in a file of its own, as in `tests`; None when it was taken before.
+    def take_unreported(self) -> Document | None:
+        """The newest document in a file of its own; None when it was taken before.
 
         After an error of the disk it is None as well, and the next call tries again.
         """
@@ -139,28 +142,30 @@ class ServedTests:
             return None
         own = Path(f"{self._newest}.{self._reported + 1}")
         try:
-            document = in_thread(_second_name, self._newest, own)
+            in_thread(link_or_copy, self._newest, own)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)
             return None
         self._reported += 1
         self._unreported = False
         self._outage.record_success()
-        return document, self.figures, self.client_port
+        return self._whole(own)
 
+    @property
     def newest(self) -> Document | None:
         """The newest document, whether it was reported or not."""
-        return in_thread(_kept, self._newest)
+        return self._whole(self._newest)
 
-    def doubts(self, figures: Figures | None) -> list[str]:
+    def doubts(self, test: Served) -> list[str]:
         """What to know of a test's figures, and of the tests that failed."""
-        failed = [f"a test failed here at {at}: {why}" for why, at in self.failures.items()]
-        cut = [f"The test was cut short: {self.error}."] if figures and self.error else []
-        return [*rate_warnings(figures or Figures()), *cut, *failed]
+        failed = [f"a test failed here at {at}: {why}" for why, at in self._failures.items()]
+        cut = [f"The test was cut short: {test.error}."] if test.figures and test.error else []
+        return [*rate_warnings(test.figures or Figures()), *cut, *failed]
 
-    def last_words(self, one_off: bool) -> str:
-        """What iperf3 said of its newest test, if that may be why it has ended."""
-        return self.error if one_off or self.error.startswith("interrupt - ") else ""
+    def _whole(self, path: Path) -> Document | None:
+        """The newest document, which is all that a file has."""
+        span = self.last.span
+        return Document(str(path), 0, span[1] - span[0]) if span else None
 
     def _keep_newest(self) -> Served:
         """Copy the newest document; the outbox may still hold a link to the one before."""
@@ -184,15 +189,3 @@ def _look(stdout: Path, start: int) -> tuple[memoryview, Served]:
     for beginning in filter(None, served.unread[:-1]):
         log.warning("iperf3 wrote JSON that cannot be read", beginning=beginning)
     return output, served
-
-
-def _second_name(path: Path, own: Path) -> Document:
-    size = path.stat().st_size
-    link_or_copy(path, own)
-    return Document(str(own), 0, size)
-
-
-def _kept(path: Path) -> Document | None:
-    with lost("the document of a served test is lost"), suppress(FileNotFoundError):
-        return Document(str(path), 0, path.stat().st_size)
-    return None

@@ -11,17 +11,17 @@ from agent.diagnosis.children import family
 from agent.errors import ErrorClass, TaskError
 from agent.files import discard
 from agent.iperf3.argv import server_argv
-from agent.iperf3.verdict import Verdict, judge_server_exit
+from agent.iperf3.verdict import Served, Verdict, judge_server_exit
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread, view_of
 from agent.process.ports import find_listener, serves
 from agent.process.watch import Watch
-from agent.protocol import Document, Figures, Outcome, ServerPayload, server_payload, utc_now
+from agent.protocol import Document, Outcome, ServerPayload, server_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
 from agent.tasks.observation import Observation
 from agent.tasks.policy import check_core
-from agent.tasks.served import ServedTests, server_output
+from agent.tasks.served import NO_TEST, ServedTests, server_output
 
 # A server listens 3 to 11 ms after its start (measured, 3.9 to 3.21).
 LISTEN_POLL = 0.005
@@ -99,8 +99,7 @@ class _RunningServer:
             yield from self._tests(seen)
         self._entry.has_served = True
         self._context.metrics.child_exits["server", ending.name.lower()] += 1
-        self._context.end_child(self._entry, self._child, ending)
-        exit_code = self._child.close()
+        exit_code = self._context.end_child(self._entry, self._child, ending)
         if ending is not Ending.OUTPUT:
             self._child.looks.finish()
             self._served.read_rest()
@@ -110,12 +109,11 @@ class _RunningServer:
                 self._report.warnings.append(LOST)
         self._report.ended = self._why_it_ended(ending, exit_code)
         log.info("server ended", pid=pid, why=self._report.ended)
-        yield self._outcome(self._served.newest(), self._served.figures, final=True)
+        yield self._outcome(self._served.newest, self._served.last, final=True)
 
     def clean_up(self) -> None:
         """Stop the child and remove its files, whatever happened."""
         self._context.end_child(self._entry, self._child, Ending.STOPPED)
-        self._child.close()
         # `.served` is not removed here: the outbox took it over with the last outcome.
         in_thread(discard, self._child.stdout, self._child.stderr, self._served.copy)
 
@@ -127,9 +125,9 @@ class _RunningServer:
         while self._served.moved:
             seen.charge(*self._served.moved.pop())
         while self._served.tests:
-            document, figures, port = self._served.tests.popleft()
-            seen.report_on(self._report, figures, not self._served.error, port)
-            yield self._outcome(document, figures)
+            document, test = self._served.tests.popleft()
+            seen.report_on(self._report, test.figures, not test.error, test.client_port)
+            yield self._outcome(document, test)
 
     def _watch(self, seconds: float, read: Callable[[int], bool] | None = None) -> Ending | None:
         """Why the child has ended or must end; None if it has written, or so many seconds pass."""
@@ -148,7 +146,7 @@ class _RunningServer:
         if ending is Ending.OUTPUT:
             return self._child.flooded
         if self._payload.one_off and exit_code == 0:
-            if self._served.newest() and not self._served.error:
+            if self._served.newest and not self._served.last.error:
                 return "served its one test"
             if self._payload.idle_timeout:
                 return f"no client came within its {self._payload.idle_timeout} s"
@@ -160,8 +158,10 @@ class _RunningServer:
         return f"iperf3 was ended by a signal, not by this agent: {judged.message}"
 
     def _judge(self, exit_code: int) -> Verdict:
-        stderr = self._child.take_stderr() or self._served.last_words(self._payload.one_off)
-        output = memoryview(b"")
+        # What it said of its newest test may be why it has ended.
+        said, output = self._served.last.error, memoryview(b"")
+        may_be_why = self._payload.one_off or said.startswith("interrupt - ")
+        stderr = self._child.take_stderr() or (said if may_be_why else "")
         try:
             output = in_thread(view_of, self._child.stdout, self._served.read_up_to)
         except OSError as error:
@@ -181,15 +181,11 @@ class _RunningServer:
         return TaskError(judged.error_class or ErrorClass.OTHER, message)
 
     def _outcome(
-        self,
-        document: Document | None = None,
-        figures: Figures | None = None,
-        *,
-        final: bool = False,
+        self, document: Document | None = None, test: Served = NO_TEST, *, final: bool = False
     ) -> Outcome:
-        """A success, with the document of a test if there is one."""
+        """A success, with the document of a test and what that says, if there is one."""
         self._report.finished_at = utc_now()
-        warnings = self._report.warnings + self._served.doubts(figures)
+        warnings = self._report.warnings + self._served.doubts(test)
         listening = {"started": True, "pid": self._child.pid, "port": self._payload.port}
         return Outcome(
             "succeeded",
@@ -197,5 +193,5 @@ class _RunningServer:
             answer={} if document else listening,
             document=document,
             final=final,
-            figures=figures,
+            figures=test.figures,
         )

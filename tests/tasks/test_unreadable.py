@@ -186,12 +186,12 @@ def test_a_running_servers_output_loses_what_is_there_and_the_next_test_is_repor
             served.read()
             assert served.take_unreported() is None
     assert warned(log).count("the document of a served test cannot be kept") == 1
-    assert served.newest() is None
+    assert served.newest is None
     with open(stdout, "ab") as file:
         file.write(SERVED)
     served.read()
     test = served.take_unreported()
-    assert test and content_of(test[0]) == content_of(served.newest()) == NEWEST
+    assert test and content_of(test) == content_of(served.newest) == NEWEST
     assert served.may_lack_some
 
 
@@ -205,9 +205,9 @@ def test_an_error_that_is_over_costs_no_served_test(
             served.read()
             assert served.take_unreported() is None
             assert served.may_lack_some is (name != "link")
-    assert served.newest() and not served.may_lack_some
+    assert served.newest and not served.may_lack_some
     test = served.take_unreported()
-    assert test and content_of(test[0]) == NEWEST
+    assert test and content_of(test) == NEWEST
 
 
 def test_the_output_of_a_killed_agents_server(bad_disk: BadDisk, state: StateDirectory) -> None:
@@ -228,7 +228,7 @@ def test_files_whose_links_go_round(sound: StateDirectory) -> None:
     assert len(warned(log)) == 2
     served = ServedTests(stdout)
     served.read()
-    assert served.take_unreported() is None and served.newest() is None
+    assert served.take_unreported() is None and served.newest is None
     for name in ("7.1.key of 7.stream", "7.2.key of 7.json"):
         found = round_in_circles(sound.children / name)
         number = int(name.split(".")[1])
@@ -254,7 +254,6 @@ def test_calls_that_fail(
         found = newest_output(sound.children, TASK)
         newest = newest_served(stdout)
         served.read()
-        served.newest()
         served.take_unreported()
     assert found == (None if name == "listdir" else found)
     assert found in (None, (1, client))
@@ -272,7 +271,7 @@ def test_a_document_that_cannot_be_read_is_logged_once(sound: StateDirectory) ->
                 file.write(b"\n" + SERVED)
             served.read()
     assert warned(log) == ["iperf3 wrote JSON that cannot be read"]
-    assert content_of(served.newest()) == NEWEST and not served.incomplete
+    assert content_of(served.newest) == NEWEST and not served.incomplete
 
 
 def test_a_document_in_other_bytes_is_mended_also_after_a_restart(sound: StateDirectory) -> None:
@@ -313,7 +312,7 @@ def test_the_hub_turns_while_a_slow_disk_is_read(
             StreamReader(stream, entry).read_new(len(STREAM))
         else:
             served.read()
-    assert entry.intervals if kind == "stream" else served.newest()
+    assert entry.intervals if kind == "stream" else served.newest
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
@@ -350,4 +349,4 @@ def test_what_an_ended_server_wrote_is_read_when_the_host_has_descriptors_again(
     monkeypatch.setattr("builtins.open", opened_later)
     served.read_rest()
     assert clock.pauses == [1.0] * 3
-    assert content_of(served.newest()) == NEWEST and not served.may_lack_some
+    assert content_of(served.newest) == NEWEST and not served.may_lack_some
