@@ -33,22 +33,20 @@ def within_limits(payload: ClientPayload, config: Config) -> ClientPayload:
     takes the bitrate of one stream; `bidir` doubles the streams. A test without a bitrate, or
     with 0 for "unlimited", gets the largest one. Raises TaskError(`not_allowed`).
     """
-    seconds = payload.time + payload.omit
-    if seconds > config.max_test_seconds:
-        key = "time + omit" if payload.omit else "time"
-        raise _over(key, seconds, "MAX_TEST_SECONDS", config.max_test_seconds)
-    if payload.parallel > config.max_parallel:
-        raise _over("parallel", payload.parallel, "MAX_PARALLEL", config.max_parallel)
-    if config.max_bitrate is None:
-        return payload
+    key = "time + omit" if payload.omit else "time"
     streams = payload.parallel * 2 if payload.bidir else payload.parallel
-    if payload.bitrate:
-        total = payload.bitrate * streams
-        if total > config.max_bitrate:
-            raise _over("bitrate x streams", total, "MAX_BITRATE", config.max_bitrate)
+    total = (payload.bitrate or 0) * streams
+    for name, asked, variable, most in (
+        (key, payload.time + payload.omit, "MAX_TEST_SECONDS", config.max_test_seconds),
+        ("parallel", payload.parallel, "MAX_PARALLEL", config.max_parallel),
+        ("bitrate x streams", total, "MAX_BITRATE", config.max_bitrate),
+    ):
+        if most is not None and asked > most:
+            words = f"{name} {asked} is over this agent's {variable} of {most}"
+            raise TaskError(ErrorClass.NOT_ALLOWED, words)
+    if payload.bitrate or config.max_bitrate is None:
         return payload
-    share = max(1, config.max_bitrate // streams)
-    return msgspec.structs.replace(payload, bitrate=share)
+    return msgspec.structs.replace(payload, bitrate=max(1, config.max_bitrate // streams))
 
 
 def check_burst(payload: ClientPayload, features: Features, config: Config) -> None:
@@ -63,11 +61,6 @@ def check_burst(payload: ClientPayload, features: Features, config: Config) -> N
         raise TaskError(ErrorClass.UNSUPPORTED, f"{words}: leave it out, or install a newer iperf3")
     over = f"this agent's MAX_BITRATE is {config.max_bitrate}"
     raise TaskError(ErrorClass.NOT_ALLOWED, f"{words}, and {over}")
-
-
-def _over(key: str, asked: int, variable: str, most: int) -> TaskError:
-    words = f"{key} {asked} is over this agent's {variable} of {most}"
-    return TaskError(ErrorClass.NOT_ALLOWED, words)
 
 
 def check_core(affinity: int | str | None) -> None:
