@@ -15,7 +15,7 @@ from agent.errors import TaskError, class_of
 from agent.files import Whose, discard, whose
 from agent.native_threads import Looks
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
-from agent.process.output import in_thread, read_end
+from agent.process.output import in_thread, read_part, size_of
 from agent.process.spawn import signal_group, spawn, spawn_error
 
 STDERR_KEPT = 64 * 1024
@@ -136,7 +136,9 @@ class ChildProcess:
         Empty when they cannot be read: that is no reason to lose a test.
         """
         try:
-            return in_thread(read_end, self.stderr, STDERR_KEPT).decode(errors="replace").strip()
+            start = max(0, in_thread(size_of, self.stderr) - STDERR_KEPT)
+            end = in_thread(read_part, self.stderr, start, STDERR_KEPT)
+            return end.decode(errors="replace").strip()
         except OSError as error:
             log.warning("the stderr of a child cannot be read", pid=self.pid, error=str(error))
             return ""

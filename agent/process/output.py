@@ -65,13 +65,6 @@ def overwrite(path: Path, start: int, pieces: Iterable[tuple[int, bytes]]) -> bo
     return number > 0
 
 
-def read_end(path: Path, most: int) -> bytes:
-    """At most so many of a file's last bytes; raises OSError."""
-    with open(path, "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - most))
-        return file.read(most)
-
-
 def free_start(path: Path, end: int) -> None:
     """Give the disk back what a file holds before byte `end`; its size stays.
 

@@ -52,17 +52,14 @@ class Sizes:
             try:
                 # There may be no room for a thread at the moment.
                 with suppress(OSError):
-                    self._look()
+                    children = list(self._children)
+                    for child, sizes in zip(children, sizes_of(*children)):
+                        child.sizes = sizes
+                        if sizes != child.seen:
+                            child.has_grown.set()
             except Exception:
                 log.exception("a bug in the look at what children write: it is taken again")
             self._children = {each for each in self._children if not each.ended.is_set()}
-
-    def _look(self) -> None:
-        children = list(self._children)
-        for child, sizes in zip(children, sizes_of(*children)):
-            child.sizes = sizes
-            if sizes != child.seen:
-                child.has_grown.set()
 
 
 _SIZES = Sizes()
