@@ -80,6 +80,7 @@ class Metrics:
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     request_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(CALL_BOUNDS))
     heartbeat_lateness: Histogram = field(default_factory=lambda: Histogram(LATE_BOUNDS))
+    hub_lag: Histogram = field(default_factory=lambda: Histogram(LATE_BOUNDS))
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     task_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(TASK_BOUNDS))
     wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))

@@ -170,9 +170,8 @@ def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Eve
         return None
     # Imported here: prometheus_client and the server take some megabytes.
     from agent.status.server import StatusServer
-    from agent.status.snapshot import AgentState
 
-    return StatusServer(AgentState(agent.context, agent.registration), address).run
+    return StatusServer(agent.context, agent.registration, address).run
 
 
 command = GroupedCommand(

@@ -19,6 +19,7 @@ _NAMES = {
     "kill_all": "kill all",
     "other": "unknown type",
 }
+_NO_RESULT = '<tr><td colspan="7">None yet.</td></tr>'
 
 _template = Template(files("agent.status").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -32,8 +33,8 @@ def render_page(snapshot: Snapshot) -> str:
         manager_url=escape(snapshot.manager_url),
         address=escape(snapshot.address or "not known yet"),
         running="\n".join(_running(snapshot)),
-        results="\n".join(_results(snapshot.results)),
-        problems=_problems(snapshot),
+        results="\n".join(map(_result, snapshot.results)) or _NO_RESULT,
+        problems="\n".join(_problems(snapshot)[:10]) or "<li>Nothing.</li>",
         version=escape(snapshot.version),
         iperf3_version=escape(snapshot.iperf3_version or "missing"),
         uptime=duration(snapshot.uptime),
@@ -55,15 +56,12 @@ def _state(snapshot: Snapshot) -> str:
 
 
 def _running(snapshot: Snapshot) -> Iterable[str]:
-    if snapshot.running:
-        yield '<ul class="plain">'
-        for child in snapshot.running:
-            yield f"<li>{''.join(_child(child))}</li>"
-        yield "</ul>"
-    else:
-        yield "<p>Nothing.</p>"
+    for child in snapshot.running:
+        yield f"<li>{''.join(_child(child))}</li>"
+    if not snapshot.running:
+        yield "<li>Nothing.</li>"
     if snapshot.waiting:
-        yield f'<p class="soft">{snapshot.waiting} more waiting to start or to retry.</p>'
+        yield f'<li class="soft">{snapshot.waiting} more waiting to start or to retry.</li>'
 
 
 def _child(child: Running) -> Iterable[str]:
@@ -84,33 +82,21 @@ def _child(child: Running) -> Iterable[str]:
         yield f'<span class="soft">{left}</span>'
 
 
-def _results(results: Sequence[Reported]) -> Iterable[str]:
-    if not results:
-        yield "<p>None yet.</p>"
-        return
-    yield '<div class="scroll"><table>'
-    yield '<caption class="soft">Newest first, times in UTC</caption><thead><tr>'
-    yield "".join(f'<th scope="col">{head}</th>' for head in ("Time", "Task", "Outcome"))
-    yield "".join(f'<th scope="col" class="number">{head}</th>' for head in ("Throughput", "Lost"))
-    yield "".join(f'<th scope="col">{head}</th>' for head in ("Intervals", "What limited it"))
-    yield "</tr></thead><tbody>"
-    for result in results:
-        yield f"<tr>{''.join(_result(result))}</tr>"
-    yield "</tbody></table></div>"
-
-
-def _result(result: Reported) -> Iterable[str]:
+def _result(result: Reported) -> str:
     figures = result.figures or Figures()
-    yield f"<td>{result.at[11:19]}</td>"
-    yield f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>"
     tone = "good" if result.status == "succeeded" else "bad"
-    words = escape(result.error_class or result.status)
-    yield f'<td class="{tone}">{words}</td>'
-    yield f'<td class="number">{throughput(figures)}</td>'
-    yield f'<td class="number">{of_each_way(figures, _lost)}</td>'
-    yield f'<td>{"".join(_spark(flow.rates, "As this side saw it") for flow in figures.flows)}</td>'
-    limits = "<br>".join(escape(found.words) for found in result.diagnoses)
-    yield f'<td class="soft">{limits}</td>'
+    curves = [_spark(flow.rates, "As this side saw it") for flow in figures.flows]
+    limits = [escape(found.words) for found in result.diagnoses]
+    cells = [
+        f"<td>{result.at[11:19]}</td>",
+        f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>",
+        f'<td class="{tone}">{escape(result.error_class or result.status)}</td>',
+        f'<td class="number">{throughput(figures)}</td>',
+        f'<td class="number">{of_each_way(figures, _lost)}</td>',
+        f'<td>{"".join(curves)}</td>',
+        f'<td class="soft">{"<br>".join(limits)}</td>',
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _lost(flow: Flow) -> str:
@@ -119,7 +105,7 @@ def _lost(flow: Flow) -> str:
     return "" if flow.retransmits is None else f"{flow.retransmits:.0f} retransmits"
 
 
-def _problems(snapshot: Snapshot) -> str:
+def _problems(snapshot: Snapshot) -> list[str]:
     found = [f'<span class="bad">{escape(reason)}</span>' for reason in snapshot.not_ready]
     if snapshot.outbox_messages and snapshot.outbox_oldest > 5:
         age = duration(snapshot.outbox_oldest)
@@ -134,8 +120,7 @@ def _problems(snapshot: Snapshot) -> str:
             message = escape(result.message or result.error_class)
             where = f"Task {result.task_id} at {result.at[11:19]}"
             found.append(f'{where}: {message}<br><span class="soft">{advice}</span>')
-    items = "".join(f"<li>{text}</li>" for text in found[:10])
-    return f"<ul>{items}</ul>" if found else "<p>Nothing.</p>"
+    return [f"<li>{text}</li>" for text in found]
 
 
 def _spark(rates: Sequence[float], label: str) -> str:

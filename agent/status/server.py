@@ -1,7 +1,7 @@
 """The HTTP server of the status page. It answers GET requests and changes nothing."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -10,11 +10,12 @@ from gevent.event import Event
 from msgspec import to_builtins
 
 from agent.host import is_bound_to_loopback, names_loopback
-from agent.metrics import LATE_BOUNDS, Histogram
+from agent.manager.registration import Registration
 from agent.serving import Limits, Server
 from agent.status.page import render_page
-from agent.status.prometheus import CONTENT_TYPE, MetricsExporter
-from agent.status.snapshot import AgentState, Snapshot
+from agent.status.prometheus import CONTENT_TYPE, Scrape
+from agent.status.snapshot import Snapshot
+from agent.tasks.context import TaskContext
 from agent.text import encodable, to_json
 from agent.timing import ticks
 
@@ -46,44 +47,19 @@ log = structlog.get_logger()
 _Answer = tuple[int, str, bytes]
 
 
-class _Reused:
-    """Answers, each made again when it is old for what it costs."""
-
-    def __init__(self, make: Callable[[], _Answer]) -> None:
-        self._make = make
-        self._until = 0.0
-        self._answer: _Answer
-
-    def __call__(self) -> _Answer:
-        """The answer of now, or of a moment ago."""
-        began = time.monotonic()
-        if began >= self._until:
-            self._answer = self._make()
-            ended = time.monotonic()
-            self._until = ended + REUSED_FOR * (ended - began)
-        return self._answer
-
-
 class StatusServer:
     """Serves the status page of one agent at a host and a port."""
 
-    def __init__(self, agent: AgentState, address: tuple[str, int]) -> None:
-        self._agent = agent
-        host, self._port = address
-        self._host = f"[{host}]" if ":" in host else host
-        self._lag = Histogram(LATE_BOUNDS)
-        exporter = MetricsExporter(agent, self._lag)
+    def __init__(
+        self, context: TaskContext, registration: Registration, address: tuple[str, int]
+    ) -> None:
+        self._context = context
+        self._registration = registration
+        host, port = address
+        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._server = Server(address, self._serve, LIMITS)
-        self._routes: dict[str, Callable[[], _Answer]] = {
-            "/": _Reused(lambda: (200, _HTML, encodable(render_page(Snapshot(agent))).encode())),
-            # An agent that answers is alive.
-            "/livez": lambda: (200, _JSON, b'{"ok":true}'),
-            "/readyz": self._readyz,
-            "/status": _Reused(
-                lambda: (200, _JSON, to_json(to_builtins(Snapshot(agent), enc_hook=vars)))
-            ),
-            "/metrics": _Reused(lambda: (200, CONTENT_TYPE, exporter.export())),
-        }
+        # By path: until when an answer is given again, and the answer.
+        self._answers: dict[str, tuple[float, _Answer]] = {}
 
     def run(self, stop: Event) -> None:
         """Serve until `stop`. If the address cannot be used, only log a warning."""
@@ -91,13 +67,12 @@ class StatusServer:
             self._server.start()  # type: ignore[no-untyped-call]
         except OSError as error:
             advice = "choose another STATUS_ADDRESS; the agent works without it"
-            given = f"{self._host}:{self._port}"
-            log.warning("no status page", address=given, error=str(error), advice=advice)
+            log.warning("no status page", address=self._address, error=str(error), advice=advice)
             return
-        log.info("status page", url=f"http://{self._host}:{self._server.server_port}/")
+        log.info("status page", url=f"http://{self._address}/")
         try:
             for late in ticks(LAG_INTERVAL, stop):
-                self._lag.observe(max(0.0, late))
+                self._context.metrics.hub_lag.observe(max(0.0, late))
         finally:
             self._server.stop(timeout=STOP_SECONDS)  # type: ignore[no-untyped-call]
 
@@ -116,12 +91,27 @@ class StatusServer:
             return 403, "text/plain", b"open this page as localhost or by an IP address\n"
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return 405, "text/plain", b"this page is read-only\n"
-        route = self._routes.get(environ["PATH_INFO"])
-        if route is None:
+        path = environ["PATH_INFO"]
+        if path == "/livez":
+            # An agent that answers is alive.
+            return 200, _JSON, b'{"ok":true}'
+        if path not in ("/", "/readyz", "/status", "/metrics"):
             return 404, "text/plain", b"try /, /livez, /readyz, /status or /metrics\n"
-        return route()
+        began = time.monotonic()
+        until, answer = self._answers.get(path, (0.0, None))
+        if answer is None or began >= until:
+            answer = self._fresh_answer(path)
+            ended = time.monotonic()
+            self._answers[path] = ended + REUSED_FOR * (ended - began), answer
+        return answer
 
-    def _readyz(self) -> _Answer:
-        reasons = self._agent.not_ready()
-        body = to_json({"ok": not reasons, "reasons": reasons})
-        return 503 if reasons else 200, _JSON, body
+    def _fresh_answer(self, path: str) -> _Answer:
+        now = Snapshot(self._context, self._registration)
+        if path == "/":
+            return 200, _HTML, encodable(render_page(now)).encode()
+        if path == "/status":
+            return 200, _JSON, to_json(to_builtins(now, enc_hook=vars))
+        if path == "/metrics":
+            return 200, CONTENT_TYPE, Scrape(self._context, now).export()
+        reasons = now.not_ready
+        return 503 if reasons else 200, _JSON, to_json({"ok": not reasons, "reasons": reasons})

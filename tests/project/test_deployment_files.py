@@ -133,7 +133,7 @@ def test_the_status_page_has_the_address_of_the_demo(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TEXTS, ids=name)
 def test_every_path_that_is_probed_is_one_of_the_status_page(path: Path) -> None:
-    served = re.findall(r'"(/\w+)":', inspect.getsource(server))
+    served = re.findall(r'"(/\w+)"', inspect.getsource(server))
     assert "/livez" in served
     assert set(re.findall(r"/(?:livez?|ready\w*|health\w*|metrics)\b", path.read_text())) <= {
         *served

@@ -11,9 +11,11 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from agent.manager.registration import Registration
+from agent.metrics import Metrics
 from agent.status import server as server_module
 from agent.status.server import StatusServer
-from agent.status.snapshot import AgentState
+from agent.tasks.context import TaskContext
 from tests.support.harness import free_port
 from tests.support.status_page import ask
 
@@ -28,8 +30,9 @@ class _Busy:
     def __init__(self, cost: float) -> None:
         self.cost = cost
         self.asked: Counter[str] = Counter()
+        self.metrics = Metrics()
 
-    def take_snapshot(self) -> Any:
+    def take_snapshot(self, _: object) -> Any:
         """A state that counts how often it was asked for."""
         self.asked["snapshot"] += 1
         until_then = time.monotonic() + self.cost
@@ -43,9 +46,8 @@ def serving(monkeypatch: pytest.MonkeyPatch, host: str) -> Iterator[tuple[_Busy,
     """A status page of such an agent, at a port of that host."""
     monkeypatch.setattr(server_module, "Snapshot", _Busy.take_snapshot)
     monkeypatch.setattr(server_module, "render_page", str)
-    monkeypatch.setattr(server_module, "MetricsExporter", lambda *_: None)
     busy, port, stop = _Busy(COST), free_port(), Event()
-    page = StatusServer(cast(AgentState, busy), (host, port))
+    page = StatusServer(cast(TaskContext, busy), cast(Registration, None), (host, port))
     running = gevent.spawn(page.run, stop)
     gevent.sleep(0)
     yield busy, port
