@@ -25,11 +25,12 @@ class Finding:
     fault: str = ""
 
 
-def print_findings(config: Config, faults: Mapping[str, str], as_json: bool) -> set[str]:
+def print_findings(config: Config, faults: Mapping[str, str]) -> set[str]:
     """Print a line for each finding, as JSON or in words; returns the kinds of fault found.
 
     `faults` are those of the settings, by variable, as `check_settings` returns them.
     """
+    as_json = config.log_format == "json" and "LOG_FORMAT" not in faults
     silence_logging()
     kinds = set()
     for finding in _findings(config, faults):

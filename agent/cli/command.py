@@ -1,7 +1,7 @@
 """The command `agent-run`: what it runs, and its exit codes."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -9,10 +9,10 @@ import click
 import structlog
 from gevent.event import Event
 
-from agent.cli.options import GroupedCommand, find_origins, own_options, setting_options
-from agent.config.env_file import EnvFile
-from agent.config.key import Key
-from agent.config.settings import Config, check_settings, read_settings
+from agent.cli.options import GroupedCommand, own_options, setting_options
+from agent.config.env_file import read_env_file
+from agent.config.key import SECRETS, Key
+from agent.config.settings import SETTINGS, Config, Texts, check_settings, read_settings
 from agent.errors import (
     AgentError,
     AgentUnknown,
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _main(
-    env_file: EnvFile,
+    env_file: str | None,
     debug: bool,
     dev: bool,
     check: bool,
@@ -86,43 +86,43 @@ def _main(
     """
     if dev and check:
         raise click.UsageError("--dev and --check cannot be used together.")
-    given = {name: text for name, text in options.items() if text}
+    flags = {name: text for name, text in options.items() if text is not None}
     if debug:
-        given["log_level"] = "debug"
-    for slip in env_file.slips:
+        flags["log_level"] = "debug"
+    file = read_env_file(env_file, [*(setting.variable for setting in SETTINGS), *SECRETS])
+    for slip in file.slips:
         click.echo(f"agent-run: {printable(slip)}", err=True)
-    origins = find_origins(click.get_current_context())
-    secrets = (os.environ, env_file.values)
+    places = (os.environ, file)
     if check:
-        # The default LOG_FORMAT, json, is for the log and not for the check.
-        as_json = given.get("log_format", "").lower() == "json"
-        return _run_check(*check_settings(given, *secrets, origins=origins), as_json)
+        return _run_check(flags, *places)
     if not dev:
-        return _run_agent(read_settings(given, *secrets, origins=origins), exit_after_idle)
+        return _run_agent(read_settings(flags, *places), exit_after_idle)
     # Imported here: only the demo needs Flask, which takes 20 MB.
     from agent.cli.demo import demo_settings
 
-    with demo_settings(given) as (demo, given):
-        config = read_settings(given, {"AGENT_KEY": demo.key}, origins=origins)
+    with demo_settings(flags, *places) as (demo, config):
         return _run_agent(config, exit_after_idle, demo.self_test)
 
 
-def _run_check(config: Config, faults: Mapping[str, str], as_json: bool) -> int:
+def _run_check(flags: Texts, *places: Texts) -> int:
     # Imported here to keep an agent small.
     from agent.cli.check import print_findings
 
-    found = print_findings(config, faults, as_json)
+    # The default LOG_FORMAT, json, is for the log and not for the check.
+    found = print_findings(*check_settings(flags, *places, {"LOG_FORMAT": "console"}))
     if "settings" in found:
         return EXIT_CONFIG
     return EXIT_UNAVAILABLE if "manager" in found else EXIT_OK
 
 
 def _run_agent(
-    config: Config, exit_after_idle: float | None, self_test: Callable[[Event], None] | None = None
+    config: Config,
+    exit_after_idle: float | None,
+    self_test: Callable[[StopSignals], None] | None = None,
 ) -> int:
     key = Key(config.agent_key, config.agent_key_file)
     signals = StopSignals()
-    run_self_test = partial(_run_self_test, self_test, signals) if self_test else None
+    run_self_test = partial(self_test, signals) if self_test else None
     try:
         writer = configure_logging(
             config.log_level, config.log_format, config.agent_name, key, config.log_file
@@ -153,15 +153,6 @@ def _run_agent(
     finally:
         writer.close()
         signals.remove()
-
-
-def _run_self_test(self_test: Callable[[Event], None], signals: StopSignals) -> None:
-    """Run the self-test, and stop the agent if nobody reads its output (as in `| head`)."""
-    try:
-        self_test(signals.drain)
-    except BrokenPipeError:
-        signals.name = "SIGPIPE"
-        signals.drain.set()
 
 
 def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Event], None] | None:

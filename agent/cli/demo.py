@@ -6,7 +6,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
@@ -14,6 +14,7 @@ import click
 from gevent.event import Event
 from msgspec import Raw
 
+from agent.config.settings import Config, Texts, check_settings, read_settings
 from agent.diagnosis.halves import together
 from agent.errors import ConfigError, SelfTestFailed
 from agent.iperf3.figures import figures_in
@@ -21,6 +22,7 @@ from agent.iperf3.summary import Cpu, Summary, read_summary
 from agent.logs.writer import STDOUT
 from agent.protocol import FINAL_STATUSES, read_report
 from agent.quantities import rate
+from agent.service.signals import StopSignals
 
 FIRST_PORT = 8000
 PORTS_TRIED = 100
@@ -59,11 +61,19 @@ class Demo:
             last = FIRST_PORT + PORTS_TRIED - 1
             raise ConfigError(f"--dev found no free port from {FIRST_PORT} to {last}")
 
-    def self_test(self, stopping: Event) -> None:
+    def self_test(self, signals: StopSignals) -> None:
         """Run one TCP test as ordinary tasks, with a progress bar, and print a summary.
 
-        Once `stopping` is set, return without a summary. Raises SelfTestFailed.
+        An agent that stops gets none. It is stopped if nobody reads the output, as in `| head`.
+        Raises SelfTestFailed.
         """
+        try:
+            self._test(signals.drain)
+        except BrokenPipeError:
+            signals.name = "SIGPIPE"
+            signals.drain.set()
+
+    def _test(self, stopping: Event) -> None:
         from agent.dev.store.records import Plan
 
         exercise = self.store.exercises.create("self-test", TEST_SECONDS)
@@ -102,19 +112,19 @@ class Demo:
 
 
 @contextmanager
-def demo_settings(given: Mapping[str, str]) -> Iterator[tuple[Demo, dict[str, str]]]:
+def demo_settings(flags: Texts, *places: Texts) -> Iterator[tuple[Demo, Config]]:
     """A demo, and the settings for its agent, whose state directory is removed afterwards."""
-    demo = Demo(given.get("agent_name", "agent1"))
+    demo = Demo(check_settings(flags, *places)[0].agent_name)
     try:
         if demo.manager.port != FIRST_PORT:
             taken = f"Port {FIRST_PORT} is taken: the dev Manager uses {demo.manager.port}."
             click.echo(taken, err=True)
         with TemporaryDirectory(prefix="iperf-agent-") as state:
-            defaults = {"status_address": STATUS_ADDRESS}
+            own = {**flags, "manager_url": demo.manager.url, "state_dir": state}
+            defaults = {"STATUS_ADDRESS": STATUS_ADDRESS}
             if os.isatty(STDOUT):
-                defaults["log_format"] = "console"
-            own = {"manager_url": demo.manager.url, "state_dir": state}
-            yield demo, {**defaults, **given, **own}
+                defaults["LOG_FORMAT"] = "console"
+            yield demo, read_settings(own, {"AGENT_KEY": demo.key}, *places, defaults)
     finally:
         demo.manager.stop()
 

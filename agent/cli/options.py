@@ -2,21 +2,16 @@
 
 import os
 import re
-import stat
 from functools import partial
 
 import click
-from click.core import ParameterSource
 
 from agent import SOURCE_TREE, __version__
-from agent.config import env_file, types
-from agent.config.env_file import EnvFile
-from agent.config.key import PLACEHOLDER_KEY, SECRETS
+from agent.config import types
 from agent.config.settings import SETTINGS, Setting
 from agent.errors import TaskError
 from agent.process.spawn import capture_output
 
-DEFAULT_ENV_FILE = ".env"
 GIT_SECONDS = 5.0
 THIS_RUN = "This run"
 # A shell completes the values of the variables that end so, as paths.
@@ -51,8 +46,6 @@ def own_options() -> list[click.Parameter]:
             ["--env-file"],
             metavar="FILE",
             type=click.Path(),
-            callback=_load_env_file,
-            is_eager=True,
             help="Read settings from this file [.env].",
         ),
         flag(["--debug"], help="The same as --log-level debug."),
@@ -79,8 +72,6 @@ def setting_options() -> list[click.Parameter]:
     return [
         click.Option(
             [setting.flag],
-            envvar=setting.variable,
-            show_envvar=False,
             metavar=setting.variable,
             help=_help(setting),
             type=click.Path() if setting.variable.endswith(PATHS) else click.STRING,
@@ -90,20 +81,6 @@ def setting_options() -> list[click.Parameter]:
         )
         for setting in SETTINGS
     ]
-
-
-def find_origins(ctx: click.Context) -> dict[str, str]:
-    """Where each setting was given, in words, by field name."""
-    found = {}
-    for setting in SETTINGS:
-        source = ctx.get_parameter_source(setting.name)
-        if source is ParameterSource.COMMANDLINE:
-            found[setting.name] = setting.flag
-        elif source is ParameterSource.ENVIRONMENT:
-            found[setting.name] = "in the environment"
-        elif source is ParameterSource.DEFAULT_MAP:
-            found[setting.name] = ctx.params["env_file"].place(setting.variable)
-    return found
 
 
 def _help(setting: Setting) -> str:
@@ -143,44 +120,3 @@ def _commit() -> str:
     except TaskError:
         return ""
     return f"+g{commit}" if re.fullmatch("[0-9a-f]+", commit) else ""
-
-
-def _load_env_file(ctx: click.Context, parameter: click.Parameter, given: str | None) -> EnvFile:
-    """Make the env file's values the defaults of the options, and return the file.
-
-    Without the flag `.env` is read, if it exists. Raises click.BadParameter for a file that was
-    asked for and does not exist, and for one that cannot be read.
-    """
-    path = given or DEFAULT_ENV_FILE
-    if given is None and _is_planted(path):
-        words = f"{path} belongs to another user, and all can write here: name it with --env-file"
-        raise click.BadParameter(f"{words} if you trust it", ctx, parameter)
-    try:
-        # Nobody asked for a pipe, which would be waited for; a shell's <(...) is one.
-        if given is None and not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("it is no regular file")
-        file = env_file.read(path, [*(setting.variable for setting in SETTINGS), *SECRETS])
-    except FileNotFoundError as error:
-        if given is None:
-            return EnvFile()
-        raise click.BadParameter(f"{path} does not exist", ctx, parameter) from error
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{path}: {error}", ctx, parameter) from error
-    # Not refused, as a key file is: `cp env.example .env` makes such a file.
-    if file.is_public and file.values.get("AGENT_KEY", PLACEHOLDER_KEY) != PLACEHOLDER_KEY:
-        file.slips.append(f"{path} has AGENT_KEY in it, and everybody can read it: chmod 0600 it")
-    ctx.default_map = {
-        setting.name: file.values[setting.variable]
-        for setting in SETTINGS
-        if setting.variable in file.values
-    }
-    return file
-
-
-def _is_planted(path: str) -> bool:
-    """Whether another user may have put a file into the working directory, such as /tmp."""
-    try:
-        owner = os.lstat(path).st_uid
-        return owner not in (os.geteuid(), 0) and bool(os.stat(".").st_mode & stat.S_IWOTH)
-    except OSError:
-        return False

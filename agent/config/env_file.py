@@ -3,45 +3,79 @@
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from io import StringIO
 
+from agent.config.key import PLACEHOLDER_KEY
+from agent.errors import ConfigError
+
+DEFAULT_ENV_FILE = ".env"
 # How similar an unknown name must be to a setting's to be taken for it: MANAGR_URL is at 0.95.
 SIMILAR = 0.8
 MAX_CHARACTERS = 10**6
 
 
-@dataclass(frozen=True)
-class EnvFile:
-    """An env file; without arguments, one that does not exist.
+class EnvFile(dict[str, str]):
+    """The variables that an env file sets, secrets included, and the numbers of their `lines`.
 
-    `values` are the variables that it sets, secrets included, and `lines` their line numbers.
     `slips` has one sentence for each line that sets no setting but looks as if it should.
-    `is_public` says that everybody can read it.
     """
 
-    path: str = ""
-    values: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
-    slips: list[str] = field(default_factory=list)
-    is_public: bool = False
-
-    def place(self, variable: str) -> str:
-        """Where a variable is set, in words."""
-        return f"{self.path} line {self.lines[variable]}"
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.lines: dict[str, int] = {}
+        self.slips: list[str] = []
 
 
-def read(path: str, known: Iterable[str]) -> EnvFile:
-    """Read an env file; `known` are the variables that the agent uses.
+def place_of(variable: str, place: Mapping[str, str]) -> str:
+    """Where a variable is set, in words: in an env file, or else in the environment."""
+    if isinstance(place, EnvFile):
+        return f"{place.path} line {place.lines[variable]}"
+    return "in the environment"
 
-    It is decoded as Python decodes the environment, so that a path may have any bytes here too.
-    Raises OSError, and ValueError for a file that is no text or too large.
+
+def read_env_file(given: str | None, known: Iterable[str]) -> EnvFile:
+    """Read the env file that was asked for, or else `.env` if it exists. Raises ConfigError.
+
+    `known` are the variables that the agent uses.
     """
-    with open(path, encoding=sys.getfilesystemencoding(), errors="surrogateescape") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        content = file.read(MAX_CHARACTERS + 1)
-    found = EnvFile(path, is_public=bool(mode & stat.S_IROTH))
+    file = EnvFile(given or DEFAULT_ENV_FILE)
+    try:
+        if given is None:
+            _check_found(file.path)
+        is_public = _read(file)
+    except FileNotFoundError as error:
+        if given is None:
+            return file
+        raise ConfigError(f"--env-file {file.path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--env-file {file.path}: {error}") from error
+    file.slips.extend(_misspelt(file, list(known)))
+    # Not refused, as a key file is: `cp env.example .env` makes such a file.
+    if is_public and file.get("AGENT_KEY", PLACEHOLDER_KEY) != PLACEHOLDER_KEY:
+        words = "has AGENT_KEY in it, and everybody can read it: chmod 0600 it"
+        file.slips.append(f"{file.path} {words}")
+    return file
+
+
+def _check_found(path: str) -> None:
+    """Raise ValueError for a file that nobody asked for and that is not to be read."""
+    # Another user may have put it into the working directory, such as /tmp.
+    if os.lstat(path).st_uid not in (os.geteuid(), 0) and os.stat(".").st_mode & stat.S_IWOTH:
+        words = "it belongs to another user, and all can write here: name it with --env-file"
+        raise ValueError(f"{words} if you trust it")
+    # A pipe would be waited for. One that is asked for is a shell's <(...).
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is no regular file")
+
+
+def _read(file: EnvFile) -> bool:
+    """Fill it, and return whether everybody can read it."""
+    # Decoded as Python decodes the environment, so that a path may have any bytes here too.
+    with open(file.path, encoding=sys.getfilesystemencoding(), errors="surrogateescape") as opened:
+        is_public = bool(os.fstat(opened.fileno()).st_mode & stat.S_IROTH)
+        content = opened.read(MAX_CHARACTERS + 1)
     if len(content) > MAX_CHARACTERS:
         raise ValueError(f"it has more than {MAX_CHARACTERS} characters")
     if "\0" in content:
@@ -54,18 +88,18 @@ def read(path: str, known: Iterable[str]) -> EnvFile:
         text = binding.original.string
         line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
         if binding.error:
-            found.slips.append(f"{path} line {line} is ignored: it is not VARIABLE=value")
+            file.slips.append(f"{file.path} line {line} is ignored: it is not VARIABLE=value")
         elif binding.key and binding.value:
-            found.values[binding.key] = binding.value
-            found.lines[binding.key] = line
-    found.slips.extend(_misspelt(found, list(known)))
-    return found
+            file[binding.key] = binding.value
+            file.lines[binding.key] = line
+    return is_public
 
 
-def _misspelt(found: EnvFile, names: list[str]) -> Iterator[str]:
+def _misspelt(file: EnvFile, known: list[str]) -> Iterator[str]:
+    # Imported here for the same reason.
     from difflib import get_close_matches
 
-    for variable in found.values:
-        if variable not in names:
-            for meant in get_close_matches(variable.upper(), names, n=1, cutoff=SIMILAR):
-                yield f"{found.place(variable)}: {variable} is ignored: did you mean {meant}?"
+    for variable in file:
+        if variable not in known:
+            for meant in get_close_matches(variable.upper(), known, n=1, cutoff=SIMILAR):
+                yield f"{place_of(variable, file)}: {variable} is ignored: did you mean {meant}?"

@@ -1,19 +1,18 @@
 """The settings: each with its meaning, type and default, as a field of the class Config.
 
-A setting comes from its flag, else from its environment variable, else from the env file, else
-from its default. It arrives as text; `read_settings` checks all of them and reports every fault.
+A setting comes from its flag, else the environment, else the env file, else its default.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from agent import files
 from agent.config import types
+from agent.config.env_file import place_of
 from agent.config.key import find_key
 from agent.config.types import InvalidValue, Kind, Network
 from agent.errors import ConfigError
@@ -26,7 +25,7 @@ class Setting:
     """What is known of a setting besides its value.
 
     `group` is its heading in the help, and `about` its line there, which may end with words in
-    brackets for what applies by default. `default` is a text too; an empty one means "not set".
+    brackets for what applies by default. An empty `default` means "not set".
     """
 
     name: str
@@ -141,36 +140,39 @@ def _as_text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def read_settings(given: Texts, *secrets: Texts, origins: Texts = MappingProxyType({})) -> Config:
-    """Check the settings that are given, by field name, and find the key.
+def read_settings(flags: Texts, *places: Texts) -> Config:
+    """The checked settings and the key; raises ConfigError with all the faults.
 
-    AGENT_KEY and AGENT_KEY_FILE, which have no flag, are looked for in each of `secrets` in turn.
-    `origins` says in words where a setting was given. Raises ConfigError with all the faults.
+    `flags` has texts by field name, each of `places` (env files, or the environment) by variable.
     """
-    config, faults = check_settings(given, *secrets, origins=origins)
+    config, faults = check_settings(flags, *places)
     if faults:
         raise ConfigError(*faults.values())
     return config
 
 
-def check_settings(
-    given: Texts, *secrets: Texts, origins: Texts = MappingProxyType({})
-) -> tuple[Config, dict[str, str]]:
+def check_settings(flags: Texts, *places: Texts) -> tuple[Config, dict[str, str]]:
     """Like `read_settings`, but take the default for a wrong setting; the faults by variable."""
     values: dict[str, Any] = {}
     faults: dict[str, str] = {}
+    given = set()
     for setting in SETTINGS:
         values[setting.name] = setting.default_value
-        if text := given.get(setting.name):
-            try:
-                values[setting.name] = setting.kind.parse(text)
-            except ValueError as error:
-                faults[setting.variable] = _fault(setting, text, origins.get(setting.name), error)
-    if bool(given.get("manager_cert_file")) != bool(given.get("manager_cert_key_file")):
+        text, origin = _find(setting, flags, places)
+        if not text:
+            continue
+        given.add(setting.name)
+        try:
+            values[setting.name] = setting.kind.parse(text)
+        except ValueError as error:
+            shown = f"{setting.variable} is {setting.kind.redact(text)!r} ({origin})"
+            reason = f" ({error})" if isinstance(error, InvalidValue) else ""
+            faults[setting.variable] = f"{shown}: must be {setting.kind.accepted}{reason}"
+    if len(given & {"manager_cert_file", "manager_cert_key_file"}) == 1:
         pair = "MANAGER_CERT_FILE and MANAGER_CERT_KEY_FILE"
         faults[pair] = f"{pair}: set both or neither"
     try:
-        values["agent_key"], values["agent_key_file"] = find_key(*secrets)
+        values["agent_key"], values["agent_key_file"] = find_key(*places)
     except ConfigError as error:
         faults["AGENT_KEY"] = str(error)
     config = Config(**values)
@@ -186,8 +188,11 @@ def check_settings(
     return config, faults
 
 
-def _fault(setting: Setting, text: str, origin: str | None, error: ValueError) -> str:
-    """The fault in words: what was given and where, what is accepted, and the reason if known."""
-    given = repr(setting.kind.redact(text)) + (f" ({origin})" if origin else "")
-    reason = f" ({error})" if isinstance(error, InvalidValue) else ""
-    return f"{setting.variable} is {given}: must be {setting.kind.accepted}{reason}"
+def _find(setting: Setting, flags: Texts, places: Iterable[Texts]) -> tuple[str, str]:
+    """The text that a setting is given as, and where, in words; empty ones if it is not given."""
+    if setting.name in flags:
+        return flags[setting.name], setting.flag
+    for place in places:
+        if text := place.get(setting.variable):
+            return text, place_of(setting.variable, place)
+    return "", ""

@@ -32,8 +32,9 @@ def test_a_fault_names_the_variable_the_value_and_what_is_accepted(
     variable: str, text: str, accepted: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_settings({variable.lower(): text}, KEY)
-    assert caught.value.faults == (f"{variable} is {text!r}: must be {accepted}",)
+        read_settings({}, {**KEY, variable: text})
+    where = "in the environment"
+    assert caught.value.faults == (f"{variable} is {text!r} ({where}): must be {accepted}",)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +56,8 @@ def test_a_fault_says_what_is_wrong_with_a_url_and_hides_its_password(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         read_settings({"manager_url": text}, KEY)
-    accepted = "a URL like https://manager.example:8000"
-    assert caught.value.faults == (f"MANAGER_URL is {shown!r}: must be {accepted} ({reason})",)
+    words = f"MANAGER_URL is {shown!r} (--manager-url): must be a URL like"
+    assert caught.value.faults == (f"{words} https://manager.example:8000 ({reason})",)
 
 
 @pytest.mark.parametrize(
@@ -71,15 +72,16 @@ def test_a_fault_says_what_is_wrong_with_a_url_and_hides_its_password(
 )
 def test_what_goes_into_a_message_must_be_plain_text(variable: str, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_settings({variable.lower(): text}, KEY)
+        read_settings({}, {**KEY, variable: text})
     (fault,) = caught.value.faults
-    assert fault.startswith(f"{variable} is {text!r}: must be ") and fault.isprintable()
+    assert fault.startswith(f"{variable} is {text!r} (in the environment): must be ")
+    assert fault.isprintable()
     assert fault.endswith(" (it must be plain text in UTF-8)")
 
 
 @pytest.mark.parametrize("variable", ["AGENT_NAME", "LOG_LEVEL", "MAX_TASKS"])
 def test_no_other_setting_but_a_path_may_have_a_byte_that_is_no_utf_8(variable: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{variable} is '\\udcff': must be "):
+    with pytest.raises(ConfigError, match=rf"{variable} is '\\udcff' .*: must be "):
         read_settings({variable.lower(): "\udcff"}, KEY)
 
 
@@ -90,8 +92,8 @@ def test_paths_that_cannot_be_written_are_reported_with_all_other_faults(tmp_pat
     with pytest.raises(ConfigError) as caught:
         read_settings(wrong)
     assert caught.value.faults == (
-        f"LOG_FILE is {below!r}: must be a file that this user can write",
-        "MAX_TASKS is 'many': must be a whole number from 1 to 100000",
+        f"LOG_FILE is {below!r} (--log-file): must be a file that this user can write",
+        "MAX_TASKS is 'many' (--max-tasks): must be a whole number from 1 to 100000",
         "AGENT_KEY is not set: must be the registration key that the Manager gave this agent,"
         " or set AGENT_KEY_FILE",
         f"STATE_DIR {below} cannot be used: must be a directory that this user can write",

@@ -5,6 +5,7 @@ import re
 from io import StringIO
 from pathlib import Path
 
+import click
 import pytest
 from dotenv import dotenv_values
 
@@ -38,7 +39,7 @@ def example() -> dict[str, str | None]:
 
 def settings() -> dict[str, tuple[str, str]]:
     """The flag and the default of each variable in the code."""
-    flags = {p.envvar: p.opts[0] for p in command.command.params if p.envvar}
+    flags = {p.metavar: p.opts[0] for p in command.command.params if isinstance(p, click.Option)}
     return {each.variable: (flags[each.variable], each.default) for each in SETTINGS}
 
 
