@@ -1,6 +1,7 @@
 """The command `agent-run`: what it runs, and its exit codes."""
 
 import os
+import signal
 from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from agent.errors import (
 from agent.host import is_loopback
 from agent.logs.setup import configure_logging
 from agent.service.lifecycle import Agent
-from agent.service.signals import StopSignals, default_actions
+from agent.service.signals import StopSignals
 from agent.text import printable
 
 # The numbers are those of sysexits.h.
@@ -137,9 +138,10 @@ def _run_agent(
         )
     key.warn()
     try:
-        # A signal may end it at once, as nothing is begun, while the disk lets the agent wait.
-        with default_actions():
-            agent = Agent(config, key, signals)
+        # Python hears of Ctrl-C only after a call of the disk, which may take for ever. So let it
+        # end the process at once, like TERM: nothing is begun.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        agent = Agent(config, key, signals)
         signals.install()
         agent.run(exit_after_idle, run_self_test, _status_page(agent, config.status_address))
         return EXIT_OK

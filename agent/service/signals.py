@@ -7,22 +7,10 @@ last client test that runs has, as an upgrade wants it.
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import gevent
 from gevent.event import Event
-
-
-@contextmanager
-def default_actions() -> Iterator[None]:
-    """Let INT end the process like TERM, at once: Python hears it only after a call of the disk."""
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class StopSignals:
