@@ -93,10 +93,14 @@ class ClaimLoop:
             log.warning(LOST)
         self._answer_lost = False
         self._is_held = claim.held
+        now = time.monotonic()
         if claim.task is None:
             self._backoff.reset()
-            return self._pause_without_task(asked_at, claim.held)
-        self._last_task_at = time.monotonic()
+            if claim.held and now - asked_at >= HELD_AT_LEAST:
+                return 0.0
+            is_quiet = now - self._last_task_at >= QUIET_AFTER
+            return jittered(self.interval * (3 if is_quiet else 1))
+        self._last_task_at = now
         assert origin
         return self._take(Claimed(claim.task, origin, self.journal.claim_key), stop)
 
@@ -121,13 +125,6 @@ class ClaimLoop:
             raise answer
         found: Claim = answer
         return found
-
-    def _pause_without_task(self, asked_at: float, held: bool) -> float:
-        now = time.monotonic()
-        if held and now - asked_at >= HELD_AT_LEAST:
-            return 0.0
-        quiet = now - self._last_task_at >= QUIET_AFTER
-        return jittered(self.interval * (3 if quiet else 1))
 
     def _take(self, claimed: Claimed, stop: Event) -> float:
         """Let a task run; returns the seconds until the next claim, once the disk has its line.

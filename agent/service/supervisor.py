@@ -27,10 +27,9 @@ class Supervisor:
     def _guarded(self, function: Callable[..., None], *args: Any) -> None:
         try:
             function(*args)
-        except AgentError as error:
-            self.failure = self.failure or error
-            self.failed.set()
         except Exception as error:
-            log.exception("a bug: the agent stops")
-            self.failure = self.failure or Crashed(f"{type(error).__name__}: {error}")
+            if not isinstance(error, AgentError):
+                log.exception("a bug: the agent stops")
+                error = Crashed(f"{type(error).__name__}: {error}")
+            self.failure = self.failure or error
             self.failed.set()
