@@ -18,11 +18,8 @@ _FULL, _WAITED_FOR, CONSTANT = 0.85, 0.2, 0.7
 _EMPTY, _SELDOM = 0.3, 0.2
 # The control connection's smoothed round trip takes in an eighth of a new one (RFC 6298).
 _SMOOTHED = 8
-# A thread that runs or waits for a core for this share of the time limits its test; starved
-# receivers took 0.87 to 1.03 of a core, others 0.6 at most.
-BUSY = 0.8
-# The same where a quota held it up, as a thread that its quota has stopped may count as idle.
-_THROTTLED = 0.4
+# The share of the time that a thread waits for a core on a host that is not busy.
+_CALM = 0.2
 # Fewer than so many losses, and than this share of the segments, limit nothing.
 _FEW_LOST, LITTLE_LOST = 3, 2e-4
 # The share of a bitrate that counts as reached, and those times it that may be and are kept to,
@@ -46,8 +43,8 @@ class Ends:
     what the receiver's window allows on this path, and `room` how often that holds the rate. At
     UDP `delay` is how much later than usual the end of the test came, by the `rises` of the control
     connection; `has_missing` is whether most of what did not arrive is not counted as lost, and
-    `datagram` how many bytes each has, 0 if that is not known. `waited` is the larger share of the
-    time that a half waited for a core.
+    `datagram` how many bytes each has, 0 if that is not known. `is_calm` is whether no half is
+    known to have waited for a core for long.
     """
 
     def __init__(self, *halves: Evidence) -> None:
@@ -62,7 +59,6 @@ class Ends:
         self.seconds = max(each.seconds for each in self.halves)
         self.rate, self.sent, self.asked = map(self._known, ("rate", "sent", "asked"))
         self.overtime = min((each.overtime or 0.0 for each in self.halves))
-        self.sender_cpu, self.receiver_cpu = sum(sender.cpu or ()), sum(receiver.cpu or ())
         self.sees_cpu = all(each.cpu is not None for each in self.halves)
         self.base = max((each.base_ms or 0.0 for each in self.halves))
         trip = (sender.rtt_ms if self.knows_sender else receiver.rcv_rtt_ms) or 0.0
@@ -72,7 +68,7 @@ class Ends:
         self.rises = [_SMOOTHED * one for one in known if one is not None]
         # The usual round trip is left out: it may have a delayed acknowledgement of 40 ms in it.
         self.delay = max([0.0, *self.rises])
-        self.waited = max((each.cpu[1] if each.cpu else 0.0 for each in self.halves))
+        self.is_calm = all(each.cpu[1] < _CALM for each in self.halves if each.cpu)
         self.carries = window * self.streams * 8e3 / self.base if self.base else 0.0
         self.room = self.carries / self.rate if self.rate else 0.0
         self.lost = max(0, (sender.retransmitted or 0) - (sender.needless or 0))
@@ -104,16 +100,6 @@ class Ends:
         blocks = 0.0 if self.is_udp else self.streams * _BLOCK * 8 / max(self.seconds, 1.0)
         limit = limit or 0.0
         return 0 < limit * least <= (self.rate or 0.0) <= limit * most + blocks
-
-    @property
-    def has_busy_sender(self) -> bool:
-        """Whether the sender's busiest thread had too little of a core."""
-        return self.sender_cpu >= (_THROTTLED if self.sender.quota else BUSY)
-
-    @property
-    def has_busy_receiver(self) -> bool:
-        """Whether the receiver's had."""
-        return self.receiver_cpu >= (_THROTTLED if self.receiver.quota else BUSY)
 
     @property
     def stood_still(self) -> bool:
@@ -155,7 +141,7 @@ class Ends:
             missing = [*known["missing"], *each.missing]
             known |= msgspec.to_builtins(each) | {"missing": missing}
             if each.cpu:
-                known[f"{each.role}_cpu"] = sum(each.cpu)
+                known[f"{each.role}_cpu"] = each.load
         if self.knows_losses:
             known["lost_share"] = self.lost_share
         if self.rises:

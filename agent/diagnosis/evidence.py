@@ -16,14 +16,15 @@ _OF_EACH = {
     ("udp", "sender"): "control_rise_ms",
     ("udp", "receiver"): "socket_drops udp_receive_buffer_errors",
 }
+# A thread that runs or waits for a core for this share of the time limits its test; starved
+# receivers took 0.87 to 1.03 of a core, others 0.6 at most.
+_BUSY = 0.8
+# The same where a quota held it up, as a thread that its quota has stopped may count as idle.
+_THROTTLED = 0.4
 
 
 class Worst(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The stream that carried least, where there are several.
-
-    `number` counts from 1 in the order of the descriptors. `rate_share` is what it carried over
-    what the median did; `lost_share` and `rtt_ms` are its own.
-    """
+    """The stream that carried least, where there are several, counted from 1 on."""
 
     number: int
     rate_share: float
@@ -34,15 +35,10 @@ class Worst(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One direction of one test, as this host saw it. None is what nobody knows.
 
-    Figures are of the test alone: of RTT, flight, windows and buffers the medians over samples and
-    streams, of counters what they rose by, over all streams. Shares are between 0 and 1; rates in
-    bits per second; sizes in bytes. `missing` names what could not be read.
+    docs/diagnosis.md says what each figure is, in which unit, and of what. `missing` names what
+    could not be read.
     """
 
-    # Which end of this direction this host's iperf3 is, from the first sight of the data sockets
-    # to the last sample. `rate` is at the receiver, or else what was acknowledged or sent; `sent`
-    # is at the sender, where somebody said so; `asked` is what the task wanted, and `pacing` its
-    # fq_rate: all of all streams.
     role: Role
     protocol: Literal["tcp", "udp"] = "tcp"
     streams: int = 1
@@ -51,7 +47,6 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent: float | None = None
     asked: float | None = None
     pacing: float | None = None
-    # Seconds at the end in which nothing may have moved, as iperf3 had not looked yet.
     overtime: float | None = None
     # Seconds at the start that the document leaves out, and the kernel's counters do not.
     omitted: float | None = None
@@ -60,19 +55,15 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     # Whether the test was bidirectional: acknowledgements wait behind the other way's data then.
     both_ways: bool = False
 
-    # The path. `base_ms` is the least round trip, the larger one of the data's and the control
-    # connection's; `control_rise_ms` the last round trip of that less the one before (only at UDP).
+    # The path.
     rtt_ms: float | None = None
     base_ms: float | None = None
     control_rise_ms: float | None = None
     pmtu: int | None = None
-    # A full segment's payload at the last sample, and at the first.
     mss: int | None = None
     first_mss: int | None = None
 
-    # Windows and buffers of a TCP sender. `window_floor` is the smallest window over the largest
-    # after the first second. The shares are of the time: it waited for the peer's window, for its
-    # own buffer, and had something to send. `queued_share` is of the send buffer.
+    # Windows and buffers of a TCP sender, and this host's largest.
     in_flight_to_window: float | None = None
     window_bytes: int | None = None
     window_floor: float | None = None
@@ -83,20 +74,16 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_share: float | None = None
     sndbuf: int | None = None
     congestion: str | None = None
-    # This host's largest for all sockets: the third number of net.ipv4.tcp_wmem and tcp_rmem.
     tcp_wmem_max: int | None = None
     tcp_rmem_max: int | None = None
 
-    # Those of a receiver. `unread_share` is what its receive buffer holds over its size.
+    # Those of a TCP receiver.
     unread_share: float | None = None
     rcv_wnd: int | None = None
     rcvbuf: int | None = None
     rcv_rtt_ms: float | None = None
 
-    # What a TCP sender lost: `needless` retransmissions (D-SACK), times it saw packets `reordered`,
-    # retransmission `timeouts`. `acked` are bytes. Of the time between looks, `lossy_share` is that
-    # in which something was lost, `silent_share` that in which nothing was acknowledged of what
-    # there was.
+    # What a TCP sender lost, what a TCP receiver got behind a hole, and what UDP lost.
     segments: int | None = None
     retransmitted: int | None = None
     needless: int | None = None
@@ -105,14 +92,11 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     acked: int | None = None
     lossy_share: float | None = None
     silent_share: float | None = None
-    # What a TCP receiver got behind a hole; its `segments` are those that came.
     out_of_order: int | None = None
-    # What a UDP receiver did, as the document has it.
     lost: int | None = None
     packets: int | None = None
 
-    # The host: the shares that the busiest thread of iperf3 ran and waited for a core, and those of
-    # the looks that found it stopped (T) or stuck (D). `quota`: its control group was throttled.
+    # The host.
     cpu: tuple[float, float] | None = None
     stopped: float | None = None
     stuck: float | None = None
@@ -122,7 +106,6 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     nic: dict[str, int] = {}
     softnet_dropped: int | None = None
     udp_receive_buffer_errors: int | None = None
-    # What its traffic leaves by, and the speed of that where it can be believed.
     interface: str = ""
     speed_mbps: int | None = None
 
@@ -137,3 +120,13 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
         wanted = f"{_OF_ALL} {_OF_EACH[known['protocol'], known['role']]}".split()
         missing = tuple(name for name in wanted if found.get(name) is None)
         return cls(**found, missing=missing)
+
+    @property
+    def load(self) -> float:
+        """The share of the time in which the busiest thread ran or waited; 0 if nobody knows."""
+        return sum(self.cpu or ())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether that thread had too little of a core."""
+        return self.load >= (_THROTTLED if self.quota else _BUSY)

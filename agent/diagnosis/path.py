@@ -45,7 +45,7 @@ def queue(ends: Ends) -> Found | None:
     stood_still = sender.silent_share or sender.timeouts
     clear = free and ends.has_loss and not (stood_still or sender.both_ways)
     if ends.knows_receiver:
-        sure = ends.rise >= _LONG_QUEUE and not ends.has_busy_receiver
+        sure = ends.rise >= _LONG_QUEUE and not ends.receiver.is_busy
     else:
         sure = ends.rise >= LONGEST_DELAY or is_lost_for_sure(ends)
     return Found(Cause.PATH_CAPACITY, sure=clear and sure)

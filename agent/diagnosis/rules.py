@@ -1,6 +1,5 @@
 """What the rules of TCP and of UDP share."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from agent.diagnosis.ends import KEPT, REACHED, Ends
@@ -19,8 +18,6 @@ _AT_MOST = 1.02
 _STOPPED = 0.2
 # The share of the time from which on a busy thread is the limit for sure.
 VERY_BUSY = 0.9
-# The share of the time that a thread waits for a core on a host that is not busy.
-CALM = 0.2
 # Milliseconds: a longer delay is neither a busy host's nor a delayed acknowledgement's (40 ms).
 LONGEST_DELAY = 45.0
 # The shares of what was lost that the drops of this host's queue may be: of all that leaves by the
@@ -36,9 +33,6 @@ class Found(NamedTuple):
     cause: Cause
     sure: bool = False
     why: str = ""
-
-
-Rule = Callable[[Ends], Found | None]
 
 
 def too_short(ends: Ends) -> Found | None:

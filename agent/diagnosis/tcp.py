@@ -3,19 +3,9 @@
 They were tried on some 800 tests with reno, cubic and BBR.
 """
 
+from agent.diagnosis import path, rules
 from agent.diagnosis.ends import LITTLE_LOST, MUCH_LOST, Ends
-from agent.diagnosis.path import cut_off, loss, mtu, queue, reordering
-from agent.diagnosis.rules import (
-    CALM,
-    VERY_BUSY,
-    Found,
-    Rule,
-    line,
-    own_drops,
-    stopped,
-    target,
-    too_short,
-)
+from agent.diagnosis.rules import VERY_BUSY, Found
 from agent.protocol import Cause
 
 # The shares of its receive buffer that a process leaves unread if it is behind, or holds up the
@@ -39,23 +29,23 @@ _FULL = 1.5
 def _sender_cpu(ends: Ends) -> Found | None:
     waits = ends.is_window_full and ends.is_window_constant
     # The busier one of two, unless it waits for the other one.
-    follows = ends.has_busy_receiver and ends.receiver_cpu >= ends.sender_cpu
-    if not ends.has_busy_sender or waits or (follows and not ends.is_starved):
+    follows = ends.receiver.is_busy and ends.receiver.load >= ends.sender.load
+    if not ends.sender.is_busy or waits or (follows and not ends.is_starved):
         return None
-    return Found(Cause.SENDER_CPU, sure=ends.is_starved and ends.sender_cpu >= VERY_BUSY)
+    return Found(Cause.SENDER_CPU, sure=ends.is_starved and ends.sender.load >= VERY_BUSY)
 
 
 def _receiver_cpu(ends: Ends) -> Found | None:
     """Before the path: a receiver that starves delays its ACKs, and that looks like a queue."""
     # One that waits for a core and yet reads all that comes may hold up nothing.
-    sure = ends.receiver_cpu >= VERY_BUSY and (ends.receiver.unread_share or 0.0) >= _BEHIND
-    return Found(Cause.RECEIVER_CPU, sure=sure) if ends.has_busy_receiver else None
+    sure = ends.receiver.load >= VERY_BUSY and (ends.receiver.unread_share or 0.0) >= _BEHIND
+    return Found(Cause.RECEIVER_CPU, sure=sure) if ends.receiver.is_busy else None
 
 
 def _receiver_host(ends: Ends) -> Found | None:
     """It leaves unread what has arrived; for want of a core it does so as well."""
     unread = ends.receiver.unread_share or 0.0
-    sure = unread >= _SURELY_UNREAD and ends.waited < CALM
+    sure = unread >= _SURELY_UNREAD and ends.is_calm
     return Found(Cause.RECEIVER_HOST, sure=sure) if unread >= _UNREAD else None
 
 
@@ -67,7 +57,7 @@ def _no_window(ends: Ends) -> Found | None:
 
 
 def _own_drops(ends: Ends) -> Found | None:
-    return own_drops(ends, ends.sender.retransmitted or 0, 1 / 3) if ends.has_loss else None
+    return rules.own_drops(ends, ends.sender.retransmitted or 0, 1 / 3) if ends.has_loss else None
 
 
 def _all_sent(ends: Ends) -> Found | None:
@@ -83,9 +73,9 @@ def _sender_host(ends: Ends) -> Found | None:
     share = ends.sender.busy_share
     if not ends.is_starved or share is None or share >= _ALWAYS:
         return None
-    if ends.receiver_cpu >= max(_RATHER_BUSY, ends.sender_cpu):
+    if ends.receiver.load >= max(_RATHER_BUSY, ends.sender.load):
         return Found(Cause.RECEIVER_CPU)
-    return Found(Cause.SENDER_CPU if ends.sender_cpu >= _HALF_BUSY else Cause.SENDER_HOST)
+    return Found(Cause.SENDER_CPU if ends.sender.load >= _HALF_BUSY else Cause.SENDER_HOST)
 
 
 def _windows(ends: Ends) -> Found | None:
@@ -102,7 +92,7 @@ def _windows(ends: Ends) -> Found | None:
         return None
     if ends.is_window_full:
         clear = ends.is_window_constant and not (ends.has_loss or ends.has_queue)
-        has_cpu = not (ends.has_busy_sender or ends.has_busy_receiver)
+        has_cpu = not (ends.sender.is_busy or ends.receiver.is_busy)
         return Found(Cause.RECEIVER_WINDOW, sure=clear and has_cpu)
     if share >= _WAITS and not ends.has_queue:
         return Found(Cause.SEND_BUFFER, sure=share >= _SURELY)
@@ -136,20 +126,8 @@ def _a_little(ends: Ends) -> Found | None:
     return Found(Cause.PATH_CAPACITY, why="no queue") if found else None
 
 
-TCP_RULES: list[Rule] = [
-    *(
-        too_short,
-        mtu,
-        target,
-        line,
-        stopped,
-        _sender_cpu,
-        _receiver_cpu,
-        _receiver_host,
-        _no_window,
-        _own_drops,
-        cut_off,
-        _all_sent,
-    ),
-    *(_sender_host, _windows, queue, reordering, loss, _seen_by_the_receiver, _a_little),
-]
+_FIRST = [rules.too_short, path.mtu, rules.target, rules.line, rules.stopped]
+_HOSTS = [_sender_cpu, _receiver_cpu, _receiver_host, _no_window, _own_drops]
+_SENDER = [path.cut_off, _all_sent, _sender_host, _windows]
+_PATH = [path.queue, path.reordering, path.loss, _seen_by_the_receiver, _a_little]
+TCP_RULES = [*_FIRST, *_HOSTS, *_SENDER, *_PATH]

@@ -2,20 +2,9 @@
 
 import math
 
+from agent.diagnosis import rules
 from agent.diagnosis.ends import MUCH_LOST, REACHED, Ends
-from agent.diagnosis.rules import (
-    CALM,
-    LONGEST_DELAY,
-    VERY_BUSY,
-    Found,
-    Rule,
-    is_lost_for_sure,
-    line,
-    own_drops,
-    stopped,
-    target,
-    too_short,
-)
+from agent.diagnosis.rules import LONGEST_DELAY, VERY_BUSY, Found, is_lost_for_sure
 from agent.protocol import Cause
 
 # Milliseconds by which a queue delays the end of a test, and the share of the base.
@@ -30,7 +19,7 @@ _ALL_LOST, _LARGE = 0.99, 1200
 
 def _all_arrived(ends: Ends) -> Found | None:
     """All that was asked for; a sender that nobody told of a loss is not sure."""
-    found = None if _is_much_lost(ends) else target(ends)
+    found = None if _is_much_lost(ends) else rules.target(ends)
     return found and found._replace(sure=found.sure and ends.knows_losses)
 
 
@@ -44,13 +33,13 @@ def _not_sent(ends: Ends) -> Found | None:
     if ends.asked:
         found = ends.asked - sent > max(lost, (1 - REACHED) * ends.asked)
     else:
-        found = ends.has_busy_sender and ends.lost_share < 1 - REACHED
+        found = ends.sender.is_busy and ends.lost_share < 1 - REACHED
     if ends.sent is None or not found:
         return None
     if not ends.knows_sender:
         return Found(Cause.UNKNOWN, why="not sent there")
-    if ends.has_busy_sender:
-        sure = ends.sender_cpu >= VERY_BUSY and ends.knows_losses
+    if ends.sender.is_busy:
+        sure = ends.sender.load >= VERY_BUSY and ends.knows_losses
         return Found(Cause.SENDER_CPU, sure=sure)
     return Found(Cause.SENDER_HOST, why="not sent")
 
@@ -62,19 +51,19 @@ def _datagrams_lost(ends: Ends) -> Found | None:
     both = ends.knows_sender and ends.knows_receiver
     share = (ends.receiver.socket_drops or 0) / ends.lost
     if share >= 0.5:
-        if ends.has_busy_receiver:
-            return Found(Cause.RECEIVER_CPU, sure=ends.receiver_cpu >= VERY_BUSY)
+        if ends.receiver.is_busy:
+            return Found(Cause.RECEIVER_CPU, sure=ends.receiver.load >= VERY_BUSY)
         return Found(Cause.RECEIVER_HOST, sure=share >= 0.8, why="receiver drops")
-    if dropped := own_drops(ends, ends.lost, 0.5):
+    if dropped := rules.own_drops(ends, ends.lost, 0.5):
         return dropped._replace(sure=both and dropped.sure)
     if ends.lost_share >= _ALL_LOST:
         if ends.datagram >= _LARGE and any(each.orderly for each in ends.halves):
             return Found(Cause.PATH_MTU, why="large datagrams")
         return Found(Cause.PATH_LOSS, why="nothing passes")
     # A busy host answers late as well.
-    is_calm, least = ends.waited < CALM, ends.base * _QUEUE_SHARE
-    is_late = ends.delay >= max(_QUEUE if is_calm else _NO_HOST, least)
-    if is_late and not ends.has_busy_receiver:
+    least = ends.base * _QUEUE_SHARE
+    is_late = ends.delay >= max(_QUEUE if ends.is_calm else _NO_HOST, least)
+    if is_late and not ends.receiver.is_busy:
         if ends.has_missing:
             return Found(Cause.PATH_CAPACITY, why="growing queue")
         sure = both and ends.delay >= max(LONGEST_DELAY, least)
@@ -90,4 +79,5 @@ def _has_surely_no_queue(ends: Ends) -> bool:
     return is_still and ends.sees_cpu and ends.sender.stopped == ends.receiver.stopped == 0
 
 
-UDP_RULES: list[Rule] = [too_short, _all_arrived, line, stopped, _not_sent, _datagrams_lost]
+_FIRST = [rules.too_short, _all_arrived, rules.line, rules.stopped]
+UDP_RULES = [*_FIRST, _not_sent, _datagrams_lost]

@@ -17,7 +17,7 @@ from agent.dev.server import DevManager
 from agent.dev.store import records
 from agent.dev.store.records import HeartbeatRow, Plan, TaskReport
 from agent.dev.store.store import Store
-from agent.diagnosis.causes import diagnose
+from agent.diagnosis.halves import diagnose
 from tests.support.dev_client import DEADLINE_SECONDS
 from tests.support.halves import QUEUE, receiver, sender
 

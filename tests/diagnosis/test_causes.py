@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.diagnosis.causes import diagnose
 from agent.diagnosis.evidence import Evidence, Worst
+from agent.diagnosis.halves import diagnose
 from agent.protocol import Cause, Diagnosis
 from tests.support.halves import (
     ALL_LOST,

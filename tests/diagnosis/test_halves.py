@@ -6,9 +6,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from agent.diagnosis.causes import diagnose
 from agent.diagnosis.evidence import Evidence, Role, Worst
-from agent.diagnosis.halves import enter_diagnoses, together
+from agent.diagnosis.halves import diagnose, enter_diagnoses, together
 from agent.diagnosis.observed import ObservedTest
 from agent.protocol import Cause, Diagnosis, Figures, Flow, Report
 from tests.support.halves import LOSS, QUEUE, receiver, sender, udp
