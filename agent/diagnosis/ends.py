@@ -22,9 +22,9 @@ _SMOOTHED = 8
 _CALM = 0.2
 # Fewer than so many losses, and than this share of the segments, limit nothing.
 _FEW_LOST, LITTLE_LOST = 3, 2e-4
-# The share of a bitrate that counts as reached, and those times it that may be and are kept to,
-# beside the block that each stream of TCP sends at once.
-REACHED, _MAY_BE_KEPT, KEPT = 0.95, 2.0, 1.1
+# So many times a bitrate may be, and are kept to, beside the block that each stream of TCP sends at
+# once.
+_MAY_BE_KEPT, KEPT = 2.0, 1.1
 _BLOCK = 128 * 1024
 # The share of the time in which nothing passed, from which on it counts.
 _STOOD_STILL = 0.1
@@ -39,12 +39,12 @@ class Ends:
 
     What the other one would know is None in its evidence, so that no rule finds anything there.
     Rates are in bits per second, times in milliseconds. `base` is the path's own round trip, and
-    `rise` what is above that: a receiver sees how long its sender takes to answer. `carries` is
-    what the receiver's window allows on this path, and `room` how often that holds the rate. At
-    UDP `delay` is how much later than usual the end of the test came, by the `rises` of the control
-    connection; `has_missing` is whether most of what did not arrive is not counted as lost, and
-    `datagram` how many bytes each has, 0 if that is not known. `is_calm` is whether no half is
-    known to have waited for a core for long.
+    `rise` what is above that in the `trip`: a receiver sees how long its sender takes to answer.
+    `window` is the receiver's, in bytes, `carries` what that allows on this path, and `room` how
+    often that holds the rate. At UDP `delay` is how much later than usual the end of the test came,
+    by the `rises` of the control connection; `has_missing` is whether most of what did not arrive
+    is not counted as lost, and `datagram` how many bytes each has, 0 if that is not known.
+    `is_calm` is whether no half is known to have waited for a core for long.
     """
 
     def __init__(self, *halves: Evidence) -> None:
@@ -63,13 +63,14 @@ class Ends:
         self.base = max((each.base_ms or 0.0 for each in self.halves))
         trip = (sender.rtt_ms if self.knows_sender else receiver.rcv_rtt_ms) or 0.0
         self.rise = max(0.0, trip - self.base) if self.base else 0.0
-        window = (sender.window_bytes if self.knows_sender else receiver.rcv_wnd) or 0
+        self.trip = self.base + self.rise
+        self.window = (sender.window_bytes if self.knows_sender else receiver.rcv_wnd) or 0
         known = [each.control_rise_ms for each in self.halves]
         self.rises = [_SMOOTHED * one for one in known if one is not None]
         # The usual round trip is left out: it may have a delayed acknowledgement of 40 ms in it.
         self.delay = max([0.0, *self.rises])
         self.is_calm = all(each.cpu[1] < _CALM for each in self.halves if each.cpu)
-        self.carries = window * self.streams * 8e3 / self.base if self.base else 0.0
+        self.carries = self.window * self.streams * 8e3 / self.base if self.base else 0.0
         self.room = self.carries / self.rate if self.rate else 0.0
         self.lost = max(0, (sender.retransmitted or 0) - (sender.needless or 0))
         self._packets: float | None = sender.segments
@@ -85,9 +86,8 @@ class Ends:
             self.lost = max(self.lost, round(missing * (self._packets or 0)))
 
     def _known(self, name: str) -> float | None:
-        return next(
-            (value for each in self.halves if (value := getattr(each, name)) is not None), None
-        )
+        known = (getattr(each, name) for each in self.halves)
+        return next((value for value in known if value is not None), None)
 
     def _missing_share(self) -> float:
         """What was sent and did not arrive; the receiver's clock runs for a round trip longer."""
@@ -138,10 +138,10 @@ class Ends:
         """The evidence as a result has it: all that is known, and what the rules make of it."""
         known: dict[str, Any] = {"missing": []}
         for each in self.halves:
-            missing = [*known["missing"], *each.missing]
-            known |= msgspec.to_builtins(each) | {"missing": missing}
+            known |= msgspec.to_builtins(each)
             if each.cpu:
                 known[f"{each.role}_cpu"] = each.load
+        known["missing"] = [name for each in self.halves for name in each.missing]
         if self.knows_losses:
             known["lost_share"] = self.lost_share
         if self.rises:

@@ -8,7 +8,7 @@ from agent.diagnosis.observed import ObservedTest
 from agent.diagnosis.rules import Found
 from agent.diagnosis.tcp import TCP_RULES
 from agent.diagnosis.udp import UDP_RULES
-from agent.diagnosis.words import words_for
+from agent.diagnosis.words import sentences
 from agent.protocol import Cause, Diagnosis, Figures, Flow, Report
 
 # What the receiver's half may be sure of, and what needs no counter of the kernel's.
@@ -32,8 +32,8 @@ def diagnose(*halves: Evidence, ask: str = "") -> Diagnosis:
     sure = first.sure and _may_be_sure(first.cause, ends)
     others = [each.cause for each in found if each.cause is not first.cause]
     also = None if sure or not others else others[0]
-    words = words_for(ends, first.why or first.cause, also, "" if sure else ask)
-    return Diagnosis(first.cause, sure, words, ends.figures())
+    words = sentences(ends, first.why or first.cause, also, "" if sure else ask)
+    return Diagnosis(first.cause, sure, " ".join(words), ends.figures())
 
 
 def enter_diagnoses(

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from agent.diagnosis.ends import KEPT, REACHED, Ends
+from agent.diagnosis.ends import KEPT, Ends
+from agent.iperf3.warnings import REACHED
 from agent.protocol import Cause
 
 # A test of fewer seconds, or of fewer round trips, is over before it is as fast as it can be.

@@ -3,8 +3,9 @@
 import math
 
 from agent.diagnosis import rules
-from agent.diagnosis.ends import MUCH_LOST, REACHED, Ends
+from agent.diagnosis.ends import MUCH_LOST, Ends
 from agent.diagnosis.rules import LONGEST_DELAY, VERY_BUSY, Found, is_lost_for_sure
+from agent.iperf3.warnings import REACHED
 from agent.protocol import Cause
 
 # Milliseconds by which a queue delays the end of a test, and the share of the base.

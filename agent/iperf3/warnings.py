@@ -11,8 +11,8 @@ from agent.quantities import rate
 _BUSY_CORE = 95.0
 # The share of the time in which a thread runs or waits for a core, when that limits it.
 _BUSY_THREAD = 0.95
-# A test that reached this share of its bitrate was not limited by a CPU: 3.16 and 3.17 spin.
-_REACHED = 0.95
+# A test that reached this share of its bitrate was limited by nothing else: 3.16 and 3.17 spin.
+REACHED = 0.95
 # In seconds: what a shorter test says of a CPU is about its start and its end.
 _MOMENT = 0.5
 # In per cent: below it, loss says little about a test of some seconds.
@@ -76,7 +76,7 @@ def _cpu_warnings(
     cpu, asked = summary.end.cpu_utilization_percent, summary.asked
     rates = figures.sent or 0.0, figures.received or 0.0
     asked_for = figures.asked or 0.0
-    reached = asked_for and _REACHED * asked_for <= max(rates) <= _NOT_KEPT * asked_for
+    reached = asked_for and REACHED * asked_for <= max(rates) <= _NOT_KEPT * asked_for
     if cpu is None or reached or (summary.seconds or _MOMENT) < _MOMENT:
         return
     here, there = ("server", "client") if summary.is_servers else ("client", "server")
