@@ -16,46 +16,27 @@ from enum import Enum
 from mmap import mmap
 from pathlib import Path
 
-import structlog
-
 # What a file system without hard links answers, or the last link that a file may have.
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
-log = structlog.get_logger()
-
 
 class Whose(Enum):
-    """Who has to do something about an error of the disk."""
+    """Who has to do something about an error of the disk, by the error's number."""
 
-    HOST = "nobody: the host is short of something now, so the agent tries again"
-    OWNER = "the agent's owner: the path or its rights are wrong"
-    DISK = "the agent's owner: the disk is full or read-only"
-    FILE = "nobody: what concerns the file fails, and the agent goes on"
-
-
-_NUMBERS = {
-    Whose.HOST: {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR},
-    Whose.OWNER: {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG},
-    Whose.DISK: {errno.ENOSPC, errno.EDQUOT, errno.EROFS},
-}
+    # Nobody: the host is short of something now, so the agent tries again.
+    HOST = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
+    # The agent's owner: the path or its rights are wrong, or the disk is full or read-only.
+    OWNER = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG}
+    DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+    # Nobody: what concerns the file fails, and the agent goes on. Any other number.
+    FILE = set[int]()
 
 
-def whose(error: BaseException | None) -> Whose:
+def whose(error: BaseException) -> Whose:
     """Whose an OSError is, or an error that was raised from one: decided here for all code."""
-    cause = error if isinstance(error, OSError) or error is None else error.__cause__
+    cause = error if isinstance(error, OSError) else error.__cause__
     number = cause.errno if isinstance(cause, OSError) else None
-    return next((each for each, numbers in _NUMBERS.items() if number in numbers), Whose.FILE)
-
-
-@contextmanager
-def lost(words: str) -> Iterator[None]:
-    """Go on after an OSError, and log the words with it; raise it if only the host is short now."""
-    try:
-        yield
-    except OSError as error:
-        if whose(error) is Whose.HOST:
-            raise
-        log.error(words, error=str(error))
+    return next((each for each in Whose if number in each.value), Whose.FILE)
 
 
 def is_writable_file(path: Path) -> bool:
@@ -80,11 +61,6 @@ def is_read_only(path: Path) -> bool:
     with suppress(OSError):
         return bool(os.statvfs(nearest(path)).f_flag & os.ST_RDONLY)
     return False
-
-
-def is_full(path: Path) -> bool:
-    """Whether the file system of `path` has no space left for this user."""
-    return os.statvfs(path).f_bavail == 0
 
 
 def nearest(path: Path) -> Path:
@@ -124,19 +100,25 @@ def lock(path: Path, private: Path) -> None:
             raise
 
 
-def write_whole(path: Path, parts: Iterable[bytes | memoryview | mmap]) -> None:
-    """Write a file so that a crash leaves either the old or the new one; raises OSError."""
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """Give the name of a file that is to replace another one, once it is whole on the disk."""
     fresh = path.with_name(path.name + ".new")
     try:
-        with open(fresh, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
+        yield fresh
         os.replace(fresh, path)
     except OSError:
         # On a full disk it would take the last free space.
         discard(fresh)
         raise
+
+
+def write_whole(path: Path, parts: Iterable[bytes | memoryview | mmap]) -> None:
+    """Write a file so that a crash leaves either the old or the new one; raises OSError."""
+    with _replaced(path) as fresh, open(fresh, "wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
     sync(path.parent)
 
 
@@ -150,14 +132,9 @@ def link_or_copy(source: str | Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
-        fresh = target.with_name(target.name + ".new")
-        try:
+        with _replaced(target) as fresh:
             shutil.copyfile(source, fresh)
             sync(fresh)
-            os.replace(fresh, target)
-        except OSError:
-            discard(fresh)
-            raise
 
 
 def read_whole(path: Path) -> bytes:

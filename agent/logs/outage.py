@@ -4,18 +4,32 @@ Otherwise each loop would log a line every few seconds while the Manager is away
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
 
 import structlog
 
 from agent.errors import KeyRefused
+from agent.files import Whose, whose
 
 # Seconds from a line to the next sum. The interval doubles up to the second figure.
 FIRST_SUM = 60.0
 LATEST_SUM = 600.0
 
 log = structlog.get_logger()
+
+
+@contextmanager
+def lost(words: str) -> Iterator[None]:
+    """Go on after an OSError, and log the words with it; raise it if only the host is short now."""
+    try:
+        yield
+    except OSError as error:
+        if whose(error) is Whose.HOST:
+            raise
+        log.error(words, error=str(error))
 
 
 class Outage:

@@ -16,6 +16,7 @@ import structlog
 from agent import files
 from agent.errors import ConfigError, RecordDamaged
 from agent.files import Whose, whose
+from agent.logs.outage import lost
 from agent.state.directory import StateDirectory
 from agent.state.message import Message
 
@@ -66,7 +67,7 @@ class Spool:
         """What was set aside, as far as it can ever be read; raises OSError."""
         for path in self._rejected.iterdir():
             if path.suffix == _RECORD:
-                with files.lost("a refused result cannot be read"), suppress(RecordDamaged):
+                with lost("a refused result cannot be read"), suppress(RecordDamaged):
                     yield Message.decode(_number(path), files.read_whole(path))
 
     def files(self, *suffixes: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """One attempt at a client task that has ended: why it failed, and what to report of it."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from agent.errors import ErrorClass, StateUnusable, class_of
-from agent.files import discard, is_full
+from agent.files import discard
 from agent.host import interface_of
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import RETRIABLE, Verdict
@@ -93,8 +94,8 @@ class Attempt:
             return stop.error_class, f"{stop.reason}{last}"
         if self.ending is Ending.STOPPED:
             return stop.error_class, f"{stop.reason}; the test was cut short"
-        directory = self.output.parent
-        if judged.error_class is ErrorClass.BAD_OUTPUT and in_thread(is_full, directory):
+        directory, is_lost = self.output.parent, judged.error_class is ErrorClass.BAD_OUTPUT
+        if is_lost and not in_thread(os.statvfs, directory).f_bavail:
             words = f"the disk of {directory} is full: the document is lost"
             return ErrorClass.STATE_FULL, words
         return judged.error_class, judged.message

@@ -9,11 +9,12 @@ from pathlib import Path
 import structlog
 
 from agent.errors import StateUnusable
-from agent.files import Whose, discard, lost, whose, write_whole
+from agent.files import Whose, discard, whose, write_whole
 from agent.iperf3.documents import Buffer, find_documents, mended
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
 from agent.iperf3.verdict import Verdict, judge_client, last_served
 from agent.iperf3.warnings import is_cut_short
+from agent.logs.outage import lost
 from agent.process.output import in_thread, overwrite, read_part, view_of
 from agent.protocol import Claimed, Document, Figures, Report
 from agent.registry import Entry

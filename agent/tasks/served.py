@@ -9,11 +9,11 @@ from pathlib import Path
 import gevent
 import structlog
 
-from agent.files import Whose, link_or_copy, lost, whose
+from agent.files import Whose, link_or_copy, whose
 from agent.iperf3.documents import mended
 from agent.iperf3.verdict import Served, last_served
 from agent.iperf3.warnings import rate_warnings
-from agent.logs.outage import Outage
+from agent.logs.outage import Outage, lost
 from agent.process.output import find_data, free_start, in_thread, overwrite, size_of, view_of
 from agent.protocol import Claimed, Document, Figures, utc_now
 
