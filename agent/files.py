@@ -32,9 +32,9 @@ class Whose(Enum):
     FILE = set[int]()
 
 
-def whose(error: BaseException) -> Whose:
+def whose(error: BaseException | None) -> Whose:
     """Whose an OSError is, or an error that was raised from one: decided here for all code."""
-    cause = error if isinstance(error, OSError) else error.__cause__
+    cause = error if isinstance(error, OSError) or error is None else error.__cause__
     number = cause.errno if isinstance(cause, OSError) else None
     return next((each for each in Whose if number in each.value), Whose.FILE)
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
-from functools import cached_property
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import gevent
@@ -19,27 +18,6 @@ from gevent.util import wrap_errors
 
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
-
-
-class Threads(ThreadPool):
-    """A pool for a host without room for one more thread (pids.max, TasksMax, RLIMIT_NPROC).
-
-    gevent's raises RuntimeError then, with the work in its queue, where it is done later.
-    """
-
-    def spawn(self, *work: Any, **named: Any) -> Any:
-        """As ever; OSError if there is no thread and none can be started."""
-        if not self.size:
-            try:
-                self.size = 1
-            except RuntimeError as error:
-                raise OSError(errno.EAGAIN, f"{error}: too many run on this host") from error
-        return super().spawn(*work, **named)  # type: ignore[no-untyped-call]
-
-    def _adjust_step(self) -> None:
-        # Those that are there do the work as well, one after the other.
-        with suppress(RuntimeError):
-            super()._adjust_step()  # type: ignore[no-untyped-call]
 
 
 def _prepare(kind: type[msgspec.Struct]) -> None:
@@ -52,26 +30,40 @@ def _prepare(kind: type[msgspec.Struct]) -> None:
         _prepare(each)
 
 
-class NativeThreads:
-    """At most `most` threads for one kind of work, which then waits for no other kind."""
+class NativeThreads(ThreadPool):
+    """At most `most` threads for one kind of work, which then waits for no other kind.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    A host may have no room for one more thread (pids.max, TasksMax, RLIMIT_NPROC). gevent's pool
+    raises RuntimeError then, with the work in its queue, where it is done later.
+    """
+
+    def __init__(self, most: int, **options: Any) -> None:
+        super().__init__(most, **options)  # type: ignore[no-untyped-call]
 
     def call(self, function: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result:
         """Call it in a native thread, with the context of the log; raises its error."""
         # The pool would print the traceback of an error that is raised in it.
         run = wrap_errors(Exception, copy_context().run)
-        found = self._pool.apply(run, (function, *args))  # type: ignore[no-untyped-call]
+        found = self.apply(run, (function, *args))  # type: ignore[no-untyped-call]
         if isinstance(found, Exception):
             raise found
         result: _Result = found
         return result
 
-    @cached_property
-    def _pool(self) -> Threads:
-        _prepare(msgspec.Struct)
-        return Threads(self._most)  # type: ignore[no-untyped-call]
+    def spawn(self, *work: Any, **named: Any) -> Any:
+        """As ever; OSError if there is no thread and none can be started."""
+        if not self.size:
+            _prepare(msgspec.Struct)
+            try:
+                self.size = 1
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, f"{error}: too many run on this host") from error
+        return super().spawn(*work, **named)  # type: ignore[no-untyped-call]
+
+    def _adjust_step(self) -> None:
+        # Those that are there do the work as well, one after the other.
+        with suppress(RuntimeError):
+            super()._adjust_step()  # type: ignore[no-untyped-call]
 
 
 class Looks(Generic[_Result]):
