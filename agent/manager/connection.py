@@ -42,24 +42,19 @@ class _Socket(socket):
         super().__init__(fileno=connected.detach())
         self.left = MAX_RECEIVED
 
-    def recv(self, *args: Any) -> bytes:
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
         """As ever, but others run first."""
-        wait_read(self.fileno())
-        data = super().recv(*args)
-        self._count(len(data))
-        return data
+        buffer = bytearray(size)
+        return bytes(buffer[: self.recv_into(buffer, size, flags)])
 
     def recv_into(self, *args: Any) -> int:
         """As ever, but others run first."""
         wait_read(self.fileno())
         count = super().recv_into(*args)
-        self._count(count)
-        return count
-
-    def _count(self, received: int) -> None:
-        self.left -= received
+        self.left -= count
         if self.left < 0:
             raise OSError("the answer is too long")
+        return count
 
 
 class _Secured(SSLTransport):
@@ -87,7 +82,7 @@ class _Context(ssl.SSLContext):
 setattr(ssl_, "SSLContext", _Context)
 
 
-def _contexts(config: Config) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def _contexts(config: Config) -> dict[str, ssl.SSLContext]:
     """TLS with the Manager, and with a proxy, which is shown no certificate; raises OSError."""
     manager, proxy = ssl_.create_urllib3_context(), ssl_.create_urllib3_context()
     system = next(filter(Path.exists, SYSTEM_CAS), Path(DEFAULT_CA_BUNDLE_PATH))
@@ -100,7 +95,7 @@ def _contexts(config: Config) -> tuple[ssl.SSLContext, ssl.SSLContext]:
             manager.load_cert_chain(file, config.manager_cert_key_file)
     except OSError as error:
         raise OSError(f"{file} cannot be used: {error}") from error
-    return manager, proxy
+    return {"ssl_context": manager, "proxy_ssl_context": proxy}
 
 
 class _Connection(HTTPConnection):
@@ -138,21 +133,18 @@ class Adapter(HTTPAdapter):
 
     def __init__(self, config: Config) -> None:
         """Read the files if the Manager's URL says https; raises OSError."""
-        self._manager: ssl.SSLContext | None = None
-        self._proxy: ssl.SSLContext | None = None
-        if urlsplit(config.manager_url).scheme == "https":
-            self._manager, self._proxy = _THREADS.call(_contexts, config)
+        is_secure = urlsplit(config.manager_url).scheme == "https"
+        self._contexts = _THREADS.call(_contexts, config) if is_secure else {}
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the manager of the connections that use no proxy."""
-        super().init_poolmanager(*args, ssl_context=self._manager, **kwargs)
+        super().init_poolmanager(*args, ssl_context=self._contexts.get("ssl_context"), **kwargs)
         self.poolmanager = _counting(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """The manager of the connections through a proxy."""
-        kwargs |= {"ssl_context": self._manager, "proxy_ssl_context": self._proxy}
-        return _counting(super().proxy_manager_for(*args, **kwargs))
+        return _counting(super().proxy_manager_for(*args, **kwargs | self._contexts))
 
     def cert_verify(self, *args: Any) -> None:
         """Nothing: that is in the contexts."""

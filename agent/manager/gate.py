@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from agent.errors import KeyRefused, ManagerAway, ManagerUnavailable, TaskRefused
+from agent.errors import KeyRefused, ManagerAway, ManagerError
 from agent.manager.registration import Registration
 from agent.protocol import Origin
 from agent.timing import Backoff
@@ -46,18 +46,15 @@ class Gate:
             self._registration.renew()
             answer = call()
         except (KeyRefused, ManagerAway) as error:
-            self._close(error, began)
+            now = time.monotonic()
+            if began >= self._closed_at:
+                self._closed_at, self._opens_at = now, now + self._backoff.next(error)
+            elif isinstance(error, ManagerAway):
+                # It was under way when the gate closed, and failed for the same reason.
+                self._opens_at = max(self._opens_at, now + (error.retry_after or 0))
             raise
-        except (ManagerUnavailable, TaskRefused):
+        except ManagerError:
             self._backoff.reset()
             raise
         self._backoff.reset()
         return answer
-
-    def _close(self, error: KeyRefused | ManagerAway, began: float) -> None:
-        now = time.monotonic()
-        if began >= self._closed_at:
-            self._closed_at, self._opens_at = now, now + self._backoff.next(error)
-        elif isinstance(error, ManagerAway):
-            # It was under way when the gate closed, and failed for the same reason.
-            self._opens_at = max(self._opens_at, now + (error.retry_after or 0))

@@ -132,13 +132,10 @@ class Registration:
     def _look_up_address(self) -> None:
         """Set the address; raises ManagerAway when there is no route to the Manager."""
         self._looked_up_at = time.monotonic()
-        self.address = self._config.advertise_address or self._route_address()
-
-    def _route_address(self) -> str:
         url = self._config.manager_url
         silence = ManagerAway(f"no route to {url}: its name was not resolved in time")
         try:
             with gevent.Timeout(LOOKUP_DEADLINE, silence):
-                return host.local_address(url)
+                self.address = self._config.advertise_address or host.local_address(url)
         except OSError as error:
             raise ManagerAway(f"no route to {url}: {error}") from error

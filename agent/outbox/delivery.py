@@ -39,8 +39,8 @@ class Delivery:
         may_wait = time.monotonic() - message.born < LARGE_RESULT_WAITS
         return is_large and may_wait and any(entry.pid for entry in self.registry.clients())
 
-    def attempt(self, message: Message) -> bool:
-        """Send it once; False to send less at once. Raises StateUnusable, and as the gate does."""
+    def attempt(self, message: Message) -> None:
+        """Send it, and less if it is too large. Raises StateUnusable, and as the gate does."""
         was_tried = message.tried
         try:
             self.gate.attempt(partial(self._send, message))
@@ -55,9 +55,9 @@ class Delivery:
             if isinstance(error, ResultTooLarge) and message.outcome and smaller:
                 log.warning("too large for the Manager", error=str(error), left_out=smaller.value)
                 message.form = smaller
-                return False
-            self._settle_refusal(message, error, was_tried)
-        return True
+                self.attempt(message)
+            else:
+                self._settle_refusal(message, error, was_tried)
 
     def _send(self, message: Message) -> None:
         claimed, origin = message.claimed, self.gate.origin

@@ -113,7 +113,7 @@ class Outbox:
             else:
                 delay = self._attempt(message, backoff)
                 # A result says more than `started`: do not hold it up.
-                if delay is None or (delay and message.pid and len(queue) > 1):
+                if delay is None or (message.pid and len(queue) > 1):
                     return True
             gevent.wait(ends, delay, count=1)
         return False
@@ -126,7 +126,8 @@ class Outbox:
             if delay or self._stop.is_set():
                 return delay
             try:
-                return None if self._delivery.attempt(message) else 0.0
+                self._delivery.attempt(message)
+                return None
             except AgentUnknown:
                 self.stop()
                 raise

@@ -30,9 +30,8 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
     for message in ledger.load_waiting():
         outbox.enqueue(message)
     for record in ledger.interrupted():
-        identity, say = record.child and record.child.identity, log.bind(
-            task_id=record.claimed.task.id
-        )
+        identity = record.child.identity if record.child else None
+        say = log.bind(task_id=record.claimed.task.id)
         if identity and stop_orphan(identity, grace):
             say.warning("a child of the previous run was stopped", pid=identity.pid)
         outcome = _outcome(ledger.state, record)

@@ -14,6 +14,8 @@ class Clock:
     `now` is in seconds, and `pauses` has the length of every wait, in order.
     """
 
+    Timeout = gevent.Timeout
+
     def __init__(self) -> None:
         self.now = 1000.0
         self.pauses: list[float] = []
