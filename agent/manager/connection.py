@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 
 from gevent.socket import wait_read  # type: ignore[attr-defined]
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool, PoolManager
+from requests.utils import get_environ_proxies
+from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import ssl_
 from urllib3.util.ssltransport import SSLTransport
 
 from agent.config.settings import Config
+from agent.host import is_loopback
 from agent.native_threads import NativeThreads
 
 # Bytes for one answer with all that is around its content, and as many to connect.
@@ -117,34 +119,35 @@ class _SecureConnection(_Connection, HTTPSConnection):
     """The same with TLS."""
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
 class Adapter(HTTPAdapter):
-    """Makes a session of requests use such connections, through a proxy too.
+    """Sends requests over such connections, through the environment's `proxies` to another host.
 
-    The files for TLS are read here, and not by requests, which would do that in the hub's thread.
+    It does so without a session of requests, which would follow a redirect with the key, and let
+    .netrc and REQUESTS_CA_BUNDLE override what was set. The files for TLS are read here, and not by
+    requests, which would do that in the hub's thread.
     """
 
     def __init__(self, config: Config) -> None:
         """Read the files if the Manager's URL says https; raises OSError."""
-        is_secure = urlsplit(config.manager_url).scheme == "https"
+        url = config.manager_url
+        self.proxies = {} if is_loopback(url) else get_environ_proxies(url)
+        is_secure = urlsplit(url).scheme == "https"
         self._contexts = _THREADS.call(_contexts, config) if is_secure else {}
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the manager of the connections that use no proxy."""
         super().init_poolmanager(*args, ssl_context=self._contexts.get("ssl_context"), **kwargs)
-        self.poolmanager = _counting(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """The manager of the connections through a proxy."""
-        return _counting(super().proxy_manager_for(*args, **kwargs | self._contexts))
+        return super().proxy_manager_for(*args, **kwargs | self._contexts)
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """The pool of the connections for a request, with or without a proxy."""
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _SecureConnection if pool.scheme == "https" else _Connection
+        return pool
 
     def cert_verify(self, *args: Any) -> None:
         """Nothing: that is in the contexts."""
@@ -153,8 +156,3 @@ class Adapter(HTTPAdapter):
         """The answer without its cookies: http.cookiejar takes minutes over some, and keeps all."""
         del resp._original_response.msg["Set-Cookie"]
         return super().build_response(req, resp)
-
-
-def _counting(manager: PoolManager) -> PoolManager:
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-    return manager

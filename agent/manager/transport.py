@@ -9,13 +9,11 @@ from functools import cached_property
 import gevent
 import requests
 import structlog
-from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from agent import __version__
 from agent.config.settings import Config
 from agent.errors import ManagerAway
-from agent.host import is_loopback
 from agent.manager.connection import Adapter
 from agent.manager.refusals import refusal
 from agent.manager.upload import CHUNK_BYTES, Body
@@ -54,7 +52,7 @@ class Transport:
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self._config = config
         self._metrics = metrics
-        self._idle: list[tuple[requests.Session, float]] = []
+        self._idle: list[tuple[Adapter, float]] = []
 
     def call(
         self,
@@ -101,8 +99,8 @@ class Transport:
         hooks = request.body.before_each if isinstance(request.body, Body) else []
         hooks.append(restart)
         try:
-            session = self._take_session()
-            with session.send(request, stream=True) as response:
+            adapter = self._take_adapter()
+            with adapter.send(request, stream=True, proxies=adapter.proxies) as response:
                 content, whole = _read(response)
         except gevent.Timeout as timeout:
             if timeout is not limit:
@@ -113,7 +111,7 @@ class Transport:
             hooks.remove(restart)
             limit.close()
         if whole:
-            self._idle.append((session, time.monotonic()))
+            self._idle.append((adapter, time.monotonic()))
         return response.status_code, Answer(content, response.headers, whole)
 
     def _request(
@@ -133,30 +131,12 @@ class Transport:
         agent = {"User-Agent": f"iperf-agent/{__version__}"}
         return requests.Request("GET", self._config.manager_url, headers=agent).prepare()
 
-    def _take_session(self) -> requests.Session:
-        """A session whose connection was in use a moment ago, or one without a connection."""
+    def _take_adapter(self) -> Adapter:
+        """One whose connection was in use a moment ago, or one without a connection."""
         # The oldest come first. Only the newest is used again, so that all must be looked at here.
         while self._idle and time.monotonic() - self._idle[0][1] >= MAX_IDLE_SECONDS:
             self._idle.pop(0)[0].close()
-        return self._idle.pop()[0] if self._idle else self._new_session()
-
-    def _new_session(self) -> requests.Session:
-        session = _Session()
-        adapter = Adapter(self._config)
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, adapter)
-        # .netrc, proxies and REQUESTS_CA_BUNDLE stay out, or they would override what was set.
-        session.trust_env = False
-        if not is_loopback(self._config.manager_url):
-            session.proxies = get_environ_proxies(self._config.manager_url)
-        return session
-
-
-class _Session(requests.Session):
-    """A session for which no answer is a redirect: one would carry the key to another host."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None; the header is not read, as requests raises ValueError for one that is no URL."""
+        return self._idle.pop()[0] if self._idle else Adapter(self._config)
 
 
 def _without(key: str, content: bytes) -> bytes:
