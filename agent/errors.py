@@ -136,16 +136,13 @@ class AgentUnknown(ManagerRefused):
 class TaskRefused(ManagerError):
     """The call about this task is refused for good.
 
-    `status` is the HTTP status, `current_status` the task's status at the Manager ("canceled",
-    "succeeded", ...) if the answer names it, `answer` the answer's body.
+    `current_status` is the task's status at the Manager ("canceled", "succeeded", ...) if the
+    answer names it, `answer` the answer's body.
     """
 
-    def __init__(
-        self, message: str, status: int, current_status: str | None = None, answer: bytes = b""
-    ) -> None:
+    def __init__(self, message: str, status: str | None = None, answer: bytes = b"") -> None:
         super().__init__(message)
-        self.status = status
-        self.current_status = current_status
+        self.current_status = status
         self.answer = answer
 
 

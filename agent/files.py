@@ -67,9 +67,7 @@ def nearest(path: Path) -> Path:
     """The path itself, or the nearest one above it that exists."""
     # Path.exists() raises PermissionError when a directory above may not be searched.
     # Not even the working directory may be.
-    while not os.path.exists(path) and path != path.parent:
-        path = path.parent
-    return path
+    return next(filter(os.path.exists, (path, *path.parents)), Path())
 
 
 def _takes_files(path: Path) -> bool:

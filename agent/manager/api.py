@@ -152,4 +152,4 @@ def _compare(call: str, task: protocol.Task, taken_for: protocol.Acknowledged) -
         raise ManagerUnavailable(f"{call}: the answer is about task {taken_for.id}")
     if not task.is_same(taken_for):
         words = f"the Manager has another task {task.id}, created at {taken_for.created_at}"
-        raise TaskReplaced(f"{call}: {words}", 200)
+        raise TaskReplaced(f"{call}: {words}")

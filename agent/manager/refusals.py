@@ -36,11 +36,11 @@ def refusal(
         return errors.AgentUnknown(message)
     if path.endswith(("/started", "/result")):
         if status == 413:
-            return errors.ResultTooLarge(message, status, answer=content)
+            return errors.ResultTooLarge(message, answer=content)
         about_task = word in ABOUT_TASK if status == 400 else word and status in (409, 410)
         if faults or about_task:
             current = detail.details.current_status if detail.details else None
-            return errors.TaskRefused(message, status, current, content)
+            return errors.TaskRefused(message, current, content)
     if status in REFUSALS and not (word or faults):
         message += ", but not in the Manager's words"
     kind = errors.ManagerAway if status in (429, 503) else errors.ManagerUnavailable

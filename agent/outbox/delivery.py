@@ -88,7 +88,7 @@ class Delivery:
     def _check_current(self, message: Message) -> None:
         """Raise TaskReplaced once a claim has brought another task of the number."""
         if self.ledger.journal.of(message.claimed).replaced:
-            raise TaskReplaced("the Manager gave the task's number to another task", 0)
+            raise TaskReplaced("the Manager gave the task's number to another task")
 
     def _settle_refusal(self, message: Message, error: TaskRefused, was_tried: bool) -> None:
         """Act on a final answer; after a lost reply it may say that the message did arrive."""

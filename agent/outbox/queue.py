@@ -38,7 +38,6 @@ class Outbox:
         self._empty.set()
 
     def __len__(self) -> int:
-        """How many messages the Manager does not have yet."""
         return len(self.messages())
 
     def messages(self) -> list[Message]:
@@ -108,18 +107,17 @@ class Outbox:
         while not self._stop.is_set():
             # A flush cuts one wait short. As it stays set, the loop would spin if all ended by it.
             ends = [self._stop] if self._flushing.is_set() else [self._stop, self._flushing]
-            if self._flushing in ends and self._delivery.would_disturb(message):
-                delay: float | None = LARGE_RESULT_LOOK
-            else:
-                delay = self._attempt(message, backoff)
-                # A result says more than `started`: do not hold it up.
-                if delay is None or (message.pid and len(queue) > 1):
-                    return True
+            delay = self._attempt(message, backoff)
+            # A result says more than `started`: do not hold it up.
+            if delay is None or (message.pid and len(queue) > 1):
+                return True
             gevent.wait(ends, delay, count=1)
         return False
 
     def _attempt(self, message: Message, backoff: Backoff) -> float | None:
         """Send it when there is a slot; the seconds until the next attempt, None if settled."""
+        if self._delivery.would_disturb(message) and not self._flushing.is_set():
+            return LARGE_RESULT_LOOK
         with self._slots:
             delay = self._delivery.gate.closed_for
             # The wait for the slot may have been long.

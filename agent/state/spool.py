@@ -15,7 +15,6 @@ import structlog
 
 from agent import files
 from agent.errors import ConfigError, RecordDamaged
-from agent.files import Whose, whose
 from agent.logs.outage import lost
 from agent.state.directory import StateDirectory
 from agent.state.message import Message
@@ -97,7 +96,7 @@ class Spool:
                 message.checksum = files.checksum(path)
         except OSError as error:
             # It may also be the directory that is not there.
-            if whose(error) is not Whose.FILE or not self._outbox.exists():
+            if files.whose(error) is not files.Whose.FILE or not self._outbox.exists():
                 raise
             self._lose_document(message, str(error))
         files.write_whole(self._path(message.number, _RECORD), [message.encode()])
@@ -142,7 +141,7 @@ class Spool:
                 raise OSError("its checksum is wrong")
         except OSError as error:
             # It moves when the disk takes a result that waited in memory.
-            if whose(error) is Whose.HOST or message.document is not document:
+            if files.whose(error) is files.Whose.HOST or message.document is not document:
                 raise
             self._lose_document(message, str(error))
 
@@ -189,7 +188,7 @@ def _names(directory: Path) -> list[Path]:
     try:
         return list(directory.iterdir())
     except OSError as error:
-        if whose(error) is Whose.OWNER:
+        if files.whose(error) is files.Whose.OWNER:
             advice = "make it a directory that this user can read, or set another STATE_DIR"
             raise ConfigError(f"{error}: {advice}") from error
         log.error("a directory of results cannot be read now", error=str(error))
