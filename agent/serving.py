@@ -120,7 +120,8 @@ class Server(WSGIServer):
             # Without a pool the server would not know its greenlets, and could not end them.
             spawn=Pool(),
             log=None,
-            error_log=_ErrorLog(),
+            # What an application says of its errors.
+            error_log=log,
             handler_class=Handler,
             # Spares a reverse look-up of the address.
             environ={"SERVER_NAME": address[0]},
@@ -164,17 +165,6 @@ class _Incoming(RawIOBase):
         got = self._connection.recv_into(memoryview(buffer)[: self.left])
         self.left = self.left - got if got else 0
         return got
-
-
-class _ErrorLog:
-    """What an application says of its errors."""
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            log.error("an answer failed", says=text.strip())
-
-    def flush(self) -> None:
-        pass
 
 
 def hang_up(connection: socket.socket) -> None:
