@@ -12,7 +12,6 @@ from agent.protocol import Figures, Flow
 from agent.quantities import duration, rate
 from agent.status.snapshot import Running, Snapshot
 
-SPARK_WIDTH, SPARK_HEIGHT = 120, 28
 _NAMES = {
     "iperf_server_start": "server",
     "iperf_client_run": "client",
@@ -128,14 +127,9 @@ def _spark(rates: Sequence[float], label: str) -> str:
     if len(rates) < 2:
         return ""
     top = max(rates) or 1.0
-    step = SPARK_WIDTH / (len(rates) - 1)
-    points = " ".join(
-        f"{index * step:.1f},{SPARK_HEIGHT - 1 - value / top * (SPARK_HEIGHT - 2):.1f}"
-        for index, value in enumerate(rates)
-    )
+    points = " ".join(f"{index},{1 - value / top:.3f}" for index, value in enumerate(rates))
     words = f"{label}: {rate(min(rates))} to {rate(top)}"
     return (
-        f'<svg role="img" aria-label="{words}" width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}"'
-        f' viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}"><title>{words}</title>'
-        f'<polyline points="{points}"/></svg>'
+        f'<svg role="img" aria-label="{words}" viewBox="0 0 {len(rates) - 1} 1"'
+        f' preserveAspectRatio="none"><title>{words}</title><polyline points="{points}"/></svg>'
     )
