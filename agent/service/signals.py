@@ -14,11 +14,7 @@ from gevent.event import Event
 
 
 class StopSignals:
-    """Turns signals into events, from `install()` until `remove()`.
-
-    `drain` is set by the first TERM or INT, `kill` by the second, `retire` by USR1; `name` says
-    which came last.
-    """
+    """Turns signals into events, from `install()` until `remove()`; `name` is the last one's."""
 
     def __init__(self) -> None:
         self.drain = Event()

@@ -54,20 +54,17 @@ def keep_informed(registry: TaskRegistry, metrics: Metrics, stop: Event) -> None
         return
     limit = watchdog_seconds()
     pause = min(LOOK, limit * WATCHDOG_SHARE) if limit else LOOK
-    ready, said = False, ""
+    said = ""
     while not stop.wait(pause):
         tell = ["WATCHDOG=1"] if limit else []
-        if not ready and metrics.heard_at is not None:
-            ready = True
-            tell.append("READY=1")
-        elif not ready:
-            # A Manager that goes away after the registration is no reason for a restart either.
-            tell.append(f"EXTEND_TIMEOUT_USEC={MORE_TIME}")
         rows = registry.rows()
         clients = sum(1 for row in rows if row.type == "client")
-        running = f"{clients} tests and {len(rows) - clients} servers running"
-        if ready and running != said:
-            said = running
-            tell.append(f"STATUS={running}")
+        state = f"READY=1\nSTATUS={clients} tests and {len(rows) - clients} servers running"
+        if metrics.heard_at is None:
+            # A Manager that goes away after the registration is no reason for a restart either.
+            tell.append(f"EXTEND_TIMEOUT_USEC={MORE_TIME}")
+        elif state != said:
+            said = state
+            tell.append(state)
         if tell:
             notify("\n".join(tell))
