@@ -10,7 +10,7 @@ import click
 import structlog
 from gevent.event import Event
 
-from agent.cli.options import GroupedCommand, own_options, setting_options
+from agent.cli.options import OPTIONS, GroupedCommand
 from agent.config.env_file import read_env_file
 from agent.config.key import SECRETS, Key
 from agent.config.settings import SETTINGS, Config, Texts, check_settings, read_settings
@@ -170,7 +170,7 @@ def _status_page(agent: Agent, address: tuple[str, int] | None) -> Callable[[Eve
 command = GroupedCommand(
     "agent-run",
     callback=_main,
-    params=[*own_options(), *setting_options()],
+    params=OPTIONS,
     help=_main.__doc__,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

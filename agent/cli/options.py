@@ -38,63 +38,6 @@ class GroupedCommand(click.Command):
             formatter.dedent()
 
 
-def own_options() -> list[click.Parameter]:
-    """The options that are for one run, and so have no variable."""
-    flag = partial(click.Option, is_flag=True)
-    return [
-        click.Option(
-            ["--env-file"],
-            metavar="FILE",
-            type=click.Path(),
-            help="Read settings from this file [.env].",
-        ),
-        flag(["--debug"], help="The same as --log-level debug."),
-        flag(["--dev"], help="Run a demo: start a local Manager and one loopback test."),
-        flag(["--check"], help="Check the configuration and the Manager, then exit."),
-        click.Option(
-            ["--exit-after-idle"],
-            callback=_seconds,
-            metavar="S",
-            help="Exit after S seconds without a task.",
-        ),
-        flag(
-            ["--version"],
-            is_eager=True,
-            expose_value=False,
-            callback=_show_version,
-            help="Show the version and exit.",
-        ),
-    ]
-
-
-def setting_options() -> list[click.Parameter]:
-    """An option for each setting. Its value stays a text, which `agent.config` checks."""
-    return [
-        click.Option(
-            [setting.flag],
-            metavar=setting.variable,
-            help=_help(setting),
-            type=click.Path() if setting.variable.endswith(PATHS) else click.STRING,
-            shell_complete=(
-                partial(_complete, setting.kind.choices) if setting.kind.choices else None
-            ),
-        )
-        for setting in SETTINGS
-    ]
-
-
-def _help(setting: Setting) -> str:
-    choices = f": {setting.kind.accepted}" if setting.kind.choices else ""
-    default = f" [{setting.default}]" if setting.default else ""
-    return f"{setting.about}{choices}{default}."
-
-
-def _complete(
-    words: tuple[str, ...], ctx: click.Context, parameter: click.Parameter, begun: str
-) -> list[str]:
-    return [word for word in words if word.startswith(begun)]
-
-
 def _seconds(ctx: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
     kind = types.seconds(0, 86400)
     try:
@@ -120,3 +63,53 @@ def _commit() -> str:
     except TaskError:
         return ""
     return f"+g{commit}" if re.fullmatch("[0-9a-f]+", commit) else ""
+
+
+def _option_of(setting: Setting) -> click.Option:
+    """Its value stays a text, which `agent.config` checks."""
+    choices = setting.kind.choices
+    words = f": {setting.kind.accepted}" if choices else ""
+    default = f" [{setting.default}]" if setting.default else ""
+    return click.Option(
+        [setting.flag],
+        metavar=setting.variable,
+        help=f"{setting.about}{words}{default}.",
+        type=click.Path() if setting.variable.endswith(PATHS) else click.STRING,
+        shell_complete=partial(_complete, choices) if choices else None,
+    )
+
+
+def _complete(
+    words: tuple[str, ...], ctx: click.Context, parameter: click.Parameter, begun: str
+) -> list[str]:
+    return [word for word in words if word.startswith(begun)]
+
+
+_flag = partial(click.Option, is_flag=True)
+
+# The first ones are for one run, and so have no variable.
+OPTIONS: list[click.Parameter] = [
+    click.Option(
+        ["--env-file"],
+        metavar="FILE",
+        type=click.Path(),
+        help="Read settings from this file [.env].",
+    ),
+    _flag(["--debug"], help="The same as --log-level debug."),
+    _flag(["--dev"], help="Run a demo: start a local Manager and one loopback test."),
+    _flag(["--check"], help="Check the configuration and the Manager, then exit."),
+    click.Option(
+        ["--exit-after-idle"],
+        callback=_seconds,
+        metavar="S",
+        help="Exit after S seconds without a task.",
+    ),
+    _flag(
+        ["--version"],
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show the version and exit.",
+    ),
+    *map(_option_of, SETTINGS),
+]

@@ -44,14 +44,10 @@ class Setting:
         """Its flag on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
-    @property
-    def default_value(self) -> Any:
-        """The default as a value; None for "not set"."""
-        return self.kind.parse(self.default) if self.default else None
-
 
 def _setting(group: str, about: str, kind: Kind, default: str = "") -> Any:
-    return field(metadata={"group": group, "about": about, "kind": kind, "default": default})
+    known = {"group": group, "about": about, "kind": kind, "default": default}
+    return field(default=kind.parse(default) if default else None, metadata=known)
 
 
 _manager = partial(_setting, "The Manager")
@@ -129,7 +125,7 @@ def changed_settings(config: Config) -> dict[str, str]:
     return {
         setting.variable: _as_text(value)
         for setting in SETTINGS
-        if (value := getattr(config, setting.name)) != setting.default_value
+        if (value := getattr(config, setting.name)) != getattr(Config, setting.name)
     }
 
 
@@ -157,7 +153,6 @@ def check_settings(flags: Texts, *places: Texts) -> tuple[Config, dict[str, str]
     faults: dict[str, str] = {}
     given = set()
     for setting in SETTINGS:
-        values[setting.name] = setting.default_value
         text, origin = _find(setting, flags, places)
         if not text:
             continue

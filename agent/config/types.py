@@ -54,17 +54,14 @@ def one_of(*choices: str) -> Kind:
     return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", parse, choices)
 
 
-def whole(low: int, high: int) -> Kind:
-    """A whole number within bounds."""
-    parse = _checked(int, lambda number: low <= number <= high)
-    return Kind(f"a whole number from {low} to {high}", parse)
-
-
-def seconds(low: float, high: float) -> Kind:
-    """A number of seconds within bounds."""
+def _between(convert: Callable[[str], float], words: str, low: float, high: float) -> Kind:
     # Of NaN every comparison is false.
-    parse = _checked(float, lambda number: low <= number <= high)
-    return Kind(f"a number of seconds from {low} to {high}", parse)
+    parse = _checked(convert, lambda number: low <= number <= high)
+    return Kind(f"{words} from {low} to {high}", parse)
+
+
+whole = partial(_between, int, "a whole number")
+seconds = partial(_between, float, "a number of seconds")
 
 
 def size(low: int) -> Kind:
@@ -115,10 +112,6 @@ def _expanded(text: str) -> Path:
         raise ValueError from error
 
 
-def _is_readable(file: Path) -> bool:
-    return file.is_file() and os.access(file, os.R_OK)
-
-
 def _address(text: str) -> str:
     found = ipaddress.ip_address(_plain(text))
     if found.is_unspecified or found.is_multicast:
@@ -151,7 +144,10 @@ RATE = Kind(
 )
 PROGRAM = Kind("a command or a path", str)
 PATH = Kind("a path", _expanded)
-READABLE_FILE = Kind("a file that this user can read", _checked(_expanded, _is_readable))
+READABLE_FILE = Kind(
+    "a file that this user can read",
+    _checked(_expanded, lambda file: file.is_file() and os.access(file, os.R_OK)),
+)
 WRITABLE_FILE = Kind("a file that this user can write", _checked(_expanded, files.is_writable_file))
 ADDRESS = Kind("an IP address of this host, like 192.0.2.7", _address)
 NETWORKS = Kind("networks separated by commas, like 10.0.0.0/8,fd00::/8", _networks)

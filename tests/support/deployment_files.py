@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from agent.config.settings import SETTINGS
+from agent.config.settings import SETTINGS, Config
 from tests.support.harness import ROOT
 
 DEPLOYMENT = ROOT / "deployment"
@@ -17,7 +17,7 @@ BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
 
 def default(variable: str) -> Any:
     """A setting's default, as the agent has it."""
-    return BY_VARIABLE[variable].default_value
+    return getattr(Config, BY_VARIABLE[variable].name)
 
 
 def manifest(path: Path) -> Any:
