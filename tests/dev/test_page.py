@@ -190,8 +190,9 @@ def test_a_form_with_a_bad_value_is_shown_again_with_the_reason(
     ("changes", "status", "words"),
     [
         ({"server_agent_id": "2"}, 409, "'a2' has never registered."),
-        ({"client_agent_id": "9"}, 404, "no agent has the id 9."),
-        ({"client_agent_id": "3"}, 409, "'retired' is disabled."),
+        ({"client_agent_id": "9"}, 422, "Choose a client from the list."),
+        # The third one is disabled, and no longer in the list.
+        ({"server_agent_id": "3"}, 422, "Choose a server from the list."),
         ({"server_port": "5300"}, 409, "port 5300 of 'a1' is reserved by test 1."),
     ],
 )

@@ -12,7 +12,7 @@ from agent.dev.api.http import store
 from agent.dev.errors import NotFound, Refused
 from agent.dev.store.records import Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
-from agent.dev.web.form import start_test, values_of
+from agent.dev.web.form import fields_of, start_test, values_of
 from agent.dev.web.overview import TestDetail, TestRow
 
 # The browser loads nothing from elsewhere, keeps nothing, and lets no other page frame this one.
@@ -89,6 +89,7 @@ def _document(
         agents=store().agents.find(),
         tests=[TestRow(store(), each, now) for each in reversed(tests[-LISTED:])],
         shown=TestDetail(store(), test, now) if test else None,
+        fields=fields_of(store()),
         values=values,
         refusal=refusal,
         asked=asked,
