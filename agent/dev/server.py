@@ -110,7 +110,7 @@ def _application(store: Store, admin_password: str) -> Flask:
     app.register_error_handler(Refused, lambda error: http.reply(error.body, error.status))
     app.register_error_handler(404, http.no_such_call)
     app.register_error_handler(405, http.no_such_call)
-    http.add_calls(app, agent_calls(), check_agent, "agent_id")
+    http.add_calls(app, agent_calls(store), check_agent, "agent_id")
     http.add_calls(app, operator_calls(store), check_token)
     http.add_calls(app, [http.Call("GET /healthz", lambda: {"ok": True})], dict)
     app.register_blueprint(page)

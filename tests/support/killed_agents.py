@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ class WatchedStore(Store):
         """Have a method of the store tell `committed`, unless it returns None: an empty claim."""
         wrapped = getattr(part, method)
 
-        def watched(*args: Any) -> Any:
-            if answer := wrapped(*args):
+        @wraps(wrapped)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if answer := wrapped(*args, **kwargs):
                 self.committed(call, None)
             return answer
 

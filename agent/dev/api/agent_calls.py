@@ -8,8 +8,9 @@ from werkzeug.http import parse_dict_header
 
 from agent.dev.api import http
 from agent.dev.api.http import Call, body, is_secret, reply, store
-from agent.dev.errors import Misfit, NotFound, Refused
-from agent.dev.store.records import HeartbeatRow, ManagedAgent, ManagedTask, TaskReport
+from agent.dev.errors import NotFound, Refused
+from agent.dev.store.records import HeartbeatRow
+from agent.dev.store.store import Store
 from agent.serving import SOCKET
 
 API_VERSION = "1"
@@ -17,21 +18,17 @@ API_VERSION = "1"
 MAX_WAIT_SECONDS = 60
 
 
-def agent_calls() -> list[Call]:
+def agent_calls(known: Store) -> list[Call]:
     """The calls of an agent whose headers have proven its `agent_id`."""
-    result_bytes = http.MAX_BODY_BYTES
+    agents, tasks, most = known.agents, known.tasks, http.MAX_BODY_BYTES
     return [
-        Call("POST /v1/agent/register", register),
+        # The answer has the agent's key in it, as the real Manager's has.
+        Call("POST /v1/agent/register", agents.register),
         Call("POST /v1/agent/heartbeat", heartbeat),
         Call("POST /v1/agent/tasks/claim", claim),
-        Call("POST /v1/agent/tasks/<int:task_id>/started", started),
-        Call("POST /v1/agent/tasks/<int:task_id>/result", result, max_bytes=result_bytes),
+        Call("POST /v1/agent/tasks/<int:task_id>/started", tasks.start),
+        Call("POST /v1/agent/tasks/<int:task_id>/result", tasks.report, max_bytes=most),
     ]
-
-
-def register(agent_id: int, ip_address: str, operating_system: str | None = None) -> ManagedAgent:
-    """An agent introduces itself. The answer has its key in it, as the real Manager's has."""
-    return store().agents.register(agent_id, ip_address, operating_system)
 
 
 def heartbeat(agent_id: int, ip_address: str, running: list[HeartbeatRow]) -> dict[str, Any]:
@@ -59,18 +56,6 @@ def claim(agent_id: int) -> Response:
     store().tasks.wait_for_task(agent_id, key, seconds)
     task = None if _hung_up() else store().tasks.claim(agent_id, key)
     return reply({"task": task}, headers={"Preference-Applied": "wait"})
-
-
-def started(agent_id: int, task_id: int, pid: int | None = None) -> ManagedTask:
-    """The agent runs the task. The Manager keeps no `pid`."""
-    return store().tasks.start(agent_id, task_id)
-
-
-def result(agent_id: int, task_id: int, report: TaskReport) -> ManagedTask:
-    """The agent reports the task."""
-    if bytes(memoryview(report.result)[:1]) not in (b"{", b"n"):
-        raise Misfit("Expected `object | null` - at `$.result`")
-    return store().tasks.report(agent_id, task_id, report)
 
 
 def check_agent() -> dict[str, int]:

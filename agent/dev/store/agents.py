@@ -64,7 +64,7 @@ class Agents:
         return self._running.get(agent_id, [])
 
     def register(
-        self, agent_id: int, ip_address: str, operating_system: str | None
+        self, agent_id: int, ip_address: str, operating_system: str | None = None
     ) -> ManagedAgent:
         """An agent introduces itself, which counts as a heartbeat."""
         agent = self._seen(agent_id, ip_address)

@@ -141,3 +141,7 @@ class TaskReport(Struct):
     result: msgspec.Raw = NULL
     stderr: str = ""
     exit_code: int = 0
+
+    def __post_init__(self) -> None:
+        if bytes(memoryview(self.result)[:1]) not in (b"{", b"n"):
+            raise ValueError("Expected `object | null` - at `$.result`")

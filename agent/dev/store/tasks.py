@@ -96,8 +96,11 @@ class Tasks:
         self._database.commit()
         return task
 
-    def start(self, agent_id: int, task_id: int) -> ManagedTask:
-        """An accepted task now runs; raises Refused in any other status, `running` included."""
+    def start(self, agent_id: int, task_id: int, pid: int | None = None) -> ManagedTask:
+        """An accepted task now runs; raises Refused in any other status, `running` included.
+
+        Nobody asks for the `pid`.
+        """
         task = self._task_of(agent_id, task_id)
         if task.status != "accepted":
             raise _invalid_state(task)
