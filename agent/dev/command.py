@@ -78,14 +78,13 @@ def _serve(manager: DevManager, listen: str) -> None:
     except OSError as error:
         raise BadSetting(f"--listen {listen}: {error.strerror}: choose another address") from error
     stop = Event()
-    handlers = [gevent.signal_handler(sign, stop.set) for sign in (signal.SIGTERM, signal.SIGINT)]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, stop.set)
     click.echo(f"dev Manager listening on {manager.url}")
     try:
         manager.wait(stop)
     finally:
         manager.stop()
-        for handler in handlers:
-            handler.cancel()
 
 
 def _make_known(store: Store, agent: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 from flask import Flask, Response, current_app, request
-from msgspec import Struct
+from msgspec import NODEFAULT, Struct
 from werkzeug.exceptions import HTTPException
 
 from agent.dev.errors import Misfit, Refused
@@ -54,30 +54,24 @@ def _view(
 ) -> Callable[..., Response]:
     parameters = signature(call.function).parameters.values()
     known = {*proven, *re.findall(r":(\w+)>", call.rule)}
-    sent = [each for each in parameters if each.name not in known]
-    whole = sent[0].name if len(sent) == 1 and _is_struct(sent[0].annotation) else ""
-    kind = sent[0].annotation if whole else msgspec.defstruct("Sent", map(_field, sent))
+    sent = {each.name: each for each in parameters if each.name not in known}
+    whole = [name for name, each in sent.items() if isinstance(each.annotation, type(Struct))]
+    fields = [
+        (name, each.annotation, NODEFAULT if each.default is Parameter.empty else each.default)
+        for name, each in sent.items()
+    ]
+    kind = sent[whole[0]].annotation if whole else msgspec.defstruct("Sent", fields)
     read = query if call.rule.startswith("GET ") else partial(body, max_bytes=call.max_bytes)
 
     def view(**given: Any) -> Response:
         given |= proof()
         if sent:
             said = read(kind)
-            given |= {whole: said} if whole else msgspec.structs.asdict(said)
+            given |= {whole[0]: said} if whole else msgspec.structs.asdict(said)
         answer = call.function(**given)
         return answer if isinstance(answer, Response) else reply(answer, call.status)
 
     return view
-
-
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Struct)
-
-
-def _field(sent: Parameter) -> tuple[str, Any] | tuple[str, Any, Any]:
-    """A parameter as a field for msgspec: without a default it is required."""
-    required = sent.name, sent.annotation
-    return required if sent.default is Parameter.empty else (*required, sent.default)
 
 
 def store() -> Store:

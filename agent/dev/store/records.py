@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from agent.protocol import TASK_TYPES
+
 Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 # iperf3's own bounds (3.12, `iperf_api.h`).
@@ -16,9 +18,7 @@ TaskStatus = Literal[
     "queued", "pending", "accepted", "running", "succeeded", "failed", "canceled", "timed_out"
 ]
 
-SERVER_START = "iperf_server_start"
-CLIENT_RUN = "iperf_client_run"
-KILL_ALL = "kill_all"
+SERVER_START, CLIENT_RUN, KILL_ALL = TASK_TYPES
 
 NULL = msgspec.Raw(b"null")
 

@@ -1,6 +1,5 @@
 """The tasks, from queued to reported."""
 
-from collections import defaultdict, deque
 from datetime import datetime
 from typing import Any
 
@@ -29,9 +28,6 @@ class Tasks:
         self._tasks = database.state.tasks
         self._claims = database.state.claims
         self._cancels = database.state.cancels
-        self._pending: defaultdict[int, deque[int]] = defaultdict(deque)
-        for task in self.find(status="pending"):
-            self._pending[task.agent_id].append(task.id)
 
     def add(self, agent_id: int, type: Text, payload: dict[str, Any] | None = None) -> ManagedTask:
         """Add a pending task outside any exercise; raises NotFound for an unknown agent."""
@@ -88,7 +84,6 @@ class Tasks:
         if task is None or task.status != "pending":
             # Nothing is pending, or the claim is a replay.
             return task
-        self._pending[agent_id].popleft()
         task.status = "accepted"
         task.accepted_at = utc_now()
         if self._database.extensions and key:
@@ -97,10 +92,7 @@ class Tasks:
         return task
 
     def start(self, agent_id: int, task_id: int, pid: int | None = None) -> ManagedTask:
-        """An accepted task now runs; raises Refused in any other status, `running` included.
-
-        Nobody asks for the `pid`.
-        """
+        """An accepted task now runs, with a `pid` that nobody asks for; else raises Refused."""
         task = self._task_of(agent_id, task_id)
         if task.status != "accepted":
             raise _invalid_state(task)
@@ -151,14 +143,11 @@ class Tasks:
     def stage_release(self, task: ManagedTask) -> None:
         """Make a queued task pending."""
         task.status = "pending"
-        self._pending[task.agent_id].append(task.id)
         wake(self._agents.wakeups[task.agent_id])
 
     def stage_cancel(self, task: ManagedTask) -> None:
         """Cancel a task; heartbeats tell an agent that has it until the agent reports it."""
-        if task.status == "pending":
-            self._pending[task.agent_id].remove(task.id)
-        elif task.status != "queued":
+        if task.status not in ("queued", "pending"):
             self._cancels.setdefault(task.agent_id, []).append(task.id)
         task.finish("canceled")
 
@@ -166,8 +155,12 @@ class Tasks:
         obtained = self._claims.get(agent_id, {}).get(key or "")
         if self._database.extensions and obtained is not None:
             return self.get(obtained)
-        pending = self._pending[agent_id]
-        return self.get(pending[0]) if pending else None
+        pending = (
+            task
+            for task in self._tasks.values()
+            if task.status == "pending" and task.agent_id == agent_id
+        )
+        return next(pending, None)
 
     def _task_of(self, agent_id: int, task_id: int) -> ManagedTask:
         self._check_enabled(agent_id)
