@@ -3,6 +3,8 @@
 from collections import defaultdict
 from datetime import datetime
 
+import msgspec
+
 from agent.dev.errors import Refused
 from agent.dev.store import records
 from agent.dev.store.agents import Agents
@@ -80,18 +82,10 @@ class Exercises:
         }
         server_task = self._tasks.stage(server, records.SERVER_START, listen)
         client_task = self._tasks.stage(client, records.CLIENT_RUN, run)
-        test = Test(
-            id=len(self._tests) + 1,
-            exercise_id=exercise_id,
-            server_agent_id=server,
-            client_agent_id=client,
-            server_port=port,
-            udp=plan.udp,
-            parallel=plan.parallel,
-            time_seconds=seconds,
-            server_task_id=server_task.id,
-            client_task_id=client_task.id,
-        )
+        asked = {**msgspec.structs.asdict(plan), "time_seconds": seconds}
+        del asked["options"]
+        task_ids = server_task.id, client_task.id
+        test = Test(len(self._tests) + 1, exercise_id, *task_ids, **asked)
         self._tests[test.id] = test
         self._database.commit()
         return NewTest(test, server_task, client_task)
@@ -139,10 +133,10 @@ class Exercises:
         if agent.ip_address is None:
             raise Refused(409, "agent_not_registered", f"{agent.name!r} has never registered")
         for test in self._tests.values():
-            if (test.server_agent_id, test.server_port) == (agent_id, port):
-                if not self.get(test.exercise_id).ended_at:
-                    message = f"port {port} of {agent.name!r} is reserved by test {test.id}"
-                    raise Refused(409, "port_reserved", message)
+            is_over = self.get(test.exercise_id).ended_at
+            if (test.server_agent_id, test.server_port) == (agent_id, port) and not is_over:
+                message = f"port {port} of {agent.name!r} is reserved by test {test.id}"
+                raise Refused(409, "port_reserved", message)
         return agent.ip_address
 
     def _end(self, exercise: Exercise, now: datetime) -> None:

@@ -68,14 +68,14 @@ class Test(Struct):
 
     id: int
     exercise_id: int
+    server_task_id: int
+    client_task_id: int
     server_agent_id: int
     client_agent_id: int
     server_port: int
     udp: bool
     parallel: int
     time_seconds: int
-    server_task_id: int
-    client_task_id: int
 
 
 class Plan(Struct):

@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from agent import quantities
 from agent.dev.api.http import store
-from agent.dev.errors import NotFound, Refused
+from agent.dev.errors import Refused
 from agent.dev.store.records import Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
 from agent.dev.web.form import fields_of, start_test, values_of
@@ -42,25 +42,16 @@ def show() -> Response:
         calls = render_template("calls.txt")
         return Response(calls, mimetype="text/plain", headers={"Vary": "Accept"})
     check_reader()
-    test = None
-    try:
-        if "test" in request.args:
-            test = store().exercises.test(request.args.get("test", 0, int))
-    except NotFound as error:
-        return _document(None, values_of(store(), None), error)
-    return _document(test, values_of(store(), test))
+    asked = "test" in request.args
+    return _document(store().exercises.test(request.args.get("test", 0, int)) if asked else None)
 
 
 @page.post("/")
 def start() -> AnyResponse:
-    """Start a test and show it, or show the form again with what is wrong about it."""
+    """Start a test and show it."""
     check_writer()
     request.max_content_length = MAX_FORM_BYTES
-    values = request.form.to_dict()
-    try:
-        return _to(start_test(store(), values))
-    except Refused as error:
-        return _document(None, values, error)
+    return _to(start_test(store(), request.form.to_dict()))
 
 
 @page.post("/tests/<int:test_id>/stop")
@@ -76,10 +67,18 @@ def _to(test: Test) -> AnyResponse:
     return redirect(url_for("page.show", test=test.id, _anchor="result"), 303)
 
 
-def _document(
-    asked: Test | None, values: dict[str, str], refusal: Refused | None = None
-) -> Response:
-    """The page with the test that was asked for or else the newest, and the form filled in."""
+@page.errorhandler(Refused)
+def _refuse(refusal: Refused) -> Response:
+    return _document(None, refusal)
+
+
+def _document(asked: Test | None, refusal: Refused | None = None) -> Response:
+    """The page with the test that was asked for or else the newest, and the form filled in.
+
+    A form that was refused is filled in as it was sent.
+    """
+    is_sent = request.endpoint == "page.start"
+    values = request.form.to_dict() if is_sent else values_of(store(), asked)
     now = utc_now()
     tests = store().exercises.tests()
     test = asked or (tests[-1] if tests else None)
