@@ -54,8 +54,8 @@ class DevManager:
         # A body that is too large is read on, or the agent that sends it would not hear so.
         connections = min(CONNECTIONS, allow_descriptors() // 2)
         limits = Limits(connections, REQUEST_SECONDS, 2 * http.MAX_BODY_BYTES)
-        self._open_page = open_page or admin_password == DEFAULT_PASSWORD
         self._application = _application(store, admin_password)
+        self._application.config["OPEN_PAGE"] = open_page or admin_password == DEFAULT_PASSWORD
         self._server = Server((host, port), self._application, limits)
 
     @property
@@ -76,7 +76,8 @@ class DevManager:
         self._server.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         if is_bound_to_loopback(self._server.socket):
             self._application.before_request(check_host)
-            self._application.config["OPEN_PAGE"] = self._open_page
+        else:
+            self._application.config["OPEN_PAGE"] = False
         self._sweeper.start()
 
     def wait(self, stop: Event) -> None:
@@ -104,7 +105,6 @@ def _application(store: Store, admin_password: str) -> Flask:
     app = Flask("agent.dev", static_folder="web/static", template_folder="web/templates")
     app.extensions["agent.dev.store"] = store
     app.config["ADMIN_PASSWORD"] = admin_password
-    app.config["OPEN_PAGE"] = False
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY_BYTES
     app.register_error_handler(Refused, lambda error: http.reply(error.body, error.status))

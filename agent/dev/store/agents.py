@@ -6,7 +6,7 @@ from threading import Condition
 from typing import Any
 
 from agent.dev.errors import Refused
-from agent.dev.store.database import Database, find, wake
+from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.instances import OFFLINE_AFTER, Instances
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, Text, utc_now
 
@@ -53,11 +53,7 @@ class Agents:
 
     def find(self, status: str | None = None, include_disabled: bool = False) -> list[ManagedAgent]:
         """The agents by id, of one status if one is given."""
-        return [
-            agent
-            for agent in self._agents.values()
-            if (include_disabled or not agent.disabled) and status in (None, agent.status)
-        ]
+        return matching(self._agents, status=status, disabled=None if include_disabled else False)
 
     def running(self, agent_id: int) -> list[HeartbeatRow]:
         """What the agent's last heartbeat said it runs."""

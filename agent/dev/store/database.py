@@ -90,6 +90,16 @@ def find(records: dict[int, _Record], record_id: int, kind: str) -> _Record:
     return records[record_id]
 
 
+def matching(records: dict[int, _Record], **wanted: object) -> list[_Record]:
+    """The records by id whose fields have these values; None stands for any."""
+    given = [(field, value) for field, value in wanted.items() if value is not None]
+    return [
+        record
+        for record in records.values()
+        if all(getattr(record, field) == value for field, value in given)
+    ]
+
+
 def _load(path: Path) -> State | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=State)

@@ -8,7 +8,7 @@ import msgspec
 from agent.dev.errors import Refused
 from agent.dev.store import records
 from agent.dev.store.agents import Agents
-from agent.dev.store.database import Database, find
+from agent.dev.store.database import Database, find, matching
 from agent.dev.store.records import Exercise, ManagedTask, NewTest, Plan, Seconds, Test, Text
 from agent.dev.store.tasks import Tasks
 from agent.protocol import FINAL_STATUSES
@@ -51,7 +51,7 @@ class Exercises:
 
     def tests(self, exercise_id: int | None = None) -> list[Test]:
         """The tests by id, of one exercise if one is given."""
-        return [test for test in self._tests.values() if exercise_id in (None, test.exercise_id)]
+        return matching(self._tests, exercise_id=exercise_id)
 
     def tasks(self, exercise_id: int) -> list[ManagedTask]:
         """The tasks of an exercise's tests, without its `kill_all` tasks."""
@@ -115,10 +115,9 @@ class Exercises:
 
     def end_finished(self, now: datetime) -> None:
         """End the exercises whose tasks have all ended."""
-        for exercise in self.all():
+        for exercise in [each for each in self.all() if each.is_under_way]:
             tasks = self.tasks(exercise.id)
-            finished = tasks and all(task.status in FINAL_STATUSES for task in tasks)
-            if finished and exercise.is_under_way:
+            if tasks and all(task.status in FINAL_STATUSES for task in tasks):
                 self._end(exercise, now)
                 self._database.touch()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from agent.dev.errors import NotFound, Refused
 from agent.dev.store.agents import Agents
-from agent.dev.store.database import Database, find, wake
+from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, Text, utc_now
 from agent.protocol import FINAL_STATUSES
 
@@ -45,13 +45,7 @@ class Tasks:
         self, agent_id: int | None = None, status: str | None = None, type: str | None = None
     ) -> list[ManagedTask]:
         """The tasks by id, narrowed by what is given."""
-        return [
-            task
-            for task in self._tasks.values()
-            if agent_id in (None, task.agent_id)
-            and status in (None, task.status)
-            and type in (None, task.type)
-        ]
+        return matching(self._tasks, agent_id=agent_id, status=status, type=type)
 
     def cancel(self, task_id: int) -> ManagedTask:
         """Cancel a task that has not ended; raises NotFound, or Refused when it has."""
@@ -155,11 +149,8 @@ class Tasks:
         obtained = self._claims.get(agent_id, {}).get(key or "")
         if self._database.extensions and obtained is not None:
             return self.get(obtained)
-        pending = (
-            task
-            for task in self._tasks.values()
-            if task.status == "pending" and task.agent_id == agent_id
-        )
+        tasks = self._tasks.values()
+        pending = (each for each in tasks if each.status == "pending" and each.agent_id == agent_id)
         return next(pending, None)
 
     def _task_of(self, agent_id: int, task_id: int) -> ManagedTask:

@@ -1,15 +1,8 @@
 """Who may read the page and post its forms.
 
 A browser cannot carry the API's token from page to page, and other people's pages can make it
-send what it does carry. So:
-
-- On loopback every call and page answers to the names of loopback alone: another name that was
-  made to point here (DNS rebinding) is refused.
-- With a password of the owner's choice, which is required off loopback, the page asks for it by
-  HTTP Basic, user `admin`. Otherwise it is open: everybody knows the default password, and the
-  demo's owner is the one who reads its output.
-- A form is accepted only when the browser says in `Origin`, as all of today's do, that this page
-  sent it.
+send what it does carry. So the page asks for a password of the owner's choice by HTTP Basic, and
+`Origin`, which all of today's browsers send, tells its own forms. docs/SECURITY.md has the rules.
 """
 
 from base64 import b64encode
@@ -23,7 +16,7 @@ from agent.host import names_loopback
 
 
 def check_host() -> None:
-    """Answer 403 to a request for another host than loopback."""
+    """Answer 403 to a request for another host than loopback (DNS rebinding)."""
     # A browser always sends one.
     host = request.headers.get("Host", "")
     if host and not names_loopback(host):
