@@ -1,5 +1,6 @@
 """What became of a task: its outcome with the report, the document and the figures."""
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 
 from agent.errors import ErrorClass
 from agent.protocol.diagnoses import Diagnosis
+from agent.quantities import rate
 
 
 class Flow(Struct, frozen=True, omit_defaults=True):
@@ -52,6 +54,12 @@ class Flow(Struct, frozen=True, omit_defaults=True):
             return (self.sent_bytes or 0.0) * 8 / self.sent
         return (self.received_bytes or 0.0) * 8 / self.received if self.received else 0.0
 
+    def headline(self) -> str:
+        """Its rate in words, which is the receiver's if that is known; empty if none is."""
+        if self.received is None and self.sent is not None:
+            return f"{rate(self.sent)} sent"
+        return rate(self.rate) if self.is_known else ""
+
 
 class Figures(Flow, frozen=True, omit_defaults=True):
     """What a test measured: the key `agent.figures`, and what every page shows.
@@ -74,6 +82,11 @@ class Figures(Flow, frozen=True, omit_defaults=True):
     def flows(self) -> list[Flow]:
         """One flow, or the two of a bidirectional test."""
         return [self, self.backward] if self.backward else [self]
+
+    def of_each_way(self, words: Callable[[Flow], str]) -> str:
+        """What there is to say of each flow; what is said of the way back begins with that."""
+        said = zip(("", "back "), map(words, self.flows))
+        return ", ".join(way + text for way, text in said if text)
 
 
 class Report(Struct, omit_defaults=True):

@@ -6,7 +6,6 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from agent.iperf3.headline import of_each_way, throughput
 from agent.metrics import Reported
 from agent.protocol import Figures, Flow
 from agent.quantities import duration, rate
@@ -90,8 +89,8 @@ def _result(result: Reported) -> str:
         f"<td>{result.at[11:19]}</td>",
         f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>",
         f'<td class="{tone}">{escape(result.error_class or result.status)}</td>',
-        f'<td class="number">{throughput(figures)}</td>',
-        f'<td class="number">{of_each_way(figures, _lost)}</td>',
+        f'<td class="number">{figures.of_each_way(Flow.headline)}</td>',
+        f'<td class="number">{figures.of_each_way(_lost)}</td>',
         f'<td>{"".join(curves)}</td>',
         f'<td class="soft">{"<br>".join(limits)}</td>',
     ]

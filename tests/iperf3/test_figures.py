@@ -5,7 +5,6 @@ import pytest
 
 from agent.iperf3.features import Features
 from agent.iperf3.figures import figures_in, figures_of
-from agent.iperf3.headline import throughput
 from agent.iperf3.summary import End, Request, Start, Summary, Sums, read_intervals, read_summary
 from agent.iperf3.verdict import judge_client, last_served
 from agent.iperf3.warnings import warnings_about
@@ -68,7 +67,7 @@ def test_the_headline_is_the_rate_at_the_receiver_and_knows_both_directions(
         assert other is None, "a server does not know the other side's figures"
         assert own == pytest.approx(here.received if from_client else 2e8, rel=0.06)
         assert from_client or (there.lost_percent, there.jitter_ms) == (None, None)
-    words = throughput(client)
+    words = client.of_each_way(Flow.headline)
     assert words.count("bit/s") == len(flows) and "sent" not in words
 
 
@@ -251,7 +250,7 @@ def test_sums_of_one_name_are_told_apart_in_any_layout(form: "type[str]") -> Non
 def test_what_nobody_has_reported_is_empty_and_not_0(version: str) -> None:
     stopped = judge_client(1, run(version, "client-term").stdout, "").figures
     assert stopped and stopped.sent and (stopped.received, stopped.received_bytes) == (None, None)
-    assert throughput(stopped).endswith("bit/s sent")
+    assert stopped.of_each_way(Flow.headline).endswith("bit/s sent")
     for case in ("server-tcp", "server-udp", "server-term", "server-of-client-term"):
         served = last_served(run(version, case).stdout).figures
         assert served and served.received and (served.sent, served.sent_bytes) == (None, None)
@@ -325,7 +324,8 @@ def test_the_agents_own_figures_count_before_those_of_the_document() -> None:
 )
 def test_the_headline_in_words(flows: tuple[Flow, Flow | None], words: str) -> None:
     main, back = flows
-    assert throughput(Figures(**msgspec.structs.asdict(main), backward=back)) == words
+    told = Figures(**msgspec.structs.asdict(main), backward=back)
+    assert told.of_each_way(Flow.headline) == words
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from agent.dev.web.figures import Direction, draw, read_directions
 from agent.diagnosis.halves import together
 from agent.errors import ErrorClass
 from agent.iperf3.figures import figures_in
-from agent.iperf3.headline import of_each_way, throughput
 from agent.protocol import Flow, read_report
 
 PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
@@ -37,7 +36,7 @@ class TestRow:
         rates = [row.bits_per_second for row in running if row.task_id == task.id]
         self.rate_now = next((quantities.rate(rate) for rate in rates if rate is not None), "")
         figures = figures_in(task.result)
-        self.rate, self.lost = throughput(figures), of_each_way(figures, _lost)
+        self.rate, self.lost = figures.of_each_way(Flow.headline), figures.of_each_way(_lost)
 
     def _state(self, client: ManagedAgent) -> tuple[str, str]:
         """The test's status, which is the client task's in all cases but one, and its words."""
