@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from agent.iperf3.features import THREADED, release_of
-from agent.iperf3.summary import Interval, IntervalSum, Summary, Sums, read_intervals, read_summary
+from agent.iperf3.summary import Interval, Summary, Sums, read_intervals, read_summary
 from agent.protocol import Figures, Flow, read_report
 
 # The points of a small curve.
@@ -27,7 +27,7 @@ class _Way(NamedTuple):
     sent: Sums | None
     received: Sums | None
     told: Sums
-    rows: list[IntervalSum]
+    rows: list[Sums]
     is_cut: bool
 
 

@@ -12,7 +12,7 @@ import structlog
 from msgspec import Raw, Struct
 
 from agent.iperf3.documents import decode, without_nan
-from agent.iperf3.summary import Interval, IntervalSum
+from agent.iperf3.summary import Interval, Sums
 
 # A line for 256 streams has less than 200 kB.
 LONGEST_LINE = 1024**2
@@ -28,7 +28,7 @@ class _StreamLine(Struct):
     data: Raw
 
 
-def read_lines(data: bytes) -> tuple[list[IntervalSum], bool, int]:
+def read_lines(data: bytes) -> tuple[list[Sums], bool, int]:
     """What the complete lines of `data` say, and their length in bytes.
 
     That is the sums of their intervals, and whether one says that the test has begun. Of a line

@@ -16,8 +16,15 @@ _FIRST_ERROR = re.compile(rb'\n\t"error":\t("(?:[^"\\]|\\.)*")')
 
 
 class Sums(Struct, frozen=True):
-    """The sums over all streams of a test; the protocol and the role decide which are there."""
+    """The sums over all streams, of one direction of a test or of an interval of it.
 
+    The protocol and the role decide which are there: only a TCP sender knows its `retransmits`, and
+    a UDP receiver counts `packets` up to the last one that arrived. `start` and `end` are in
+    seconds. iperf3 leaves an interval that is `omitted` out of its totals.
+    """
+
+    start: float | None = None
+    end: float | None = None
     seconds: float | None = None
     bytes: float | None = None
     bits_per_second: float | None = None
@@ -26,6 +33,7 @@ class Sums(Struct, frozen=True):
     lost_packets: float | None = None
     packets: float | None = None
     lost_percent: float | None = None
+    omitted: bool = False
 
 
 class Cpu(Struct, frozen=True):
@@ -81,11 +89,6 @@ class Start(Struct, frozen=True):
     accepted_connection: dict[str, Raw] | None = None
 
     @property
-    def is_own(self) -> bool:
-        """Whether iperf3 wrote it: of all documents from 3.9 to 3.22, and of no wrapper's."""
-        return self.connected is not None or (self.version or "").startswith("iperf 3")
-
-    @property
     def client_port(self) -> int:
         """The client's port of a server's control connection; 0 if the document has none."""
         return decode((self.accepted_connection or {}).get("port", b"0"), int) or 0
@@ -94,15 +97,18 @@ class Start(Struct, frozen=True):
 class Summary(Struct, frozen=True):
     """What a document says apart from its intervals. `error` is empty when it has none.
 
-    `has_end` is False for an empty `end`, which iperf3 writes after a failure, and `is_own` for
-    JSON of others.
+    `has_end` is False for an empty `end`, which iperf3 writes after a failure.
     """
 
     error: str = ""
     start: Start = Start()
     end: End = End()
     has_end: bool = False
-    is_own: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether iperf3 wrote it: of all documents from 3.9 to 3.22, and of no wrapper's."""
+        return self.start.connected is not None or (self.start.version or "").startswith("iperf 3")
 
     @property
     def asked(self) -> Request:
@@ -121,24 +127,11 @@ class Summary(Struct, frozen=True):
         return sums.seconds
 
 
-class IntervalSum(Sums, frozen=True):
-    """One direction in one interval: `start` and `end` in seconds, the sum over all streams.
-
-    Only a TCP sender knows its `retransmits`, and a UDP receiver counts `packets`, up to the last
-    one that arrived. iperf3 leaves what is `omitted` out of its totals.
-    """
-
-    start: float | None = None
-    end: float | None = None
-    retransmits: int | None = None
-    omitted: bool = False
-
-
 class Interval(Struct, frozen=True):
     """One interval; `sum_bidir_reverse` is the other direction of a bidirectional test."""
 
-    sum: IntervalSum | None = None
-    sum_bidir_reverse: IntervalSum | None = None
+    sum: Sums | None = None
+    sum_bidir_reverse: Sums | None = None
 
 
 class _Document(Struct):
@@ -153,28 +146,22 @@ def read_summary(document: Buffer | Raw) -> Summary | None:
     found = decode(document, _Document)
     if found is None:
         return None
-    has_end = not _NOTHING.fullmatch(found.end)
-    end = decode(_without_twins(found.end, found.start), End) if has_end else End()
+    start, has_end = found.start or Start(), not _NOTHING.fullmatch(found.end)
+    end = decode(_without_twins(found.end, start), End) if has_end else End()
     if end is None:
         return None
-    return Summary(
-        error=_cause(found.error or "", document),
-        start=found.start or Start(),
-        end=end,
-        has_end=has_end,
-        is_own=found.start is not None and found.start.is_own,
-    )
+    return Summary(_cause(found.error or "", document), start, end, has_end)
 
 
 def read_intervals(document: Buffer | Raw) -> list[Interval]:
     """Read the intervals; an empty list when they do not have iperf3's shape."""
     found = decode(document, _Document) or _Document()
-    return decode(_without_twins(found.intervals, found.start), list[Interval]) or []
+    return decode(_without_twins(found.intervals, found.start or Start()), list[Interval]) or []
 
 
-def _without_twins(text: bytes | Raw, start: Start | None) -> bytes | Raw:
+def _without_twins(text: bytes | Raw, start: Start) -> bytes | Raw:
     """A part of a document in which each sum has a name of its own, as from 3.10 on."""
-    if not start or not (start.version or "").startswith("iperf 3.9"):
+    if not (start.version or "").startswith("iperf 3.9"):
         return text
     for _ in range(2):
         text = _TWIN.sub(rb'\1"\2_bidir_reverse":', bytes(text))

@@ -29,9 +29,7 @@ _Payload = TypeVar("_Payload", ServerPayload, ClientPayload, KillAllPayload)
 
 def server_payload(raw: msgspec.Raw) -> ServerPayload:
     """Decode the payload of an `iperf_server_start` task; raises TaskError(`bad_payload`)."""
-    payload = _decode(raw, ServerPayload)
-    _check_bind(payload.bind)
-    return payload
+    return _decode(raw, ServerPayload)
 
 
 def client_payload(raw: msgspec.Raw) -> ClientPayload:
@@ -47,7 +45,6 @@ def client_payload(raw: msgspec.Raw) -> ClientPayload:
         if plain in _DECISIVE and value.lower() not in as_it_is:
             words = f"payload: this agent does not know {key}, and would run another test"
             raise TaskError(ErrorClass.UNSUPPORTED, words)
-    _check_bind(payload.bind)
     host = payload.server_ip
     # iperf3 would read `name%device` as --bind-dev.
     if not _is_address(host) and not _NAME.fullmatch(host):
@@ -71,15 +68,14 @@ def unknown_keys(raw: msgspec.Raw, known: type[msgspec.Struct]) -> list[str]:
 
 def _decode(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
     try:
-        return msgspec.json.decode(raw, type=kind)
+        payload = msgspec.json.decode(raw, type=kind)
     except _UNFIT as error:
         raise _misfit(_fault(str(error), raw, kind)) from error
-
-
-def _check_bind(address: str | None) -> None:
+    bind = getattr(payload, "bind", None)
     # iperf3 would look a name up, and `-B` also takes `host%device`.
-    if address is not None and not _is_address(address):
-        raise _misfit(_must_be("bind", "an IP address", encode(address)))
+    if bind is not None and not _is_address(bind):
+        raise _misfit(_must_be("bind", "an IP address", encode(bind)))
+    return payload
 
 
 def _misfit(words: str) -> TaskError:

@@ -83,10 +83,10 @@ class StreamReader:
         self.has_begun |= begun
         rates = [each.bits_per_second for each in intervals if each.bits_per_second is not None]
         # iperf3's own total has no omitted intervals either.
-        resent = [each.retransmits for each in intervals if not each.omitted]
-        counted = [count for count in resent if count is not None]
+        whole = [each for each in intervals if not each.omitted]
+        counted = [each.retransmits for each in whole if each.retransmits is not None]
         if rates:
-            self._entry.record_rates(rates, sum(counted) if counted else None)
+            self._entry.record_rates(rates, int(sum(counted)) if counted else None)
         return True
 
 

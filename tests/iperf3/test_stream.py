@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.iperf3.documents import find_documents, without_intervals, without_streams
 from agent.iperf3.stream import LONGEST_LINE, compose, read_lines
-from agent.iperf3.summary import IntervalSum
+from agent.iperf3.summary import Sums
 from agent.iperf3.verdict import judge_client
 from tests.support.recorded_runs import VERSIONS, paths, run, runs
 
@@ -224,4 +224,4 @@ def test_the_intervals_are_those_of_the_document(version: str, case: str) -> Non
 def test_a_rate_of_null_is_none() -> None:
     """cJSON writes null for what is not a number."""
     line = b'{"event":"interval","data":{"sum":{"bits_per_second":null,"retransmits":0}}}\n'
-    assert read_lines(line)[0] == [IntervalSum(bits_per_second=None, retransmits=0)]
+    assert read_lines(line)[0] == [Sums(bits_per_second=None, retransmits=0)]

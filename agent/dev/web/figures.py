@@ -7,7 +7,7 @@ from msgspec import Raw, Struct
 
 from agent import quantities
 from agent.iperf3.figures import figures_in
-from agent.iperf3.summary import IntervalSum, read_intervals
+from agent.iperf3.summary import Sums, read_intervals
 from agent.protocol import Flow
 
 # Enough for a smooth curve, and few enough that a test of a day does not bloat the page.
@@ -94,7 +94,7 @@ def draw(directions: list[Direction]) -> Curve | None:
     return Curve(lines) if lines else None
 
 
-def _readings(sums: list[IntervalSum | None]) -> list[Reading]:
+def _readings(sums: list[Sums | None]) -> list[Reading]:
     """At most MOST_READINGS: of more, neighbours are merged. Omitted intervals are left out."""
     found = [_reading(each) for each in sums if each and not each.omitted]
     readings = [reading for reading in found if reading]
@@ -103,7 +103,7 @@ def _readings(sums: list[IntervalSum | None]) -> list[Reading]:
     return [Reading(part[0].start, part[-1].end, mean(part)) for part in parts]
 
 
-def _reading(each: IntervalSum) -> Reading | None:
+def _reading(each: Sums) -> Reading | None:
     start, end, rate = each.start, each.end, each.bits_per_second
     if start is None or end is None or rate is None:
         return None
