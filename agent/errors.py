@@ -53,7 +53,10 @@ class ErrorClass(StrEnum):
 
 
 class AgentError(Exception):
-    """The root of the tree."""
+    """The root of the tree; by itself a bug that is in the log, or a failed test of `--dev`.
+
+    Exit code 1.
+    """
 
 
 class ConfigError(AgentError):
@@ -78,14 +81,6 @@ class StateUnusable(AgentError):
 
 class RecordDamaged(AgentError):
     """A record in the state directory is incomplete, or its checksum is wrong."""
-
-
-class SelfTestFailed(AgentError):
-    """The loopback test that `agent-run --dev` begins with has failed; exit code 1."""
-
-
-class Crashed(AgentError):
-    """A bug ended a greenlet; its traceback has been logged; exit code 1."""
 
 
 class TaskError(AgentError):

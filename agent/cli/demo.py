@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from agent.config.settings import Config, Texts, check_settings, read_settings
 from agent.diagnosis.halves import together
-from agent.errors import ConfigError, SelfTestFailed
+from agent.errors import AgentError, ConfigError
 from agent.iperf3.figures import figures_in
 from agent.iperf3.summary import Cpu, Summary, read_summary
 from agent.logs.writer import STDOUT
@@ -65,7 +65,7 @@ class Demo:
         """Run one TCP test as ordinary tasks, with a progress bar, and print a summary.
 
         An agent that stops gets none. It is stopped if nobody reads the output, as in `| head`.
-        Raises SelfTestFailed.
+        Raises AgentError.
         """
         try:
             self._test(signals.drain)
@@ -86,7 +86,7 @@ class Demo:
             return
         client = self.store.tasks.get(test.client_task.id)
         if client.status != "succeeded":
-            raise SelfTestFailed(f"the test on loopback {client.status}: {client.error}")
+            raise AgentError(f"the test on loopback {client.status}: {client.error}")
         self.store.wait_for(lambda: b'"end"' in bytes(self._result(test.server_task.id)), 5)
         click.echo(_summary(self._result(client.id), self._result(test.server_task.id)))
         where = f"  The dev Manager is at {self.manager.url} (admin, {self._password})."
@@ -104,7 +104,7 @@ class Demo:
             while self.store.tasks.get(task_id).status not in FINAL_STATUSES:
                 elapsed = time.monotonic() - began
                 if elapsed > TEST_SECONDS + PATIENCE:
-                    raise SelfTestFailed("the test on loopback did not end in time")
+                    raise AgentError("the test on loopback did not end in time")
                 bar.update(max(0, min(steps - 1, int(elapsed / BAR_STEP)) - bar.pos))
                 if stopping.wait(BAR_STEP):
                     return

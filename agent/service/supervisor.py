@@ -7,7 +7,7 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent.errors import AgentError, Crashed
+from agent.errors import AgentError
 
 log = structlog.get_logger()
 
@@ -30,6 +30,6 @@ class Supervisor:
         except Exception as error:
             if not isinstance(error, AgentError):
                 log.exception("a bug: the agent stops")
-                error = Crashed(f"{type(error).__name__}: {error}")
+                error = AgentError(f"{type(error).__name__}: {error}")
             self.failure = self.failure or error
             self.failed.set()

@@ -8,7 +8,7 @@ import pytest
 
 from agent.config.key import Key
 from agent.config.settings import read_settings
-from agent.errors import Crashed
+from agent.errors import AgentError
 from agent.service.lifecycle import Agent
 from agent.service.signals import StopSignals
 from tests.support.deaf_child import with_a_deaf_child
@@ -92,5 +92,5 @@ def test_a_bug_in_a_greenlet_ends_the_agent_with_that_error(
     def self_test() -> None:
         raise ZeroDivisionError("a bug")
 
-    with pytest.raises(Crashed, match="ZeroDivisionError: a bug"):
+    with pytest.raises(AgentError, match="ZeroDivisionError: a bug"):
         agent.run(self_test=self_test)
