@@ -10,7 +10,7 @@ import msgspec
 
 from agent.errors import ErrorClass, TaskError
 from agent.iperf3.features import THREADED, Features
-from agent.protocol import ClientPayload, ServerPayload
+from agent.protocol import ClientPayload, Figures, ServerPayload
 
 # Seconds, as iperf3's own default; always given, so that a document shows which one was used. As a
 # newer one ends a test of some bytes only with an interval, those are the shortest that it takes,
@@ -58,6 +58,18 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
         "omit": payload.omit or None,
     }
     return _argv(features, payload, changed)
+
+
+def with_bitrate(figures: Figures, argv: list[str]) -> Figures:
+    """The figures with the bitrate that the command line asks for, of all streams.
+
+    At UDP, a document of iperf3 3.9 does not have it.
+    """
+    values = dict(zip(argv, argv[1:]))
+    asked = int(values.get("-b", "0").split("/")[0]) * int(values.get("-P", "1"))
+    if figures.asked or not asked:
+        return figures
+    return msgspec.structs.replace(figures, asked=float(asked))
 
 
 def _interval(features: Features, payload: ClientPayload) -> float:

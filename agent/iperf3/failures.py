@@ -33,6 +33,7 @@ _MEANINGS = (
     (ErrorClass.PEER_LOST, f"{_CONNECT}.*Connection reset"),
     (ErrorClass.UNREACHABLE, _CONNECT),
     (ErrorClass.KILLED, "interrupt - the (client|server) has terminated"),
+    (ErrorClass.PEER_LOST, "unable to initialize stream: .*not connected"),
     (ErrorClass.HOST_ERROR, "unable to (create|initialize|update|cancel|join|destroy|change)"),
     (ErrorClass.HOST_ERROR, "unable to (reuse|open|become)|PID file|to non-blocking"),
     (ErrorClass.HOST_ERROR, "test initialization failed|select failed"),

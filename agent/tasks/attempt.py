@@ -12,12 +12,13 @@ from msgspec.structs import replace
 from agent.errors import ErrorClass, StateUnusable, class_of
 from agent.files import discard
 from agent.host import interface_of
+from agent.iperf3.argv import with_bitrate
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import RETRIABLE, Verdict
 from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
-from agent.protocol import ClientPayload, Document, Outcome, Report, server_payload, timestamp
+from agent.protocol import Document, Outcome, Report, server_payload, timestamp
 from agent.registry import Entry, Stop, TaskRegistry
 from agent.state.directory import StateDirectory
 from agent.tasks.client_output import figures_of, judge_output
@@ -51,12 +52,13 @@ class Attempt:
         words = "; ".join(filter(None, [self.verdict.message, why]))
         self.verdict = replace(self.verdict, message=words)
 
-    def complete(self, payload: ClientPayload) -> None:
-        """Add the bitrate that was asked for: at UDP, a document of iperf3 3.9 does not have it."""
-        figures = self.verdict.figures
-        if figures and figures.asked is None and payload.bitrate:
-            asked = float(payload.bitrate * payload.parallel)
-            self.verdict = replace(self.verdict, figures=replace(figures, asked=asked))
+    def complete(self, argv: list[str]) -> None:
+        """Add what the command line says of its figures, or of its failure."""
+        core = dict(zip(argv, argv[1:])).get("-A", "").partition(",")[2]
+        if figures := self.verdict.figures:
+            self.verdict = replace(self.verdict, figures=with_bitrate(figures, argv))
+        elif core and self.verdict.error_class is ErrorClass.PEER_LOST:
+            self.explain(f"the server's host may have no core {core}")
 
     def outcome(self, entry: Entry, features: Features, report: Report) -> Outcome:
         """What to report of the test, if this was the last attempt at it."""

@@ -120,7 +120,7 @@ class _ClientTest:
             exit_code = context.end_child(entry, child, ending)
             report.finished_at = utc_now()
             attempt = judge_attempt(context.state, child, exit_code, ending, self.late)
-            attempt.complete(self.payload)
+            attempt.complete(report.argv)
             judged = attempt.verdict
             orderly = bool(judged.summary and not judged.summary.error)
             seen.report_on(report, judged.figures, orderly)

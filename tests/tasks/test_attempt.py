@@ -9,7 +9,6 @@ import pytest
 
 from agent.iperf3.verdict import judge_client
 from agent.process.child import Ending
-from agent.protocol import ClientPayload
 from agent.registry import Entry, TaskRegistry
 from agent.tasks import attempt
 from agent.tasks.attempt import Attempt, user_of_server
@@ -71,12 +70,12 @@ def test_only_the_server_that_listens_on_the_address_is_named(
     assert bool(told) == serves
 
 
-def test_the_bitrate_of_a_document_without_it_is_that_of_the_task() -> None:
+def test_the_bitrate_of_a_document_without_it_is_that_of_the_command_line() -> None:
     """Of UDP, iperf3 3.9 does not say it."""
     for case in ("udp", "tcp"):
         judged = judge_client(0, run("3.9", case).stdout, "")
         done = Attempt(Ending.ENDED, 0, judged, Path("none"))
-        done.complete(ClientPayload(server_ip="h", port=1, udp=case == "udp", bitrate=50_000_000))
+        done.complete("iperf3 -c h -p 1 -b 50000000".split())
         assert done.verdict.figures and done.verdict.figures.asked == 50_000_000
 
 

@@ -110,6 +110,17 @@ def test_a_refusal_by_iperf3_is_reported_in_its_own_words(
     assert working.result(task)["agent"]["error_class"] == error_class
 
 
+@pytest.mark.parametrize("keys", [{}, {"reverse": True}, {"bidir": True}])
+def test_a_core_that_the_servers_host_may_lack_is_named(
+    working: Bench, port: int, keys: dict[str, Any]
+) -> None:
+    """A server without it hangs up, and only a newer one says why. At UDP, a client may hang."""
+    payload = {**usual(port), **keys, "affinity": "0,999"}
+    task = working.ended(working.task("iperf_client_run", **payload))
+    assert (task.status, working.result(task)["agent"]["error_class"]) == ("failed", "peer_lost")
+    assert "the server's host may have no core 999" in (task.error or "")
+
+
 def test_a_newer_iperf3_runs_what_only_it_has(bench: Bench) -> None:
     bench.agent(IPERF3_PATH=newer_iperf3("sid"))
     port = free_port()

@@ -77,11 +77,13 @@ def written(killed: Post, task: Claimed, attempt: int = 1) -> Path:
     return output_file(killed.state.children, task, attempt, streams=False)
 
 
-def ran(killed: Post, task: Claimed, stdout: bytes, pid: int | None = None) -> None:
+def ran(
+    killed: Post, task: Claimed, stdout: bytes, pid: int | None = None, report: Report = ARGV
+) -> None:
     """Its child, of a client the second attempt, has started and has written that."""
     written(killed, task, 2).write_bytes(stdout)
     identity = identify(pid) if pid else None
-    change(killed.journal, task, child=ChildRecord(identity, ARGV))
+    change(killed.journal, task, child=ChildRecord(identity, report))
 
 
 def restarted(killed: Post, grace: float = 1) -> Post:
@@ -141,6 +143,15 @@ def test_a_client_with_a_complete_document_succeeds(killed: Post) -> None:
         "interface": "eth0",
     }
     assert "sum_received" in str(result.result["end"])
+
+
+def test_the_bitrate_of_a_document_without_it_is_that_of_the_command_line(killed: Post) -> None:
+    """Of UDP, iperf3 3.9 does not say it."""
+    words = "iperf3 -c host -u -b 25000000/5 -P 2 -J"
+    report = Report(argv=words.split(), attempts=2)
+    ran(killed, claimed_task(killed, 7), run("3.9", "udp").stdout, report=report)
+    figures: Any = only_result(killed, 7).report["figures"]
+    assert figures["asked"] == 50_000_000
 
 
 @pytest.mark.parametrize(
