@@ -30,13 +30,12 @@ class Farewells:
     """
 
     def __init__(self, control: Socket) -> None:
-        own, far = struct.unpack_from("!HH", control.id)
         # The own port (of a server), or else the peer's (of a client).
         program = [
             (_LOAD, 0, 0, _OWN_PORT),
-            (_JUMP_IF, 3, 0, own),
+            (_JUMP_IF, 3, 0, control.own_port),
             (_LOAD, 0, 0, _PORT),
-            (_JUMP_IF, 1, 0, far),
+            (_JUMP_IF, 1, 0, control.peer_port),
             (_RETURN, 0, 0, 0),
             (_RETURN, 0, 0, _MESSAGE),
         ]
@@ -55,15 +54,12 @@ class Farewells:
         """
         heard, until = dict[int, Socket](), time.monotonic() + patience
         with self._kernel:
-            self._read(heard)
-            while cookie not in heard and time.monotonic() < until:
+            while True:
+                # It ends when there is no more, or was more than there is room for.
+                with suppress(OSError):
+                    while message := self._kernel.recv(_MESSAGE):
+                        said = Socket(TCP, message[_HEADER:])
+                        heard[said.cookie] = said
+                if cookie in heard or time.monotonic() >= until:
+                    return heard
                 gevent.sleep(_PAUSE)
-                self._read(heard)
-        return heard
-
-    def _read(self, heard: dict[int, Socket]) -> None:
-        # It ends when there is no more, or was more than there is room for.
-        with suppress(OSError):
-            while message := self._kernel.recv(_MESSAGE):
-                said = Socket(TCP, message[_HEADER:])
-                heard[said.cookie] = said

@@ -12,9 +12,9 @@ from agent.diagnosis.netlink import DUMP, NETLINK_SOCK_DIAG, ONE, ask, attribute
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
-# Bits of linux/tcp_states.h. A UDP socket is "established" when it is connected.
-_ESTABLISHED, LISTEN = 1 << 1, 1 << 10
-_ALIVE = 0xFFF & ~(1 << 6)
+# linux/tcp_states.h, and such states as bits. A UDP socket is "established" when it is connected.
+_CONNECTED, _TIME_WAIT, _LISTENING = 1, 6, 10
+LISTEN, _ALIVE = 1 << _LISTENING, 0xFFF & ~(1 << _TIME_WAIT)
 # linux/sock_diag.h, linux/inet_diag.h
 _SOCK_DIAG_BY_FAMILY = 20
 _INFO, _CONGESTION, _SKMEMINFO, _ULP_INFO = 2, 4, 7, 19
@@ -24,6 +24,7 @@ _REQUEST = struct.Struct("=BBBxI")
 # struct inet_diag_msg: family and state, struct inet_diag_sockid (two ports, two addresses, the
 # interface, the cookie), and at its end the inode; then attributes.
 _MESSAGE = struct.Struct("=BBxx48s16xI")
+_PORTS, _REST = struct.Struct("!HH"), struct.Struct("=IQ")
 # Where struct tcp_info (linux/tcp.h) has a number: times in microseconds, sizes in bytes, and
 # `unacked` in segments. It grows at its end with the kernel's releases, last with Linux 6.7.
 _TCP_INFO = {
@@ -73,13 +74,18 @@ _NOT_KNOWN = _ALL.unpack(_UNKNOWN)
 
 
 class Socket:
-    """A socket as the kernel describes it: `content` is a struct inet_diag_msg and attributes."""
+    """A socket as the kernel describes it: `content` is a struct inet_diag_msg and attributes.
+
+    One that `is_connected` has a peer, and neither of them has closed it. `device` is the index of
+    the interface that it is bound to, 0 if to none.
+    """
 
     def __init__(self, protocol: int, content: bytes) -> None:
-        self.protocol = protocol
-        self.family, self._state, self.id, self.inode = _MESSAGE.unpack_from(content)
-        self.device, self.cookie = struct.unpack_from("=IQ", self.id, 36)
-        self._content = content
+        self.protocol, self._content = protocol, content
+        self.family, state, self.id, self.inode = _MESSAGE.unpack_from(content)
+        self.is_connected, self.is_listening = state == _CONNECTED, state == _LISTENING
+        self.own_port, self.peer_port = _PORTS.unpack_from(self.id)
+        self.device, self.cookie = _REST.unpack_from(self.id, 36)
 
     @cached_property
     def _attributes(self) -> dict[int, bytes]:
@@ -102,16 +108,6 @@ class Socket:
         return self._attributes.get(_CONGESTION, b"").rstrip(b"\0").decode()
 
     @property
-    def is_listening(self) -> bool:
-        """Whether it waits for peers."""
-        return bool(1 << self._state == LISTEN)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether it has a peer, and neither of them has closed it."""
-        return bool(1 << self._state == _ESTABLISHED)
-
-    @property
     def is_subflow(self) -> bool:
         """Whether it is one path of an MPTCP socket: all paths have the inode of that."""
         return self.is_connected and _ULP_INFO in self._attributes
@@ -125,16 +121,6 @@ class Socket:
     def peer(self) -> str:
         """The address of the other side, in the same way."""
         return self._address(20)
-
-    @property
-    def own_port(self) -> int:
-        """Its own port."""
-        return int.from_bytes(self.id[:2], "big")
-
-    @property
-    def peer_port(self) -> int:
-        """The port of the other side."""
-        return int.from_bytes(self.id[2:4], "big")
 
     def _address(self, start: int) -> str:
         raw = self.id[start : start + (4 if self.family == socket.AF_INET else 16)]
