@@ -6,19 +6,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.diagnosis import host
 from agent.diagnosis.control import ControlConnection
 from agent.diagnosis.evidence import Evidence, Role
 from agent.diagnosis.farewells import Farewells
-from agent.diagnosis.host import (
-    HostSample,
-    believed_speed,
-    bytes_between,
-    figures_between,
-    largest_buffers,
-    state_of,
-    take_sample,
-    was_throttled,
-)
 from agent.diagnosis.sockets import UDP, Socket
 from agent.diagnosis.ways import Way, role_of
 from agent.host import Route, interface_of
@@ -35,10 +26,9 @@ class ObservedTest:
     `streams` are its connected data sockets, and `began` is the monotonic time at which the last
     was seen first. `round_trip` is the longest that one of its connections expects now, in seconds.
     `moved` is how many bytes the data sockets have carried, both ways, or their interface for
-    whomever, if it `is_interfaces`. `interface` is what the test
-    leaves by, `peer` the address of the other side and `port` that of its control connection
-    there, and `since` when it was first seen. `aside` is the CPU in seconds of the last look that
-    need not come with the next one.
+    whomever, if it `is_interfaces`. `interface` is what the test leaves by, `peer` the address of
+    the other side and `port` that of its control connection there, and `since` when it was first
+    seen. `aside` is the CPU in seconds of the last look that need not come with the next one.
     """
 
     def __init__(self, control: Socket, has_gsro: bool) -> None:
@@ -58,9 +48,9 @@ class ObservedTest:
         self._ways: dict[Role, Way] = {"sender": Way("sender"), "receiver": Way("receiver")}
         self._seconds = self._host_due = 0.0
         # The first sample and the last one.
-        self._hosts: list[HostSample] = []
+        self._hosts: list[host.HostSample] = []
         self._states: Counter[str] = Counter()
-        self._counted: HostSample | None = None
+        self._counted: host.HostSample | None = None
         self._drops: list[int] = []
         self._carried: dict[int, int] = {}
 
@@ -75,19 +65,17 @@ class ObservedTest:
             # What was seen before was not yet the test.
             self.began, self.streams, self._hosts, self._host_due = now, streams, [], now
         self._seconds = now - self.began
-        self._states[state_of(pid)] += 1
+        self._states[host.state_of(pid)] += 1
         self.is_udp = data[0].protocol == UDP
         self.aside = 0.0
         if self.is_udp or is_last or now >= self._host_due:
             self._look_at_host(pid)
         if self.is_udp:
-            self._drops = [
-                drops for each in data if (drops := each.numbers.get("drops")) is not None
-            ]
+            self._drops = [each.numbers["drops"] for each in data if "drops" in each.numbers]
             # From the last sample on since which there was something to count.
             sample = self._hosts[-1]
-            found = bytes_between(self._counted or sample, sample, self._has_gsro)
-            step, self.is_interfaces = found
+            since = self._counted or sample
+            step, self.is_interfaces = host.bytes_between(since, sample, self._has_gsro)
             self.moved = None if step is None else (self.moved or 0) + step
             if step or not self._counted:
                 self._counted = sample
@@ -115,7 +103,7 @@ class ObservedTest:
 
     def _look_at_host(self, pid: int) -> None:
         began = time.thread_time()
-        self._hosts[1:] = [take_sample(pid, self.interface.interface)]
+        self._hosts[1:] = [host.take_sample(pid, self.interface.interface)]
         cost = time.thread_time() - began
         self._host_due = time.monotonic() + cost * _COST
         # At UDP it tells what the test has moved.
@@ -140,13 +128,13 @@ class ObservedTest:
     def host(self) -> dict[str, Any]:
         """What is known of this host, as a result's `host` has it."""
         drops = {"socket_drops": sum(self._drops)} if self._drops else {}
-        return drops | figures_between(self._hosts[0], self._hosts[-1]) if self._hosts else {}
+        return drops | host.figures_between(self._hosts[0], self._hosts[-1]) if self._hosts else {}
 
     def evidence(self, role: Role) -> Evidence:
         """What is known of the direction at whose end this host is in that role."""
         ways = self._figures()
         round_trips = self._control.round_trips(ways["sender"])
-        figures = ways[role] | round_trips | self.host() | largest_buffers()
+        figures = ways[role] | round_trips | self.host() | host.largest_buffers()
         if not figures.get("pmtu"):
             figures["pmtu"] = self._control.usual("pmtu")
         if self.is_udp:
@@ -156,7 +144,7 @@ class ObservedTest:
         if looks := self._states.total() - self._states[""]:
             figures |= {"stopped": self._states["T"] / looks, "stuck": self._states["D"] / looks}
         if self._hosts:
-            figures["quota"] = was_throttled(self._hosts[0], self._hosts[-1])
+            figures["quota"] = host.was_throttled(self._hosts[0], self._hosts[-1])
         return Evidence.of(
             figures,
             role=role,
@@ -164,5 +152,5 @@ class ObservedTest:
             streams=self.streams,
             seconds=self._seconds,
             interface=self.interface.interface,
-            speed_mbps=believed_speed(self.interface),
+            speed_mbps=host.believed_speed(self.interface),
         )

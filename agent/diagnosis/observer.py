@@ -20,7 +20,7 @@ class Observer:
     `test` is the one that runs, None between two, and `finished` is the one before. A client's test
     takes `planned_seconds`, if that is known. `wait` is the seconds until the next look, which are
     at most `running` while a test runs. `has_gsro` is for an iperf3 with that option.
-    `port` is that of its tests, 0 if it is not known.
+    `port` is that of its tests, 0 if it is not known. `sockets` are the child's.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Observer:
         port: int = 0,
     ) -> None:
         self._planned, self._running, self._has_gsro = planned_seconds, running, has_gsro
-        self._sockets = ChildSockets(pid, port)
+        self.sockets = ChildSockets(pid, port)
         self._born = time.monotonic()
         self.test: ObservedTest | None = None
         self.finished: ObservedTest | None = None
@@ -40,17 +40,13 @@ class Observer:
 
     def is_idle(self) -> bool:
         """Whether the last look has found a server without a client."""
-        return not self.test and self._sockets.only_listen()
-
-    def has_news(self) -> bool:
-        """Whether there may be something new to see at an idle server, or it has ended."""
-        return self._sockets.have_changed()
+        return not self.test and self.sockets.only_listen()
 
     def look(self) -> None:
         """Look now. It takes a millisecond, and 6 ms at 128 streams: call it in a native thread."""
         began, streams = time.thread_time(), 0
         try:
-            sockets = self._sockets.read()
+            sockets = self.sockets.read()
         except OSError:
             sockets = []
         control = next((each for each in sockets if each.protocol == TCP), None)
@@ -60,7 +56,7 @@ class Observer:
             self.test = self.test or ObservedTest(control, self._has_gsro)
             streams = self.test.streams
             data = [each for each in sockets if each.inode != control.inode]
-            self.test.add(self._sockets.pid, control, data, self._until_last() <= 0)
+            self.test.add(self.sockets.pid, control, data, self._until_last() <= 0)
             began += self.test.aside
         self.wait = self._next(time.thread_time() - began, streams)
 

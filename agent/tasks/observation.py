@@ -57,7 +57,7 @@ class IdleServers:
             gevent.sleep(_IDLE)
             now = time.monotonic()
             try:
-                for observer in [each for each in self._waiting if each.has_news()]:
+                for observer in [each for each in self._waiting if each.sockets.have_changed()]:
                     self._waiting.pop(observer).set(looked)
                 looked = now
             except Exception:

@@ -178,7 +178,7 @@ def test_looks_at_many_streams_are_rare_enough_to_take_a_quarter_per_cent() -> N
 @pytest.mark.process
 def test_looks_at_a_test_with_a_limit_are_not_rare_whatever_its_streams() -> None:
     with running("-b", "10K", "-P", "128") as (client, _):
-        limited = Observer(client._sockets.pid, None, 0.25)
+        limited = Observer(client.sockets.pid, None, 0.25)
         seen(limited, 128, 0)
         limited.look()
         assert 0.25 <= limited.wait <= 0.5
@@ -196,7 +196,7 @@ def test_a_host_that_tells_nothing_leaves_all_out(monkeypatch: pytest.MonkeyPatc
         assert set(test.host()) == {"iperf3_busiest_thread", "socket_drops"}
         assert test.moved is None
         monkeypatch.setattr("sys.platform", "darwin")
-        other = Observer(client._sockets.pid, None, RUNNING)
+        other = Observer(client.sockets.pid, None, RUNNING)
         other.look()
     assert other.test is None
 
