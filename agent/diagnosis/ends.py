@@ -9,13 +9,13 @@ from agent.diagnosis.evidence import Evidence
 
 # Milliseconds, and a share of the base: a round trip that is longer by both has waited in a queue.
 # The share alone says nothing on a LAN (0.09 ms over 0.005 undisturbed).
-_QUEUE, _QUEUE_SHARE = 1.0, 0.25
+_QUEUE, QUEUE_SHARE = 1.0, 0.25
 # A window is full from this share on, and waited for from that share of the time; one that never
 # fell below the last share of its largest is constant. BBR waits for a small window for 0.37 to
 # 0.52 of the time only, and eight undisturbed streams for up to 0.75 without filling it.
 _FULL, _WAITED_FOR, CONSTANT = 0.85, 0.2, 0.7
 # The shares of the send buffer, and of the waits for it, of a sender that has nothing to send.
-_EMPTY, _SELDOM = 0.3, 0.2
+EMPTY, _SELDOM = 0.3, 0.2
 # The control connection's smoothed round trip takes in an eighth of a new one (RFC 6298).
 _SMOOTHED = 8
 # The share of the time that a thread waits for a core on a host that is not busy.
@@ -41,7 +41,8 @@ class Ends:
     Rates are in bits per second, times in milliseconds. `base` is the path's own round trip, and
     `rise` what is above that in the `trip`: a receiver sees how long its sender takes to answer.
     `window` is the receiver's, in bytes, `carries` what that allows on this path, and `room` how
-    often that holds the rate. At UDP `delay` is how much later than usual the end of the test came,
+    often that holds the rate. For a share of the time the sender `waits_for_window` or
+    `waits_for_buffer`. At UDP `delay` is how much later than usual the end of the test came,
     by the `rises` of the control connection; `has_missing` is whether most of what did not arrive
     is not counted as lost, and `datagram` how many bytes each has, 0 if that is not known.
     `is_calm` is whether no half is known to have waited for a core for long.
@@ -70,6 +71,8 @@ class Ends:
         # The usual round trip is left out: it may have a delayed acknowledgement of 40 ms in it.
         self.delay = max([0.0, *self.rises])
         self.is_calm = all(each.cpu[1] < _CALM for each in self.halves if each.cpu)
+        self.waits_for_window = sender.receiver_window_share or 0.0
+        self.waits_for_buffer = sender.send_buffer_share or 0.0
         self.carries = self.window * self.streams * 8e3 / self.base if self.base else 0.0
         self.room = self.carries / self.rate if self.rate else 0.0
         self.lost = max(0, (sender.retransmitted or 0) - (sender.needless or 0))
@@ -109,7 +112,7 @@ class Ends:
     @property
     def has_queue(self) -> bool:
         """Whether packets wait in a queue on their way."""
-        return self.rise >= max(_QUEUE, self.base * _QUEUE_SHARE)
+        return self.rise >= max(_QUEUE, self.base * QUEUE_SHARE)
 
     @property
     def has_loss(self) -> bool:
@@ -119,15 +122,14 @@ class Ends:
     @property
     def is_starved(self) -> bool:
         """Whether the sender's kernel has nothing to send, as its iperf3 writes too little."""
-        sender = self.sender
-        is_empty = sender.notsent == 0 and (sender.queued_share or 0.0) < _EMPTY
-        return is_empty and (sender.send_buffer_share or 0.0) < _SELDOM
+        is_empty = self.sender.notsent == 0 and (self.sender.queued_share or 0.0) < EMPTY
+        return is_empty and self.waits_for_buffer < _SELDOM
 
     @property
     def is_window_full(self) -> bool:
         """Whether the sender fills the receiver's window and waits for it."""
-        flight, share = self.sender.in_flight_to_window, self.sender.receiver_window_share
-        return (flight or 0.0) >= _FULL and (share or 0.0) >= _WAITED_FOR
+        is_full = (self.sender.in_flight_to_window or 0.0) >= _FULL
+        return is_full and self.waits_for_window >= _WAITED_FOR
 
     @property
     def is_window_constant(self) -> bool:

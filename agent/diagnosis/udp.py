@@ -3,13 +3,13 @@
 import math
 
 from agent.diagnosis import rules
-from agent.diagnosis.ends import MUCH_LOST, Ends
+from agent.diagnosis.ends import MUCH_LOST, QUEUE_SHARE, Ends
 from agent.diagnosis.rules import LONGEST_DELAY, VERY_BUSY, Found, is_lost_for_sure
 from agent.iperf3.warnings import REACHED
 from agent.protocol import Cause
 
-# Milliseconds by which a queue delays the end of a test, and the share of the base.
-_QUEUE, _QUEUE_SHARE = 2.0, 0.25
+# Milliseconds by which a queue delays the end of a test.
+_QUEUE = 2.0
 # Milliseconds by which the end and the usual round trip may differ where surely no queue stands.
 _SAME_END, _SAME_TRIP = 1.0, 0.5
 # Milliseconds by which a busy host hardly delays it.
@@ -62,7 +62,7 @@ def _datagrams_lost(ends: Ends) -> Found | None:
             return Found(Cause.PATH_MTU, why="large datagrams")
         return Found(Cause.PATH_LOSS, why="nothing passes")
     # A busy host answers late as well.
-    least = ends.base * _QUEUE_SHARE
+    least = ends.base * QUEUE_SHARE
     is_late = ends.delay >= max(_QUEUE if ends.is_calm else _NO_HOST, least)
     if is_late and not ends.receiver.is_busy:
         if ends.has_missing:
