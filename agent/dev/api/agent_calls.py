@@ -59,7 +59,7 @@ def claim(agent_id: int) -> Response:
 
 
 def check_agent() -> dict[str, int]:
-    """The `agent_id` that the headers prove; raises Refused. Only `register` may be disabled."""
+    """The `agent_id` that the headers prove; raises Refused."""
     version = request.headers.get("X-API-Version")
     if version is None:
         raise Refused(400, "missing_api_version", "the X-API-Version header is missing")
@@ -74,8 +74,6 @@ def check_agent() -> dict[str, int]:
         raise NotFound(f"no agent is named {name!r}")
     if not is_secret(key, agent.registration_key):
         raise Refused(401, "invalid_agent_key", "the registration key is wrong")
-    if agent.disabled and not request.path.endswith("/register"):
-        raise NotFound("the agent is disabled")
     return {"agent_id": agent.id}
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from threading import Condition
 from typing import Any
 
-from agent.dev.errors import Refused
+from agent.dev.errors import NotFound, Refused
 from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.instances import OFFLINE_AFTER, Instances
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, Text, utc_now
@@ -28,8 +28,7 @@ class Agents:
         self._check_name(name)
         agent = ManagedAgent(len(self._agents) + 1, name, registration_key, operating_system)
         self._agents[agent.id] = agent
-        self._database.commit()
-        return agent
+        return self._database.commit(agent)
 
     def update(self, agent_id: int, changes: dict[str, Any]) -> ManagedAgent:
         """Set fields of an agent; raises NotFound, or Refused when the name is taken."""
@@ -40,12 +39,18 @@ class Agents:
             setattr(agent, field, value)
         # A claim of an agent that is disabled now is refused at once.
         wake(self.wakeups[agent_id])
-        self._database.commit()
-        return agent
+        return self._database.commit(agent)
 
     def get(self, agent_id: int) -> ManagedAgent:
         """The agent with that id; raises NotFound."""
         return find(self._agents, agent_id, "agent")
+
+    def enabled(self, agent_id: int) -> ManagedAgent:
+        """The agent with that id; raises NotFound, also when it is disabled."""
+        agent = self.get(agent_id)
+        if agent.disabled:
+            raise NotFound("the agent is disabled")
+        return agent
 
     def named(self, name: str) -> ManagedAgent | None:
         """The agent with that name, or None."""
@@ -63,11 +68,11 @@ class Agents:
         self, agent_id: int, ip_address: str, operating_system: str | None = None
     ) -> ManagedAgent:
         """An agent introduces itself, which counts as a heartbeat."""
-        agent = self._seen(agent_id, ip_address)
+        agent = self.get(agent_id)
+        self._see(agent, ip_address)
         agent.operating_system = operating_system or agent.operating_system
         agent.first_registered = agent.first_registered or utc_now()
-        self._database.commit()
-        return agent
+        return self._database.commit(agent)
 
     def heartbeat(
         self, agent_id: int, ip_address: str, running: list[HeartbeatRow], instance: str = ""
@@ -75,8 +80,10 @@ class Agents:
         """An agent says what it runs. The next sweep writes it: a crash may lose it.
 
         Returns the addresses of other instances of the agent that take turns with this one.
+        Raises NotFound when the agent is disabled.
         """
-        agent, instances = self._seen(agent_id, ip_address), self._instances[agent_id]
+        agent, instances = self.enabled(agent_id), self._instances[agent_id]
+        self._see(agent, ip_address)
         instances.record(instance, ip_address, utc_now())
         agent.taking_turns = instances.addresses()
         self._running[agent_id] = running
@@ -94,9 +101,5 @@ class Agents:
         if self.named(name):
             raise Refused(409, "agent_exists", f"there is already an agent named {name!r}")
 
-    def _seen(self, agent_id: int, ip_address: str) -> ManagedAgent:
-        agent = self.get(agent_id)
-        agent.ip_address = ip_address
-        agent.status = "online"
-        agent.last_heartbeat = utc_now()
-        return agent
+    def _see(self, agent: ManagedAgent, ip_address: str) -> None:
+        agent.ip_address, agent.status, agent.last_heartbeat = ip_address, "online", utc_now()

@@ -60,10 +60,11 @@ class Database:
         self._dirty = True
         wake(self._changed)
 
-    def commit(self) -> None:
-        """Tell whoever waits that something changed, and write it; raises StateUnwritable."""
+    def commit(self, changed: _Value) -> _Value:
+        """Tell whoever waits of what changed, write it and return it; raises StateUnwritable."""
         self.touch()
         self.save()
+        return changed
 
     def save(self) -> None:
         """Write the file if there is one and it is out of date.

@@ -34,8 +34,7 @@ class Exercises:
         exercise_id = len(self._exercises) + 1
         exercise = Exercise(exercise_id, name, duration_seconds, notes, records.utc_now())
         self._exercises[exercise_id] = exercise
-        self._database.commit()
-        return exercise
+        return self._database.commit(exercise)
 
     def get(self, exercise_id: int) -> Exercise:
         """The exercise with that id; raises NotFound."""
@@ -87,8 +86,7 @@ class Exercises:
         task_ids = server_task.id, client_task.id
         test = Test(len(self._tests) + 1, exercise_id, *task_ids, **asked)
         self._tests[test.id] = test
-        self._database.commit()
-        return NewTest(test, server_task, client_task)
+        return self._database.commit(NewTest(test, server_task, client_task))
 
     def start(self, exercise_id: int) -> Exercise:
         """Make queued tasks pending; raises NotFound, or Refused when the exercise has ended."""
@@ -97,8 +95,7 @@ class Exercises:
         for task in self.tasks(exercise_id):
             if task.status == "queued":
                 self._tasks.stage_release(task)
-        self._database.commit()
-        return exercise
+        return self._database.commit(exercise)
 
     def stop(self, exercise_id: int) -> Exercise:
         """End an exercise and send each of its agents a `kill_all`, even if it had ended before.
@@ -110,8 +107,7 @@ class Exercises:
             if task.status in ("queued", "pending"):
                 self._tasks.stage_cancel(task)
         self._end(exercise, records.utc_now())
-        self._database.commit()
-        return exercise
+        return self._database.commit(exercise)
 
     def end_finished(self, now: datetime) -> None:
         """End the exercises whose tasks have all ended."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from agent.dev.errors import NotFound, Refused
+from agent.dev.errors import Refused
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, Text, utc_now
@@ -34,8 +34,7 @@ class Tasks:
         self._agents.get(agent_id)
         task = self.stage(agent_id, type, payload or {})
         self.stage_release(task)
-        self._database.commit()
-        return task
+        return self._database.commit(task)
 
     def get(self, task_id: int) -> ManagedTask:
         """The task with that id; raises NotFound."""
@@ -53,8 +52,7 @@ class Tasks:
         if task.status in FINAL_STATUSES:
             raise _invalid_state(task)
         self.stage_cancel(task)
-        self._database.commit()
-        return task
+        return self._database.commit(task)
 
     def canceled(self, agent_id: int) -> list[int]:
         """The canceled tasks that the agent has yet to report."""
@@ -73,7 +71,7 @@ class Tasks:
         `key` is the Idempotency-Key: one that obtained a task before gets it again. Raises
         NotFound when the agent is disabled.
         """
-        self._check_enabled(agent_id)
+        self._agents.enabled(agent_id)
         task = self._next(agent_id, key)
         if task is None or task.status != "pending":
             # Nothing is pending, or the claim is a replay.
@@ -82,8 +80,7 @@ class Tasks:
         task.accepted_at = utc_now()
         if self._database.extensions and key:
             self._claims.setdefault(agent_id, {})[key] = task.id
-        self._database.commit()
-        return task
+        return self._database.commit(task)
 
     def start(self, agent_id: int, task_id: int, pid: int | None = None) -> ManagedTask:
         """An accepted task now runs, with a `pid` that nobody asks for; else raises Refused."""
@@ -92,8 +89,7 @@ class Tasks:
             raise _invalid_state(task)
         task.status = "running"
         task.started_at = utc_now()
-        self._database.commit()
-        return task
+        return self._database.commit(task)
 
     def report(self, agent_id: int, task_id: int, report: TaskReport) -> ManagedTask:
         """Take a task's result, saved when this returns; raises Refused when none is expected.
@@ -107,14 +103,13 @@ class Tasks:
             # It is refused, but says that the agent has stopped the canceled task.
             if task.id in self._cancels.get(agent_id, []):
                 self._cancels[agent_id].remove(task_id)
-                self._database.commit()
+                self._database.commit(task)
             raise _invalid_state(task)
         task.result = report.result
         if not further:
             task.finish(report.status)
             task.error = report.stderr if report.status == "failed" else None
-        self._database.commit()
-        return task
+        return self._database.commit(task)
 
     def time_out(self, now: datetime) -> None:
         """Mark the client tasks that are overdue."""
@@ -154,15 +149,11 @@ class Tasks:
         return next(pending, None)
 
     def _task_of(self, agent_id: int, task_id: int) -> ManagedTask:
-        self._check_enabled(agent_id)
+        self._agents.enabled(agent_id)
         task = self._tasks.get(task_id)
         if task is None or task.agent_id != agent_id:
             raise Refused(400, "task_not_found", f"this agent has no task {task_id}")
         return task
-
-    def _check_enabled(self, agent_id: int) -> None:
-        if self._agents.get(agent_id).disabled:
-            raise NotFound("the agent is disabled")
 
 
 def _invalid_state(task: ManagedTask) -> Refused:
