@@ -41,7 +41,6 @@ class Key:
     def __init__(self, key: str, path: Path | None) -> None:
         """Start with the key that was found, and the file that it came from, if any."""
         self._key, self._path = key, path
-        self._modified = _modification_time(path) if path else 0
         self._faults: tuple[str, ...] = ()
         self._looks = Looks[None](LOOK_TAKES)
 
@@ -58,32 +57,22 @@ class Key:
         return self._key
 
     def _read_again(self, path: Path) -> None:
-        modified = _THREADS.call(_modification_time, path)
-        if modified == self._modified:
-            return
         try:
-            self._key = _THREADS.call(read_key_file, path)
+            key = _THREADS.call(read_key_file, path)
         except ConfigError as error:
-            # It is tried again: perhaps the disk fails for a moment only.
             if error.faults != self._faults:
                 log.error("the key file has changed and is not usable", faults=error.faults)
             self._faults = error.faults
-        else:
-            self._modified, self._faults = modified, ()
+            return
+        self._faults = ()
+        if key != self._key:
+            self._key = key
             self.warn()
 
     def warn(self) -> None:
         """Log what is wrong with the key."""
         if words := weakness(self._key):
             log.warning(words)
-
-
-def _modification_time(path: Path) -> int:
-    """In nanoseconds; 0 for a file that cannot be looked at."""
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
 
 
 def find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:
