@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent import files
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_Value = TypeVar("_Value")
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -25,39 +24,34 @@ class InvalidValue(ValueError):
 class Kind:
     """One type of setting.
 
-    `accepted` completes the sentence "must be ...". `parse` turns a text into the value or raises
-    ValueError. `choices` are the only texts accepted, if there are just a few. `redact` removes
-    from a text what a message must not repeat.
+    `accepted` completes the sentence "must be ...". `convert` turns a text into a value or raises
+    ValueError, and `accepts` tells of a value whether it is one. `choices` are the only texts
+    accepted, if there are just a few. `redact` removes from a text what a message must not repeat.
     """
 
     accepted: str
-    parse: Callable[[str], Any]
+    convert: Callable[[str], Any]
+    accepts: Callable[[Any], object] = lambda value: True
     choices: tuple[str, ...] = ()
     redact: Callable[[str], str] = str
 
-
-def _checked(
-    convert: Callable[[str], _Value], is_accepted: Callable[[_Value], object]
-) -> Callable[[str], _Value]:
-    def parse(text: str) -> _Value:
-        value = convert(text)
-        if not is_accepted(value):
+    def parse(self, text: str) -> Any:
+        """The value of a text; raises ValueError."""
+        value = self.convert(text)
+        if not self.accepts(value):
             raise ValueError
         return value
-
-    return parse
 
 
 def one_of(*choices: str) -> Kind:
     """One of a few words, in upper or lower case."""
-    parse = _checked(str.lower, lambda text: text in choices)
-    return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", parse, choices)
+    words = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    return Kind(words, str.lower, choices.__contains__, choices)
 
 
 def _between(convert: Callable[[str], float], words: str, low: float, high: float) -> Kind:
     # Of NaN every comparison is false.
-    parse = _checked(convert, lambda number: low <= number <= high)
-    return Kind(f"{words} from {low} to {high}", parse)
+    return Kind(f"{words} from {low} to {high}", convert, lambda number: low <= number <= high)
 
 
 whole = partial(_between, int, "a whole number")
@@ -66,8 +60,8 @@ seconds = partial(_between, float, "a number of seconds")
 
 def size(low: int) -> Kind:
     """A number of bytes; K, M, G and T are powers of 1024, as in iperf3."""
-    parse = _checked(partial(_scaled, 1024), lambda number: number >= low)
-    return Kind(f"a number of bytes, like 64M, of at least {low}", parse)
+    words = f"a number of bytes, like 64M, of at least {low}"
+    return Kind(words, partial(_scaled, 1024), lambda number: number >= low)
 
 
 def _scaled(unit: int, text: str) -> int:
@@ -135,20 +129,23 @@ URL = Kind("a URL like https://manager.example:8000", _url, redact=_without_user
 # Safe in an HTTP header, in a path and on a log line.
 NAME = Kind(
     "1 to 64 letters, digits, '_', '.' or '-', not starting with '.' or '-'",
-    _checked(str, re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}").fullmatch),
+    str,
+    re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}").fullmatch,
 )
 # K, M, G and T are powers of 1000, as in iperf3.
 RATE = Kind(
     "a number of bits per second, like 500M or 10G",
-    _checked(partial(_scaled, 1000), lambda number: number > 0),
+    partial(_scaled, 1000),
+    lambda number: number > 0,
 )
 PROGRAM = Kind("a command or a path", str)
 PATH = Kind("a path", _expanded)
 READABLE_FILE = Kind(
     "a file that this user can read",
-    _checked(_expanded, lambda file: file.is_file() and os.access(file, os.R_OK)),
+    _expanded,
+    lambda file: file.is_file() and os.access(file, os.R_OK),
 )
-WRITABLE_FILE = Kind("a file that this user can write", _checked(_expanded, files.is_writable_file))
+WRITABLE_FILE = Kind("a file that this user can write", _expanded, files.is_writable_file)
 ADDRESS = Kind("an IP address of this host, like 192.0.2.7", _address)
 NETWORKS = Kind("networks separated by commas, like 10.0.0.0/8,fd00::/8", _networks)
 # An IPv6 address stands in brackets.
