@@ -9,10 +9,10 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from agent.errors import ErrorClass
-from agent.protocol import TASK_TYPES, Diagnosis, Figures, Flow, Outcome, Task, utc_now
+from agent.protocol import TASK_TYPES, Diagnosis, Figures, Outcome, Task, utc_now
 from agent.text import shortened
 
 RESULTS_KEPT = 50
@@ -69,8 +69,8 @@ class Metrics:
 
     `heard_at` is the moment of the last answered heartbeat, None before the first. That answer may
     have named another host with this agent's name and key: `other_instance` is its address.
-    `figures` has those of the last client test by direction and protocol, and `evidence` what is
-    known of its path; the way back of a bidirectional one has a direction of its own. `limited` has
+    `last` has the figures of the last client test by direction and protocol, and the evidence for
+    what limited it; the way back of a bidirectional one has a direction of its own. `limited` has
     how many directions of tests each cause limited, at either side.
     """
 
@@ -85,8 +85,7 @@ class Metrics:
     task_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(TASK_BOUNDS))
     wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
     child_exits: Counter[tuple[str, str]] = field(default_factory=Counter)
-    figures: dict[tuple[str, str], Flow] = field(default_factory=dict)
-    evidence: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    last: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     limited: Counter[str] = field(default_factory=Counter)
     results: deque[Reported] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
 
@@ -124,9 +123,7 @@ class Metrics:
         )
         self.limited.update(found.limited_by.value for found in known.values())
         if figures and task_type == "iperf_client_run":
-            self.figures[figures.direction, figures.protocol] = figures
-            if figures.backward:
-                self.figures["bidirectional_reverse", figures.protocol] = figures.backward
-            for way, diagnosis in ways.items():
-                seen = diagnosis.evidence if diagnosis else {}
-                self.evidence[figures.direction + way, figures.protocol] = seen
+            for way, flow in (("", figures), ("_reverse", figures.backward)):
+                if flow:
+                    seen = known[way].evidence if way in known else {}
+                    self.last[figures.direction + way, figures.protocol] = seen | asdict(flow)

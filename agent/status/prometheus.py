@@ -12,7 +12,6 @@ from typing import Any
 
 import gevent
 import psutil
-from msgspec.structs import asdict
 from prometheus_client import core
 from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -56,7 +55,6 @@ class Scrape(Collector):
         yield from self._collect_calls()
         yield from self._collect_outbox()
         yield from self._collect_figures()
-        yield from self._collect_resources()
 
     def _collect_agent(self) -> Iterator[Metric]:
         now = self._now
@@ -67,6 +65,10 @@ class Scrape(Collector):
         yield _gauge("uptime_seconds", "Time since the agent started", now.uptime)
         about = "1 if the state directory can be written"
         yield _gauge("state_writable", about, not now.state_trouble)
+        yield _counter("cpu_seconds", "CPU time of the agent", now.cpu_seconds)
+        yield _gauge("resident_memory_bytes", "Memory of the agent", now.resident)
+        yield _gauge("open_fds", "Open descriptors of the agent", psutil.Process().num_fds())
+        yield _histogram("hub_lag_seconds", "Delay of the event loop", self._metrics.hub_lag)
 
     def _collect_tasks(self) -> Iterator[Metric]:
         metrics, rows = self._metrics, self._now.running
@@ -74,6 +76,9 @@ class Scrape(Collector):
         yield _gauge("tasks_running", "Running children", running, "type")
         rates = sum(row.bits_per_second or 0.0 for row in rows)
         yield _gauge("running_bits_per_second", "Sum of the rates of running tests", rates)
+        seconds, resident = _children([row.pid for row in rows])
+        yield _counter("children_cpu_seconds", "CPU time of all its children so far", seconds)
+        yield _gauge("children_resident_memory_bytes", "Memory of running children", resident)
         labels = ("type", "outcome", "error_class")
         yield _counter("tasks", "Tasks that ended", metrics.outcomes, *labels)
         exits = metrics.child_exits
@@ -109,32 +114,21 @@ class Scrape(Collector):
 
     def _collect_figures(self) -> Iterator[Metric]:
         """What the last client tests measured; no samples before the first one."""
-        labels = ("direction", "protocol")
-        throughput: dict[Any, float | None] = {}
-        measured: dict[Any, dict[str, Any]] = {}
-        for test, flow in self._metrics.figures.items():
-            throughput |= {(*test, "sender"): flow.sent, (*test, "receiver"): flow.received}
-            measured[test] = self._metrics.evidence.get(test, {}) | asdict(flow)
+        labels, last = ("direction", "protocol"), self._metrics.last
         about = "Throughput of the last client test, at its sender and its receiver"
-        rates = {side: it for side, it in throughput.items() if it is not None}
+        rates = _known(last, "sent", 1.0, "sender") | _known(last, "received", 1.0, "receiver")
         yield _gauge("last_throughput_bits_per_second", about, rates, *labels, "side")
         for name, about, key, unit in _LAST:
-            found = {test: it[key] for test, it in measured.items() if it.get(key) is not None}
-            values = {test: it * unit for test, it in found.items()}
-            yield _gauge(name, about, values, *labels)
+            yield _gauge(name, about, _known(last, key, unit), *labels)
         limited = {(cause,): self._metrics.limited[cause] for cause in Cause}
         about = "Directions of tests by what limited them"
         yield _counter("tests_limited", about, limited, "cause")
 
-    def _collect_resources(self) -> Iterator[Metric]:
-        now = self._now
-        yield _counter("cpu_seconds", "CPU time of the agent", now.cpu_seconds)
-        yield _gauge("resident_memory_bytes", "Memory of the agent", now.resident)
-        yield _gauge("open_fds", "Open descriptors of the agent", psutil.Process().num_fds())
-        seconds, resident = _children([row.pid for row in now.running])
-        yield _counter("children_cpu_seconds", "CPU time of all its children so far", seconds)
-        yield _gauge("children_resident_memory_bytes", "Memory of running children", resident)
-        yield _histogram("hub_lag_seconds", "Delay of the event loop", self._metrics.hub_lag)
+
+def _known(last: Mapping[Any, Any], key: str, unit: float, *side: str) -> dict[Any, float]:
+    """A figure of each of the last tests, for those that have it."""
+    found = {(*test, *side): figures.get(key) for test, figures in last.items()}
+    return {labels: value * unit for labels, value in found.items() if value is not None}
 
 
 def _children(pids: list[int]) -> tuple[float, int]:

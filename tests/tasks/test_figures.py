@@ -155,6 +155,7 @@ def test_the_evidence_of_an_older_test_does_not_stand_beside_the_figures_of_a_ne
     metrics, task, figures = Metrics(), Task(1, "iperf_client_run"), Figures(sent=1.0)
     known = Diagnosis(Cause.UNKNOWN, False, "", {"rtt_ms": 5.0})
     metrics.count_outcome(task, Outcome("succeeded", Report(diagnosis=known), figures=figures))
-    assert metrics.evidence["forward", "tcp"] == {"rtt_ms": 5.0}
+    assert metrics.last["forward", "tcp"]["rtt_ms"] == 5.0
     metrics.count_outcome(task, Outcome("failed", Report(), figures=Figures(sent=2.0)))
-    assert metrics.evidence["forward", "tcp"] == {}
+    assert metrics.last["forward", "tcp"]["sent"] == 2.0
+    assert "rtt_ms" not in metrics.last["forward", "tcp"]
