@@ -38,8 +38,7 @@ class Ending(Enum):
 class ChildProcess:
     """A running child. Its stdout goes to the file `stdout`, its stderr to `stderr`.
 
-    An unread pipe would block iperf3's exit, and one that a grandchild holds open would block
-    the agent: files do neither. `ended` is set when the child has ended and was reaped.
+    `ended` is set when the child has ended and was reaped.
     `flooded` says in words which of the files is too large, once one of the `looks` has found that.
     `sizes` are those of the files, in bytes, and `has_grown` is set while they are not those that
     the last look has `seen`.

@@ -127,11 +127,9 @@ def judge_attempt(
 
 def user_of_server(registry: TaskRegistry, entry: Entry, target: str) -> str:
     """Who uses the server that a client found busy, in words; empty if this host does not know."""
-    users = [each for each in registry.other_running_clients(entry) if each.port == entry.port]
-    users = [each for each in users if each.has_begun]
-    user = next((each for each in users if each.peer and each.peer[0] == target), None)
-    if user and user.peer:
-        return f"this agent's task {user.task.id} has used it since {timestamp(user.peer[1])}"
+    for user in registry.other_running_clients(entry):
+        if user.port == entry.port and user.has_begun and user.peer and user.peer[0] == target:
+            return f"this agent's task {user.task.id} has used it since {timestamp(user.peer[1])}"
     server = registry.server_on(entry.port, entry)
     with suppress(OSError):
         if server and server.peer and _listens_on(server, target):

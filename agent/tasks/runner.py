@@ -9,7 +9,6 @@ import structlog
 
 from agent.errors import ErrorClass, TaskError, class_of
 from agent.protocol import (
-    TASK_TYPES,
     Claimed,
     ClientPayload,
     KillAllPayload,
@@ -18,16 +17,16 @@ from agent.protocol import (
     kill_all_payload,
     unknown_keys,
 )
-from agent.registry import REPLACED, Entry, Kind
+from agent.registry import REPLACED, Entry
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext
 from agent.tasks.server import run_server
 from agent.text import shortened
 
-PAYLOADS: dict[Kind | None, type[msgspec.Struct]] = {
-    "server": ServerPayload,
-    "client": ClientPayload,
-    None: KillAllPayload,
+PAYLOADS: dict[str, type[msgspec.Struct]] = {
+    "iperf_server_start": ServerPayload,
+    "iperf_client_run": ClientPayload,
+    "kill_all": KillAllPayload,
 }
 
 # Characters of a type, and of the names of keys, that nobody knows.
@@ -55,15 +54,9 @@ class TaskRunner:
         self.spawn(self._run, registry.enter(claimed))
 
     def _run(self, entry: Entry) -> None:
+        """Put every outcome into the outbox; there is at least one."""
         structlog.contextvars.bind_contextvars(task_id=entry.task.id)
         log.info("task claimed", type=shortened(entry.task.type, TYPE_SHOWN))
-        try:
-            self._report_all(entry)
-        finally:
-            self.context.registry.leave(entry)
-
-    def _report_all(self, entry: Entry) -> None:
-        """Put every outcome into the outbox; there is at least one."""
         listens = is_final = False
         try:
             for outcome in self._perform(entry):
@@ -85,6 +78,8 @@ class TaskRunner:
             bug = TaskError(ErrorClass.OTHER, "a bug in the agent: its log has the traceback")
             self._put(entry, self._broken_off(bug, listens))
             raise
+        finally:
+            self.context.registry.leave(entry)
 
     def _broken_off(self, error: TaskError, listens: bool) -> Outcome:
         """The last outcome of a task that went wrong; a server that listened stays a success."""
@@ -96,8 +91,8 @@ class TaskRunner:
         return Outcome("failed", report, exit_code=1, stderr=str(error))
 
     def _put(self, entry: Entry, outcome: Outcome) -> None:
-        unknown = unknown_keys(entry.task.payload, PAYLOADS[entry.kind])
-        if unknown and entry.task.type in TASK_TYPES:
+        known = PAYLOADS.get(entry.task.type)
+        if known and (unknown := unknown_keys(entry.task.payload, known)):
             names = shortened(", ".join(unknown), NAMES_SHOWN)
             words = f"payload keys that this agent does not know had no effect: {names}"
             outcome.report.warnings = [words, *outcome.report.warnings]
@@ -107,7 +102,7 @@ class TaskRunner:
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         """The outcomes of a task, as they come; raises TaskError for one that cannot run."""
         self._check(entry)
-        if unknown := unknown_keys(entry.task.payload, PAYLOADS[entry.kind]):
+        if unknown := unknown_keys(entry.task.payload, PAYLOADS[entry.task.type]):
             log.warning("payload keys that this agent does not know are ignored", keys=unknown)
         if entry.kind is None:
             return self._kill_all(entry)
@@ -134,8 +129,8 @@ class TaskRunner:
 
     def _check(self, entry: Entry) -> None:
         """Raise TaskError for a task that this agent cannot take now; a `kill_all` it can."""
-        if entry.task.type not in TASK_TYPES:
-            known = ", ".join(TASK_TYPES)
+        if entry.task.type not in PAYLOADS:
+            known = ", ".join(PAYLOADS)
             given = shortened(entry.task.type, TYPE_SHOWN)
             words = f"unknown task type {given!r}: this agent runs {known}"
             raise TaskError(ErrorClass.UNSUPPORTED, words)

@@ -68,7 +68,7 @@ class ServedTests:
         self.moved: list[tuple[int, int, int]] = []
         self.incomplete = ""
         self.may_lack_some = self._unreported = self._has_skipped = False
-        self._reported = self._size_read = self.read_up_to = 0
+        self._size_read = self.read_up_to = 0
         self._outage = Outage("what the server serves can be kept again")
         # What iperf3 said of tests that failed, and when it last did; up to where that was noted.
         self._failures: dict[str, str] = {}
@@ -140,13 +140,13 @@ class ServedTests:
         """
         if not self._unreported:
             return None
-        own = Path(f"{self._newest}.{self._reported + 1}")
+        # Each test is read up to another place.
+        own = Path(f"{self._newest}.{self.read_up_to}")
         try:
             in_thread(link_or_copy, self._newest, own)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)
             return None
-        self._reported += 1
         self._unreported = False
         self._outage.record_success()
         return self._whole(own)
