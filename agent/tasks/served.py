@@ -8,8 +8,9 @@ from pathlib import Path
 
 import gevent
 import structlog
+from msgspec.structs import replace
 
-from agent.files import Whose, link_or_copy, whose
+from agent.files import Whose, discard, link_or_copy, whose
 from agent.iperf3.documents import mended
 from agent.iperf3.verdict import Served, last_served
 from agent.iperf3.warnings import rate_warnings
@@ -54,43 +55,39 @@ class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes need not be read again; `copy` is in use while a document is
-    copied; `last` is what the newest test's document says; `tests` are to be reported now, each
-    with that, and `moved` is of all, as in Served. `may_lack_some` says that a part could not be
-    read or kept, `incomplete` is how a document without an end begins.
+    copied; `newest` is the newest test's document, and `last` what it says; `tests` are to be
+    reported now, each with that, and `moved` is of all, as in Served. `may_lack_some` says that a
+    part could not be read or kept, `incomplete` is how a document without an end begins.
     """
 
     def __init__(self, stdout: Path) -> None:
         self._stdout = stdout
-        self._newest = served_file(stdout)
         self.copy = stdout.with_suffix(".fresh")
+        self.newest: Document | None = None
         self.last = NO_TEST
         self.tests: deque[tuple[Document, Served]] = deque()
         self.moved: list[tuple[int, int, int]] = []
         self.incomplete = ""
-        self.may_lack_some = self._unreported = self._has_skipped = False
+        self.may_lack_some = self._has_skipped = False
         self._size_read = self.read_up_to = 0
         self._outage = Outage("what the server serves can be kept again")
         # What iperf3 said of tests that failed, and when it last did; up to where that was noted.
         self._failures: dict[str, str] = {}
         self._noted_up_to = -1
 
-    def look(self, size: int = 0, trouble: str = "") -> bool:
-        """Read up to byte `size` at least; put a test to report into `tests`.
+    def look(self, size: int, trouble: str) -> bool:
+        """Read up to byte `size` at least, unless the disk has `trouble`.
 
-        False after an error of the disk, and while it has `trouble`: the next look tries again.
+        False after an error of the disk as well: the next look tries again.
         """
-        if trouble:
-            if size > self._size_read:
-                self._outage.record_failure(_NOT_KEPT, OSError(trouble))
-            return False
-        if size > self._size_read:
+        if size > self._size_read and trouble:
+            self._outage.record_failure(_NOT_KEPT, OSError(trouble))
+        elif size > self._size_read:
             self.read()
-        if document := self.take_unreported():
-            self.tests.append((document, self.last))
-        return size <= self._size_read and not self._unreported
+        return size <= self._size_read
 
     def read(self) -> OSError | None:
-        """Copy the newest document out of the output, if there is a new one.
+        """Copy the newest document out of the output, if there is a new one, to be reported.
 
         After an error of the disk, which it returns, the next call tries again. A part with a
         sector that cannot be read is skipped, as the tests to come may be read.
@@ -99,7 +96,7 @@ class ServedTests:
         if size == self._size_read:
             return None
         try:
-            served = in_thread(self._keep_newest)
+            served, document = in_thread(self._keep_newest)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)
             self.may_lack_some = True
@@ -120,8 +117,11 @@ class ServedTests:
         self.read_up_to += served.done
         self._size_read = size
         self.incomplete = served.unread[-1]
-        if served.span:
-            self._unreported, self.last = True, served
+        if document:
+            self._outage.record_success()
+            self.newest = replace(document, path=str(served_file(self._stdout)))
+            self.last = served
+            self.tests.append((document, served))
         return None
 
     def read_rest(self) -> None:
@@ -133,49 +133,29 @@ class ServedTests:
         if self.incomplete:
             log.warning("iperf3 wrote JSON that cannot be read", beginning=self.incomplete)
 
-    def take_unreported(self) -> Document | None:
-        """The newest document in a file of its own; None when it was taken before.
-
-        After an error of the disk it is None as well, and the next call tries again.
-        """
-        if not self._unreported:
-            return None
-        # Each test is read up to another place.
-        own = Path(f"{self._newest}.{self.read_up_to}")
-        try:
-            in_thread(link_or_copy, self._newest, own)
-        except OSError as error:
-            self._outage.record_failure(_NOT_KEPT, error)
-            return None
-        self._unreported = False
-        self._outage.record_success()
-        return self._whole(own)
-
-    @property
-    def newest(self) -> Document | None:
-        """The newest document, whether it was reported or not."""
-        return self._whole(self._newest)
-
     def doubts(self, test: Served) -> list[str]:
         """What to know of a test's figures, and of the tests that failed."""
         failed = [f"a test failed here at {at}: {why}" for why, at in self._failures.items()]
         cut = [f"The test was cut short: {test.error}."] if test.figures and test.error else []
         return [*rate_warnings(test.figures or Figures()), *cut, *failed]
 
-    def _whole(self, path: Path) -> Document | None:
-        """The newest document, which is all that a file has."""
-        span = self.last.span
-        return Document(str(path), 0, span[1] - span[0]) if span else None
-
-    def _keep_newest(self) -> Served:
-        """Copy the newest document; the outbox may still hold a link to the one before."""
+    def _keep_newest(self) -> tuple[Served, Document | None]:
+        """Copy the newest document: to its file, and to another one that its report takes."""
         output, served = _look(self._stdout, self.read_up_to)
+        done, document = self.read_up_to + served.done, None
         if served.span:
+            newest = served_file(self._stdout)
+            # Each test is read up to another place.
+            own = Path(f"{newest}.{done}")
             with open(self.copy, "wb") as file:
-                file.write(output[slice(*served.span)])
-            os.replace(self.copy, self._newest)
-        free_start(self._stdout, self.read_up_to + served.done)
-        return served
+                size = file.write(output[slice(*served.span)])
+            # It may be there if this has failed before.
+            discard(own)
+            link_or_copy(self.copy, own)
+            os.replace(self.copy, newest)
+            document = Document(str(own), 0, size)
+        free_start(self._stdout, done)
+        return served, document
 
 
 def _look(stdout: Path, start: int) -> tuple[memoryview, Served]:

@@ -103,7 +103,6 @@ class _RunningServer:
         if ending is not Ending.OUTPUT:
             self._child.looks.finish()
             self._served.read_rest()
-            self._served.look()
             yield from self._tests(seen)
             if self._served.may_lack_some:
                 self._report.warnings.append(LOST)

@@ -27,6 +27,6 @@ def test_the_documents_of_served_tests_arrive(bench: Bench, tmp_path: Path, numb
         subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)  # type: ignore[attr-defined]
         bench.wait(lambda: b'"sum_received"' in bytes(server.result))
         bench.wait(lambda: bench.result(server)["start"]["test_start"]["bytes"] == size)
-    assert any(path.endswith(".served") for call, path in disk.met() if call == "link")
+    assert any(path.endswith(".fresh") for call, path in disk.met() if call == "link")
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0

@@ -184,14 +184,14 @@ def test_a_running_servers_output_loses_what_is_there_and_the_next_test_is_repor
     with capture_logs() as log:
         for _ in range(3):
             served.read()
-            assert served.take_unreported() is None
+            assert not served.tests
     assert warned(log).count("the document of a served test cannot be kept") == 1
     assert served.newest is None
     with open(stdout, "ab") as file:
         file.write(SERVED)
     served.read()
-    test = served.take_unreported()
-    assert test and content_of(test) == content_of(served.newest) == NEWEST
+    ((document, _),) = served.tests
+    assert content_of(document) == content_of(served.newest) == NEWEST
     assert served.may_lack_some
 
 
@@ -203,11 +203,11 @@ def test_an_error_that_is_over_costs_no_served_test(
         with monkeypatch.context() as patch:
             patch.setattr(os, name, failing(errno.EIO if name != "fstat" else errno.EMFILE))
             served.read()
-            assert served.take_unreported() is None
-            assert served.may_lack_some is (name != "link")
-    assert served.newest and not served.may_lack_some
-    test = served.take_unreported()
-    assert test and content_of(test) == NEWEST
+            assert not served.tests and served.may_lack_some
+    served.read()
+    ((document, _),) = served.tests
+    assert content_of(document) == content_of(served.newest) == NEWEST
+    assert not served.may_lack_some
 
 
 def test_the_output_of_a_killed_agents_server(bad_disk: BadDisk, state: StateDirectory) -> None:
@@ -228,7 +228,7 @@ def test_files_whose_links_go_round(sound: StateDirectory) -> None:
     assert len(warned(log)) == 2
     served = ServedTests(stdout)
     served.read()
-    assert served.take_unreported() is None and served.newest is None
+    assert not served.tests and served.newest is None
     for name in ("7.1.key of 7.stream", "7.2.key of 7.json"):
         found = round_in_circles(sound.children / name)
         number = int(name.split(".")[1])
@@ -254,7 +254,6 @@ def test_calls_that_fail(
         found = newest_output(sound.children, TASK)
         newest = newest_served(stdout)
         served.read()
-        served.take_unreported()
     assert found == (None if name == "listdir" else found)
     assert found in (None, (1, client))
     assert newest is None or content_of(newest) == NEWEST
