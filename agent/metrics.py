@@ -12,7 +12,7 @@ from typing import Any, Literal
 from msgspec.structs import asdict, replace
 
 from agent.errors import ErrorClass
-from agent.protocol import TASK_TYPES, Diagnosis, Figures, Outcome, Task, utc_now
+from agent.protocol import PAYLOADS, Diagnosis, Figures, Outcome, Task, utc_now
 from agent.text import shortened
 
 RESULTS_KEPT = 50
@@ -100,7 +100,7 @@ class Metrics:
         An outcome of a server that neither is final nor has figures is not kept. `seconds` is the
         time since the claim, None when this process did not make the claim.
         """
-        task_type = task.type if task.type in TASK_TYPES else "other"
+        task_type = task.type if task.type in PAYLOADS else "other"
         figures, report = outcome.figures, outcome.report
         ways = {"": report.diagnosis, "_reverse": report.diagnosis_bidir_reverse}
         error_class: ErrorClass | Literal[""] = report.error_class or ""

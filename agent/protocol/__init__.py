@@ -8,7 +8,6 @@ still a task, and fails with a message.
 from agent.protocol.diagnoses import Cause, Diagnosis
 from agent.protocol.messages import (
     FINAL_STATUSES,
-    TASK_TYPES,
     Acknowledged,
     AgentRecord,
     ClaimAnswer,
@@ -22,7 +21,7 @@ from agent.protocol.messages import (
     Task,
 )
 from agent.protocol.moments import Moment, timestamp, utc_now
-from agent.protocol.payloads import ClientPayload, KillAllPayload, ServerPayload
+from agent.protocol.payloads import PAYLOADS, ClientPayload, ServerPayload
 from agent.protocol.results import Document, Figures, Flow, Form, Outcome, Report, read_report
 from agent.protocol.validation import (
     client_payload,

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from agent.protocol.moments import Moment, is_same_moment
 
-TASK_TYPES = ("iperf_server_start", "iperf_client_run", "kill_all")
 # A task of such a status has ended at the Manager.
 FINAL_STATUSES = frozenset({"succeeded", "failed", "canceled", "timed_out"})
 

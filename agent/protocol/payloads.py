@@ -104,3 +104,11 @@ class KillAllPayload(Struct, frozen=True):
     """The parameters of a `kill_all` task. Without `task_ids` it is for all earlier tasks."""
 
     task_ids: TaskIds | UnsetType = UNSET
+
+
+# By the type of the task.
+PAYLOADS: dict[str, type[Struct]] = {
+    "iperf_server_start": ServerPayload,
+    "iperf_client_run": ClientPayload,
+    "kill_all": KillAllPayload,
+}

@@ -8,26 +8,12 @@ import msgspec
 import structlog
 
 from agent.errors import ErrorClass, TaskError, class_of
-from agent.protocol import (
-    Claimed,
-    ClientPayload,
-    KillAllPayload,
-    Outcome,
-    ServerPayload,
-    kill_all_payload,
-    unknown_keys,
-)
+from agent.protocol import PAYLOADS, Claimed, Outcome, kill_all_payload, unknown_keys
 from agent.registry import REPLACED, Entry
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext
 from agent.tasks.server import run_server
 from agent.text import shortened
-
-PAYLOADS: dict[str, type[msgspec.Struct]] = {
-    "iperf_server_start": ServerPayload,
-    "iperf_client_run": ClientPayload,
-    "kill_all": KillAllPayload,
-}
 
 # Characters of a type, and of the names of keys, that nobody knows.
 TYPE_SHOWN, NAMES_SHOWN = 80, 200

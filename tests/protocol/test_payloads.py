@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from agent.errors import TaskError
 from agent.protocol import (
     ClientPayload,
-    KillAllPayload,
     ServerPayload,
     client_payload,
     kill_all_payload,
     server_payload,
     unknown_keys,
 )
+from agent.protocol.payloads import KillAllPayload
 
 Payload = ClientPayload | ServerPayload | KillAllPayload
 Decode = Callable[[msgspec.Raw], Payload]

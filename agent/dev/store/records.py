@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from agent.protocol import TASK_TYPES
+from agent.protocol import PAYLOADS
 
 Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -18,7 +18,7 @@ TaskStatus = Literal[
     "queued", "pending", "accepted", "running", "succeeded", "failed", "canceled", "timed_out"
 ]
 
-SERVER_START, CLIENT_RUN, KILL_ALL = TASK_TYPES
+SERVER_START, CLIENT_RUN, KILL_ALL = PAYLOADS
 
 NULL = msgspec.Raw(b"null")
 
