@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -79,9 +79,8 @@ class ManagerClient:
         Of an answer that is too large, too deep or not UTF-8 only the beginning is read. If its
         task were ignored, each replay would bring it again, and no other task would ever come.
         """
-        prefer = {"Prefer": f"wait={LONG_POLL_WAIT}"}
-        deadline = DEADLINE + LONG_POLL_WAIT
-        answer = self._send("tasks/claim", b"{}", deadline, idempotency_key, prefer)
+        deadline, wait = DEADLINE + LONG_POLL_WAIT, f"wait={LONG_POLL_WAIT}"
+        answer = self._send("tasks/claim", b"{}", deadline, idempotency_key, Prefer=wait)
         held = answer.headers.get("Preference-Applied", "").startswith("wait")
         try:
             task = self._decode("tasks/claim", answer, protocol.ClaimAnswer).task
@@ -121,12 +120,7 @@ class ManagerClient:
         self._decode("/healthz", answer, protocol.Health)
 
     def _send(
-        self,
-        call: str,
-        body: bytes | Body,
-        deadline: float,
-        idempotency_key: str | None = None,
-        more_headers: Mapping[str, str] | None = None,
+        self, call: str, body: bytes | Body, deadline: float, idempotency_key: str = "", **more: str
     ) -> Answer:
         headers = {
             "X-AGENT-NAME": self._config.agent_name,
@@ -135,7 +129,7 @@ class ManagerClient:
             "X-API-Version": str(self._config.api_version),
             "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
             "Content-Type": "application/json",
-            **(more_headers or {}),
+            **more,
         }
         return self._transport.call("POST", f"/v1/agent/{call}", body, headers, deadline)
 

@@ -5,6 +5,7 @@ read has to wait. A peer that always has more ready would hold the whole agent, 
 Here all bytes come through one socket, below HTTP, TLS and proxies, which counts and pauses.
 """
 
+import os
 import ssl
 from pathlib import Path
 from socket import socket
@@ -30,10 +31,7 @@ MAX_RECEIVED = 2 * 1024**2
 MAX_HEAD = 64 * 1024
 # Debian and its like, then Red Hat and its like. certifi's file, which is taken if there is
 # neither, lacks what a company has added.
-SYSTEM_CAS = (
-    Path("/etc/ssl/certs/ca-certificates.crt"),
-    Path("/etc/pki/tls/certs/ca-bundle.crt"),
-)
+SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"
 _THREADS = NativeThreads(4)
 
 
@@ -87,12 +85,12 @@ setattr(ssl_, "SSLContext", _Context)
 def _contexts(config: Config) -> dict[str, ssl.SSLContext]:
     """TLS with the Manager, and with a proxy, which is shown no certificate; raises OSError."""
     manager, proxy = ssl_.create_urllib3_context(), ssl_.create_urllib3_context()
-    system = next(filter(Path.exists, SYSTEM_CAS), Path(DEFAULT_CA_BUNDLE_PATH))
-    file = config.manager_ca_file or system
+    system = next(filter(os.path.exists, SYSTEM_CAS), DEFAULT_CA_BUNDLE_PATH)
+    file: str | Path = config.manager_ca_file or system
     try:
         for context in (manager, proxy):
             context.load_verify_locations(file)
-        if config.manager_cert_file and config.manager_cert_key_file:
+        if config.manager_cert_file:
             file = config.manager_cert_file
             manager.load_cert_chain(file, config.manager_cert_key_file)
     except OSError as error:

@@ -1,7 +1,6 @@
-"""Messages about tasks, kept until the Manager has them.
+"""Messages that wait: those of one task go one after the other, those of others side by side.
 
-The messages of one task go one after the other, those of different tasks side by side. A result
-is on the disk before it is first sent, and keeps its Idempotency-Key for all attempts.
+A result is on the disk before it is first sent, and keeps its Idempotency-Key for all attempts.
 """
 
 from collections import deque
