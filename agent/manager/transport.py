@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,14 +90,16 @@ class Transport:
         # Around the whole request: requests' own timeout is for each read.
         limit = gevent.Timeout.start_new(deadline)
 
-        def restart() -> None:
+        def restarting(body: Body) -> Iterator[bytes]:
             nonlocal limit
-            # Its own `start` would resume what was left.
-            limit.close()
-            limit = gevent.Timeout.start_new(deadline)
+            for piece in body:
+                # Its own `start` would resume what was left.
+                limit.close()
+                limit = gevent.Timeout.start_new(deadline)
+                yield piece
 
-        hooks = request.body.before_each if isinstance(request.body, Body) else []
-        hooks.append(restart)
+        if isinstance(request.body, Body):
+            request.body = restarting(request.body)
         try:
             adapter = self._take_adapter()
             with adapter.send(request, stream=True, proxies=adapter.proxies) as response:
@@ -107,8 +109,6 @@ class Transport:
                 raise
             raise ManagerAway(f"{path}: no answer within {deadline:g} s") from None
         finally:
-            # For a body that is sent again it would start a limit that nobody closes.
-            hooks.remove(restart)
             limit.close()
         if whole:
             self._idle.append((adapter, time.monotonic()))
