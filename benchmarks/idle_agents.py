@@ -22,8 +22,7 @@ from gevent.pool import Group
 from agent.config.key import Key
 from agent.config.settings import read_settings
 from agent.manager.api import ManagerClient
-from agent.manager.gate import Gate
-from agent.manager.registration import Registration
+from agent.manager.registration import Gate, Registration
 from agent.metrics import Histogram, Metrics
 from agent.registry import TaskRegistry
 from agent.service.claims import ClaimLoop

@@ -53,10 +53,14 @@ class ManagerClient:
     def __init__(
         self, config: Config, key: Callable[[], str], metrics: Metrics | None = None
     ) -> None:
-        self._config = config
         self._key = key
-        # Not kept on the disk, which a cloned machine has as well.
-        self._instance = str(uuid.uuid4())
+        self._headers = {
+            "X-AGENT-NAME": config.agent_name,
+            # Not kept on the disk, which a cloned machine has as well.
+            "X-Agent-Instance": str(uuid.uuid4()),
+            "X-API-Version": str(config.api_version),
+            "Content-Type": "application/json",
+        }
         self._transport = Transport(config, metrics or Metrics())
 
     def register(self, ip_address: str, operating_system: str) -> protocol.AgentRecord:
@@ -122,15 +126,8 @@ class ManagerClient:
     def _send(
         self, call: str, body: bytes | Body, deadline: float, idempotency_key: str = "", **more: str
     ) -> Answer:
-        headers = {
-            "X-AGENT-NAME": self._config.agent_name,
-            KEY_HEADER: self._key(),
-            "X-Agent-Instance": self._instance,
-            "X-API-Version": str(self._config.api_version),
-            "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
-            "Content-Type": "application/json",
-            **more,
-        }
+        idempotency = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        headers = {KEY_HEADER: self._key(), **self._headers, **idempotency, **more}
         return self._transport.call("POST", f"/v1/agent/{call}", body, headers, deadline)
 
     def _decode(self, call: str, answer: Answer, kind: type[_Answer]) -> _Answer:

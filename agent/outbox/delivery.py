@@ -8,7 +8,7 @@ import structlog
 
 from agent.errors import ResultTooLarge, TaskRefused, TaskReplaced
 from agent.manager.api import ManagerClient
-from agent.manager.gate import Gate
+from agent.manager.registration import Gate
 from agent.manager.upload import fitting
 from agent.protocol import Form
 from agent.registry import CANCELED, REPLACED, TaskRegistry

@@ -12,7 +12,7 @@ from gevent.util import wrap_errors
 from agent.errors import KeyRefused, ManagerError, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
 from agent.manager.api import Claim, ManagerClient
-from agent.manager.gate import Gate
+from agent.manager.registration import Gate
 from agent.protocol import FINAL_STATUSES, Claimed
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner

@@ -14,8 +14,7 @@ from agent.config.settings import Config, changed_settings
 from agent.errors import ErrorClass, ManagerRefused, StateUnusable, TaskError
 from agent.host import allow_descriptors
 from agent.manager.api import ManagerClient
-from agent.manager.gate import Gate
-from agent.manager.registration import Registration
+from agent.manager.registration import Gate, Registration
 from agent.metrics import Metrics
 from agent.outbox.delivery import Delivery
 from agent.outbox.queue import Outbox

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from agent.errors import AgentUnknown, KeyRefused, ManagerAway, ManagerError, ManagerUnavailable
-from agent.manager.gate import Gate
+from agent.manager.registration import Gate
 from agent.protocol import Outcome, Report
 from tests.support.answering import ASK, PAGE
 from tests.support.claim_loop import Claiming
@@ -40,7 +40,7 @@ WAITING = 200
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the gate, which stands still unless a test moves it."""
-    return install_clock(monkeypatch, "manager.gate.time")
+    return install_clock(monkeypatch, "manager.registration.time")
 
 
 @pytest.fixture(name="post")
@@ -257,7 +257,7 @@ def test_many_results_call_a_manager_that_is_away_hardly_more_often_than_one(
     post: Post, answer: bytes, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FastClock(10)
-    for module in ("manager.gate.time", "outbox.queue.gevent"):
+    for module in ("manager.registration.time", "outbox.queue.gevent"):
         monkeypatch.setattr(f"agent.{module}", clock)
     post.manager.answer = lambda _: answer
     began = clock.monotonic()
@@ -274,7 +274,7 @@ def test_many_results_call_a_manager_that_is_away_hardly_more_often_than_one(
 
 def test_all_go_as_soon_as_the_manager_is_back(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FastClock(20)
-    for module in ("manager.gate.time", "outbox.queue.gevent"):
+    for module in ("manager.registration.time", "outbox.queue.gevent"):
         monkeypatch.setattr(f"agent.{module}", clock)
     post.manager.answer = lambda _: b""
     for task_id in range(50):
@@ -307,7 +307,7 @@ def silent_for(post: Post, clock: Clock, seconds: float) -> None:
 def test_before_a_call_comes_the_registration_that_is_due_and_its_failure_is_the_calls(
     post: Post, monkeypatch: pytest.MonkeyPatch, answer: bytes, error: type[ManagerError]
 ) -> None:
-    clock = install_clock(monkeypatch, "manager.gate.time", "manager.registration.time")
+    clock = install_clock(monkeypatch, "manager.registration.time")
     silent_for(post, clock, 15)
     post.manager.answer = lambda _: answer
     with pytest.raises(error):
@@ -326,7 +326,7 @@ def registers(manager: FaultyManager) -> int:
 def test_many_calls_at_once_make_one_registration(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = install_clock(monkeypatch, "manager.gate.time", "manager.registration.time")
+    clock = install_clock(monkeypatch, "manager.registration.time")
     silent_for(post, clock, 15)
     for task_id in range(20):
         post.put(task_id, PLAIN)

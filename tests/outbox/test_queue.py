@@ -23,7 +23,7 @@ UNAVAILABLE = raw_reply(b"<html>", 503)
 @pytest.fixture(name="clock")
 def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of outbox and gate; neither their pauses nor `flush` take real time."""
-    return install_clock(monkeypatch, "outbox.queue.gevent", "manager.gate.time")
+    return install_clock(monkeypatch, "outbox.queue.gevent", "manager.registration.time")
 
 
 def test_an_outcome_without_a_document_is_sent_as_it_is(

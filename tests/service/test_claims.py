@@ -24,7 +24,7 @@ from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.harness import free_port, until
 from tests.support.sockets import MakeManager, client_of
 
-CLOCKED = ("service.claims", "manager.gate", "logs.outage")
+CLOCKED = ("service.claims", "manager.registration", "logs.outage")
 HELD_NOTHING = reply({"task": None}, Preference_Applied="wait")
 
 

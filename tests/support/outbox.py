@@ -5,8 +5,7 @@ from pathlib import Path
 
 from agent.config.settings import read_settings
 from agent.manager.api import ManagerClient
-from agent.manager.gate import Gate
-from agent.manager.registration import Registration
+from agent.manager.registration import Gate, Registration
 from agent.outbox.delivery import Delivery
 from agent.outbox.queue import Outbox
 from agent.protocol import Claimed, Document, Origin, Outcome, Report, Task
