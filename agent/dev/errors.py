@@ -6,33 +6,33 @@ from agent.errors import AgentError
 
 
 class Refused(AgentError):
-    """A call is refused. `body` is the answer's JSON, in the Manager's form."""
+    """A call is refused. `api.http.refuse` makes its answer; without a code it is a message."""
 
     def __init__(self, status: int, error: str, message: str, **details: Any) -> None:
         super().__init__(message)
-        self.status = status
-        said = {"error": error, "message": message, "details": details}
-        self.body: dict[str, Any] = {"detail": said}
+        self.status, self.error, self.details = status, error, details
 
 
 class NotFound(Refused):
-    """404: no such record, or an agent that is unknown or disabled. The JSON has no `detail`."""
+    """404: no such record, or an agent that is unknown or disabled."""
 
     def __init__(self, message: str) -> None:
         super().__init__(404, "not_found", message)
-        self.body = {"error": "not_found", "message": message}
+
+
+class Conflict(Refused):
+    """409: a record is not as the call needs it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(409, "conflict", message)
 
 
 class Misfit(Refused):
-    """422: the body, the query or the `field` of a form does not fit the call.
-
-    The JSON has a list of faults, always of one here.
-    """
+    """422: the body, the query or the `field` of a form does not fit the call."""
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(422, "validation_error", message)
         self.field = field
-        self.body = {"detail": [{"loc": ["body"], "msg": message, "type": "validation_error"}]}
 
 
 class StateUnwritable(Refused):

@@ -107,7 +107,7 @@ def _application(store: Store, admin_password: str) -> Flask:
     app.config["ADMIN_PASSWORD"] = admin_password
     app.config["ADMIN_TOKEN"] = secrets.token_urlsafe()
     app.config["MAX_CONTENT_LENGTH"] = http.MAX_BODY_BYTES
-    app.register_error_handler(Refused, lambda error: http.reply(error.body, error.status))
+    app.register_error_handler(Refused, http.refuse)
     app.register_error_handler(404, http.no_such_call)
     app.register_error_handler(405, http.no_such_call)
     http.add_calls(app, agent_calls(store), check_agent, "agent_id")

@@ -227,7 +227,7 @@ def test_nothing_is_kept_of_a_large_body_but_of_a_known_agents_result(
     assert status_of(api.url, "/v1/agent/tasks/claim", large, **known) == 413
     assert status_of(api.url, "/v1/agent/heartbeat", large, **known) == 413
     assert status_of(api.url, "/v1/agent/tasks/1/result", large, **stranger) == 401
-    assert status_of(api.url, "/v1/exercises", large) == 401
+    assert status_of(api.url, "/v1/exercises", large) == 403
 
 
 def test_a_result_just_below_the_limit_is_accepted_whole(api: Api, store: Store) -> None:

@@ -124,10 +124,12 @@ def test_each_stop_cancels_unclaimed_tasks_and_sends_kill_all(store: Store) -> N
     new = store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
     store.exercises.start(exercise.id)
     store.tasks.claim(1)
-    ended = store.exercises.stop(exercise.id).ended_at
+    store.exercises.stop(exercise.id)
+    ended = exercise.ended_at
     assert (new.server_task.status, new.client_task.status) == ("accepted", "canceled")
     assert [task.agent_id for task in store.tasks.find(type="kill_all")] == [1, 2]
-    assert store.exercises.stop(exercise.id).ended_at == ended
+    assert [task.agent_id for task in store.exercises.stop(exercise.id)] == [1, 2]
+    assert exercise.ended_at == ended
     assert len(store.tasks.find(type="kill_all")) == 4
     assert store.tasks.report(1, new.server_task.id, report("failed")).status == "failed"
 

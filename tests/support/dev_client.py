@@ -56,6 +56,6 @@ class Api:
             method,
             f"{self.url}/v1/{path}",
             json=body,
-            headers={"Authorization": f"Bearer {self.token}"},
+            headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
             timeout=DEADLINE_SECONDS,
         )

@@ -60,15 +60,15 @@ def claim(agent_id: int) -> Response:
 
 def check_agent() -> dict[str, int]:
     """The `agent_id` that the headers prove; raises Refused."""
+    name, key = request.headers.get("X-AGENT-NAME"), request.headers.get("X-AGENT-KEY")
+    if not name or not key:
+        raise Refused(401, "missing_agent_headers", "X-AGENT-NAME or X-AGENT-KEY is missing")
     version = request.headers.get("X-API-Version")
     if version is None:
         raise Refused(400, "missing_api_version", "the X-API-Version header is missing")
     if version != API_VERSION:
         message = f"API version {version!r} is not supported"
         raise Refused(426, "unsupported_api_version", message, supported=[API_VERSION])
-    name, key = request.headers.get("X-AGENT-NAME"), request.headers.get("X-AGENT-KEY")
-    if not name or not key:
-        raise Refused(401, "missing_agent_headers", "X-AGENT-NAME or X-AGENT-KEY is missing")
     agent = store().agents.named(name)
     if agent is None:
         raise NotFound(f"no agent is named {name!r}")

@@ -117,6 +117,20 @@ def is_secret(given: str, secret: str) -> bool:
     return compare_digest(given.encode(), secret.encode())
 
 
+def refuse(refused: Refused) -> Response:
+    """The answer to a call that is refused, in the form that today's Manager has for its status."""
+    words = str(refused)
+    said = {"error": refused.error, "message": words}
+    if refused.status in (404, 409):
+        return reply({**said, "details": {"path": request.path}}, refused.status)
+    detail: Any = {**said, "details": refused.details} if refused.details else said
+    if refused.status == 422:
+        detail = [{"loc": ["body"], "msg": words, "type": refused.error}]
+    elif not refused.error:
+        detail = words
+    return reply({"detail": detail}, refused.status)
+
+
 def no_such_call(error: HTTPException) -> Response:
     """The answer to an unknown path or method."""
     allowed = {name: value for name, value in error.get_headers() if name == "Allow"}

@@ -39,7 +39,7 @@ def operator_calls(known: Store) -> list[Call]:
         Call("GET /v1/exercises/<int:exercise_id>", show_exercise),
         Call("POST /v1/exercises/<int:exercise_id>/tests", exercises.add_test, 201),
         Call("POST /v1/exercises/<int:exercise_id>/start", exercises.start),
-        Call("POST /v1/exercises/<int:exercise_id>/stop", exercises.stop),
+        Call("POST /v1/exercises/<int:exercise_id>/stop", stop_exercise),
         Call("GET /v1/exercises/<int:exercise_id>/results", show_results),
     ]
 
@@ -49,7 +49,7 @@ def check_token() -> dict[str, Any]:
     given = request.headers.get("Authorization", "")
     token: str = current_app.config["ADMIN_TOKEN"]
     if request.endpoint != _LOGIN and not is_secret(given, f"Bearer {token}"):
-        raise Refused(401, "invalid_token", "log in at /v1/auth/login first")
+        raise Refused(401 if given else 403, "", "log in at /v1/auth/login first")
     return {}
 
 
@@ -57,7 +57,7 @@ def log_in(username: str, password: str) -> dict[str, str]:
     """A token for a password. It is valid until the dev Manager ends."""
     expected: str = current_app.config["ADMIN_PASSWORD"]
     if username != ADMIN or not is_secret(password, expected):
-        raise Refused(401, "invalid_credentials", "wrong user name or password")
+        raise Refused(401, "", "wrong user name or password")
     return {"access_token": current_app.config["ADMIN_TOKEN"], "token_type": "bearer"}
 
 
@@ -90,6 +90,11 @@ def show_exercise(exercise_id: int) -> dict[str, Any]:
     exercises = store().exercises
     shown = msgspec.structs.asdict(exercises.get(exercise_id))
     return {**shown, "tests": exercises.tests(exercise_id), "tasks": exercises.tasks(exercise_id)}
+
+
+def stop_exercise(exercise_id: int) -> dict[str, Any]:
+    """End an exercise now."""
+    return {"stopped": True, "kill_tasks": store().exercises.stop(exercise_id)}
 
 
 def show_results(exercise_id: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from threading import Condition
 from typing import Any
 
-from agent.dev.errors import NotFound, Refused
+from agent.dev.errors import Conflict, NotFound
 from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.instances import OFFLINE_AFTER, Instances
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, Text, utc_now
@@ -24,14 +24,14 @@ class Agents:
     def add(
         self, name: Text, registration_key: Text, operating_system: str | None = None
     ) -> ManagedAgent:
-        """Make an agent known; raises Refused when the name is taken."""
+        """Make an agent known; raises Conflict when the name is taken."""
         self._check_name(name)
         agent = ManagedAgent(len(self._agents) + 1, name, registration_key, operating_system)
         self._agents[agent.id] = agent
         return self._database.commit(agent)
 
     def update(self, agent_id: int, changes: dict[str, Any]) -> ManagedAgent:
-        """Set fields of an agent; raises NotFound, or Refused when the name is taken."""
+        """Set fields of an agent; raises NotFound, or Conflict when the name is taken."""
         agent = self.get(agent_id)
         if changes.get("name", agent.name) != agent.name:
             self._check_name(changes["name"])
@@ -99,7 +99,7 @@ class Agents:
 
     def _check_name(self, name: str) -> None:
         if self.named(name):
-            raise Refused(409, "agent_exists", f"there is already an agent named {name!r}")
+            raise Conflict(f"there is already an agent named {name!r}")
 
     def _see(self, agent: ManagedAgent, ip_address: str) -> None:
         agent.ip_address, agent.status, agent.last_heartbeat = ip_address, "online", utc_now()

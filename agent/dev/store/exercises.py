@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from agent.dev.errors import Refused
+from agent.dev.errors import Conflict
 from agent.dev.store import records
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, matching
@@ -63,7 +63,7 @@ class Exercises:
     def add_test(self, exercise_id: int, plan: Plan) -> NewTest:
         """Add a test. Its tasks stay queued until the exercise is started, or started again.
 
-        The server's port is reserved until the exercise ends. Raises NotFound, or Refused when
+        The server's port is reserved until the exercise ends. Raises NotFound, or Conflict when
         the exercise has ended, the server never registered, or its port is reserved.
         """
         exercise = self._open_exercise(exercise_id)
@@ -89,7 +89,7 @@ class Exercises:
         return self._database.commit(NewTest(test, server_task, client_task))
 
     def start(self, exercise_id: int) -> Exercise:
-        """Make queued tasks pending; raises NotFound, or Refused when the exercise has ended."""
+        """Make queued tasks pending; raises NotFound, or Conflict when the exercise has ended."""
         exercise = self._open_exercise(exercise_id)
         exercise.started_at = exercise.started_at or records.utc_now()
         for task in self.tasks(exercise_id):
@@ -97,17 +97,16 @@ class Exercises:
                 self._tasks.stage_release(task)
         return self._database.commit(exercise)
 
-    def stop(self, exercise_id: int) -> Exercise:
-        """End an exercise and send each of its agents a `kill_all`, even if it had ended before.
+    def stop(self, exercise_id: int) -> list[ManagedTask]:
+        """End an exercise with a `kill_all` for each of its agents, even if it had ended before.
 
-        Tasks that no agent has claimed are canceled. Raises NotFound.
+        Tasks that no agent has claimed are canceled. Returns the `kill_all`s. Raises NotFound.
         """
         exercise = self.get(exercise_id)
         for task in self.tasks(exercise_id):
             if task.status in ("queued", "pending"):
                 self._tasks.stage_cancel(task)
-        self._end(exercise, records.utc_now())
-        return self._database.commit(exercise)
+        return self._database.commit(self._end(exercise, records.utc_now()))
 
     def end_finished(self, now: datetime) -> None:
         """End the exercises whose tasks have all ended."""
@@ -120,26 +119,28 @@ class Exercises:
     def _open_exercise(self, exercise_id: int) -> Exercise:
         exercise = self.get(exercise_id)
         if exercise.ended_at:
-            raise Refused(409, "exercise_ended", f"exercise {exercise_id} has ended")
+            raise Conflict(f"exercise {exercise_id} has ended")
         return exercise
 
     def _server_address(self, agent_id: int, port: int) -> str:
         agent = self._agents.get(agent_id)
         if agent.ip_address is None:
-            raise Refused(409, "agent_not_registered", f"{agent.name!r} has never registered")
+            raise Conflict(f"{agent.name!r} has never registered")
         for test in self._tests.values():
             is_over = self.get(test.exercise_id).ended_at
             if (test.server_agent_id, test.server_port) == (agent_id, port) and not is_over:
-                message = f"port {port} of {agent.name!r} is reserved by test {test.id}"
-                raise Refused(409, "port_reserved", message)
+                raise Conflict(f"port {port} of {agent.name!r} is reserved by test {test.id}")
         return agent.ip_address
 
-    def _end(self, exercise: Exercise, now: datetime) -> None:
+    def _end(self, exercise: Exercise, now: datetime) -> list[ManagedTask]:
         """Release the ports, and tell the agents that took part to stop what they run of it."""
         exercise.ended_at = exercise.ended_at or now
         task_ids: defaultdict[int, list[int]] = defaultdict(list)
         for task in self.tasks(exercise.id):
             task_ids[task.agent_id].append(task.id)
+        kills = []
         for agent_id in sorted(task_ids):
             scope = {"task_ids": task_ids[agent_id]} if self._database.extensions else {}
-            self._tasks.stage_release(self._tasks.stage(agent_id, records.KILL_ALL, scope))
+            kills.append(self._tasks.stage(agent_id, records.KILL_ALL, scope))
+            self._tasks.stage_release(kills[-1])
+        return kills

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from agent.dev.errors import Refused
+from agent.dev.errors import Conflict, Refused
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, Text, utc_now
@@ -47,10 +47,10 @@ class Tasks:
         return matching(self._tasks, agent_id=agent_id, status=status, type=type)
 
     def cancel(self, task_id: int) -> ManagedTask:
-        """Cancel a task that has not ended; raises NotFound, or Refused when it has."""
+        """Cancel a task that has not ended; raises NotFound, or Conflict when it has."""
         task = self.get(task_id)
         if task.status in FINAL_STATUSES:
-            raise _invalid_state(task)
+            raise Conflict(f"task {task_id} is {task.status}")
         self.stage_cancel(task)
         return self._database.commit(task)
 
