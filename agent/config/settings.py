@@ -59,7 +59,10 @@ _limit = partial(_setting, "Limits")
 
 @dataclass(frozen=True)
 class Config:
-    """The checked settings. Times are in seconds, sizes in bytes, rates in bits per second."""
+    """The checked settings. Times are in seconds, sizes in bytes, rates in bits per second.
+
+    `changed` has those that differ from their defaults, as they were given, by variable; no secret.
+    """
 
     manager_url: str = _manager("URL", types.URL, "http://localhost:8000")
     api_version: int = _manager("API version", types.whole(1, 99), "1")
@@ -98,6 +101,7 @@ class Config:
     )
     agent_key: str = field(default="", repr=False)
     agent_key_file: Path | None = None
+    changed: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -120,22 +124,6 @@ class Config:
 SETTINGS = tuple(Setting(each.name, **each.metadata) for each in fields(Config) if each.metadata)
 
 
-def changed_settings(config: Config) -> dict[str, str]:
-    """The settings that differ from their defaults, by variable. No secret is among them."""
-    return {
-        setting.variable: _as_text(value)
-        for setting in SETTINGS
-        if (value := getattr(config, setting.name)) != getattr(Config, setting.name)
-    }
-
-
-def _as_text(value: object) -> str:
-    """A value as it could be given; a tuple is networks, or a host and a port."""
-    if isinstance(value, tuple):
-        return (":" if isinstance(value[-1], int) else ",").join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def read_settings(flags: Texts, *places: Texts) -> Config:
     """The checked settings and the key; raises ConfigError with all the faults.
 
@@ -149,7 +137,8 @@ def read_settings(flags: Texts, *places: Texts) -> Config:
 
 def check_settings(flags: Texts, *places: Texts) -> tuple[Config, dict[str, str]]:
     """Like `read_settings`, but take the default for a wrong setting; the faults by variable."""
-    values: dict[str, Any] = {}
+    changed: dict[str, str] = {}
+    values: dict[str, Any] = {"changed": changed}
     faults: dict[str, str] = {}
     given = set()
     for setting in SETTINGS:
@@ -159,6 +148,8 @@ def check_settings(flags: Texts, *places: Texts) -> tuple[Config, dict[str, str]
         given.add(setting.name)
         try:
             values[setting.name] = setting.kind.parse(text)
+            if values[setting.name] != getattr(Config, setting.name):
+                changed[setting.variable] = text
         except ValueError as error:
             shown = f"{setting.variable} is {setting.kind.redact(text)!r} ({origin})"
             reason = f" ({error})" if isinstance(error, InvalidValue) else ""

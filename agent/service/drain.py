@@ -1,14 +1,12 @@
 """How an agent ends: its tasks are stopped and its results sent, within a given time."""
 
 import time
-from contextlib import suppress
 
 import gevent
 from gevent.event import Event
 
-from agent.errors import ErrorClass, StateUnusable
+from agent.errors import ErrorClass
 from agent.registry import RETIRES, Entry, TaskRegistry
-from agent.state.ledger import Ledger
 
 # Seconds between two looks at the client tests.
 LOOK = 0.1
@@ -39,12 +37,6 @@ def stop_tasks(registry: TaskRegistry, why: str, kill: Event, until: float) -> l
     registry.force_all()
     gone.join(KILL_TAKES)
     return entries
-
-
-def tidy_up(ledger: Ledger) -> None:
-    """Bring the state directory up to date, unless the disk is too slow: the next run does it."""
-    with suppress(StateUnusable), gevent.Timeout(KILL_TAKES, False):
-        ledger.mend()
 
 
 def fate(entry: Entry) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import gevent
@@ -10,7 +11,7 @@ from gevent.event import Event
 
 from agent import __version__
 from agent.config.key import Key
-from agent.config.settings import Config, changed_settings
+from agent.config.settings import Config
 from agent.errors import ErrorClass, ManagerRefused, StateUnusable, TaskError
 from agent.host import allow_descriptors
 from agent.manager.api import ManagerClient
@@ -22,7 +23,7 @@ from agent.registry import TaskRegistry
 from agent.service import systemd
 from agent.service.claims import ClaimLoop
 from agent.service.disk import watch_disk
-from agent.service.drain import fate, finish_clients, stop_tasks, tidy_up
+from agent.service.drain import KILL_TAKES, fate, finish_clients, stop_tasks
 from agent.service.heartbeat import HeartbeatLoop
 from agent.service.signals import StopSignals
 from agent.service.supervisor import Supervisor
@@ -111,7 +112,7 @@ class Agent:
             iperf3=self.context.iperf3.version or None,
             manager_url=self._config.manager_url,
             state_dir=str(self._config.state),
-            settings=changed_settings(self._config),
+            settings=self._config.changed,
         )
         if missing:
             log.error("no usable iperf3: tests will fail until there is one", error=missing)
@@ -182,7 +183,9 @@ class Agent:
         if not isinstance(self._supervisor.failure, ManagerRefused):
             self._outbox.flush(max(0.0, began + timeout - time.monotonic()), kill)
         self._outbox.stop()
-        tidy_up(self._ledger)
+        # If the disk is too slow, the next run brings the state directory up to date.
+        with suppress(StateUnusable), gevent.Timeout(KILL_TAKES, False):
+            self._ledger.mend()
         log.info(
             "agent stopped",
             undelivered=len(self._outbox),

@@ -52,7 +52,7 @@ def test_the_start_line_has_the_versions_and_the_changed_settings(bench: Bench) 
         "STATUS_ADDRESS": variables["STATUS_ADDRESS"],
         "HEARTBEAT_INTERVAL": "2.5",
         "CLAIM_INTERVAL": "0.1",
-        "MAX_BITRATE": "10000000000",
+        "MAX_BITRATE": "10G",
         "ALLOWED_TARGETS": "10.0.0.0/8,fd00::/8",
     }
 
