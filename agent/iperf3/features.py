@@ -41,8 +41,8 @@ class Features(Struct, frozen=True):
 
 
 def release_of(version: str) -> tuple[int, ...]:
-    """A version as numbers; empty if it is none."""
-    numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    """The first version in a text as numbers; empty if there is none."""
+    numbers = re.search(r"[0-9]+(?:\.[0-9]+)*", version)
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 

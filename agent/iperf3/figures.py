@@ -84,26 +84,23 @@ def _overtime(summary: Summary, flows: list[Flow]) -> float | None:
         return None
     if summary.is_servers:
         return 1.0 if took >= 1 and took % 1 <= _NEAR else None
-    version = (summary.start.version or "").removeprefix("iperf ")
-    return min(took, asked.interval or 1.0) if release_of(version) >= THREADED else None
+    is_threaded = release_of(summary.start.version or "") >= THREADED
+    return min(took, asked.interval or 1.0) if is_threaded else None
 
 
 def _flow(summary: Summary, way: _Way) -> Flow:
     out, got = _at_sender(summary, way), _at_receiver(summary, way)
     told = Sums() if got is None else way.told
     got = got or Sums()
-    lost = _losses(told, out, got, summary.asked.blksize)
     step = -(-len(way.rows) // _MOST_RATES) or 1
-    return Flow(
+    return msgspec.structs.replace(
+        _losses(told, out, got, summary.asked.blksize),
         sent=_rate(summary, way, out),
         received=_rate(summary, way, got),
         sent_bytes=out.bytes,
         received_bytes=got.bytes,
         retransmits=out.retransmits,
         jitter_ms=None if got.bytes == 0 else told.jitter_ms,
-        lost_packets=lost.lost_packets,
-        packets=lost.packets,
-        lost_percent=lost.lost_percent,
         rates=[each.bits_per_second or 0.0 for each in way.rows[::step]],
     )
 
@@ -175,7 +172,7 @@ def _remainder(summary: Summary, way: _Way) -> Sums | None:
     return Sums(bytes=arrived, bits_per_second=arrived * 8 / seconds, packets=packets)
 
 
-def _losses(told: Sums, out: Sums, got: Sums, size: float | None) -> Sums:
+def _losses(told: Sums, out: Sums, got: Sums, size: float | None) -> Flow:
     """Datagrams of `size` bytes lost and counted, and per cent; None for what cannot be so.
 
     A receiver knows the highest number that a datagram had, and how many bytes it got. What
@@ -189,5 +186,5 @@ def _losses(told: Sums, out: Sums, got: Sums, size: float | None) -> Sums:
         lost = max(0.0, packets - got.bytes / size)
         percent = 100 * lost / packets if packets else None
     if percent is None or not 0 <= percent <= 100:
-        return Sums()
-    return Sums(lost_packets=lost, packets=packets, lost_percent=percent)
+        return Flow()
+    return Flow(lost_packets=lost, packets=packets, lost_percent=percent)

@@ -123,8 +123,7 @@ class Summary(Struct, frozen=True):
     @property
     def seconds(self) -> float | None:
         """How long the test took."""
-        sums = self.end.sum_sent or self.end.sum or Sums()
-        return sums.seconds
+        return (self.end.sum_sent or self.end.sum or Sums()).seconds
 
 
 class Interval(Struct, frozen=True):
