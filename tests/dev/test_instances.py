@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from agent.dev.store.instances import KEPT, OFFLINE_AFTER, Instances
+from agent.dev.store.agents import KEPT, OFFLINE_AFTER, Instances
 from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
 from tests.support.dev_client import Api

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from agent.dev.store import agents, instances
+from agent.dev.store import agents
 from tests.support.harness import AgentProcess, Bench, free_port, until
 from tests.support.status_page import ask
 
@@ -35,8 +35,7 @@ def next_heartbeat(bench: Bench) -> None:
 def test_both_and_the_manager_tell_of_the_other_until_it_is_gone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (agents, instances):
-        monkeypatch.setattr(module, "OFFLINE_AFTER", timedelta(seconds=2))
+    monkeypatch.setattr(agents, "OFFLINE_AFTER", timedelta(seconds=2))
     page = f"127.0.0.1:{free_port()}"
     url = f"http://{page}"
     one, other = agent_at(bench, ONE, "one", page), agent_at(bench, OTHER, "other")
