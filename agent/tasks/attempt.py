@@ -31,16 +31,12 @@ log = structlog.get_logger()
 
 @dataclass
 class Attempt:
-    """One run of iperf3 that has ended; `output` is the file that it wrote.
-
-    `late` are the words for one whose time is over.
-    """
+    """One run of iperf3 that has ended; `output` is the file that it wrote."""
 
     ending: Ending
     exit_code: int
     verdict: Verdict
     output: Path
-    late: str = ""
 
     @property
     def is_refused(self) -> bool:
@@ -86,9 +82,7 @@ class Attempt:
     def _failure(self, stop: Stop) -> tuple[ErrorClass | None, str]:
         """The error class and the message for an operator; None and "" after a success."""
         judged = self.verdict
-        if self.ending is Ending.TIME:
-            return ErrorClass.TIMED_OUT, self.late
-        if self.ending is Ending.OUTPUT:
+        if self.ending in (Ending.TIME, Ending.OUTPUT):
             return judged.error_class, judged.message
         if stop.ordered.is_set() and not judged.ok:
             ended = self.ending is Ending.ENDED
@@ -106,7 +100,7 @@ class Attempt:
 def judge_attempt(
     state: StateDirectory, child: ChildProcess, exit_code: int, ending: Ending, late: str = ""
 ) -> Attempt:
-    """Judge what a child that has ended left."""
+    """Judge what a child that has ended left; `late` are the words if its time was over."""
     stderr, output = child.take_stderr(), child.stdout
     if ending is Ending.OUTPUT:
         # A flood is not read: that could hold up every greenlet for minutes.
@@ -122,7 +116,9 @@ def judge_attempt(
                 continue
             words, figures = f"{error}: the document is lost", figures_of(state, output)
             judged = Verdict(class_of(error), words, figures=figures)
-    return Attempt(ending, exit_code, judged, output, late)
+    if ending is Ending.TIME:
+        judged = replace(judged, error_class=ErrorClass.TIMED_OUT, message=late)
+    return Attempt(ending, exit_code, judged, output)
 
 
 def user_of_server(registry: TaskRegistry, entry: Entry, target: str) -> str:

@@ -55,9 +55,9 @@ class ServedTests:
     """The tests that a running server has served, read from its output.
 
     `read_up_to` is how many bytes need not be read again; `copy` is in use while a document is
-    copied; `newest` is the newest test's document, and `last` what it says; `tests` are to be
-    reported now, each with that, and `moved` is of all, as in Served. `may_lack_some` says that a
-    part could not be read or kept, `incomplete` is how a document without an end begins.
+    copied; `newest` is the newest test's document, and `last` what the output had when that was
+    read; `tests` are to be reported now, each with that. `may_lack_some` says that a part could
+    not be read or kept, `incomplete` is how a document without an end begins.
     """
 
     def __init__(self, stdout: Path) -> None:
@@ -66,7 +66,6 @@ class ServedTests:
         self.newest: Document | None = None
         self.last = NO_TEST
         self.tests: deque[tuple[Document, Served]] = deque()
-        self.moved: list[tuple[int, int, int]] = []
         self.incomplete = ""
         self.may_lack_some = self._has_skipped = False
         self._size_read = self.read_up_to = 0
@@ -113,7 +112,6 @@ class ServedTests:
                 log.warning("a test failed on this server", error_class=error_class, error=words)
                 self._failures[words] = utc_now()
         self.may_lack_some = self._has_skipped
-        self.moved += served.moved
         self.read_up_to += served.done
         self._size_read = size
         self.incomplete = served.unread[-1]

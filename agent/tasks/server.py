@@ -121,10 +121,10 @@ class _RunningServer:
         return self._served.look(size, self._context.state.trouble)
 
     def _tests(self, seen: Observation) -> Iterator[Outcome]:
-        while self._served.moved:
-            seen.charge(*self._served.moved.pop())
         while self._served.tests:
             document, test = self._served.tests.popleft()
+            for moved in test.moved:
+                seen.charge(*moved)
             seen.report_on(self._report, test.figures, not test.error, test.client_port)
             yield self._outcome(document, test)
 
