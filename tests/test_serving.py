@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from structlog.testing import capture_logs
 
 from agent.serving import MAX_HEAD_BYTES, Limits, Server
 from tests.support.harness import hub_gaps, until
@@ -22,8 +23,10 @@ MakeServer = Callable[..., Server]
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """It reads the body and answers with its length, or with much at /large; /bug has a bug.
 
-    /busy takes the processor for a while.
+    /busy takes the processor for a while, and /error tells of an error.
     """
+    if environ["PATH_INFO"] == "/error":
+        environ["wsgi.errors"].write("an error of the application\n")
     if environ["PATH_INFO"] == "/bug":
         raise ValueError("a bug of the application")
     if environ["PATH_INFO"] == "/busy":
@@ -237,6 +240,12 @@ def test_a_bug_is_answered_and_told(serve: MakeServer, capfd: pytest.CaptureFixt
     assert b" 500 " in ask(serve(), GET.replace(b"/", b"/bug", 1))
     said = capfd.readouterr()
     assert "a bug of the application" in said.out + said.err
+
+
+def test_what_an_application_says_of_its_errors_is_logged(serve: MakeServer) -> None:
+    with capture_logs() as lines:
+        ask(serve(), b"GET /error HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert lines == [{"event": "an error of the application", "log_level": "error"}]
 
 
 def test_a_body_that_is_there_lets_others_have_their_turns_between_its_reads() -> None:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import structlog
 
 from agent import files, host
 from agent.config.key import weakness
 from agent.config.settings import Config
 from agent.errors import ManagerError, TaskError
-from agent.logs.setup import silence_logging, stdout_has_colors
+from agent.logs.setup import stdout_has_colors
 from agent.manager.api import ManagerClient
 from agent.tasks.installed import InstalledIperf3
 from agent.text import printable, to_json
@@ -31,7 +32,8 @@ def print_findings(config: Config, faults: Mapping[str, str]) -> set[str]:
     `faults` are those of the settings, by variable, as `check_settings` returns them.
     """
     as_json = config.log_format == "json" and "LOG_FORMAT" not in faults
-    silence_logging()
+    # It prints lines of its own.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     kinds = set()
     for finding in _findings(config, faults):
         kinds.add(finding.fault)

@@ -53,11 +53,6 @@ def configure_logging(
     return writer
 
 
-def silence_logging() -> None:
-    """Log nothing, for a command that prints its own lines."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
-
-
 def stdout_has_colors() -> bool:
     """Whether stdout is a terminal and NO_COLOR is not set."""
     return os.isatty(STDOUT) and not os.environ.get("NO_COLOR")

@@ -38,6 +38,7 @@ HEADERS = [
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
     ("Connection", "close"),
+    ("Allow", "GET, HEAD"),
 ]
 _JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
@@ -80,8 +81,6 @@ class StatusServer:
         status, content_type, content = self._answer(environ)
         length = ("Content-Length", str(len(content)))
         headers = [("Content-Type", content_type), length, *HEADERS]
-        if status == 405:
-            headers.append(("Allow", "GET, HEAD"))
         start_response(f"{status} {HTTPStatus(status).phrase}", headers)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else content]
 
