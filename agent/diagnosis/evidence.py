@@ -48,11 +48,8 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
     asked: float | None = None
     pacing: float | None = None
     overtime: float | None = None
-    # Seconds at the start that the document leaves out, and the kernel's counters do not.
     omitted: float | None = None
-    # Whether iperf3 said at its end that all is well: then its small messages passed.
     orderly: bool = False
-    # Whether the test was bidirectional: acknowledgements wait behind the other way's data then.
     both_ways: bool = False
 
     # The path.

@@ -27,12 +27,12 @@ def diagnose(*halves: Evidence, ask: str = "") -> Diagnosis:
     found = [one for rule in (UDP_RULES if ends.is_udp else TCP_RULES) if (one := rule(ends))]
     # Who has seen a test knows its round trip.
     why = "" if ends.knows_sender else "not here"
-    nothing = Found(Cause.UNKNOWN, why=why if ends.base else "not seen")
-    first = found[0] if found else nothing
+    first, *others = [*found, Found(Cause.UNKNOWN, why=why if ends.base else "not seen")]
     sure = first.sure and _may_be_sure(first.cause, ends)
-    others = [each.cause for each in found if each.cause is not first.cause]
-    also = None if sure or not others else others[0]
-    words = sentences(ends, first.why or first.cause, also, "" if sure else ask)
+    also = next((each.cause for each in others if each.cause is not first.cause), None)
+    if sure:
+        also, ask = None, ""
+    words = sentences(ends, first.why or first.cause, also, ask)
     return Diagnosis(first.cause, sure, " ".join(words), ends.figures())
 
 

@@ -21,13 +21,12 @@ class Stretches:
         # An acknowledgement takes a round trip.
         if self._before and 0 < age - self._before[0] < max(_SHORTEST, round_trip):
             return
+        known = [each.numbers for each in sockets]
         try:
-            lost, acked, waits = (
-                sum(each.numbers[name] for each in sockets for name in names.split())
-                for names in ("total_retrans", "bytes_acked", "notsent_bytes unacked")
-            )
             # What had arrived was not lost.
-            lost -= sum(each.numbers["dsack_dups"] for each in sockets)
+            lost = sum(each["total_retrans"] - each["dsack_dups"] for each in known)
+            acked = sum(each["bytes_acked"] for each in known)
+            waits = any(each["notsent_bytes"] or each["unacked"] for each in known)
         except KeyError:
             return
         # The age begins anew with each further stream.
@@ -36,7 +35,7 @@ class Stretches:
             self._number += 1
             self._seconds += age - began
             self._lossy += (age - began) * (lost > lost_before)
-            self._silent += (age - began) * (acked == acked_before and waits > 0)
+            self._silent += (age - began) * (acked == acked_before and waits)
         self._before = age, lost, acked
 
     def shares(self) -> dict[str, float]:
