@@ -84,7 +84,7 @@ class Observation:
     ) -> None:
         """Begin; `block` is how many bytes a client sends at a time, if its task says so."""
         self._config, self._entry, self._child = config, entry, child
-        self._block = None if entry.kind == "server" else max(block or 0, BLOCK)
+        known = None if entry.kind == "server" else max(block or 0, BLOCK)
         running = RUNNING if config.max_bitrate is None else _LIMITED
         has_gsro = "--gsro" in features.options
         self._observer = Observer(child.pid, entry.planned_seconds, running, has_gsro, entry.port)
@@ -93,7 +93,7 @@ class Observation:
         self._seen: dict[int, int] = {}
         self._looked = time.monotonic()
         limit = config.max_bitrate
-        self._allowance = Allowance(limit, self._block, self._looked) if limit else None
+        self._allowance = Allowance(limit, known, self._looked) if limit else None
         self._one_at_a_time = BoundedSemaphore()
         gevent.spawn(self._run)
 
