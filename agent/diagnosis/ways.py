@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from operator import itemgetter
 from statistics import median_low
 from typing import Any
 
@@ -16,56 +17,55 @@ _STARTED, _GROWN = 0.5, 1.0
 # More bytes than iperf3 sends on each stream before the test.
 _GREETING = 1000
 _Figure = Callable[[dict[str, int]], float]
-# Of these count the medians, over the streams and then over the samples.
-_SAMPLED: dict[Role, dict[str, _Figure]] = {
-    "sender": {
-        "rtt_ms": lambda socket: socket["rtt"] / 1000,
-        "min_rtt_ms": lambda socket: socket["min_rtt"] / 1000,
-        "in_flight_to_window": lambda socket: _fullness(socket),
-        "window_bytes": lambda socket: socket["snd_wnd"],
-        "cwnd_bytes": lambda socket: socket["snd_cwnd"] * socket["snd_mss"],
-        "notsent": lambda socket: socket["notsent_bytes"],
-        "queued_share": lambda socket: socket["wmem_queued"] / max(socket["sndbuf"], 1),
-        "sndbuf": lambda socket: socket["sndbuf"],
-    },
-    "receiver": {
-        "unread_share": lambda socket: socket["rmem_alloc"] / max(socket["rcvbuf"], 1),
-        "rcv_wnd": lambda socket: socket["rcv_wnd"],
-        "rcvbuf": lambda socket: socket["rcvbuf"],
-        "rcv_rtt_ms": lambda socket: socket["rcv_rtt"] / 1000,
-    },
-}
-# Of these counts the last word of each stream: the median, the share of the time, the sum.
-_LAST: dict[str, _Figure] = {
-    "mss": lambda socket: socket["snd_mss"],
-    "pmtu": lambda socket: socket["pmtu"],
-}
-_SHARES: dict[str, _Figure] = {
-    "receiver_window_share": lambda socket: socket["rwnd_limited"],
-    "send_buffer_share": lambda socket: socket["sndbuf_limited"],
-    "busy_share": lambda socket: socket["busy_time"],
-}
-_SUMS: dict[Role, dict[str, _Figure]] = {
-    "sender": {
-        "segments": lambda socket: socket["data_segs_out"],
-        "retransmitted": lambda socket: socket["total_retrans"],
-        "needless": lambda socket: socket["dsack_dups"],
-        "reordered": lambda socket: socket["reord_seen"],
-        # Linux before 6.7 tells only of those that are in a row now.
-        "timeouts": lambda socket: socket.get("total_rto", socket["retransmits"]),
-        "acked": lambda socket: socket["bytes_acked"],
-        "pacing": lambda socket: socket["max_pacing_rate"] * 8,
-    },
-    "receiver": {
-        "segments": lambda socket: socket["data_segs_in"],
-        "out_of_order": lambda socket: socket["rcv_ooopack"],
-    },
-}
 
 
 def _fullness(socket: dict[str, int]) -> float:
     flight, window = socket["unacked"] * socket["snd_mss"], socket["snd_wnd"]
     return flight / window if flight < window else 1.0
+
+
+# Of these count the medians, over the streams and then over the samples.
+_SAMPLED: dict[Role, dict[str, _Figure]] = {
+    "sender": {
+        "rtt_ms": lambda socket: socket["rtt"] / 1000,
+        "min_rtt_ms": lambda socket: socket["min_rtt"] / 1000,
+        "in_flight_to_window": _fullness,
+        "window_bytes": itemgetter("snd_wnd"),
+        "cwnd_bytes": lambda socket: socket["snd_cwnd"] * socket["snd_mss"],
+        "notsent": itemgetter("notsent_bytes"),
+        "queued_share": lambda socket: socket["wmem_queued"] / max(socket["sndbuf"], 1),
+        "sndbuf": itemgetter("sndbuf"),
+    },
+    "receiver": {
+        "unread_share": lambda socket: socket["rmem_alloc"] / max(socket["rcvbuf"], 1),
+        "rcv_wnd": itemgetter("rcv_wnd"),
+        "rcvbuf": itemgetter("rcvbuf"),
+        "rcv_rtt_ms": lambda socket: socket["rcv_rtt"] / 1000,
+    },
+}
+# Of these counts the last word of each stream: the median, the share of the time, the sum.
+_LAST: dict[str, _Figure] = {"mss": itemgetter("snd_mss"), "pmtu": itemgetter("pmtu")}
+_SHARES: dict[str, _Figure] = {
+    "receiver_window_share": itemgetter("rwnd_limited"),
+    "send_buffer_share": itemgetter("sndbuf_limited"),
+    "busy_share": itemgetter("busy_time"),
+}
+_SUMS: dict[Role, dict[str, _Figure]] = {
+    "sender": {
+        "segments": itemgetter("data_segs_out"),
+        "retransmitted": itemgetter("total_retrans"),
+        "needless": itemgetter("dsack_dups"),
+        "reordered": itemgetter("reord_seen"),
+        # Linux before 6.7 tells only of those that are in a row now.
+        "timeouts": lambda socket: socket.get("total_rto", socket["retransmits"]),
+        "acked": itemgetter("bytes_acked"),
+        "pacing": lambda socket: socket["max_pacing_rate"] * 8,
+    },
+    "receiver": {
+        "segments": itemgetter("data_segs_in"),
+        "out_of_order": itemgetter("rcv_ooopack"),
+    },
+}
 
 
 def role_of(socket: Socket) -> Role | None:
