@@ -115,9 +115,7 @@ class Way:
 
     def end(self, destroyed: dict[int, Socket]) -> None:
         """Note the last words of those that have been seen."""
-        self._destroyed = {
-            cookie: each for cookie, each in destroyed.items() if cookie in self._last
-        }
+        self._destroyed = {one: destroyed[one] for one in self._last.keys() & destroyed}
 
     def figures(self, seconds: float) -> dict[str, Any]:
         """What is known of this direction after so many seconds, named as in Evidence.
