@@ -38,12 +38,10 @@ class Ending(Enum):
 class ChildProcess:
     """A running child. Its stdout goes to the file `stdout`, its stderr to `stderr`.
 
-    `ended` is set when the child has ended and was reaped.
-    `flooded` says in words which of the files is too large, once one of the `looks` has found that.
-    `sizes` are those of the files, in bytes, and `has_grown` is set while they are not those that
-    the last look has `seen`.
-    `identity` lets the agent's next run find the child; it is None off Linux, and for a child
-    that ended at once.
+    `ended` is set when the child has ended and was reaped. `flooded` says in words which of the
+    files is too large, once one of the `looks` has found that. `sizes` are those of the files, in
+    bytes, and `has_grown` is set while they are not those that the last look has `seen`. `identity`
+    lets the agent's next run find the child; it is None off Linux, and if that ended at once.
     """
 
     def __init__(self, argv: list[str], stdout: Path, stderr: Path) -> None:

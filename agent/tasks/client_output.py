@@ -1,6 +1,7 @@
 """What a client writes: a document, or a stream that becomes one when the client has ended."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -38,17 +39,13 @@ def output_file(children: Path, claimed: Claimed, attempt: int, streams: bool) -
 
 def newest_output(children: Path, claimed: Claimed) -> tuple[int, Path] | None:
     """The number of the last attempt at a client task and the file that it left, if any."""
+    pattern = re.compile(rf"{claimed.task.id}\.(\d+)\.{re.escape(claimed.key)}\.(stream|json)")
     found: list[tuple[int, Path]] = []
     with lost("nobody can tell what a test has left"):
         # `glob` may take a directory that cannot be listed now for an empty one.
-        pattern = f"{claimed.task.id}.*.{claimed.key}.*"
-        found = [
-            (int(attempt), file)
-            for file in children.iterdir()
-            if file.match(pattern)
-            and file.suffix in (STREAM, _DOCUMENT)
-            and (attempt := file.name.split(".")[1]).isdigit()
-        ]
+        for file in children.iterdir():
+            if name := pattern.fullmatch(file.name):
+                found.append((int(name[1]), file))
     # Where a stream is still there, the document beside it may be incomplete.
     return max(found, key=lambda each: (each[0], each[1].suffix == STREAM), default=None)
 
