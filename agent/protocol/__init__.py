@@ -1,8 +1,7 @@
 """What the Manager and the agent say to each other, as types (see docs/protocol.md).
 
 All that the Manager sends is checked here and nowhere else. The payload of a task stays raw until
-`server_payload`, `client_payload` or `kill_all_payload` decodes it: a task with a bad payload is
-still a task, and fails with a message.
+`read_payload` decodes it: a task with a bad payload is still a task, and fails with a message.
 """
 
 from agent.protocol.diagnoses import Cause, Diagnosis
@@ -21,11 +20,6 @@ from agent.protocol.messages import (
     Task,
 )
 from agent.protocol.moments import Moment, timestamp, utc_now
-from agent.protocol.payloads import PAYLOADS, ClientPayload, ServerPayload
+from agent.protocol.payloads import PAYLOADS, ClientPayload, KillAllPayload, ServerPayload
 from agent.protocol.results import Document, Figures, Flow, Form, Outcome, Report, read_report
-from agent.protocol.validation import (
-    client_payload,
-    kill_all_payload,
-    server_payload,
-    unknown_keys,
-)
+from agent.protocol.validation import read_payload, unknown_keys

@@ -27,18 +27,31 @@ _DECISIVE = frozenset(
 _Payload = TypeVar("_Payload", ServerPayload, ClientPayload, KillAllPayload)
 
 
-def server_payload(raw: msgspec.Raw) -> ServerPayload:
-    """Decode the payload of an `iperf_server_start` task; raises TaskError(`bad_payload`)."""
-    return _decode(raw, ServerPayload)
+def read_payload(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
+    """Decode the payload of a task.
 
-
-def client_payload(raw: msgspec.Raw) -> ClientPayload:
-    """Decode the payload of an `iperf_client_run` task.
-
-    Raises TaskError(`bad_payload`), and TaskError(`unsupported`) for a key that nobody knows and
-    that asks for another protocol or target.
+    Raises TaskError(`bad_payload`), and TaskError(`unsupported`) for a key of a client that nobody
+    knows and that asks for another protocol or target.
     """
-    payload = _decode(raw, ClientPayload)
+    try:
+        payload = msgspec.json.decode(raw, type=kind)
+    except _UNFIT as error:
+        raise _misfit(_fault(str(error), raw, kind)) from error
+    bind = getattr(payload, "bind", None)
+    # iperf3 would look a name up, and `-B` also takes `host%device`.
+    if bind is not None and not _is_address(bind):
+        raise _misfit(_must_be("bind", "an IP address", encode(bind)))
+    if isinstance(payload, ClientPayload):
+        _check_client(payload, raw)
+    return payload
+
+
+def unknown_keys(raw: msgspec.Raw, known: type[msgspec.Struct]) -> list[str]:
+    """The keys of a payload that the agent does not know, sorted."""
+    return sorted(_values(raw).keys() - known.__struct_fields__)
+
+
+def _check_client(payload: ClientPayload, raw: msgspec.Raw) -> None:
     as_it_is = (b"false", b"null", b'"udp"' if payload.udp else b'"tcp"')
     for key in unknown_keys(raw, ClientPayload):
         plain, value = re.sub("[_-]", "", key.lower()), bytes(_values(raw)[key])
@@ -53,29 +66,6 @@ def client_payload(raw: msgspec.Raw) -> ClientPayload:
         raise _misfit("give reverse or bidir, not both")
     if payload.tos is not None and payload.dscp is not None:
         raise _misfit("give tos or dscp, not both")
-    return payload
-
-
-def kill_all_payload(raw: msgspec.Raw) -> KillAllPayload:
-    """Decode the payload of a `kill_all` task; raises TaskError(`bad_payload`)."""
-    return _decode(raw, KillAllPayload)
-
-
-def unknown_keys(raw: msgspec.Raw, known: type[msgspec.Struct]) -> list[str]:
-    """The keys of a payload that the agent does not know, sorted."""
-    return sorted(_values(raw).keys() - known.__struct_fields__)
-
-
-def _decode(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
-    try:
-        payload = msgspec.json.decode(raw, type=kind)
-    except _UNFIT as error:
-        raise _misfit(_fault(str(error), raw, kind)) from error
-    bind = getattr(payload, "bind", None)
-    # iperf3 would look a name up, and `-B` also takes `host%device`.
-    if bind is not None and not _is_address(bind):
-        raise _misfit(_must_be("bind", "an IP address", encode(bind)))
-    return payload
 
 
 def _misfit(words: str) -> TaskError:

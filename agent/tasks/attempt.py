@@ -18,7 +18,7 @@ from agent.iperf3.verdict import RETRIABLE, Verdict
 from agent.iperf3.warnings import warnings_about
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
-from agent.protocol import Document, Outcome, Report, server_payload, timestamp
+from agent.protocol import Document, Outcome, Report, ServerPayload, read_payload, timestamp
 from agent.registry import Entry, Stop, TaskRegistry
 from agent.state.directory import StateDirectory
 from agent.tasks.client_output import figures_of, judge_output
@@ -137,7 +137,7 @@ def user_of_server(registry: TaskRegistry, entry: Entry, target: str) -> str:
 
 def _listens_on(server: Entry, target: str) -> bool:
     """Whether it is for sure the server's own socket that an address of this host leads to."""
-    payload = server_payload(server.task.payload)
+    payload = read_payload(server.task.payload, ServerPayload)
     if payload.bind_dev or payload.bind not in (None, target) or not interface_of(target).interface:
         return False
     return payload.ip_version in (None, 6 if ":" in target else 4)

@@ -16,7 +16,7 @@ from agent.iperf3.features import Features
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
 from agent.process.watch import Watch
-from agent.protocol import ClientPayload, Outcome, Report, client_payload, utc_now
+from agent.protocol import ClientPayload, Outcome, Report, read_payload, utc_now
 from agent.registry import RETIRES, Entry
 from agent.tasks.attempt import Attempt, judge_attempt, user_of_server
 from agent.tasks.client_output import StreamReader, output_file
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 def run_client(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
     """Run the test of a client task and yield its one outcome; raises TaskError before it."""
-    payload = client_payload(entry.task.payload)
+    payload = read_payload(entry.task.payload, ClientPayload)
     entry.port = payload.port
     entry.planned_seconds = None if payload.bytes else payload.time + payload.omit
     payload = within_limits(payload, context.config)

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from agent.errors import ErrorClass, TaskError, class_of
-from agent.protocol import PAYLOADS, Claimed, Outcome, kill_all_payload, unknown_keys
+from agent.protocol import PAYLOADS, Claimed, KillAllPayload, Outcome, read_payload, unknown_keys
 from agent.registry import REPLACED, Entry
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext
@@ -99,7 +99,7 @@ class TaskRunner:
 
         Yield once they are gone and their outcomes are in the outbox; raises TaskError.
         """
-        task_ids = kill_all_payload(entry.task.payload).task_ids
+        task_ids = read_payload(entry.task.payload, KillAllPayload).task_ids
         others = self.context.registry.claimed_before(entry)
         if task_ids is not msgspec.UNSET:
             # There may be a hundred thousand, so each of them is looked at once.

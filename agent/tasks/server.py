@@ -16,7 +16,7 @@ from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread, view_of
 from agent.process.ports import find_listener, serves
 from agent.process.watch import Watch
-from agent.protocol import Document, Outcome, ServerPayload, server_payload, utc_now
+from agent.protocol import Document, Outcome, ServerPayload, read_payload, utc_now
 from agent.registry import Entry
 from agent.tasks.context import TaskContext
 from agent.tasks.observation import Observation
@@ -38,7 +38,7 @@ def run_server(context: TaskContext, entry: Entry) -> Iterator[Outcome]:
 
     Raises TaskError when it never listened.
     """
-    payload = server_payload(entry.task.payload)
+    payload = read_payload(entry.task.payload, ServerPayload)
     entry.port = payload.port
     check_core(payload.affinity)
     context.wait_for_port(entry)

@@ -15,7 +15,7 @@ from agent.errors import TaskError
 from agent.iperf3.argv import client_argv, server_argv
 from agent.iperf3.features import Features, parse_features
 from agent.iperf3.verdict import judge_client, judge_server_exit
-from agent.protocol import ClientPayload, ServerPayload, client_payload, server_payload
+from agent.protocol import ClientPayload, ServerPayload, read_payload
 from tests.support.recorded_runs import VERSIONS, features
 
 NEWEST = features("3.22")
@@ -59,13 +59,13 @@ NEWER: dict[str, Any] = {"cntl_ka": "20/5/3", "mptcp": True, "gsro": True, "skip
 def client(target: str = "10.0.0.1", version: str = "3.12", **keys: Any) -> list[str]:
     """The words of a client's command line, without the path."""
     keys = {"server_ip": target, "port": 5200, **keys}
-    payload = client_payload(msgspec.Raw(msgspec.json.encode(keys)))
+    payload = read_payload(msgspec.Raw(msgspec.json.encode(keys)), ClientPayload)
     return client_argv(features(version), payload, payload.server_ip)[1:]
 
 
 def server(version: str = "3.12", **keys: Any) -> list[str]:
     """The words of a server's command line, without the path."""
-    payload = server_payload(msgspec.Raw(msgspec.json.encode({"port": 5200, **keys})))
+    payload = read_payload(msgspec.Raw(msgspec.json.encode({"port": 5200, **keys})), ServerPayload)
     return server_argv(features(version), payload)[1:]
 
 
@@ -295,7 +295,7 @@ client_keys = st.fixed_dictionaries(
 @settings(deadline=None)
 @given(client_keys)
 def test_no_value_of_an_accepted_client_payload_is_read_as_an_option(keys: dict[str, Any]) -> None:
-    payload = client_payload(msgspec.Raw(msgspec.json.encode(keys)))
+    payload = read_payload(msgspec.Raw(msgspec.json.encode(keys)), ClientPayload)
     argv = client_argv(NEWEST, payload, payload.server_ip)
     assert argv[0] == NEWEST.path
     assert_safe(argv[1:])
@@ -368,7 +368,7 @@ def test_the_installed_iperf3_takes_every_option_of_a_client(keys: dict[str, Any
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     keys = {"server_ip": "127.0.0.1", "port": port, **keys}
-    payload = client_payload(msgspec.Raw(msgspec.json.encode(keys)))
+    payload = read_payload(msgspec.Raw(msgspec.json.encode(keys)), ClientPayload)
     argv = client_argv(installed(), payload, payload.server_ip)
     done = subprocess.run(argv, capture_output=True, timeout=20)
     judged = judge_client(done.returncode, done.stdout, done.stderr.decode())
@@ -386,7 +386,7 @@ def test_the_installed_iperf3_takes_every_option_of_a_client(keys: dict[str, Any
 def test_the_installed_iperf3_takes_every_option_of_a_server(keys: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         keys = {"port": taken.getsockname()[1], **keys}
-        payload = server_payload(msgspec.Raw(msgspec.json.encode(keys)))
+        payload = read_payload(msgspec.Raw(msgspec.json.encode(keys)), ServerPayload)
         argv = server_argv(installed(), payload)
         done = subprocess.run(argv, capture_output=True, timeout=20)
     judged = judge_server_exit(done.returncode, done.stdout, done.stderr.decode())

@@ -13,9 +13,7 @@ from agent.errors import TaskError
 from agent.protocol import (
     ClientPayload,
     ServerPayload,
-    client_payload,
-    kill_all_payload,
-    server_payload,
+    read_payload,
     unknown_keys,
 )
 from agent.protocol.payloads import KillAllPayload
@@ -28,6 +26,21 @@ LABEL = "a" * 63
 def raw(payload: Any) -> msgspec.Raw:
     """A payload as a claimed task has it."""
     return msgspec.Raw(json.dumps(payload).encode())
+
+
+def client_payload(text: msgspec.Raw) -> ClientPayload:
+    """That of a client's task."""
+    return read_payload(text, ClientPayload)
+
+
+def server_payload(text: msgspec.Raw) -> ServerPayload:
+    """That of a server's task."""
+    return read_payload(text, ServerPayload)
+
+
+def kill_all_payload(text: msgspec.Raw) -> KillAllPayload:
+    """That of a `kill_all`."""
+    return read_payload(text, KillAllPayload)
 
 
 def client(**keys: Any) -> ClientPayload:
