@@ -87,7 +87,7 @@ def test_tasks_are_added_listed_and_canceled(api: Api, store: Store) -> None:
     api.call("POST", "tasks", {"agent_id": 1, "type": "kill_all"})
     for wanted, ids in [
         ("agent_id=2", [1]),
-        ("status=pending", [1, 2]),
+        ("status=pending", [2, 1]),
         ("type=kill_all", [2]),
         ("status=failed", []),
     ]:
@@ -95,6 +95,18 @@ def test_tasks_are_added_listed_and_canceled(api: Api, store: Store) -> None:
     canceled = api.call("POST", "tasks/1/cancel").json()
     assert (canceled["canceled"], canceled["task"]["status"]) == (True, "canceled")
     assert api.call("GET", "tasks/1").json() == canceled["task"]
+
+
+def test_a_port_is_reserved_until_the_exercise_of_its_test_ends(api: Api, store: Store) -> None:
+    api.login()
+    for port, exercise in [(5201, "a"), (5202, "b")]:
+        new = store.exercises.add_test(store.exercises.create(exercise).id, Plan(1, 2, port))
+    store.exercises.stop(1)
+    created_at = api.call("GET", f"tasks/{new.server_task.id}").json()["created_at"]
+    of_task = {"task_id": new.server_task.id, "created_at": created_at}
+    assert api.call("GET", "tasks/ports/reservations").json() == [
+        {"id": new.test.id, "agent_id": 1, "port": 5202, **of_task}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +130,7 @@ def test_a_record_that_does_not_exist_is_not_found(
     api.login()
     answer = api.call(method, path, body)
     assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
+    assert answer.json()["details"] == {"path": f"/v1/{path}"}
 
 
 @pytest.mark.parametrize(

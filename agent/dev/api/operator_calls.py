@@ -32,6 +32,7 @@ def operator_calls(known: Store) -> list[Call]:
         # Only the dev Manager has this call.
         Call("POST /v1/tasks", tasks.add, 201),
         Call("GET /v1/tasks", tasks.find),
+        Call("GET /v1/tasks/ports/reservations", exercises.reservations),
         Call("GET /v1/tasks/<int:task_id>", tasks.get),
         Call("POST /v1/tasks/<int:task_id>/cancel", cancel_task),
         Call("POST /v1/exercises", exercises.create, 201),
@@ -98,12 +99,12 @@ def stop_exercise(exercise_id: int) -> dict[str, Any]:
 
 
 def show_results(exercise_id: int) -> dict[str, Any]:
-    """The figures of an exercise's tests, and the mean of the known throughputs in bit/s."""
+    """The figures of an exercise's tests, and the mean throughput in bit/s, as far as known."""
     exercise = store().exercises.get(exercise_id)
     tests = [_result(test) for test in store().exercises.tests(exercise.id)]
-    known = [bps for test in tests if (bps := test["metrics"]["bps_avg"]) is not None]
-    mean = fmean(known) if known else None
-    return {"exercise_id": exercise_id, "tests": tests, "aggregate": {"bps_avg": mean}}
+    rates = [test["metrics"]["bps_avg"] for test in tests if "bps_avg" in test.get("metrics", {})]
+    aggregate = {"bps_avg": fmean(rates)} if rates else {}
+    return {"exercise_id": exercise_id, "tests": tests, "aggregate": aggregate}
 
 
 def _result(test: Test) -> dict[str, Any]:
@@ -113,17 +114,24 @@ def _result(test: Test) -> dict[str, Any]:
     if resent is not None:
         # A larger number is made up, and has no place in an answer.
         resent = int(resent) if abs(resent) < 2**53 else None
-    return {
-        "test_id": test.id,
-        "server": store().agents.get(test.server_agent_id).name,
-        "client": store().agents.get(test.client_agent_id).name,
-        "udp": test.udp,
-        "parallel": test.parallel,
-        "status": task.status,
-        "metrics": {
-            "bps_avg": figures.sent,
-            "retransmits": resent,
-            "jitter_ms": figures.jitter_ms,
-            "loss_pct": figures.lost_percent,
-        },
-    }
+    metrics = _known(
+        bps_avg=figures.sent,
+        retransmits=resent,
+        jitter_ms=figures.jitter_ms,
+        loss_pct=figures.lost_percent,
+    )
+    return _known(
+        test_id=test.id,
+        server={"agent_id": test.server_agent_id, "port": test.server_port},
+        client={"agent_id": test.client_agent_id},
+        udp=test.udp,
+        parallel=test.parallel,
+        status=task.status,
+        started_at=task.started_at,
+        finished_at=task.finished_at,
+        metrics=metrics or None,
+    )
+
+
+def _known(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

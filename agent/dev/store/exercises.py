@@ -60,6 +60,15 @@ class Exercises:
             for task_id in (test.server_task_id, test.client_task_id)
         ]
 
+    def reservations(self) -> list[records.Reservation]:
+        """The reserved ports, each with the id of the test that has it."""
+        return [
+            records.Reservation(test.id, task.agent_id, test.server_port, task.id, task.created_at)
+            for test in self.tests()
+            if not self.get(test.exercise_id).ended_at
+            for task in [self._tasks.get(test.server_task_id)]
+        ]
+
     def add_test(self, exercise_id: int, plan: Plan) -> NewTest:
         """Add a test. Its tasks stay queued until the exercise is started, or started again.
 
@@ -100,11 +109,12 @@ class Exercises:
     def stop(self, exercise_id: int) -> list[ManagedTask]:
         """End an exercise with a `kill_all` for each of its agents, even if it had ended before.
 
-        Tasks that no agent has claimed are canceled. Returns the `kill_all`s. Raises NotFound.
+        Returns the `kill_all`s. With extensions, tasks that no agent has claimed are canceled.
+        Raises NotFound.
         """
         exercise = self.get(exercise_id)
         for task in self.tasks(exercise_id):
-            if task.status in ("queued", "pending"):
+            if self._database.extensions and task.status in ("queued", "pending"):
                 self._tasks.stage_cancel(task)
         return self._database.commit(self._end(exercise, records.utc_now()))
 
@@ -126,10 +136,9 @@ class Exercises:
         agent = self._agents.get(agent_id)
         if agent.ip_address is None:
             raise Conflict(f"{agent.name!r} has never registered")
-        for test in self._tests.values():
-            is_over = self.get(test.exercise_id).ended_at
-            if (test.server_agent_id, test.server_port) == (agent_id, port) and not is_over:
-                raise Conflict(f"port {port} of {agent.name!r} is reserved by test {test.id}")
+        for taken in self.reservations():
+            if (taken.agent_id, taken.port) == (agent_id, port):
+                raise Conflict(f"port {port} of {agent.name!r} is reserved by test {taken.id}")
         return agent.ip_address
 
     def _end(self, exercise: Exercise, now: datetime) -> list[ManagedTask]:

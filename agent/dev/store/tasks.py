@@ -43,8 +43,8 @@ class Tasks:
     def find(
         self, agent_id: int | None = None, status: str | None = None, type: str | None = None
     ) -> list[ManagedTask]:
-        """The tasks by id, narrowed by what is given."""
-        return matching(self._tasks, agent_id=agent_id, status=status, type=type)
+        """The tasks, the newest first, narrowed by what is given."""
+        return matching(self._tasks, agent_id=agent_id, status=status, type=type)[::-1]
 
     def cancel(self, task_id: int) -> ManagedTask:
         """Cancel a task that has not ended; raises NotFound, or Conflict when it has."""
