@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from agent.dev.errors import NotFound
-from agent.dev.store.records import TaskReport
+from agent.dev.store.records import TaskReport, utc_now
 from agent.dev.store.store import Store
 from tests.support.dev_client import Api
 
@@ -28,9 +28,9 @@ def test_register_returns_the_record_with_its_key(api: Api, store: Store) -> Non
     assert record["first_registered"].endswith("Z")
 
 
-def test_first_registered_stays_when_an_agent_registers_again(api: Api, store: Store) -> None:
-    first = store.agents.get(1).first_registered
-    assert first is not None
+def test_first_registered_is_when_the_agent_was_made_known(api: Api, store: Store) -> None:
+    first, second = (store.agents.get(number).first_registered for number in (1, 2))
+    assert first is not None and second is not None and first <= second <= utc_now()
     api.agent("register", {"ip_address": "127.0.0.1"})
     assert store.agents.get(1).first_registered == first
     assert store.agents.get(1).operating_system == "Linux"

@@ -54,7 +54,7 @@ def test_both_and_the_manager_tell_of_the_other_until_it_is_gone(
     other.signal(signal.SIGTERM)
     assert other.exit_code() == 0
     assert one.wait_for(OVER, level="info")["failures"] > 1
-    bench.wait(lambda: record.taking_turns == [])
+    bench.wait(lambda: not record.taking_turns)
     until(lambda: ask(url, "/readyz").status == 200)
     assert ask(url, "/status").json()["other_instance"] == ""
     assert [line["message"] for line in one.lines].count(TOLD) == 1
@@ -68,7 +68,7 @@ def test_an_agent_that_is_started_again_is_no_other(bench: Bench, how: signal.Si
         agent.wait_for("registered")
         for _ in range(3):
             next_heartbeat(bench)
-            assert record.taking_turns == []
+            assert not record.taking_turns
         agent.signal(how)
         agent.exit_code()
         assert TOLD not in [line["message"] for line in agent.lines]
@@ -85,5 +85,5 @@ def test_a_manager_without_the_extension_tells_nobody(todays_bench: Bench) -> No
         next_heartbeat(todays_bench)
         seen.append(record.ip_address)
     assert {(ONE, OTHER), (OTHER, ONE)} <= {*pairwise(seen)}
-    assert record.taking_turns == []
+    assert not record.taking_turns
     assert TOLD not in [line["message"] for agent in (one, other) for line in agent.lines]

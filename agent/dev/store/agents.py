@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from threading import Condition
 from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from agent.dev.errors import Conflict, NotFound
 from agent.dev.store.database import Database, find, matching, wake
@@ -115,7 +115,6 @@ class Agents:
         agent = self.get(agent_id)
         self._see(agent, ip_address)
         agent.operating_system = operating_system or agent.operating_system
-        agent.first_registered = agent.first_registered or utc_now()
         return self._database.commit(agent)
 
     def heartbeat(
@@ -129,7 +128,7 @@ class Agents:
         agent, instances = self.enabled(agent_id), self._instances[agent_id]
         self._see(agent, ip_address)
         instances.record(instance, ip_address, utc_now())
-        agent.taking_turns = instances.addresses()
+        agent.taking_turns = instances.addresses() or UNSET
         self._running[agent_id] = running
         self._database.touch()
         return instances.others(instance)
@@ -138,7 +137,7 @@ class Agents:
         """Mark the agents that are silent for too long."""
         for agent in self.find("online", include_disabled=True):
             if agent.last_heartbeat and now - agent.last_heartbeat > OFFLINE_AFTER:
-                agent.status, agent.taking_turns = "offline", []
+                agent.status, agent.taking_turns = "offline", UNSET
                 self._database.touch()
 
     def _check_name(self, name: str) -> None:

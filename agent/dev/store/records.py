@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from agent.protocol import PAYLOADS
 
@@ -31,7 +31,8 @@ def utc_now() -> datetime:
 class ManagedAgent(Struct):
     """An agent as the Manager knows it. `registration_key` is a secret.
 
-    `taking_turns` has the addresses of several hosts that report with its name and key.
+    `first_registered` is when it was made known, as in the real Manager; an old state file may have
+    null. `taking_turns` has the addresses of several hosts that report with its name and key.
     """
 
     id: int
@@ -41,9 +42,9 @@ class ManagedAgent(Struct):
     ip_address: str | None = None
     status: Literal["online", "offline"] = "offline"
     disabled: bool = False
-    first_registered: datetime | None = None
+    first_registered: datetime | None = field(default_factory=utc_now)
     last_heartbeat: datetime | None = None
-    taking_turns: list[str] = []
+    taking_turns: list[str] | UnsetType = UNSET
 
 
 class Exercise(Struct):
