@@ -162,11 +162,11 @@ class Spool:
     def _lose_document(self, message: Message, reason: str) -> None:
         """Go on without a document, which is set aside if that is possible."""
         assert message.outcome and message.document
-        path = message.document.path
-        log.error("the document of a result is lost", file=path, error=reason)
+        path = Path(message.document.path)
+        log.error("the document of a result is lost", file=str(path), error=reason)
         message.outcome = message.outcome.lose_document()
         with suppress(OSError):
-            Path(path).rename(self._rejected / self._path(message.number, _DOCUMENT).name)
+            path.rename(self._rejected / self._path(message.number, _DOCUMENT).name)
 
     def _move_aside(self, number: int, answer: bytes) -> None:
         """Move a record and its document to rejected/; after a failure, the record goes last."""
@@ -197,5 +197,4 @@ def _names(directory: Path) -> list[Path]:
 
 def _number(path: Path) -> int:
     stem = path.name.partition(".")[0]
-    # What has more digits is no record of ours.
-    return int(stem) if stem.isdecimal() and len(stem) < 20 else 0
+    return int(stem) if stem.isdecimal() and len(stem) < 20 else 0  # with more it is none of ours
