@@ -79,10 +79,6 @@ class StateUnusable(AgentError):
     """The state directory cannot be written now: full, read-only, broken, or over its quota."""
 
 
-class RecordDamaged(AgentError):
-    """A record in the state directory is incomplete, or its checksum is wrong."""
-
-
 class TaskError(AgentError):
     """One task cannot run, or has failed.
 

@@ -1,4 +1,4 @@
-"""Whether files can be written, and writing files that are either whole or absent.
+"""Whether files can be written, writing files that are either whole or absent, and checksums.
 
 Everything here blocks, an fsync for as long as the disk takes. Where the hub must keep turning,
 `StateDirectory.run` calls it in a native thread.
@@ -184,3 +184,16 @@ def checksum(path: Path, start: int = 0, end: int | None = None) -> int:
                 raise OSError(errno.EIO, "it was cut short", str(path))
             found, start = zlib.crc32(chunk, found), start + len(chunk)
     return found
+
+
+def frame(payload: bytes) -> bytes:
+    """One line: the CRC-32 in eight hexadecimal digits, a blank, the payload without line break."""
+    return b"%08x %b\n" % (zlib.crc32(payload), payload)
+
+
+def unframe(line: bytes) -> bytes:
+    """The payload of a line that `frame` made; raises ValueError for any other."""
+    found, _, payload = line.removesuffix(b"\n").partition(b" ")
+    if found != b"%08x" % zlib.crc32(payload):
+        raise ValueError("the checksum does not fit")
+    return payload

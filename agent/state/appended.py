@@ -9,9 +9,8 @@ from gevent.lock import BoundedSemaphore
 from gevent.util import wrap_errors
 
 from agent.errors import StateUnusable
-from agent.files import link_or_copy, write_whole
+from agent.files import frame, link_or_copy, write_whole
 from agent.state.directory import StateDirectory
-from agent.state.records import frame
 
 # The file is rewritten when it has this many lines more than are of use.
 SPARE_LINES = 1000

@@ -12,14 +12,13 @@ import structlog
 from gevent.event import Event
 from msgspec import Struct
 
-from agent.errors import ConfigError, RecordDamaged, StateUnusable
-from agent.files import Whose, read_if_there, whose
+from agent.errors import ConfigError, StateUnusable
+from agent.files import Whose, read_if_there, unframe, whose
 from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Report
 from agent.state.appended import AppendedFile
 from agent.state.directory import StateDirectory
 from agent.state.message import Message
-from agent.state.records import unframe
 from agent.text import to_json
 
 log = structlog.get_logger()
@@ -159,7 +158,7 @@ class Journal(AppendedFile):
         for raw in content.splitlines():
             try:
                 line = msgspec.json.decode(unframe(raw), type=_JournalLine)
-            except (RecordDamaged, msgspec.MsgspecError, UnicodeDecodeError):
+            except ValueError:
                 damaged += 1
                 continue
             self.claim_key = line.key or self.claim_key

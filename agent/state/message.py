@@ -7,9 +7,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from agent.errors import RecordDamaged
+from agent.files import frame, unframe
 from agent.protocol import Claimed, Document, Form, Outcome
-from agent.state import records
 from agent.text import to_json
 
 
@@ -52,15 +51,12 @@ class Message(Struct, eq=False, omit_defaults=True):
         """The record. It lacks the document's path: the next run knows where it is."""
         record = replace(self, claimed=self.claimed.without_payload)
         record.move_document("")
-        return records.frame(to_json(record))
+        return frame(to_json(record))
 
     @classmethod
     def decode(cls, number: int, content: bytes) -> "Message":
-        """The message of a record that was read; raises RecordDamaged."""
-        try:
-            message = msgspec.json.decode(records.unframe(content), type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise RecordDamaged(str(error)) from error
+        """The message of a record that was read; raises ValueError for a damaged one."""
+        message = msgspec.json.decode(unframe(content), type=cls)
         message.number, message.born = number, time.monotonic()
         message.saved = message.tried = True
         return message

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from agent import files
-from agent.errors import ConfigError, RecordDamaged
+from agent.errors import ConfigError
 from agent.logs.outage import lost
 from agent.state.directory import StateDirectory
 from agent.state.message import Message
@@ -66,7 +66,7 @@ class Spool:
         """What was set aside, as far as it can ever be read; raises OSError."""
         for path in self._rejected.iterdir():
             if path.suffix == _RECORD:
-                with lost("a refused result cannot be read"), suppress(RecordDamaged):
+                with lost("a refused result cannot be read"), suppress(ValueError):
                     yield Message.decode(_number(path), files.read_whole(path))
 
     def files(self, *suffixes: str) -> list[Path]:
@@ -149,7 +149,7 @@ class Spool:
         """The message of a record, unless that is damaged; raises OSError."""
         try:
             message = Message.decode(number, files.read_whole(path))
-        except RecordDamaged as error:
+        except ValueError as error:
             log.error("a damaged result is set aside", file=str(path), error=str(error))
             self._move_aside(number, str(error).encode())
             return []
@@ -162,11 +162,10 @@ class Spool:
     def _lose_document(self, message: Message, reason: str) -> None:
         """Go on without a document, which is set aside if that is possible."""
         assert message.outcome and message.document
-        path = Path(message.document.path)
-        log.error("the document of a result is lost", file=str(path), error=reason)
-        message.outcome = message.outcome.lose_document()
+        log.error("the document of a result is lost", file=message.document.path, error=reason)
         with suppress(OSError):
-            path.rename(self._rejected / self._path(message.number, _DOCUMENT).name)
+            Path(message.document.path).rename(self._rejected / f"{message.number:09d}{_DOCUMENT}")
+        message.outcome = message.outcome.lose_document()
 
     def _move_aside(self, number: int, answer: bytes) -> None:
         """Move a record and its document to rejected/; after a failure, the record goes last."""

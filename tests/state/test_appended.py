@@ -8,9 +8,9 @@ import gevent
 import pytest
 
 from agent.errors import StateUnusable
+from agent.files import unframe
 from agent.state.appended import AppendedFile
 from agent.state.directory import StateDirectory
-from agent.state.records import unframe
 from tests.support.harness import until
 from tests.support.slow_disk import SlowDisk, native_event
 

@@ -10,12 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.errors import ConfigError, StateUnusable
+from agent.files import frame, unframe
 from agent.process.identity import ProcessIdentity
 from agent.protocol import Claimed, Report, Task
 from agent.state import appended as module
 from agent.state.directory import StateDirectory
 from agent.state.journal import ChildRecord, Journal
-from agent.state.records import frame, unframe
 from tests.support.outbox import ORIGIN, change
 from tests.support.slow_disk import SlowDisk
 

@@ -24,7 +24,7 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agent.state.records import frame, unframe  # noqa: E402
+from agent.files import frame, unframe  # noqa: E402
 from tests.support.faulty_manager import (  # noqa: E402
     FaultyManager,
     Request,
