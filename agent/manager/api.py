@@ -120,7 +120,7 @@ class ManagerClient:
 
     def check_health(self) -> None:
         """Ask whether a Manager is there, without naming or registering an agent."""
-        answer = self._transport.call("GET", "/healthz", b"", {}, DEADLINE)
+        answer = self._transport.call("/healthz", b"", {}, DEADLINE)
         self._decode("/healthz", answer, protocol.Health)
 
     def _send(
@@ -128,7 +128,7 @@ class ManagerClient:
     ) -> Answer:
         idempotency = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         headers = {KEY_HEADER: self._key(), **self._headers, **idempotency, **more}
-        return self._transport.call("POST", f"/v1/agent/{call}", body, headers, deadline)
+        return self._transport.call(f"/v1/agent/{call}", body, headers, deadline)
 
     def _decode(self, call: str, answer: Answer, kind: type[_Answer]) -> _Answer:
         try:

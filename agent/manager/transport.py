@@ -55,21 +55,16 @@ class Transport:
         self._idle: list[tuple[Adapter, float]] = []
 
     def call(
-        self,
-        method: str,
-        path: str,
-        data: bytes | Body,
-        headers: Mapping[str, str],
-        deadline: float,
+        self, path: str, data: bytes | Body, headers: Mapping[str, str], deadline: float
     ) -> Answer:
-        """Send a request and return its answer, which is a 200.
+        """Send a request, a GET if there is no data, and return its answer, which is a 200.
 
         `deadline` is in seconds, for the whole call; a Body restarts it with each piece that the
         Manager takes. Raises the ManagerError that stands for any other answer, or for none.
         """
         began, status = time.monotonic(), 0
         try:
-            request = self._request(method, path, data, headers)
+            request = self._request(path, data, headers)
             status, answer = self._exchange(path, request, deadline)
         except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
             raise ManagerAway(f"{path}: {_reason(error)}") from error
@@ -115,11 +110,11 @@ class Transport:
         return response.status_code, Answer(content, response.headers, whole)
 
     def _request(
-        self, method: str, path: str, data: bytes | Body, headers: Mapping[str, str]
+        self, path: str, data: bytes | Body, headers: Mapping[str, str]
     ) -> requests.PreparedRequest:
         """A copy of a request whose URL is already parsed: parsing would be a sixth of a call."""
         request = self._to_manager.copy()
-        request.method = method
+        request.method = "POST" if data else "GET"
         assert request.url
         request.url = request.url.rstrip("/") + path
         request.headers.update(headers)

@@ -27,7 +27,7 @@ SMALL_DEADLINE = 0.3
 
 def beat(url: str, deadline: float = SMALL_DEADLINE) -> None:
     """One call with a small deadline."""
-    Transport(access(url), Metrics()).call("POST", "/v1/agent/heartbeat", b"{}", {}, deadline)
+    Transport(access(url), Metrics()).call("/v1/agent/heartbeat", b"{}", {}, deadline)
 
 
 def test_a_refused_connection_is_an_unavailable_manager() -> None:

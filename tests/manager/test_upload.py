@@ -93,7 +93,7 @@ def test_progress_restarts_the_deadline_of_an_upload(tmp_path: Path, source: str
     over = Event()
     gevent.spawn_later(deadline, over.set)
     with serving(read_slowly) as url:
-        Transport(access(url), Metrics()).call("POST", "/result", body, {}, deadline)
+        Transport(access(url), Metrics()).call("/result", body, {}, deadline)
     assert over.is_set()
 
 
@@ -109,7 +109,7 @@ def test_an_upload_that_stalls_is_given_up() -> None:
     body = Body(b"x" * (32 * MIB))
     with serving(read_a_little) as url:
         with pytest.raises(ManagerUnavailable, match="no answer within"):
-            Transport(access(url), Metrics()).call("POST", "/result", body, {}, SMALL_DEADLINE)
+            Transport(access(url), Metrics()).call("/result", body, {}, SMALL_DEADLINE)
     assert not late.is_set()
 
 
