@@ -142,7 +142,7 @@ class ResultTooLarge(TaskRefused):
 
 
 class TaskReplaced(TaskRefused):
-    """The Manager took the call for another task, which has the number of this one by now."""
+    """The task's number is another task's at the Manager by now, or the Manager is another one."""
 
 
 def class_of(error: BaseException) -> ErrorClass:

@@ -49,7 +49,8 @@ class Delivery:
             record = self.ledger.journal.of(message.claimed)
             record.replaced = True
             self.ledger.journal.note(record)
-            self._set_aside(message, str(error))
+            log.error("not sent: set aside", why=str(error))
+            self.ledger.set_aside(message, str(error).encode())
         except TaskRefused as error:
             smaller = message.form.next_smaller
             if isinstance(error, ResultTooLarge) and message.outcome and smaller:
@@ -62,8 +63,7 @@ class Delivery:
     def _send(self, message: Message) -> None:
         claimed, origin = message.claimed, self.gate.origin
         if not origin or not claimed.origin.is_same(origin):
-            self._set_aside(message, "the task is of another Manager, or of another record there")
-            return
+            raise TaskReplaced("the task is of another Manager, or of another record there")
         self._check_current(message)
         if message.outcome is None:
             self.client.send_started(claimed.task, message.pid, message.idempotency_key)
@@ -106,7 +106,3 @@ class Delivery:
         else:
             log.error("the Manager refuses it: set aside", status=sent, error=str(error))
             self.ledger.set_aside(message, error.answer)
-
-    def _set_aside(self, message: Message, why: str) -> None:
-        log.error("not sent: set aside", why=why)
-        self.ledger.set_aside(message, why.encode())
