@@ -149,10 +149,9 @@ def _write_all(descriptor: int, data: bytes) -> int:
 
     Errors are ignored: without a reader or on a full disk there is no place to report them.
     """
-    write = get_original("os", "write")
     with suppress(OSError):
         while data:
-            data = data[write(descriptor, data) :]
+            data = data[os.write(descriptor, data) :]
     return len(data)
 
 
