@@ -15,11 +15,25 @@ from tests.support.network import Network, run_ip
 MANAGER = "10.97.0.1"
 ENDS = ("client", "server")
 OTHER = dict(zip(ENDS, reversed(ENDS), strict=True))
-# The addresses of the ends: by the router, by the long link, and towards the Manager.
-NEAR = {"client": "10.97.1.2", "server": "10.97.2.2"}
-FAR = {"client": "10.97.9.1", "server": "10.97.9.2"}
+# Those of IP that this kernel has.
+VERSIONS = (4, 6) if os.path.exists("/proc/sys/net/ipv6") else (4,)
+# The addresses of the ends, of IPv4 and of IPv6: by the router, and by the long link.
+NEAR = {
+    4: {"client": "10.97.1.2", "server": "10.97.2.2"},
+    6: {"client": "fd97:1::2", "server": "fd97:2::2"},
+}
+FAR = {
+    4: {"client": "10.97.9.1", "server": "10.97.9.2"},
+    6: {"client": "fd97:9::1", "server": "fd97:9::2"},
+}
+# Towards the Manager, and the router's.
 _MANAGED = {"client": "10.97.0.2", "server": "10.97.0.3"}
-_GATEWAY = {"client": "10.97.1.1", "server": "10.97.2.1"}
+_GATEWAY = {
+    4: {"client": "10.97.1.1", "server": "10.97.2.1"},
+    6: {"client": "fd97:1::1", "server": "fd97:2::1"},
+}
+# What follows an address: an IPv6 one could not be used while the kernel looks who else has it.
+_NETWORK = {4: "/24", 6: "/64 nodad"}
 # An end's network device on the cable to the router, which calls its own after the end.
 NEAR_DEVICE, FAR_DEVICE = "path0", DEVICE
 
@@ -119,20 +133,34 @@ def lab_hosts() -> Iterator[Hosts]:
             stack.callback(run_ip, "netns", "del", f"{hosts.name}-{host}")
             run_ip("-n", f"{hosts.name}-{host}", "link", "set", "lo", "up")
         for end in ENDS:
-            _cable(hosts, end, NEAR_DEVICE, f"{NEAR[end]}/24", "router", f"{_GATEWAY[end]}/24")
-            ours, theirs = f"{_MANAGED[end]} peer {MANAGER}", f"{MANAGER} peer {_MANAGED[end]}"
-            _cable(hosts, end, "manager", ours, "manager", theirs)
-            run_ip("-n", f"{hosts.name}-{end}", "route", "add", "default", "via", _GATEWAY[end])
+            _cable(hosts, end, NEAR_DEVICE, "router")
+            for version in VERSIONS:
+                gateway = _GATEWAY[version][end]
+                _address(hosts, end, NEAR_DEVICE, NEAR[version][end] + _NETWORK[version])
+                _address(hosts, "router", end, gateway + _NETWORK[version])
+                run_ip("-n", f"{hosts.name}-{end}", "route", "add", "default", "via", gateway)
+            _cable(hosts, end, "manager", "manager")
+            _address(hosts, end, "manager", f"{_MANAGED[end]} peer {MANAGER}")
+            _address(hosts, "manager", end, f"{MANAGER} peer {_MANAGED[end]}")
             # A scene must not begin with what the kernel learned in the one before.
             hosts.run(end, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/tcp_no_metrics_save")
-        hosts.run("router", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-        hosts.link = stack.enter_context(link_ends(hosts.name, FAR))
+        hosts.link = stack.enter_context(link_ends(hosts.name, FAR[4]))
+        for version in VERSIONS:
+            forwarding = f"/proc/sys/net/ipv{version}/conf/all/forwarding"
+            hosts.run("router", "sh", "-c", f"echo 1 >{forwarding}")
+        if 6 in VERSIONS:
+            for end in ENDS:
+                _address(hosts, end, FAR_DEVICE, FAR[6][end] + _NETWORK[6])
         yield hosts
 
 
-def _cable(hosts: Hosts, end: str, device: str, address: str, far: str, far_address: str) -> None:
+def _cable(hosts: Hosts, end: str, device: str, far: str) -> None:
     words = f"type veth peer name {end} netns {hosts.name}-{far}".split()
     run_ip("-n", f"{hosts.name}-{end}", "link", "add", device, *words)
-    for host, name, own in ((end, device, address), (far, end, far_address)):
-        run_ip("-n", f"{hosts.name}-{host}", "address", "add", *own.split(), "dev", name)
+    for host, name in ((end, device), (far, end)):
         run_ip("-n", f"{hosts.name}-{host}", "link", "set", name, "up")
+
+
+def _address(hosts: Hosts, host: str, device: str, address: str) -> None:
+    words = ["address", "add", *address.split(), "dev", device]
+    run_ip("-n", f"{hosts.name}-{host}", *words)

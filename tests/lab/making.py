@@ -12,13 +12,14 @@ from tests.support.distance import carried
 class Place:
     """Where a test runs: which ends send, by which of the two paths, and whose iperf3 is which.
 
-    `pid` waits for the iperf3 of an end, and has its process id.
+    `pid` waits for the iperf3 of an end, and has its process id. `version` is that of IP.
     """
 
     hosts: Hosts
     senders: tuple[str, ...]
     is_far: bool
     pid: Callable[[str], int]
+    version: int = 4
 
     @property
     def receivers(self) -> list[str]:
@@ -28,7 +29,7 @@ class Place:
     @property
     def addresses(self) -> dict[str, str]:
         """The address of each end."""
-        return FAR if self.is_far else NEAR
+        return (FAR if self.is_far else NEAR)[self.version]
 
     @property
     def device(self) -> str:
@@ -92,7 +93,8 @@ def dropping(match: str) -> Maker:
     def make(place: Place) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(place.hosts.single_packets())
-            rules = [f"ip daddr {place.addresses[end]} {match} drop" for end in place.receivers]
+            to = "ip6 daddr" if place.version == 6 else "ip daddr"
+            rules = [f"{to} {place.addresses[end]} {match} drop" for end in place.receivers]
             if place.is_far:
                 for end, rule in zip(place.receivers, rules, strict=True):
                     stack.enter_context(place.hosts.filter(end, "prerouting", rule))
@@ -118,8 +120,8 @@ def small_mtu(size: int) -> Maker:
 
     @contextmanager
     def make(place: Place) -> Iterator[None]:
-        silence = "icmp type destination-unreachable drop"
-        with place.hosts.filter("router", "output", silence), ExitStack() as stack:
+        silence = ("icmp type destination-unreachable drop", "icmpv6 type packet-too-big drop")
+        with place.hosts.filter("router", "output", *silence), ExitStack() as stack:
             for end in place.receivers:
                 stack.enter_context(place.hosts.mtu("router", end, size))
             yield

@@ -29,7 +29,7 @@ class Scene:
 
     `right` are the causes that are true of it, in each of its directions. A clear one has to be
     named by both halves together. The test takes the long link if it `is_far`. `suite` is the
-    Debian whose iperf3 runs, by default the host's.
+    Debian whose iperf3 runs, by default the host's. `version` is that of IP.
     """
 
     group: str
@@ -41,6 +41,7 @@ class Scene:
     is_clear: bool
     suite: str
     seconds: int
+    version: int = 4
 
     @property
     def name(self) -> str:

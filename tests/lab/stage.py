@@ -40,7 +40,13 @@ class Stage:
         """Run a scene's test; returns what the client's agent reports of it, and the server's."""
         self._port += 1
         port = self._port
-        place = Place(self._hosts, scene.senders, scene.is_far, lambda end: self._pid(end, port))
+        place = Place(
+            self._hosts,
+            scene.senders,
+            scene.is_far,
+            lambda end: self._pid(end, port),
+            scene.version,
+        )
         for end in ENDS:
             install(self._programs[end], scene.suite)
         with ExitStack() as stack:
