@@ -23,7 +23,7 @@ FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/fault
 FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
 FAILED_AGAIN := tests/support/failed_again.sh
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
-TOOLS := iperf3 newer-iperf3 chromium clocks faulty-disks lab-tools machine-tools engine
+TOOLS := iperf3 newer-iperf3 chromium cgroup2 clocks faulty-disks lab-tools machine-tools engine
 TARGETS := help run test $(PARTS:%=test-%) test-unit test-fast test-faults $(FAULTS:%=test-faults-%) \
 	test-lab test-deployment test-image test-install coverage lab bench lint format lock docs clean \
 	tools $(TOOLS) machines
@@ -47,7 +47,7 @@ run: $(VENV)/.run iperf3 ## Run the agent if .env exists or MANAGER_URL is set, 
 side_by_side = $(MAKE) --no-print-directory --keep-going --jobs=$(1) --output-sync=target $(2)
 
 # Tests mostly wait, so that four parts go well on two cores; with six a start took seconds.
-test: $(VENV)/.dev iperf3 newer-iperf3 chromium ## Run the tests, in parts side by side; COVERAGE=yes measures them
+test: $(VENV)/.dev iperf3 newer-iperf3 chromium cgroup2 ## Run the tests, in parts side by side; COVERAGE=yes measures them
 	@echo "The parts run side by side, and each is shown when it is done: four minutes or so."
 	@rm -rf $(dir $(MEASURED)) && mkdir $(dir $(MEASURED))
 	@$(call side_by_side,4,$(PARTS:%=test-%))
@@ -151,6 +151,11 @@ command = [ "$$(id -u)" -ne 0 ] || command -v $(1) >/dev/null || deployment/inst
 chromium:
 	@$(call command,chromium,chromium)
 	@$(call command,chromedriver,chromium-driver)
+
+# A kernel of its own, where this one's CPUs belong to cgroup 1. Only some releases have it.
+cgroup2:
+	@grep -qsw cpu /sys/fs/cgroup/cgroup.controllers || [ "$$(uname -m)" != x86_64 ] || \
+		$(call command,linux.uml,user-mode-linux) || true
 
 clocks:
 	@$(call command,ip,iproute2)

@@ -25,7 +25,7 @@ def quota(share: float, of: str = "senders") -> Maker:
     def make(place: Place) -> Iterator[None]:
         with ExitStack() as stack:
             for end in _ends(place, of):
-                group = stack.enter_context(_group(f"lab-{os.getpid()}-{end}", share))
+                group = stack.enter_context(control_group(f"lab-{os.getpid()}-{end}", share))
                 stack.enter_context(_meanwhile(place, end, _joins(group)))
             yield
 
@@ -120,7 +120,7 @@ def _joins(group: Path) -> Callable[[int], None]:
 
 
 @contextmanager
-def _group(name: str, share: float) -> Iterator[Path]:
+def control_group(name: str, share: float) -> Iterator[Path]:
     """A control group with that share of a core, of either version, removed with the block."""
     microseconds = round(share * _PERIOD)
     if (old := _CONTROL / "cpu").is_dir():
