@@ -36,7 +36,7 @@ _CLEAR = {
     "tbf 100M, 50 ms deep, bidir",
     "silent MTU of 1400, cubic",
     "UDP 50M, tbf 20M, forward",
-    "UDP 20M, loss 5 %, reverse",
+    "UDP 50M, receiver stopped, reverse",
 }
 
 IPV6_SCENES = [

@@ -105,9 +105,9 @@ def dropping(match: str) -> Maker:
     return make
 
 
-def lossy(percent: float) -> Maker:
-    """Lose such a share of the packets at random."""
-    return dropping(f"numgen random mod 10000 < {round(percent * 100)}")
+def lossy(percent: float, least: int = 0) -> Maker:
+    """Lose such a share at random of the packets that have so many bytes or more."""
+    return dropping(f"meta length >= {least} numgen random mod 10000 < {round(percent * 100)}")
 
 
 def policer(kilobytes: int, burst: int) -> Maker:

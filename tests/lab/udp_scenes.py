@@ -16,6 +16,8 @@ from tests.lab.scenes import WAYS, Scene, group
 
 _ONE_WAY = "forward reverse 8-streams sid sid+reverse"
 _TBF = slow_link("20mbit", "latency 50ms")
+# No test begins without the few bytes by which the ends tell each other of a stream.
+_DATA = 100
 
 
 def _udp(
@@ -55,8 +57,8 @@ UDP_SCENES = [
         is_far=True,
     ),
     *_udp("line of 100M", "line_rate path_capacity", slow_line(100), mbps=150, is_far=True),
-    *_udp("loss 5 %", "path_loss", lossy(5), mbps=20, clear="forward reverse sid"),
-    *_udp("loss 1 %, 20 ms", "path_loss target_rate", long_link(loss=0.01), mbps=20, is_far=True),
+    *_udp("loss 5 %", "path_loss", lossy(5, _DATA), mbps=20, clear="forward reverse sid"),
+    *_udp("loss 1 %, 20 ms", "path_loss target_rate", FAR, lossy(1, _DATA), mbps=20, is_far=True),
     *_udp("policer 16M", "path_loss", policer(2000, 64), mbps=30, clear="forward"),
     # No limit at all.
     *_udp("undisturbed", f"{EITHER_CPU} receiver_host", mbps=0, variants=_ONE_WAY),
