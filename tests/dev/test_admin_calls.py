@@ -65,7 +65,7 @@ def test_an_exercise_runs_from_creation_to_results(api: Api, store: Store) -> No
     assert "reserved by test 1" in taken.json()["message"]
     assert api.call("POST", "exercises/1/start").json()["started_at"]
     shown = api.call("GET", "exercises/1").json()
-    assert [task["status"] for task in shown.pop("tasks")] == ["pending", "pending"]
+    assert [task["status"] for task in shown.pop("tasks")] == ["pending", "queued"]
     assert [test["server_port"] for test in shown.pop("tests")] == [5201]
     # As today's Manager: only an exercise by itself has its tests and tasks.
     assert api.call("GET", "exercises").json() == [shown]

@@ -77,7 +77,9 @@ def make_test(store: Store, **options: Any) -> records.Test:
 def report(store: Store, task_id: int, result: Any, error: str = "") -> None:
     """An agent claims a task and reports it, as failed when there is an error."""
     task = store.tasks.get(task_id)
-    while task.status in ("pending", "queued"):
+    if task.status == "queued":
+        store.tasks.stage_release(task)
+    while task.status == "pending":
         store.tasks.claim(task.agent_id)
     store.tasks.start(task.agent_id, task_id)
     raw = msgspec.Raw(msgspec.json.encode(result))
@@ -139,7 +141,8 @@ def test_a_form_starts_a_test(manager: DevManager, store: Store) -> None:
     answer = post(manager, form={**FORM, "protocol": "udp", "parallel": "4", "direction": "both"})
     assert (answer.status_code, answer.headers["Location"]) == (303, "/?test=1#result")
     client = store.tasks.get(2)
-    assert (client.agent_id, client.status) == (2, "pending")
+    assert (client.agent_id, client.status) == (2, "queued")
+    assert store.tasks.get(1).status == "pending"
     wanted = {"port": 5201, "udp": True, "parallel": 4, "time": 3, "bidir": True}
     assert wanted.items() <= client.payload.items()
     assert store.exercises.get(1).started_at is not None
@@ -296,6 +299,8 @@ def test_what_agents_send_is_shown_as_text_and_never_as_markup(
 
 def test_a_running_test_has_a_progress_bar_and_its_rate(manager: DevManager, store: Store) -> None:
     test = make_test(store)
+    report(store, test.server_task_id, {})
+    assert store.wait_for(lambda: store.tasks.get(2).status == "pending", DEADLINE_SECONDS)
     assert "waiting for a2, which is offline" in text(get(manager))
     store.tasks.claim(2)
     assert "about to begin" in text(get(manager))
@@ -336,6 +341,35 @@ def test_a_client_that_reached_another_server_has_not_succeeded(
     report(store, test.server_task_id, None, "port in use")
     report(store, test.client_task_id, {"end": {"sum_sent": {"bits_per_second": 5e9}}})
     assert "client succeeded, server failed , 5.00 Gbit/s sent" in text(get(manager))
+
+
+@pytest.mark.parametrize(
+    ("client", "ended", "phase"),
+    [
+        ({"agent": {"error_class": "killed"}}, "stopped by kill_all", "stopped"),
+        # Its server was stopped a little earlier.
+        ({"agent": {"error_class": "peer_lost"}}, "stopped by kill_all", "stopped"),
+        # An agent of another make has no class.
+        (None, "", "stopped"),
+        ({"agent": {"error_class": "peer_lost"}}, "", "failed"),
+        ({"agent": {"error_class": "timed_out"}}, "stopped by kill_all", "failed"),
+        ({"agent": {"error_class": "unreachable"}}, "stopped by kill_all", "failed"),
+        ({"agent": {"error_class": "interrupted"}}, "stopped by kill_all", "failed"),
+    ],
+)
+def test_a_stop_is_no_failure_and_a_failure_is_no_stop(
+    manager: DevManager, store: Store, client: Any, ended: str, phase: str
+) -> None:
+    test = make_test(store)
+    report(store, test.server_task_id, {"agent": {"ended": ended}})
+    assert store.wait_for(lambda: store.tasks.claim(2), DEADLINE_SECONDS)
+    store.tasks.start(2, test.client_task_id)
+    store.exercises.stop(test.exercise_id)
+    raw = msgspec.Raw(msgspec.json.encode(client))
+    store.tasks.report(2, test.client_task_id, TaskReport("failed", raw, "cut short"))
+    shown = text(get(manager))
+    assert f"Test 1 {phase}: " in shown
+    assert ("Client on a2: cut short" in shown) == (phase == "failed")
 
 
 def test_the_curve_and_the_sums_of_a_udp_test(manager: DevManager, store: Store) -> None:

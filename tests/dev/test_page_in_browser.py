@@ -9,7 +9,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from agent.dev.store.records import Plan, TaskReport
+from agent.dev.store.records import Plan, TaskReport, utc_now
 from agent.dev.store.store import Store
 from tests.support.browser import complaints, contrast, overflow, requests_made, view
 from tests.support.harness import ROOT, Bench, until
@@ -80,6 +80,7 @@ def fixture_finished(bench: Bench) -> Bench:
     new = store.exercises.add_test(1, Plan(1, 2, 5201))
     store.exercises.start(1)
     for task in (new.server_task, new.client_task):
+        store.sweep(utc_now())
         store.tasks.claim(task.agent_id)
         store.tasks.report(task.agent_id, task.id, TaskReport("succeeded", msgspec.Raw(DOCUMENT)))
     bench.wait(lambda: all_ended(bench))

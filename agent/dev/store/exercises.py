@@ -1,7 +1,7 @@
 """The exercises and their tests."""
 
 from collections import defaultdict
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -13,8 +13,11 @@ from agent.dev.store.records import Exercise, ManagedTask, NewTest, Plan, Second
 from agent.dev.store.tasks import Tasks
 from agent.protocol import FINAL_STATUSES
 
-# The Manager's own: server and client become pending at the same moment on two agents.
+# The Manager's own: there server and client become pending at the same moment on two agents.
 CLIENT_DELAY_SECONDS = 2
+# From a server's claim to its client, if nobody says that it listens: ours says so within 10 s, or
+# that it failed, while an agent of another make may be silent until its server has ended.
+SERVER_PATIENCE = timedelta(seconds=20)
 
 
 class Exercises:
@@ -85,7 +88,7 @@ class Exercises:
             **listen,
             "parallel": plan.parallel,
             "time": seconds,
-            "client_delay_seconds": CLIENT_DELAY_SECONDS,
+            "client_delay_seconds": 0 if self._database.extensions else CLIENT_DELAY_SECONDS,
             **(plan.options or {}),
         }
         server_task = self._tasks.stage(server, records.SERVER_START, listen)
@@ -98,33 +101,55 @@ class Exercises:
         return self._database.commit(NewTest(test, server_task, client_task))
 
     def start(self, exercise_id: int) -> Exercise:
-        """Make queued tasks pending; raises NotFound, or Conflict when the exercise has ended."""
+        """Make queued tasks pending: with extensions those of servers, which clients follow.
+
+        Raises NotFound, or Conflict when the exercise has ended.
+        """
         exercise = self._open_exercise(exercise_id)
         exercise.started_at = exercise.started_at or records.utc_now()
         for task in self.tasks(exercise_id):
-            if task.status == "queued":
+            at_once = task.type == records.SERVER_START or not self._database.extensions
+            if task.status == "queued" and at_once:
                 self._tasks.stage_release(task)
         return self._database.commit(exercise)
 
     def stop(self, exercise_id: int) -> list[ManagedTask]:
         """End an exercise with a `kill_all` for each of its agents, even if it had ended before.
 
-        Returns the `kill_all`s. With extensions, tasks that no agent has claimed are canceled.
-        Raises NotFound.
+        Returns the `kill_all`s. Raises NotFound.
         """
         exercise = self.get(exercise_id)
-        for task in self.tasks(exercise_id):
-            if self._database.extensions and task.status in ("queued", "pending"):
-                self._tasks.stage_cancel(task)
         return self._database.commit(self._end(exercise, records.utc_now()))
 
-    def end_finished(self, now: datetime) -> None:
-        """End the exercises whose tasks have all ended."""
+    def go_on(self, now: datetime) -> None:
+        """Let clients follow their servers, and end the exercises that are done.
+
+        With extensions they are when all clients have ended: a server may never report.
+        """
         for exercise in [each for each in self.all() if each.is_under_way]:
             tasks = self.tasks(exercise.id)
+            if self._database.extensions:
+                for server, client in zip(tasks[::2], tasks[1::2]):
+                    self._follow(server, client, now)
+                tasks = tasks[1::2]
             if tasks and all(task.status in FINAL_STATUSES for task in tasks):
                 self._end(exercise, now)
                 self._database.touch()
+
+    def _follow(self, server: ManagedTask, client: ManagedTask, now: datetime) -> None:
+        """Release a client whose server listens, and cancel one whose server does not run."""
+        if client.status != "queued":
+            return
+        is_over = server.status in FINAL_STATUSES
+        is_silent = server.accepted_at and now - server.accepted_at > SERVER_PATIENCE
+        if server.status == "succeeded" or (is_silent and not is_over):
+            self._tasks.stage_release(client)
+            self._database.touch()
+        elif is_over:
+            self._tasks.stage_cancel(client)
+            failed = f"failed: {server.error}" if server.status == "failed" else "was canceled"
+            client.error = f"its server {failed}"
+            self._database.touch()
 
     def _open_exercise(self, exercise_id: int) -> Exercise:
         exercise = self.get(exercise_id)
@@ -142,10 +167,15 @@ class Exercises:
         return agent.ip_address
 
     def _end(self, exercise: Exercise, now: datetime) -> list[ManagedTask]:
-        """Release the ports, and tell the agents that took part to stop what they run of it."""
+        """Release the ports, and tell the agents that took part to stop what they run of it.
+
+        With extensions, tasks that no agent has claimed are canceled.
+        """
         exercise.ended_at = exercise.ended_at or now
         task_ids: defaultdict[int, list[int]] = defaultdict(list)
         for task in self.tasks(exercise.id):
+            if self._database.extensions and task.status in ("queued", "pending"):
+                self._tasks.stage_cancel(task)
             task_ids[task.agent_id].append(task.id)
         kills = []
         for agent_id in sorted(task_ids):

@@ -13,9 +13,9 @@ class Store(Database):
     """The agents, the tasks and the exercises. No method yields to the hub but those that wait.
 
     `extensions=False` behaves like today's Manager: no long poll, no claim replay, no list of
-    tasks to cancel, and each `kill_all` is for all tasks. `state_file` keeps everything over a
-    restart. It is written whole at each change: enough for a bench, too slow for a thousand large
-    results.
+    tasks to cancel, each `kill_all` is for all tasks, a stop cancels none, and no client waits for
+    its server. `state_file` keeps everything over a restart. It is written whole at each change:
+    enough for a bench, too slow for a thousand large results.
     """
 
     def __init__(self, extensions: bool = True, state_file: Path | None = None) -> None:
@@ -28,10 +28,11 @@ class Store(Database):
     def sweep(self, now: datetime) -> None:
         """What the Manager does by itself, to be called every second or so.
 
-        It marks silent agents offline and overdue tasks timed out, ends the exercises that are
-        done, and writes the state file if it is out of date; raises StateUnwritable.
+        It marks silent agents offline and overdue tasks timed out, starts the clients whose servers
+        listen, ends the exercises that are done, and writes the state file if it is out of date;
+        raises StateUnwritable.
         """
         self.agents.mark_offline(now)
         self.tasks.time_out(now)
-        self.exercises.end_finished(now)
+        self.exercises.go_on(now)
         self.save()

@@ -28,7 +28,7 @@ class TestRow:
         self.client, self.server = client.name, server.name
         self.kind = _kind(test, task)
         self.begun = task.started_at or task.created_at
-        self.status, self.phase = self._state(client)
+        self.status, self.phase = self._state(client, server)
         elapsed = int((now - self.begun).total_seconds())
         in_time = max(0, min(test.time_seconds, elapsed))
         self.elapsed = in_time if task.status == "running" else None
@@ -38,18 +38,36 @@ class TestRow:
         figures = figures_in(task.result)
         self.rate, self.lost = figures.of_each_way(Flow.headline), figures.of_each_way(_lost)
 
-    def _state(self, client: ManagedAgent) -> tuple[str, str]:
-        """The test's status, which is the client task's in all cases but one, and its words."""
-        task, ended = self.task, self.exercise.ended_at
-        if task.status == "pending":
-            absent = "" if client.status == "online" else f", which is {client.status}"
-            return task.status, f"waiting for {client.name}{absent}"
-        if (task.status, self.server_task.status) == ("succeeded", "failed"):
+    def _state(self, client: ManagedAgent, server: ManagedAgent) -> tuple[str, str]:
+        """The test's status, which is the client task's unless its server failed, and its words."""
+        task, server_task = self.task, self.server_task
+        waits = task.status == "queued" and server_task.status != "queued"
+        if waits or task.status == "pending":
+            host = server if waits else client
+            absent = "" if host.status == "online" else f", which is {host.status}"
+            return task.status, f"waiting for {'the server on ' * waits}{host.name}{absent}"
+        if self._was_stopped(task):
+            return task.status, "stopped"
+        if server_task.status == "failed" and task.status == "succeeded":
             # Another server answered at that address and port.
             return "failed", "client succeeded, server failed"
-        if task.status == "failed" and task.finished_at and ended and ended < task.finished_at:
-            return task.status, "stopped"
+        if server_task.status == "failed" and task.status == "canceled":
+            return "failed", "server failed"
         return task.status, PHASES.get(task.status, task.status)
+
+    def _was_stopped(self, task: ManagedTask) -> bool:
+        """Whether it failed because somebody stopped the test, and for no other reason.
+
+        Where no class tells, from an agent of another make, its order does. A client may lose a
+        server that is stopped a little earlier.
+        """
+        ended = self.exercise.ended_at
+        if task.status != "failed" or not (task.finished_at and ended and ended < task.finished_at):
+            return False
+        error_class = read_report(task.result).error_class
+        if error_class is ErrorClass.PEER_LOST:
+            return bool(read_report(self.server_task.result).ended)
+        return error_class in (ErrorClass.KILLED, None)
 
 
 class TestDetail(TestRow):
@@ -75,7 +93,7 @@ class TestDetail(TestRow):
         self.failures = [
             (side, task.error or PHASES.get(task.status, "no reason given"), _advice(task))
             for side, task in sides.items()
-            if task.status in ("failed", "timed_out")
+            if task.status in ("failed", "timed_out") and not self._was_stopped(task)
         ]
 
     def ends(self, way: Direction) -> tuple[str, str]:
