@@ -45,6 +45,7 @@ class Histogram:
 class Reported:
     """One outcome that went into the outbox, as `/status` shows it; `at` is when, in UTC.
 
+    Its `status` is the outcome's, or `stopped` if somebody stopped the test at the Manager.
     A server has one for each test it served, and one for its end. The diagnoses, of each direction
     of the test, are without their evidence.
     """
@@ -94,7 +95,9 @@ class Metrics:
         self.requests[call, status] += 1
         self.request_seconds[call].observe(seconds)
 
-    def count_outcome(self, task: Task, outcome: Outcome, seconds: float | None = None) -> None:
+    def count_outcome(
+        self, task: Task, outcome: Outcome, seconds: float | None = None, stopped: bool = False
+    ) -> None:
         """Count an outcome that went into the outbox, and keep it among the latest.
 
         An outcome of a server that neither is final nor has figures is not kept. `seconds` is the
@@ -114,10 +117,11 @@ class Metrics:
             # The last outcome of a server has those of its newest test once more.
             figures, ways = None, {}
         words = shortened(outcome.stderr or report.ended, MESSAGE_KEPT)
+        status = "stopped" if stopped else outcome.status
         known = {way: found for way, found in ways.items() if found}
         self.results.append(
             Reported(
-                *(utc_now(), task.id, task_type, outcome.status, error_class, words),
+                *(utc_now(), task.id, task_type, status, error_class, words),
                 *(figures, [replace(found, evidence={}) for found in known.values()]),
             )
         )

@@ -82,13 +82,14 @@ def _child(child: Running) -> Iterable[str]:
 
 def _result(result: Reported) -> str:
     figures = result.figures or Figures()
-    tone = "good" if result.status == "succeeded" else "bad"
+    tone = {"succeeded": "good", "failed": "bad"}.get(result.status, "soft")
+    came = result.message if result.status == "stopped" else result.error_class or result.status
     curves = [_spark(flow.rates, "As this side saw it") for flow in figures.flows]
     limits = [escape(found.words) for found in result.diagnoses]
     cells = [
         f"<td>{result.at[11:19]}</td>",
         f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>",
-        f'<td class="{tone}">{escape(result.error_class or result.status)}</td>',
+        f'<td class="{tone}">{escape(came)}</td>',
         f'<td class="number">{figures.of_each_way(Flow.headline)}</td>',
         f'<td class="number">{figures.of_each_way(_lost)}</td>',
         f'<td>{"".join(curves)}</td>',

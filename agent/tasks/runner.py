@@ -83,7 +83,9 @@ class TaskRunner:
             words = f"payload keys that this agent does not know had no effect: {names}"
             outcome.report.warnings = [words, *outcome.report.warnings]
         self.context.outbox.put(entry.claimed, outcome)
-        self.context.metrics.count_outcome(entry.task, outcome, time.monotonic() - entry.entered)
+        stopped = outcome.report.error_class is ErrorClass.KILLED and entry.stop.ordered.is_set()
+        seconds = time.monotonic() - entry.entered
+        self.context.metrics.count_outcome(entry.task, outcome, seconds, stopped)
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         """The outcomes of a task, as they come; raises TaskError for one that cannot run."""

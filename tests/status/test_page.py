@@ -54,6 +54,8 @@ def test_the_page_follows_a_running_test(shown: Shown, visitor: Chrome) -> None:
     until(later)
     shown.bench.ended(shown.bench.task("kill_all"))
     until(lambda: "stopped by kill_all" in text(visitor))
+    problems = visitor.find_element(By.CSS_SELECTOR, "section[aria-labelledby=recent-problems]")
+    assert "stopped by" not in problems.text and "signal" not in problems.text
     assert complaints(visitor) == []
     shown.bench.ended(shown.bench.task("iperf_server_start", port=shown.port))
 
