@@ -55,8 +55,10 @@ class ErrorClass(StrEnum):
 class AgentError(Exception):
     """The root of the tree; by itself a bug that is in the log, or a failed test of `--dev`.
 
-    Exit code 1.
+    Exit code 1. `advice` says what to do about it, if its message does not.
     """
+
+    advice: str | None = None
 
 
 class ConfigError(AgentError):
@@ -100,6 +102,8 @@ class ManagerUnavailable(ManagerError):
     `retry_after` is the number of seconds that the Manager asked the agent to wait, if it did.
     """
 
+    advice = "agent-run --check tests the way to MANAGER_URL"
+
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
@@ -119,9 +123,13 @@ class KeyRefused(ManagerRefused):
     Exit code 77 at registration.
     """
 
+    advice = "compare AGENT_NAME, the key and API_VERSION with the Manager's"
+
 
 class AgentUnknown(ManagerRefused):
     """The Manager's own 404: the agent is unknown or has been disabled; exit code 67."""
+
+    advice = "create AGENT_NAME at the Manager, or enable it there"
 
 
 class TaskRefused(ManagerError):

@@ -11,7 +11,7 @@ import structlog
 from gevent.event import Event
 
 from agent.cli.options import OPTIONS, GroupedCommand
-from agent.config.env_file import read_env_file
+from agent.config.env_file import misspelt, read_env_file
 from agent.config.key import SECRETS, Key
 from agent.config.settings import SETTINGS, Config, Texts, check_settings, read_settings
 from agent.errors import (
@@ -37,15 +37,22 @@ EXIT_LOCKED = 73
 EXIT_REFUSED = 77
 EXIT_CONFIG = 78
 
-# The exit code for each error that ends the agent, and what to do about it.
-_ENDS: list[tuple[type[AgentError], int, str | None]] = [
-    (ConfigError, EXIT_CONFIG, None),
-    (StateLocked, EXIT_LOCKED, None),
-    (KeyRefused, EXIT_REFUSED, "compare AGENT_NAME, the key and API_VERSION with the Manager's"),
-    (AgentUnknown, EXIT_UNKNOWN_AGENT, "create AGENT_NAME at the Manager, or enable it there"),
-    (ManagerUnavailable, EXIT_UNAVAILABLE, "agent-run --check tests the way to MANAGER_URL"),
-    (AgentError, EXIT_BUG, None),
+# The exit code for each error that ends the agent.
+_ENDS: list[tuple[type[AgentError], int]] = [
+    (ConfigError, EXIT_CONFIG),
+    (StateLocked, EXIT_LOCKED),
+    (KeyRefused, EXIT_REFUSED),
+    (AgentUnknown, EXIT_UNKNOWN_AGENT),
+    (ManagerUnavailable, EXIT_UNAVAILABLE),
+    (AgentError, EXIT_BUG),
 ]
+# And for each kind of fault that --check finds; the first one counts.
+_FAULTS = {
+    "settings": EXIT_CONFIG,
+    "key": EXIT_REFUSED,
+    "agent": EXIT_UNKNOWN_AGENT,
+    "manager": EXIT_UNAVAILABLE,
+}
 
 # Everybody on the host can read a command line, so the key has no option.
 _NOT_OPTIONS = ("--agent-key", "--agent-key-file", "--key")
@@ -76,26 +83,29 @@ def _main(
     debug: bool,
     dev: bool,
     check: bool,
+    try_key: bool,
     exit_after_idle: float | None,
     **options: str | None,
 ) -> int:
     """Register with the Manager, run its iperf3 tests and report the results.
 
-    A word like MANAGER_URL is the variable that also sets the option, in the environment or the
-    env file. A flag comes first, then the environment. [ ] shows the default. The key has no flag:
-    set AGENT_KEY or AGENT_KEY_FILE.
+    A flag comes before its variable, such as MANAGER_URL, in the environment, and that before the
+    env file. [ ] shows the default. The key has no flag: set AGENT_KEY or AGENT_KEY_FILE.
     """
     if dev and check:
         raise click.UsageError("--dev and --check cannot be used together.")
+    if try_key and not check:
+        raise click.UsageError("--try-key needs --check.")
     flags = {name: text for name, text in options.items() if text is not None}
     if debug:
         flags["log_level"] = "debug"
-    file = read_env_file(env_file, [*(setting.variable for setting in SETTINGS), *SECRETS])
-    for slip in file.slips:
+    known = [*(setting.variable for setting in SETTINGS), *SECRETS]
+    file = read_env_file(env_file, known)
+    for slip in [*misspelt(os.environ, known), *file.slips]:
         click.echo(f"agent-run: {printable(slip)}", err=True)
     places = (os.environ, file)
     if check:
-        return _run_check(flags, *places)
+        return _run_check(try_key, flags, *places)
     if not dev:
         return _run_agent(read_settings(flags, *places), exit_after_idle)
     # Imported here: only the demo needs Flask, which takes 20 MB.
@@ -105,15 +115,14 @@ def _main(
         return _run_agent(config, exit_after_idle, demo.self_test)
 
 
-def _run_check(flags: Texts, *places: Texts) -> int:
+def _run_check(try_key: bool, flags: Texts, *places: Texts) -> int:
     # Imported here to keep an agent small.
     from agent.cli.check import print_findings
 
     # The default LOG_FORMAT, json, is for the log and not for the check.
-    found = print_findings(*check_settings(flags, *places, {"LOG_FORMAT": "console"}))
-    if "settings" in found:
-        return EXIT_CONFIG
-    return EXIT_UNAVAILABLE if "manager" in found else EXIT_OK
+    settings = check_settings(flags, *places, {"LOG_FORMAT": "console"})
+    found = print_findings(*settings, try_key)
+    return next((code for fault, code in _FAULTS.items() if fault in found), EXIT_OK)
 
 
 def _run_agent(
@@ -146,8 +155,8 @@ def _run_agent(
         agent.run(exit_after_idle, run_self_test, _status_page(agent, config.status_address))
         return EXIT_OK
     except AgentError as error:
-        code, advice = next(end[1:] for end in _ENDS if isinstance(error, end[0]))
-        log.error("agent ends", error=str(error), exit_code=code, advice=advice)
+        code = next(code for kind, code in _ENDS if isinstance(error, kind))
+        log.error("agent ends", error=str(error), exit_code=code, advice=error.advice)
         return code
     except Exception:
         log.exception("a bug: agent ends", exit_code=EXIT_BUG)

@@ -96,8 +96,9 @@ OPTIONS: list[click.Parameter] = [
         help="Read settings from this file [.env].",
     ),
     _flag(["--debug"], help="The same as --log-level debug."),
-    _flag(["--dev"], help="Run a demo: start a local Manager and one loopback test."),
+    _flag(["--dev"], help="Run a demo: a local Manager and a loopback test."),
     _flag(["--check"], help="Check the configuration and the Manager, then exit."),
+    _flag(["--try-key"], help="With --check: register, to try the key."),
     click.Option(
         ["--exit-after-idle"],
         callback=_seconds,

@@ -1,17 +1,22 @@
-"""The env file: the variables that it sets, and the lines in it that are probably mistakes."""
+"""The env file: the variables that it sets, and what in it or the environment is a mistake."""
 
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from io import StringIO
 
 from agent.config.key import PLACEHOLDER_KEY
 from agent.errors import ConfigError
 
 DEFAULT_ENV_FILE = ".env"
-# How similar an unknown name must be to a setting's to be taken for it: MANAGR_URL is at 0.95.
-SIMILAR = 0.8
+# How many letters of a setting's name may be wrong, missing, too many or swapped.
+WRONG_LETTERS = 2
+# Names so near to a setting's that other programs are known to use.
+OTHERS = frozenset(
+    "ABI_VERSION AGENT_HOME AGENT_NODE APP_VERSION LIB_FILE LOCK_FILE LOG_FILTER LOG_SIZE LOG_TIME"
+    " LONG_FORMAT SITE_DIR STAGE_DIR STATIC_DIR".split()
+)
 MAX_CHARACTERS = 10**6
 
 
@@ -35,7 +40,7 @@ def place_of(variable: str, place: Mapping[str, str]) -> str:
     return "in the environment"
 
 
-def read_env_file(given: str | None, known: Iterable[str]) -> EnvFile:
+def read_env_file(given: str | None, known: Collection[str]) -> EnvFile:
     """Read the env file that was asked for, or else `.env` if it exists. Raises ConfigError.
 
     `known` are the variables that the agent uses.
@@ -51,7 +56,7 @@ def read_env_file(given: str | None, known: Iterable[str]) -> EnvFile:
         raise ConfigError(f"--env-file {file.path} does not exist") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"--env-file {file.path}: {error}") from error
-    file.slips.extend(_misspelt(file, list(known)))
+    file.slips.extend(misspelt(file, known))
     # Not refused, as a key file is: `cp env.example .env` makes such a file.
     if is_public and file.get("AGENT_KEY", PLACEHOLDER_KEY) != PLACEHOLDER_KEY:
         words = "has AGENT_KEY in it, and everybody can read it: chmod 0600 it"
@@ -95,11 +100,24 @@ def _read(file: EnvFile) -> bool:
     return is_public
 
 
-def _misspelt(file: EnvFile, known: list[str]) -> Iterator[str]:
-    # Imported here for the same reason.
-    from difflib import get_close_matches
+def misspelt(place: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
+    """A sentence for each variable whose name is nearly that of a known one."""
+    for variable in place:
+        name = variable.upper()
+        if not place[variable] or variable in known or name in OTHERS:
+            continue
+        # The first letter is rarely wrong: EVENT_NAME and PIP_VERSION are what others use.
+        near = [each for each in known if each[0] == name[:1]]
+        found = (each for n in range(WRONG_LETTERS + 1) for each in near if _is_near(name, each, n))
+        if meant := next(found, None):
+            yield f"{place_of(variable, place)}: {variable} is ignored: did you mean {meant}?"
 
-    for variable in file:
-        if variable not in known:
-            for meant in get_close_matches(variable.upper(), known, n=1, cutoff=SIMILAR):
-                yield f"{place_of(variable, file)}: {variable} is ignored: did you mean {meant}?"
+
+def _is_near(one: str, other: str, letters: int) -> bool:
+    """Whether so many letters that are wrong, missing, too many or swapped make one the other."""
+    shared = len(os.path.commonprefix([one, other]))
+    one, other = one[shared:], other[shared:]
+    if not letters or not one or not other:
+        return len(one) + len(other) <= letters
+    steps = [(1, 1), (1, 0), (0, 1)] + [(2, 2)] * (one[:2] == other[1::-1])
+    return any(_is_near(one[here:], other[there:], letters - 1) for here, there in steps)

@@ -20,6 +20,10 @@ _NEEDED = frozenset(
 # From this release on, each stream has a thread of its own, and the first one looks only at the end
 # of each interval whether a number of bytes is out.
 THREADED = (3, 16)
+# From this release on, the receiver's count of lost datagrams is another one.
+OTHER_COUNT = (3, 13)
+# The releases that take no heed of `-b` where it has a burst.
+UNPACED = ((3, 9), (3, 18))
 # 3.19.1 was the first that did what it says.
 _UNSOUND_IN_3_19 = "--skip-rx-copy"
 

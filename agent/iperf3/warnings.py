@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from agent.iperf3.features import THREADED, Features
+from agent.iperf3.features import OTHER_COUNT, THREADED, Features
 from agent.iperf3.summary import Summary, Sums
 from agent.protocol import Cause, Figures, Flow, Report
 from agent.quantities import rate
@@ -21,8 +21,6 @@ _MUCH_LOSS = 1.0
 _UNDER_WAY = 0.1
 # A test that ends by itself has at least this share of its planned time.
 _FULL_LENGTH = 0.9
-# From this release on, the receiver's count of lost datagrams is another one.
-_OTHER_COUNT = (3, 13)
 # As a share of the datagrams: counts that differ by more contradict each other.
 _SLACK = 0.01
 # As a share of the bitrate, and of the time of a test: what is beyond it has a warning.
@@ -105,7 +103,7 @@ def _cpu_warnings(
 def _loss_warnings(summary: Summary, figures: Figures, features: Features) -> Iterator[str]:
     if summary.asked.omit:
         cause = "before 3.13, iperf3 also counts what was lost in the omitted seconds"
-    elif features.release >= _OTHER_COUNT:
+    elif features.release >= OTHER_COUNT:
         cause = "the server's iperf3 is older than 3.13, whose count a newer one misreads"
     else:
         cause = "it does not fit what the receiver got"

@@ -22,6 +22,7 @@ DEADLINE = 10.0
 HEARTBEAT_DEADLINE = 4.0
 RESULT_STALL = 30.0
 LONG_POLL_WAIT = 20
+HEALTH = "/healthz"
 
 # How the answer to a claim begins: the task's id, of at most 64 bits, and its type.
 _TASK_HEAD = re.compile(
@@ -118,10 +119,9 @@ class ManagerClient:
             raise ManagerUnavailable(f"{call}: a large answer that is not the Manager's")
         _compare(call, task, taken_for)
 
-    def check_health(self) -> None:
-        """Ask whether a Manager is there, without naming or registering an agent."""
-        answer = self._transport.call("/healthz", b"", {}, DEADLINE)
-        self._decode("/healthz", answer, protocol.Health)
+    def ask_health(self) -> tuple[int, Answer]:
+        """What is answered to whom asks for the Manager's health; no agent and no key is named."""
+        return self._transport.ask(HEALTH, b"", {}, DEADLINE)
 
     def _send(
         self, call: str, body: bytes | Body, deadline: float, idempotency_key: str = "", **more: str

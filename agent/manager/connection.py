@@ -7,6 +7,8 @@ Here all bytes come through one socket, below HTTP, TLS and proxies, which count
 
 import os
 import ssl
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -82,20 +84,37 @@ class _Context(ssl.SSLContext):
 setattr(ssl_, "SSLContext", _Context)
 
 
-def _contexts(config: Config) -> dict[str, ssl.SSLContext]:
-    """TLS with the Manager, and with a proxy, which is shown no certificate; raises OSError."""
+def tls_contexts(config: Config) -> dict[str, ssl.SSLContext]:
+    """TLS with the Manager, and with a proxy, which is shown no certificate.
+
+    Raises OSError, with the variable of the file that cannot be used.
+    """
     manager, proxy = ssl_.create_urllib3_context(), ssl_.create_urllib3_context()
     system = next(filter(os.path.exists, SYSTEM_CAS), DEFAULT_CA_BUNDLE_PATH)
-    file: str | Path = config.manager_ca_file or system
-    try:
-        for context in (manager, proxy):
-            context.load_verify_locations(file)
-        if config.manager_cert_file:
-            file = config.manager_cert_file
-            manager.load_cert_chain(file, config.manager_cert_key_file)
-    except OSError as error:
-        raise OSError(f"{file} cannot be used: {error}") from error
+    for context in (manager, proxy):
+        _load("MANAGER_CA_FILE", config.manager_ca_file or system, context.load_verify_locations)
+    if certificate := config.manager_cert_file:
+        anything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        _load("MANAGER_CERT_FILE", certificate, anything.load_verify_locations)
+        # Without a function that gives a passphrase, OpenSSL would ask for it on the terminal.
+        load = partial(manager.load_cert_chain, certificate, password=lambda: b"")
+        _load("MANAGER_CERT_KEY_FILE", config.manager_cert_key_file, load)
     return {"ssl_context": manager, "proxy_ssl_context": proxy}
+
+
+def _load(variable: str, file: str | Path | None, load: Callable[[Any], object]) -> None:
+    """Load a file; OpenSSL's words are not for people."""
+    try:
+        load(file)
+        return
+    except ssl.SSLError:
+        fault = "it has no certificate in PEM"
+        if variable == "MANAGER_CERT_KEY_FILE":
+            fault = "it must have the key of MANAGER_CERT_FILE in PEM, without a passphrase"
+    except OSError as error:
+        fault = str(error.strerror)
+    # Not in its handler: the error's context would be told instead.
+    raise OSError(f"{variable} {file} cannot be used: {fault}")
 
 
 class _Connection(HTTPConnection):
@@ -130,7 +149,7 @@ class Adapter(HTTPAdapter):
         url = config.manager_url
         self.proxies = {} if is_loopback(url) else get_environ_proxies(url)
         is_secure = urlsplit(url).scheme == "https"
-        self._contexts = _THREADS.call(_contexts, config) if is_secure else {}
+        self._contexts = _THREADS.call(tls_contexts, config) if is_secure else {}
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,7 @@
 """One HTTP request under one deadline, over a connection that is known to be fresh."""
 
 import json
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from agent.config.settings import Config
 from agent.errors import ManagerAway
 from agent.manager.connection import Adapter
 from agent.manager.refusals import refusal
+from agent.manager.tls import words_for
 from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
 
@@ -30,7 +32,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Answer:
-    """A 200 answer. `whole` is False when it has more than MAX_ANSWER_BYTES."""
+    """An answer. `whole` is False when it has more than MAX_ANSWER_BYTES."""
 
     content: bytes
     headers: Mapping[str, str]
@@ -57,15 +59,30 @@ class Transport:
     def call(
         self, path: str, data: bytes | Body, headers: Mapping[str, str], deadline: float
     ) -> Answer:
-        """Send a request, a GET if there is no data, and return its answer, which is a 200.
+        """Send a request and return its answer, which is a 200.
+
+        Raises the ManagerError that stands for any other answer, or for none.
+        """
+        status, answer = self.ask(path, data, headers, deadline)
+        if status != 200:
+            # The answer may repeat the key, and an answer to a result is kept on the disk.
+            content = _without(headers.get(KEY_HEADER, ""), answer.content)
+            raise refusal(path, status, content, answer.headers)
+        return answer
+
+    def ask(
+        self, path: str, data: bytes | Body, headers: Mapping[str, str], deadline: float
+    ) -> tuple[int, Answer]:
+        """Send a request, a GET if there is no data; the status and content of whatever answers.
 
         `deadline` is in seconds, for the whole call; a Body restarts it with each piece that the
-        Manager takes. Raises the ManagerError that stands for any other answer, or for none.
+        Manager takes. Raises ManagerAway if nobody answers.
         """
         began, status = time.monotonic(), 0
         try:
             request = self._request(path, data, headers)
             status, answer = self._exchange(path, request, deadline)
+            return status, answer
         except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
             raise ManagerAway(f"{path}: {_reason(error)}") from error
         finally:
@@ -73,11 +90,6 @@ class Transport:
             self._metrics.count_call(path.rpartition("/")[2], status, seconds)
             milliseconds = round(seconds * 1000, 1)
             log.debug("request", path=path, status=status or "none", milliseconds=milliseconds)
-        if status != 200:
-            # The answer may repeat the key, and an answer to a result is kept on the disk.
-            content = _without(headers.get(KEY_HEADER, ""), answer.content)
-            raise refusal(path, status, content, answer.headers)
-        return answer
 
     def _exchange(
         self, path: str, request: requests.PreparedRequest, deadline: float
@@ -156,4 +168,8 @@ def _reason(error: BaseException) -> str:
     """The innermost cause in words, which may quote the answer: requests wraps urllib3's error."""
     while isinstance(inner := getattr(error, "reason", None) or error.__context__, BaseException):
         error = inner
+    # urllib3's own error for TLS has OpenSSL's as its argument.
+    for each in (error, *error.args):
+        if isinstance(each, ssl.SSLError):
+            return words_for(each)
     return str(error)[:MAX_REASON] or type(error).__name__

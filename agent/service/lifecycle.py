@@ -53,7 +53,7 @@ class Agent:
         self._signals = signals
         self._supervisor = Supervisor()
         spawn = self._supervisor.spawn
-        self._ledger = ledger = Ledger(StateDirectory(config.state))
+        self._ledger = ledger = Ledger(StateDirectory(config.state, config.agent_name))
         self._registry = registry = TaskRegistry()
         metrics = Metrics()
         client = ManagerClient(config, key.fresh, metrics)

@@ -1,7 +1,7 @@
 """The state directory: private, used by one agent at a time, written by native threads.
 
 format      the number of this layout
-lock        locked while an agent runs
+lock        locked while an agent runs, with its process id and its name
 journal     the tasks that were claimed and are not settled
 children/   what running iperf3 children write
 outbox/     results that the Manager does not have
@@ -10,6 +10,7 @@ kept/       whole documents of which the Manager took a smaller form
 """
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -35,8 +36,8 @@ class StateDirectory:
     `trouble` says why a write failed, until all can be written. `runs` counts reads and writes.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Make the directory if need be, and lock it until this process ends.
+    def __init__(self, path: Path, agent: str = "") -> None:
+        """Make the directory if need be, and lock it until this process ends, for that agent.
 
         Raises StateLocked when another process uses it, ConfigError when it cannot be written or
         has an unknown format, StateUnusable when the disk fails at the moment.
@@ -48,7 +49,7 @@ class StateDirectory:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_format(path)
             self.make_directories()
-            lock(path / "lock", self.outbox)
+            lock(path / "lock", self.outbox, f"{os.getpid()} {agent}\n")
         except BlockingIOError as error:
             advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
             raise StateLocked(f"another agent runs in {path}: {advice}") from error

@@ -13,12 +13,9 @@ from gevent.util import wrap_errors
 from agent.config.settings import Config
 from agent.config.types import Network
 from agent.errors import ErrorClass, TaskError
-from agent.iperf3.features import Features
+from agent.iperf3.features import UNPACED, Features
 from agent.native_threads import NativeThreads
 from agent.protocol import ClientPayload
-
-# The releases of iperf3 that take no heed of `-b` where it has a burst.
-_UNPACED = ((3, 9), (3, 18))
 
 _getaddrinfo = get_original("socket", "getaddrinfo")
 # A silent name server blocks one for 10 s or more, and gevent's own must stay free for the
@@ -54,7 +51,7 @@ def check_burst(payload: ClientPayload, features: Features, config: Config) -> N
 
     In reverse the server's iperf3 matters, which is not known here.
     """
-    if payload.burst is None or payload.reverse or features.release[:2] not in _UNPACED:
+    if payload.burst is None or payload.reverse or features.release[:2] not in UNPACED:
         return
     words = f"iperf3 {features.version} keeps to no bitrate in a test with a burst"
     if config.max_bitrate is None:

@@ -71,7 +71,7 @@ def test_a_server_other_than_a_manager_exits_69(faulty: MakeManager, tmp_path: P
     stranger = faulty(lambda _: raw_reply(b"<html>It works!</html>", Content_Type="text/html"))
     ended = check(tmp_path, stranger.url)
     assert ended.code == 69
-    assert "is not the Manager's" in ended.output
+    assert f"asked {stranger.url}/healthz, got 200 with HTML: is this a Manager?" in ended.output
     assert [request.path for request in stranger.requests] == ["/healthz"]
     assert "x-agent-key" not in stranger.requests[0].headers
 

@@ -15,11 +15,9 @@ from agent.errors import (
     TaskRefused,
 )
 from agent.manager.refusals import REFUSALS, retry_after
-from tests.support.answering import ASK, Call
+from tests.support.answering import ASK
 from tests.support.faulty_manager import Request, raw_reply, reply
 from tests.support.sockets import MakeManager, client_of
-
-CALLS: dict[str, Call] = {**ASK, "healthz": lambda client: client.check_health()}
 
 
 def refused(faulty: MakeManager, call: str, answer: bytes) -> ManagerError:
@@ -31,12 +29,12 @@ def refused(faulty: MakeManager, call: str, answer: bytes) -> ManagerError:
 
     manager = faulty(answer_and_close)
     with pytest.raises(ManagerError) as caught:
-        CALLS[call](client_of(manager))
+        ASK[call](client_of(manager))
     assert len(manager.requests) == 1, "nothing is tried again here"
     return caught.value
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", ASK)
 @pytest.mark.parametrize(
     "answer",
     [

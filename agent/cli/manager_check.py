@@ -1,0 +1,120 @@
+"""What `--check` finds at the Manager, and on the way to it."""
+
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from socket import create_connection
+from urllib.parse import urlsplit
+
+import msgspec
+
+from agent import host, protocol
+from agent.cli.host_check import Finding
+from agent.config.settings import Config
+from agent.errors import KeyRefused, ManagerError, ManagerRefused
+from agent.manager.api import HEALTH, ManagerClient
+from agent.manager.connection import tls_contexts
+from agent.manager.transport import Answer
+
+# Seconds. The Manager's `Date` has whole ones, and is older by the time that the answer took.
+CLOCKS_AGREE = 5.0
+HANDSHAKE_TAKES = 5.0
+_KINDS = {"text/html": "HTML", "application/json": "JSON", "": "no content type"}
+
+
+def check_manager(config: Config, try_key: bool) -> Iterator[Finding]:
+    """Check the address, the way and the Manager; with `try_key` register there."""
+    url, address = config.manager_url, config.advertise_address
+    if urlsplit(url).scheme == "https":
+        try:
+            tls_contexts(config)
+        except OSError as error:
+            yield Finding("TLS", str(error), "settings")
+            return
+    try:
+        address = address or host.local_address(url)
+    except OSError as error:
+        yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")
+        return
+    yield _address(address)
+    client, status = ManagerClient(config, lambda: config.agent_key), 0
+    try:
+        status, answer = client.ask_health()
+        finding = _judged(url, status, answer)
+    except ManagerError as error:
+        words = f"{url}{error}: check MANAGER_URL and the network"
+        finding = Finding("Manager", words, "manager")
+    if finding.fault and status in (0, 400) and _speaks_tls(url):
+        words = f"{url}: the port speaks https: write https:// in MANAGER_URL"
+        finding = Finding("Manager", words, "manager")
+    yield finding
+    if finding.fault:
+        return
+    yield from _clock(answer.headers)
+    if try_key:
+        yield _registration(client, address)
+
+
+def _address(address: str) -> Finding:
+    words = f"the Manager is told {address}"
+    if not host.interface_of(address).interface:
+        why = "which is no address of this host: right only if a NAT leads from it to here"
+        return Finding("address", f"{words}, {why}", "warning")
+    if address.startswith("127.") or address == "::1":
+        words += "; for tests with other hosts set ADVERTISE_ADDRESS"
+    return Finding("address", words)
+
+
+def _judged(url: str, status: int, answer: Answer) -> Finding:
+    """Whether that is a Manager's answer, and else what it may be."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if status == 200:
+            msgspec.json.decode(answer.content, type=protocol.Health)
+            return Finding("Manager", f"{url} answers")
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()[:40]
+    why = "is this a Manager?"
+    if urlsplit(url).path.endswith(("/v1", "/v1/agent")):
+        why = "MANAGER_URL must end before /v1, which the agent adds"
+    elif location := answer.headers.get("Location"):
+        why = f"it leads to {location[:200]}: MANAGER_URL must be the Manager's own"
+    elif status >= 500:
+        why = "the Manager has a fault, or a proxy before it"
+    words = f"asked {url}{HEALTH}, got {status} with {_KINDS.get(kind, kind)}: {why}"
+    return Finding("Manager", words, "manager")
+
+
+def _speaks_tls(url: str) -> bool:
+    """Whether TLS is spoken where the URL says http."""
+    parts, anybody = urlsplit(url), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    if parts.scheme == "https":
+        return False
+    try:
+        address = parts.hostname or "", parts.port or 80
+        with create_connection(address, HANDSHAKE_TAKES) as connection:
+            anybody.wrap_socket(connection).close()
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+def _clock(headers: Mapping[str, str]) -> Iterator[Finding]:
+    with suppress(ValueError, OverflowError):
+        ahead = time.time() - parsedate_to_datetime(headers.get("Date", "")).timestamp()
+        if abs(ahead) > CLOCKS_AGREE:
+            where = "ahead of" if ahead > 0 else "behind"
+            words = f"{abs(ahead):.0f} s {where} the Manager's: one of them is wrong"
+            yield Finding("clock", words, "warning")
+
+
+def _registration(client: ManagerClient, address: str) -> Finding:
+    try:
+        record = client.register(address, host.operating_system())
+    except ManagerRefused as error:
+        kind = "key" if isinstance(error, KeyRefused) else "agent"
+        return Finding("key", f"the Manager answers {error}: {error.advice}", kind)
+    except ManagerError as error:
+        return Finding("key", f"the Manager answers {error}", "manager")
+    return Finding("key", f"the Manager has registered this host as agent {record.id}")
