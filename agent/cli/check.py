@@ -1,6 +1,7 @@
 """`agent-run --check`: prints line by line what is right and what is wrong, and changes nothing."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import click
 import structlog
@@ -15,17 +16,20 @@ from agent.text import printable, to_json
 _MARKS = {"": ("ok", "green"), "warning": ("warning", "yellow")}
 
 
-def print_findings(config: Config, faults: Mapping[str, str], try_key: bool) -> set[str]:
+def print_findings(
+    config: Config, faults: Mapping[str, str], slips: list[str], try_key: bool
+) -> set[str]:
     """Print a line for each finding, as JSON or in words; returns the kinds of fault found.
 
-    `faults` are those of the settings, by variable, as `check_settings` returns them. With
-    `try_key` the agent is registered.
+    `faults` are those of the settings, by variable, as `check_settings` returns them, and `slips`
+    what was written and is ignored. With `try_key` the agent is registered.
     """
     as_json = config.log_format == "json" and "LOG_FORMAT" not in faults
     # It prints lines of its own.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     kinds = set()
-    for finding in _findings(config, faults, try_key):
+    ignored = (Finding("configuration", slip, "warning") for slip in slips)
+    for finding in chain(ignored, _findings(config, faults, try_key)):
         kinds.add(finding.fault)
         if as_json:
             line = {

@@ -101,32 +101,36 @@ def _main(
         flags["log_level"] = "debug"
     known = [*(setting.variable for setting in SETTINGS), *SECRETS]
     file = read_env_file(env_file, known)
-    for slip in [*misspelt(os.environ, known), *file.slips]:
-        click.echo(f"agent-run: {printable(slip)}", err=True)
+    slips = [*misspelt(os.environ, known), *file.slips]
     places = (os.environ, file)
     if check:
-        return _run_check(try_key, flags, *places)
-    if not dev:
-        return _run_agent(read_settings(flags, *places), exit_after_idle)
-    # Imported here: only the demo needs Flask, which takes 20 MB.
-    from agent.cli.demo import demo_settings
+        return _run_check(slips, try_key, flags, *places)
+    try:
+        if not dev:
+            return _run_agent(read_settings(flags, *places), slips, exit_after_idle)
+        # Imported here: only the demo needs Flask, which takes 20 MB.
+        from agent.cli.demo import demo_settings
 
-    with demo_settings(flags, *places) as (demo, config):
-        return _run_agent(config, exit_after_idle, demo.self_test)
+        with demo_settings(flags, *places) as (demo, config):
+            return _run_agent(config, slips, exit_after_idle, demo.self_test)
+    except ConfigError as error:
+        # There is no log yet.
+        raise ConfigError(*slips, *error.faults) from error
 
 
-def _run_check(try_key: bool, flags: Texts, *places: Texts) -> int:
+def _run_check(slips: list[str], try_key: bool, flags: Texts, *places: Texts) -> int:
     # Imported here to keep an agent small.
     from agent.cli.check import print_findings
 
     # The default LOG_FORMAT, json, is for the log and not for the check.
     settings = check_settings(flags, *places, {"LOG_FORMAT": "console"})
-    found = print_findings(*settings, try_key)
+    found = print_findings(*settings, slips, try_key)
     return next((code for fault, code in _FAULTS.items() if fault in found), EXIT_OK)
 
 
 def _run_agent(
     config: Config,
+    slips: list[str],
     exit_after_idle: float | None,
     self_test: Callable[[StopSignals], None] | None = None,
 ) -> int:
@@ -146,6 +150,8 @@ def _run_agent(
             " use https, with MANAGER_CA_FILE for a CA of your own"
         )
     key.warn()
+    for slip in slips:
+        log.warning(slip)
     try:
         # Python hears of Ctrl-C only after a call of the disk, which may take for ever. So let it
         # end the process at once, like TERM: nothing is begun.

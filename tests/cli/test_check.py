@@ -12,35 +12,13 @@ import pytest
 from gevent import subprocess
 from gevent.os import tp_read
 
-from tests.support.command import MODULE, NO_MANAGER, Ended, run
+from tests.support.checking import CANARY, check, marks
+from tests.support.command import MODULE, NO_MANAGER
 from tests.support.faulty_manager import raw_reply
 from tests.support.harness import PATIENCE, Bench, environment
 from tests.support.sockets import MakeManager
 
 pytestmark = pytest.mark.process
-
-CANARY = "canary-77aa"
-
-
-def check(directory: Path, url: str, **variables: str) -> Ended:
-    """Run a check in this directory, with the Manager at this URL."""
-    settings = {
-        "MANAGER_URL": url,
-        "AGENT_NAME": "a1",
-        "AGENT_KEY": CANARY,
-        "STATE_DIR": str(directory / "state"),
-        **variables,
-    }
-    ended = run("--check", cwd=directory, **settings)
-    assert "Traceback" not in ended.errors
-    assert CANARY not in ended.output + ended.errors
-    return ended
-
-
-def marks(ended: Ended) -> dict[str, str]:
-    """Each finding's mark: `ok` or `not ok`."""
-    lines = ended.output.splitlines()
-    return {line[8:24].strip(): line[:8].strip() for line in lines}
 
 
 def test_a_check_that_finds_no_fault_exits_0_and_changes_nothing(bench: Bench) -> None:
