@@ -2,6 +2,7 @@
 
 import ipaddress
 import platform
+import re
 import resource
 import socket
 from contextlib import suppress
@@ -47,14 +48,25 @@ def names_loopback(host: str) -> bool:
     return not set("@/?#\\") & set(host) and is_loopback(f"//{host}")
 
 
+def host_of(url: str) -> str:
+    """The host's name or address in a URL, its zone as the system takes it: RFC 6874 has `%25`."""
+    return re.sub("%25(?=.)", "%", urlsplit(url).hostname or "")
+
+
 def local_address(url: str) -> str:
     """The local address of the route to the URL's host; raises OSError without name or route."""
-    parts = urlsplit(url)
+    host = host_of(url)
     try:
-        info = socket.getaddrinfo(parts.hostname, 9, type=socket.SOCK_DGRAM)[0]
+        info = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
     except UnicodeError as error:  # a label of more than 63 characters
-        raise OSError(f"{parts.hostname} is no host name") from error
+        raise OSError(f"{host} is no host name") from error
     return _source_address(info[0], info[4])
+
+
+def is_reachable(address: str) -> bool:
+    """Whether an address means the same elsewhere: on loopback and without a zone it does not."""
+    is_zoned = ":" in address and ipaddress.ip_address(address).is_link_local
+    return not (is_zoned or _is_loopback_address(address))
 
 
 def _source_address(family: int, target: Any) -> str:

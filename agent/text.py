@@ -4,6 +4,7 @@ Python keeps each byte of a name that is no UTF-8 as half a surrogate pair. The 
 a name as it is, to open a file or to run iperf3, and no encoder takes it.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,11 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def without_user(url: str) -> str:
+    """A URL without whatever precedes the @, which may be a password."""
+    return re.sub(r"(?is)^([a-z0-9]+://)?.*@", r"\1[hidden]@", url)
 
 
 def shortened(text: str, most: int) -> str:

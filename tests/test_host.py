@@ -35,6 +35,36 @@ def test_the_local_address_is_that_of_the_route(url: str, address: str) -> None:
     assert host.local_address(url) == address
 
 
+@pytest.mark.parametrize(
+    ("address", "reachable"),
+    [
+        ("10.0.0.1", True),
+        ("169.254.1.1", True),
+        ("fd00::1", True),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("fe80::1", False),
+        ("fe80::1%eth0", False),
+    ],
+)
+def test_an_address_of_this_host_alone_is_not_for_others(address: str, reachable: bool) -> None:
+    assert host.is_reachable(address) is reachable
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://[fe80::1%25eth0]:8000", "fe80::1%eth0"),
+        ("http://[fe80::1%eth0]", "fe80::1%eth0"),
+        ("http://[fe80::1%2525]", "fe80::1%25"),
+        ("http://[fe80::1%25]", "fe80::1%25"),
+        ("https://manager.example/x", "manager.example"),
+    ],
+)
+def test_the_zone_in_a_url_is_read_as_the_system_has_it(url: str, name: str) -> None:
+    assert host.host_of(url) == name
+
+
 @pytest.mark.parametrize("name", ["no-such-host.invalid", "a" * 64])
 def test_a_name_without_an_address_has_no_route(name: str) -> None:
     with pytest.raises(OSError):

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent import files
+from agent.text import without_user
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -94,11 +95,6 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _without_user(text: str) -> str:
-    """A URL without whatever precedes the @, which may be a password."""
-    return re.sub(r"(?is)^([a-z]+://)?.*@", r"\1[hidden]@", text)
-
-
 def _expanded(text: str) -> Path:
     try:
         return Path(text).expanduser()
@@ -125,7 +121,7 @@ def _host_port(text: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-URL = Kind("a URL like https://manager.example:8000", _url, redact=_without_user)
+URL = Kind("a URL like https://manager.example:8000", _url, redact=without_user)
 # Safe in an HTTP header, in a path and on a log line.
 NAME = Kind(
     "1 to 64 letters, digits, '_', '.' or '-', not starting with '.' or '-'",

@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 
 from gevent.socket import wait_read  # type: ignore[attr-defined]
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
-from requests.utils import get_environ_proxies
 from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import ssl_
 from urllib3.util.ssltransport import SSLTransport
 
 from agent.config.settings import Config
-from agent.host import is_loopback
+from agent.host import host_of
+from agent.manager.proxy import proxy_of
 from agent.native_threads import NativeThreads
 
 # Bytes for one answer with all that is around its content, and as many to connect.
@@ -147,7 +147,7 @@ class Adapter(HTTPAdapter):
     def __init__(self, config: Config) -> None:
         """Read the files if the Manager's URL says https; raises OSError."""
         url = config.manager_url
-        self.proxies = {} if is_loopback(url) else get_environ_proxies(url)
+        self.proxies = {"all": proxy_of(url)}
         is_secure = urlsplit(url).scheme == "https"
         self._contexts = _THREADS.call(tls_contexts, config) if is_secure else {}
         super().__init__()
@@ -159,6 +159,12 @@ class Adapter(HTTPAdapter):
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """The manager of the connections through a proxy."""
         return super().proxy_manager_for(*args, **kwargs | self._contexts)
+
+    def build_connection_pool_key_attributes(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """What a pool is made for: the zone of a link-local address is as the system takes it."""
+        place, tls = super().build_connection_pool_key_attributes(request, *args, **kwargs)
+        host = host_of(request.url)
+        return place | {"host": f"[{host}]" if ":" in host else host}, tls
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         """The pool of the connections for a request, with or without a proxy."""

@@ -14,6 +14,7 @@ from agent.config.settings import Config
 from agent.errors import KeyRefused, ManagerAway, ManagerError, ManagerUnavailable
 from agent.logs.outage import Outage
 from agent.manager.api import ManagerClient
+from agent.manager.proxy import proxy_of
 from agent.protocol import Origin
 from agent.timing import Backoff
 
@@ -139,9 +140,15 @@ class Registration:
         silence = ManagerAway(f"no route to {url}: its name was not resolved in time")
         try:
             with gevent.Timeout(LOOKUP_DEADLINE, silence):
-                self.address = self._config.advertise_address or host.local_address(url)
+                given = self._config.advertise_address
+                address = given or host.local_address(proxy_of(url) or url)
         except OSError as error:
             raise ManagerAway(f"no route to {url}: {error}") from error
+        is_fine = given or host.is_reachable(address) or host.is_loopback(url)
+        if not is_fine and address != self.address:
+            advice = "set ADVERTISE_ADDRESS to the one that other agents reach this host by"
+            log.warning("other hosts cannot reach this address", address=address, advice=advice)
+        self.address = address
 
 
 class Gate:

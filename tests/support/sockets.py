@@ -43,14 +43,15 @@ def serving(handle: Callable[[socket], None]) -> Iterator[str]:
 
 def relay(one: socket, other: socket) -> None:
     """Pass on what each of two connections says to the other, until `one` has ended."""
-    back = gevent.spawn(_pass_on, other, one)
+    back = gevent.spawn(pass_on, other, one)
     try:
-        _pass_on(one, other)
+        pass_on(one, other)
     finally:
         back.kill()
 
 
-def _pass_on(source: socket, sink: socket) -> None:
+def pass_on(source: socket, sink: socket) -> None:
+    """Send on what one connection says to another, until it ends."""
     with suppress(OSError):
         while piece := source.recv(65536):
             sink.sendall(piece)
