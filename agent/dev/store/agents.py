@@ -15,6 +15,8 @@ from agent.dev.store.records import HeartbeatRow, ManagedAgent, Text, utc_now
 OFFLINE_AFTER = timedelta(seconds=15)
 # Of more that take turns, the latest are told.
 KEPT = 8
+# Of a test that runs: an hour and more of heartbeats.
+RATES_KEPT = 1000
 
 
 class _Heard(Struct, frozen=True):
@@ -63,6 +65,7 @@ class Agents:
         self._database = database
         self._agents = database.state.agents
         self._running: dict[int, list[HeartbeatRow]] = {}
+        self._rates: dict[int, dict[int | None, list[tuple[datetime, float]]]] = {}
         self._instances: defaultdict[int, Instances] = defaultdict(Instances)
 
     def add(
@@ -108,6 +111,10 @@ class Agents:
         """What the agent's last heartbeat said it runs."""
         return self._running.get(agent_id, [])
 
+    def rates(self, agent_id: int, task_id: int) -> list[tuple[datetime, float]]:
+        """The latest rates, in bit/s, that heartbeats gave of a task that runs, and when."""
+        return self._rates.get(agent_id, {}).get(task_id, [])
+
     def register(
         self, agent_id: int, ip_address: str, operating_system: str | None = None
     ) -> ManagedAgent:
@@ -127,9 +134,15 @@ class Agents:
         """
         agent, instances = self.enabled(agent_id), self._instances[agent_id]
         self._see(agent, ip_address)
-        instances.record(instance, ip_address, utc_now())
+        instances.record(instance, ip_address, now := utc_now())
         agent.taking_turns = instances.addresses() or UNSET
-        self._running[agent_id] = running
+        known, self._running[agent_id] = self._rates.get(agent_id, {}), running
+        # A task that is not named any more, or begins anew, has none.
+        self._rates[agent_id] = {
+            row.task_id: [*known.get(row.task_id, []), (now, row.bits_per_second)][-RATES_KEPT:]
+            for row in running
+            if row.bits_per_second is not None
+        }
         self._database.touch()
         return instances.others(instance)
 

@@ -1,6 +1,8 @@
 """What the page shows of a result: sums, a reading for each interval, and a curve of those."""
 
 import math
+from collections.abc import Sequence
+from datetime import datetime
 from statistics import fmean
 
 from msgspec import Raw, Struct
@@ -82,6 +84,14 @@ def read_directions(result: Raw) -> list[Direction]:
     return [way for way in found if way.readings or way.flow.is_known]
 
 
+def read_rates(rates: list[tuple[datetime, float]], begun: datetime) -> list[Reading]:
+    """The readings of a test that runs, by rates in bit/s of the second before some moments."""
+    ends = [((at - begun).total_seconds(), rate) for at, rate in rates]
+    return _readings(
+        [Sums(start=max(0.0, end - 1), end=end, bits_per_second=rate) for end, rate in ends]
+    )
+
+
 def mean(readings: list[Reading]) -> float:
     """The mean throughput of one or more readings, in bit/s."""
     lengths = [reading.end - reading.start for reading in readings]
@@ -94,7 +104,7 @@ def draw(directions: list[Direction]) -> Curve | None:
     return Curve(lines) if lines else None
 
 
-def _readings(sums: list[Sums | None]) -> list[Reading]:
+def _readings(sums: Sequence[Sums | None]) -> list[Reading]:
     """At most MOST_READINGS: of more, neighbours are merged. Omitted intervals are left out."""
     found = [_reading(each) for each in sums if each and not each.omitted]
     readings = [reading for reading in found if reading]

@@ -5,7 +5,7 @@ from datetime import datetime
 from agent import quantities
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
-from agent.dev.web.figures import Direction, draw, read_directions
+from agent.dev.web.figures import Direction, draw, read_directions, read_rates
 from agent.diagnosis.halves import together
 from agent.errors import ErrorClass
 from agent.iperf3.figures import figures_in
@@ -18,6 +18,7 @@ class TestRow:
     """A test in the list. `phase` says its `status` in words; `lost` is for UDP.
 
     `elapsed`, in seconds, and `rate_now` are of a running test; the rate is empty when unknown.
+    `way` is the direction that was asked for; `flows` has what was measured from each sender.
     """
 
     def __init__(self, store: Store, test: Test, now: datetime) -> None:
@@ -26,16 +27,24 @@ class TestRow:
         self.test, self.task, self.server_task = test, task, server_task
         self.exercise = store.exercises.get(test.exercise_id)
         self.client, self.server = client.name, server.name
-        self.kind = _kind(test, task)
+        is_back = bool(task.payload.get("reverse"))
+        self.way = "server to client" if is_back else "client to server"
+        if task.payload.get("bidir"):
+            self.way = "both ways"
+        self.protocol = "UDP" if test.udp else "TCP"
+        streams = "1 stream" if test.parallel == 1 else f"{test.parallel} streams"
+        how = f"{self.protocol}, {self.way}, {streams}, {test.time_seconds} s"
+        self.kind = f"{how}, port {test.server_port}"
         self.begun = task.started_at or task.created_at
         self.status, self.phase = self._state(client, server)
         elapsed = int((now - self.begun).total_seconds())
         in_time = max(0, min(test.time_seconds, elapsed))
         self.elapsed = in_time if task.status == "running" else None
-        running = store.agents.running(client.id)
-        rates = [row.bits_per_second for row in running if row.task_id == task.id]
-        self.rate_now = next((quantities.rate(rate) for rate in rates if rate is not None), "")
+        self.rates = store.agents.rates(client.id, task.id)
+        self.rate_now = quantities.rate(self.rates[-1][1]) if self.rates else ""
         figures = figures_in(task.result)
+        senders = (self.server if is_back else self.client, self.server)
+        self.flows = list(zip(senders, figures.flows))
         self.rate, self.lost = figures.of_each_way(Flow.headline), figures.of_each_way(_lost)
 
     def _state(self, client: ManagedAgent, server: ManagedAgent) -> tuple[str, str]:
@@ -81,18 +90,21 @@ class TestDetail(TestRow):
         super().__init__(store, test, now)
         self.report = read_report(self.task.result)
         self.directions = read_directions(self.task.result)
+        if self.elapsed is not None:
+            readings = read_rates(self.rates, self.begun)
+            self.directions = [Direction(self.way != "server to client", Flow(), readings)]
         self.curve = draw(self.directions)
         reports = self.report, read_report(self.server_task.result)
         ways = [together(*reports, back=back) for back in (False, True)]
         self.diagnoses = [found for found in ways if found]
         # The server's failure comes first: it often explains the client's.
-        sides = {
-            f"Server on {self.server}": self.server_task,
-            f"Client on {self.client}": self.task,
-        }
+        sides = (self.server_task, f"Server on {self.server}"), (
+            self.task,
+            f"Client on {self.client}",
+        )
         self.failures = [
             (side, task.error or PHASES.get(task.status, "no reason given"), _advice(task))
-            for side, task in sides.items()
+            for task, side in sides
             if task.status in ("failed", "timed_out") and not self._was_stopped(task)
         ]
 
@@ -109,12 +121,3 @@ def _advice(task: ManagedTask) -> str:
 
 def _lost(flow: Flow) -> str:
     return f"{flow.lost_percent:.3g} % lost" if flow.lost_percent else ""
-
-
-def _kind(test: Test, task: ManagedTask) -> str:
-    protocol = "UDP" if test.udp else "TCP"
-    streams = "1 stream" if test.parallel == 1 else f"{test.parallel} streams"
-    way = ", both ways" if task.payload.get("bidir") else ""
-    if task.payload.get("reverse"):
-        way = ", from server to client"
-    return f"{protocol}, {streams}, {test.time_seconds} s{way}"
