@@ -33,6 +33,7 @@ CALLS = [
     ("GET", "/healthz", None),
     ("GET", "/nothing", None),
     ("GET", "/", None),
+    ("GET", "/tests.csv", None),
 ]
 
 

@@ -1,5 +1,6 @@
 """A dev Manager that is a process of its own, and can be killed."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,14 @@ class ManagerProcess:
         self.api.session.close()
         self._process.kill()
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Have it hang: connections are made, and nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def add(self, task_type: str, **payload: Any) -> int:
         """Give a1 a task; returns its id."""

@@ -4,6 +4,8 @@
 a plain post, and the document reloads itself while a test goes on.
 """
 
+from typing import Any
+
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -12,6 +14,7 @@ from agent.dev.api.http import store
 from agent.dev.errors import Refused
 from agent.dev.store.records import Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
+from agent.dev.web.downloads import intervals_csv, tests_csv
 from agent.dev.web.form import fields_of, start_test, values_of
 from agent.dev.web.overview import TestDetail, TestRow
 
@@ -26,7 +29,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-# How many of the newest tests the page lists.
+# How many tests the page lists; the older ones are on pages of their own.
 LISTED = 12
 
 # Of a form, which takes a millisecond a KiB to decode if it means to.
@@ -63,6 +66,22 @@ def stop(test_id: int) -> AnyResponse:
     return _to(test)
 
 
+@page.get("/tests.csv", defaults={"test_id": 0})
+@page.get("/test-<int:test_id>.csv")
+def download(test_id: int) -> Response:
+    """All tests, or the intervals of one, as CSV."""
+    check_reader()
+    known = store()
+    lines = intervals_csv(known, known.exercises.test(test_id)) if test_id else tests_csv(known)
+    return Response(lines, headers=_HEADERS, mimetype="text/csv")
+
+
+def _here(**changes: Any) -> str:
+    """The page as it was asked for, but for some changes."""
+    kept = {name: request.args.get(name) for name in ("test", "before", "find")}
+    return url_for("page.show", **(kept | changes))
+
+
 def _to(test: Test) -> AnyResponse:
     return redirect(url_for("page.show", test=test.id, _anchor="result"), 303)
 
@@ -80,20 +99,29 @@ def _document(asked: Test | None, refusal: Refused | None = None) -> Response:
     is_sent = request.endpoint == "page.start"
     values = request.form.to_dict() if is_sent else values_of(store(), asked)
     now = utc_now()
-    tests = store().exercises.tests()
+    tests, agents = store().exercises.tests(), store().agents.find()
+    before = request.args.get("before", type=int)
+    listed = [each for each in tests if before is None or each.id < before]
+    find = request.args.get("find", "").lower()
+    told = "{0.name} {0.ip_address} {0.operating_system} {0.status}".format
+    found = [each for each in agents if find in told(each).lower()]
     test = asked or (tests[-1] if tests else None)
     goes_on = any(store().exercises.get(each.exercise_id).is_under_way for each in tests)
     text = render_template(
         "page.html",
-        agents=store().agents.find(),
-        tests=[TestRow(store(), each, now) for each in reversed(tests[-LISTED:])],
+        agents=agents,
+        find=find,
+        found=found,
+        found_ids={str(each.id) for each in found},
+        tests=[TestRow(store(), each, now) for each in reversed(listed[-LISTED:])],
+        count=len(tests),
+        here=_here,
         shown=TestDetail(store(), test, now) if test else None,
         fields=fields_of(store()),
         values=values,
         refusal=refusal,
         asked=asked,
         now=now,
-        under_way=goes_on,
         reloads=not refusal and (goes_on or not store().agents.find("online")),
         quantities=quantities,
     )

@@ -2,43 +2,61 @@
 // Loads this page again and replaces the parts that have changed. The form keeps its values.
 const live = () => document.querySelectorAll("[data-live], select");
 const shown = new Map([...live()].map((part) => [part.id, part.innerHTML]));
+const [lost, unsent] = ["lost", "unsent"].map((each) => document.getElementById(each));
+let isSending = false;
 
 function put(part, fresh) {
   const focused = document.activeElement.id;
-  const chosen = part.value;
+  const chosen = part.selectedOptions?.[0];
   const open = [...part.querySelectorAll("details[open]")].map((one) => one.id);
   shown.set(part.id, fresh.innerHTML);
   part.replaceChildren(...fresh.childNodes);
-  if (chosen) part.value = chosen;
+  // What was chosen stays, even if other agents are looked for now.
+  if (chosen && !part.querySelector(`[value="${chosen.value}"]`)) part.append(chosen);
+  if (chosen) part.value = chosen.value;
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
+// Returns whether the Manager has answered. One that hangs takes the request, but never answers it.
 async function refresh() {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  for (const part of live()) {
-    const fresh = page.getElementById(part.id);
-    if (fresh && fresh.innerHTML !== shown.get(part.id)) put(part, fresh);
+  const how = { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(5000) };
+  try {
+    const answer = await fetch(location.href, how);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    document.getElementById("now").textContent = page.getElementById("now").textContent;
+    document.title = page.title;
+    for (const part of live()) {
+      const fresh = page.getElementById(part.id);
+      if (fresh && fresh.innerHTML !== shown.get(part.id)) put(part, fresh);
+    }
+    lost.hidden = unsent.hidden = true;
+  } catch {
+    lost.hidden = false;
   }
-  document.title = page.title;
-  document.getElementById("now").replaceWith(page.getElementById("now"));
-  document.querySelector("main").dataset.active = page.querySelector("main").dataset.active;
+  return lost.hidden;
 }
 
 async function keepFresh() {
-  const lost = document.getElementById("lost");
-  if (!document.hidden) {
-    try {
-      await refresh();
-      lost.hidden = true;
-    } catch {
-      document.getElementById("last").textContent = document.getElementById("now").textContent;
-      lost.hidden = false;
-    }
-  }
-  const active = document.querySelector("main").dataset.active === "yes";
-  setTimeout(keepFresh, active ? 1000 : 3000);
+  if (!document.hidden) await refresh();
+  setTimeout(keepFresh, 1000);
 }
 
+// Sends a form once the Manager has answered: one that hangs would start the test when it wakes up.
+async function send(event) {
+  event.preventDefault();
+  const form = event.target;
+  if (form.method === "get") {
+    history.replaceState(null, "", `?${new URLSearchParams(new FormData(form))}`);
+    refresh();
+  } else if (!isSending) {
+    isSending = true;
+    if (await refresh()) form.submit();
+    else unsent.hidden = false;
+    isSending = false;
+  }
+}
+
+document.addEventListener("submit", send);
+document.getElementById("find")?.addEventListener("input", (event) => event.target.form.requestSubmit());
 setTimeout(keepFresh, 1000);
