@@ -162,7 +162,8 @@ def _run_agent(
         return EXIT_OK
     except AgentError as error:
         code = next(code for kind, code in _ENDS if isinstance(error, kind))
-        log.error("agent ends", error=str(error), exit_code=code, advice=error.advice)
+        more = {"advice": error.advice} if error.advice else {}
+        log.error("agent ends", error=str(error), exit_code=code, **more)
         return code
     except Exception:
         log.exception("a bug: agent ends", exit_code=EXIT_BUG)

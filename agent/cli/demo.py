@@ -15,6 +15,7 @@ from gevent.event import Event
 from msgspec import Raw
 
 from agent.config.settings import Config, Texts, check_settings, read_settings
+from agent.dev.errors import MISSING
 from agent.diagnosis.halves import together
 from agent.errors import AgentError, ConfigError
 from agent.iperf3.figures import figures_in
@@ -31,6 +32,8 @@ TEST_SECONDS = 5
 # The self-test fails if its tasks take this many seconds longer than the test itself.
 PATIENCE = 30.0
 BAR_STEP = 0.1
+# The flags that would have no effect.
+IGNORED = "manager_url manager_ca_file manager_cert_file manager_cert_key_file state_dir".split()
 
 
 class Demo:
@@ -42,8 +45,7 @@ class Demo:
             from agent.dev.server import DevManager
             from agent.dev.store.store import Store
         except ModuleNotFoundError as error:
-            words = f"--dev needs {error.name}, which is not installed: run: pip install flask"
-            raise ConfigError(words) from error
+            raise ConfigError(MISSING.format("--dev", error.name)) from error
         self.key, self._password = secrets.token_urlsafe(16), secrets.token_urlsafe(8)
         self.store = Store()
         self.agent_id = self.store.agents.add(agent_name, self.key).id
@@ -110,7 +112,13 @@ class Demo:
 
 @contextmanager
 def demo_settings(flags: Texts, *places: Texts) -> Iterator[tuple[Demo, Config]]:
-    """A demo, and the settings for its agent, whose state directory is removed afterwards."""
+    """A demo, and the settings for its agent, whose state directory is removed afterwards.
+
+    Raises ConfigError.
+    """
+    if ignored := [f"--{name.replace('_', '-')}" for name in IGNORED if name in flags]:
+        words = "--dev has a Manager and a state directory of its own: leave out"
+        raise ConfigError(f"{words} {', '.join(ignored)}")
     demo = Demo(check_settings(flags, *places)[0].agent_name)
     try:
         if demo.manager.port != FIRST_PORT:

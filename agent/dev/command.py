@@ -10,7 +10,7 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent.dev.errors import StateUnwritable
+from agent.dev.errors import Misfit, StateUnwritable
 from agent.dev.server import DEFAULT_PASSWORD, DevManager
 from agent.dev.store.store import Store
 from agent.errors import ConfigError
@@ -95,5 +95,8 @@ def _make_known(store: Store, agent: str) -> None:
     known = store.agents.named(name)
     if known:
         store.agents.update(known.id, {"registration_key": key})
-    else:
+        return
+    try:
         store.agents.add(name, key)
+    except Misfit as error:
+        raise BadSetting(f"--agent {name!r}: {error}") from error

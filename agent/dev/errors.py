@@ -4,13 +4,20 @@ from typing import Any
 
 from agent.errors import AgentError
 
+# What to say of a program, and of a package that only the dev Manager needs.
+MISSING = "{} needs {}, which is not installed: run: pip install flask"
+
 
 class Refused(AgentError):
-    """A call is refused. `api.http.refuse` makes its answer; without a code it is a message."""
+    """A call is refused. `api.http.refuse` makes its answer; without a code it is a message.
 
-    def __init__(self, status: int, error: str, message: str, **details: Any) -> None:
-        super().__init__(message)
-        self.status, self.error, self.details = status, error, details
+    `faults` has a message for each field of a form that is to be corrected.
+    """
+
+    def __init__(self, status: int, error: str, said: str, field: str = "", **more: Any) -> None:
+        super().__init__(said)
+        self.status, self.error, self.details = status, error, more
+        self.faults = {field: said} if field else {}
 
 
 class NotFound(Refused):
@@ -21,18 +28,17 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """409: a record is not as the call needs it."""
+    """409: a record is not as the call, or the `field` of a form, needs it."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(409, "conflict", message)
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(409, "conflict", message, field)
 
 
 class Misfit(Refused):
     """422: the body, the query or the `field` of a form does not fit the call."""
 
     def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(422, "validation_error", message)
-        self.field = field
+        super().__init__(422, "validation_error", message, field)
 
 
 class StateUnwritable(Refused):

@@ -103,7 +103,15 @@ def test_a_failed_self_test_exits_1_and_names_the_reason(bench: Bench) -> None:
     assert agent.exit_code() == 1
     said = agent.wait_for("agent ends", exit_code=1)["error"]
     assert said.startswith("the test on loopback failed: ") and "out of luck" in said
-    assert "exception" not in agent.wait_for("agent ends")
+    assert not {"exception", "advice"} & agent.wait_for("agent ends").keys()
+
+
+def test_no_advice_is_not_printed_on_a_terminal_either(tmp_path: Path) -> None:
+    (tmp_path / "format").write_text("99\n")
+    settings = {"AGENT_KEY": "a-long-key", "STATE_DIR": str(tmp_path), "LOG_FORMAT": "console"}
+    ended = run(cwd=tmp_path, **settings)
+    assert ended.code == 78
+    assert "agent ends" in ended.output and "advice=" not in ended.output
 
 
 def test_the_demo_without_flask_exits_78_and_shows_how_to_install_it(tmp_path: Path) -> None:
@@ -114,6 +122,13 @@ def test_the_demo_without_flask_exits_78_and_shows_how_to_install_it(tmp_path: P
     assert ended.errors.splitlines() == [
         "agent-run: --dev needs flask, which is not installed: run: pip install flask"
     ]
+
+
+def test_a_setting_that_the_demo_would_ignore_is_refused(tmp_path: Path) -> None:
+    ended = run("--dev", "--manager-url", "http://m:8000", "--state-dir", "x", cwd=tmp_path)
+    assert (ended.code, ended.output) == (78, "")
+    words = "--dev has a Manager and a state directory of its own: leave out"
+    assert f"{words} --manager-url, --state-dir\n" in ended.errors
 
 
 def test_a_wrong_setting_of_the_demo_exits_78(tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ def test_a_record_that_does_not_exist_is_not_found(
     ("method", "path", "body"),
     [
         ("POST", "agents", {"name": "", "registration_key": "k"}),
+        ("POST", "agents", {"name": "a b", "registration_key": "k"}),
+        ("PUT", "agents/1", {"name": "-a"}),
         ("POST", "exercises", {"name": "x", "duration_seconds": 0}),
         (
             "POST",

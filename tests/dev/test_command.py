@@ -10,9 +10,12 @@ import gevent
 import pytest
 from click.testing import CliRunner, Result
 
+from agent.config.types import NAME
 from agent.dev.command import main
 from agent.dev.server import DevManager
+from tests.support.command import run_program
 from tests.support.dev_client import DEADLINE_SECONDS, Api
+from tests.support.harness import ROOT
 
 Start = Callable[..., tuple["subprocess.Popen[str]", str]]
 LINE = "dev Manager listening on "
@@ -155,6 +158,25 @@ def test_an_agent_needs_a_name_and_a_key(agent: str) -> None:
     result = run("--listen", "127.0.0.1:0", "--agent", agent)
     assert result.exit_code == 78
     assert "must be NAME:KEY" in result.output
+
+
+@pytest.mark.parametrize("name", ["a b", "-a", "a/b", "ä", "a" * 65])
+def test_a_name_that_an_agent_refuses_is_refused(name: str) -> None:
+    result = run("--listen", "127.0.0.1:0", "--agent", f"{name}:key")
+    assert result.exit_code == 78
+    assert f"--agent {name!r}: the agent's name must be {NAME.accepted}" in result.output
+
+
+@pytest.mark.process
+def test_without_flask_it_says_what_the_demo_says(tmp_path: Path) -> None:
+    missing = "raise ModuleNotFoundError(\"No module named 'flask'\", name='flask')\n"
+    (tmp_path / "flask.py").write_text(missing)
+    where = f"{tmp_path}:{ROOT}"
+    ended = run_program(sys.executable, "-m", "agent.dev", cwd=tmp_path, PYTHONPATH=where)
+    assert (ended.code, ended.output) == (78, "")
+    assert ended.errors.splitlines() == [
+        "python -m agent.dev needs flask, which is not installed: run: pip install flask"
+    ]
 
 
 def test_a_port_in_use_is_refused(manager: DevManager) -> None:

@@ -104,7 +104,8 @@ def test_all_tests_with_units_in_the_names_of_columns(manager: DevManager, store
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_no_name_is_a_formula(manager: DevManager, store: Store, name: str) -> None:
-    store.agents.update(2, {"name": name})
+    # From a state file of an older version: such a name is refused now.
+    store.agents.get(2).name = name
     test = run(store, "tcp-reverse", error=name)
     (listed,) = table(get(manager, "/tests.csv"))
     (interval,) = table(get(manager, f"/test-{test.id}.csv"))

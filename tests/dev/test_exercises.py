@@ -172,11 +172,13 @@ def test_an_ended_exercise_accepts_no_test_and_no_start(store: Store) -> None:
     ("payload", "limit"),
     [
         ({"time": 30}, 60),
-        ({"time": 30, "omit": 5}, 60),
+        ({"time": 30, "omit": 5}, 65),
+        ({"time": 30, "omit": "long"}, 60),
         ({"time": 300}, 330),
         ({"time": 1000}, 1100),
         ({}, 40),
         ({"time": "long"}, 40),
+        ({"time": 10**400}, 95_040),
     ],
 )
 def test_a_client_task_times_out_half_a_minute_or_a_tenth_of_its_time_after_its_test(

@@ -77,8 +77,8 @@ BODIES = [
     ),
     (
         "exercises/1/tests",
-        '{"server_agent_id": 1, "client_agent_id": 2, "server_port": 5201,'
-        ' "options": {"time": @, "parallel": @, "port": @}}',
+        '{"server_agent_id": 1, "client_agent_id": 2, "server_port": 5202,'
+        ' "options": {"time": @, "parallel": @, "port": @, "bitrate": @, "omit": @}}',
     ),
 ]
 CALLS = [
@@ -126,8 +126,10 @@ def assert_shown(operator: Api) -> None:
     """Whatever was taken can be told again."""
     for path in ("agents", "tasks", "exercises", "exercises/1/results"):
         assert operator.call("GET", path).status_code == 200, path
-    page = operator.session.get(operator.url, headers={"Accept": "text/html"})
-    assert page.status_code == 200
+    for asked in ("", "?test=1", "?test=2"):
+        page = operator.session.get(f"{operator.url}/{asked}", headers={"Accept": "text/html"})
+        # Only some numbers are taken, and make a second test.
+        assert page.status_code == 200 or (page.status_code, asked) == (404, "?test=2")
 
 
 @pytest.mark.parametrize("word", WORDS, ids=lambda word: word[:9])

@@ -18,6 +18,7 @@ from agent.dev.store import records
 from agent.dev.store.records import HeartbeatRow, Plan, TaskReport
 from agent.dev.store.store import Store
 from agent.diagnosis.halves import diagnose
+from agent.protocol import ClientPayload, read_payload
 from tests.support.dev_client import DEADLINE_SECONDS
 from tests.support.halves import QUEUE, receiver, sender
 
@@ -157,7 +158,67 @@ def test_the_form_is_filled_in_as_the_test_that_was_asked_for(
         for tag, attributes in Tags(get(manager, "/?test=1").text).found
         if (tag == "option" and "selected" in attributes) or tag == "input"
     ]
-    assert chosen == ["2", "1", "reverse", "udp", "4", "3", "5201"]
+    assert chosen == ["2", "1", "reverse", "udp", "4", "3", "5201", "1000000", "", "", "", ""]
+
+
+OPTIONS = {
+    "bitrate": "25G",
+    "omit": "2",
+    "dscp": "AF41",
+    "ip_version": "4",
+    "bind": " 127.0.0.1 ",
+}
+
+
+def test_options_reach_the_clients_payload_and_the_form_again(
+    manager: DevManager, store: Store
+) -> None:
+    assert post(manager, form={**FORM, **OPTIONS}).status_code == 303
+    payload = store.tasks.get(2).payload
+    wanted = {"bitrate": 25 * 10**9, "omit": 2, "dscp": "AF41", "ip_version": 4}
+    assert {**wanted, "bind": "127.0.0.1"}.items() <= payload.items()
+    raw = msgspec.Raw(msgspec.json.encode(payload))
+    assert read_payload(raw, ClientPayload).dscp == "AF41"
+    words = "bitrate 25.0 Gbit/s, omit 2, dscp AF41, ip version 4, bind 127.0.0.1"
+    assert f"port 5201, {words}. Tasks" in text(get(manager, "/?test=1"))
+    shown = {each.get("name"): each for _, each in Tags(get(manager, "/?test=1").text).found}
+    assert [shown[name]["value"] for name in ("bitrate", "omit", "dscp", "bind")] == [
+        *("25000000000", "2", "AF41", "127.0.0.1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "given", "sent"),
+    [("udp", "", 10**6), ("udp", "0", 0), ("udp", "10M", 10**7), ("tcp", "", None)],
+)
+def test_udp_is_sent_at_1_mbit_s_unless_the_form_says_otherwise(
+    manager: DevManager, store: Store, protocol: str, given: str, sent: int | None
+) -> None:
+    post(manager, form={**FORM, "protocol": protocol, "bitrate": given})
+    assert store.tasks.get(2).payload.get("bitrate") == sent
+
+
+def test_all_faults_of_a_form_are_shown_each_at_its_field(
+    manager: DevManager, store: Store
+) -> None:
+    bad = {"server_port": "x", "parallel": "0", "bitrate": "fast", "omit": "601", "dscp": "64"}
+    form = {**FORM, "server_agent_id": "2", **bad, "ip_version": "5", "bind": "eth0"}
+    answer = post(manager, form=form)
+    assert answer.status_code == 422
+    assert "Not started. Correct 8 fields below." in text(answer)
+    faults = dict(re.findall(r'<small id="(\w+)-about" class="failed">(.*?)</small>', answer.text))
+    assert {name: unescape(words) for name, words in faults.items()} == {
+        "parallel": "Streams must be a whole number from 1 to 128.",
+        "server_port": "Port must be a whole number from 1 to 65535.",
+        "bitrate": "Bitrate of a stream must be a whole number from 0 to 10000000000000.",
+        "omit": "Seconds to omit must be a whole number from 0 to 600.",
+        "dscp": "DSCP must be a whole number from 0 to 63 or a DSCP class such as af11.",
+        "ip_version": "IP version: choose one from the list.",
+        "bind": "Bind must be an IP address.",
+        "server_agent_id": "'a2' has never registered. Start it with this Manager's URL,"
+        " AGENT_NAME=a2 and its key.",
+    }
+    assert store.exercises.all() == []
 
 
 @pytest.mark.parametrize(
@@ -168,10 +229,10 @@ def test_the_form_is_filled_in_as_the_test_that_was_asked_for(
         ("parallel", "129", "Streams must be a whole number from 1 to 128."),
         ("time_seconds", "", "Seconds must be a whole number from 1 to 86400."),
         ("time_seconds", "1.5", "Seconds must be a whole number from 1 to 86400."),
-        ("protocol", "sctp", "Choose a protocol from the list."),
-        ("direction", HOSTILE, "Choose a direction from the list."),
-        ("client_agent_id", "a2", "Choose a client from the list."),
-        ("server_agent_id", None, "Choose a server from the list."),
+        ("protocol", "sctp", "Protocol: choose one from the list."),
+        ("direction", HOSTILE, "Direction: choose one from the list."),
+        ("client_agent_id", "a2", "Client: choose one from the list."),
+        ("server_agent_id", None, "Server: choose one from the list."),
     ],
 )
 def test_a_form_with_a_bad_value_is_shown_again_with_the_reason(
@@ -192,10 +253,10 @@ def test_a_form_with_a_bad_value_is_shown_again_with_the_reason(
 @pytest.mark.parametrize(
     ("changes", "status", "words"),
     [
-        ({"server_agent_id": "2"}, 409, "'a2' has never registered."),
-        ({"client_agent_id": "9"}, 422, "Choose a client from the list."),
+        ({"server_agent_id": "2"}, 409, "'a2' has never registered. Start it"),
+        ({"client_agent_id": "9"}, 422, "Client: choose one from the list."),
         # The third one is disabled, and no longer in the list.
-        ({"server_agent_id": "3"}, 422, "Choose a server from the list."),
+        ({"server_agent_id": "3"}, 422, "Server: choose one from the list."),
         ({"server_port": "5300"}, 409, "port 5300 of 'a1' is reserved by test 1."),
     ],
 )
@@ -284,7 +345,7 @@ def test_the_page_asks_for_a_chosen_password(store: Store) -> None:
 def test_what_agents_send_is_shown_as_text_and_never_as_markup(
     manager: DevManager, store: Store
 ) -> None:
-    store.agents.update(2, {"name": HOSTILE})
+    store.agents.get(2).name = HOSTILE
     store.agents.register(2, HOSTILE, HOSTILE)
     test = make_test(store)
     trouble = {"agent": {"warnings": [HOSTILE], "iperf3_version": HOSTILE, "error_class": HOSTILE}}

@@ -95,13 +95,16 @@ def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pai
         until(lambda: "a1" in find(driver, "#agents").text)
         press(driver, Keys.TAB)
         names = []
-        for keys in ("a2", "a1", "", "T", "2", "6", "5212"):
+        for keys in ("a2", "a1", "", "T", "2", "6", "5212", "50M", "", "ef", "4", "127.0.0.1"):
             field = driver.switch_to.active_element
             names.append(field.accessible_name)
             if field.tag_name == "input":
                 field.send_keys(Keys.CONTROL, "a")
             press(driver, keys, Keys.TAB)
-        assert names == ["Client", "Server", "Direction", "Protocol", "Streams", "Seconds", "Port"]
+        assert names == [
+            *("Client", "Server", "Direction", "Protocol", "Streams", "Seconds", "Port"),
+            *("Bitrate of a stream", "Seconds to omit", "DSCP", "IP version", "Bind"),
+        ]
         assert driver.switch_to.active_element.accessible_name == "Start"
         press(driver, Keys.ENTER)
 
@@ -126,6 +129,9 @@ def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pai
             f"127.0.0.1:{pair.manager.port}"
         }
     assert (client.agent_id, client.payload["parallel"], client.payload["time"]) == (2, 2, 6)
+    argv = pair.result(client)["agent"]["argv"]
+    given = {"-b": "50000000", "--dscp": "ef", "-B": "127.0.0.1"}
+    assert given.items() <= dict(zip(argv, argv[1:])).items() and "-4" in argv
     pair.wait(lambda: all_ended(pair))
 
 
@@ -193,7 +199,6 @@ def test_a_refresh_keeps_what_the_reader_has_done(driver: Chrome, finished: Benc
 def test_a_refused_form_marks_its_field(driver: Chrome, finished: Bench) -> None:
     with view(driver):
         driver.get(finished.manager.url)
-        driver.execute_script("document.querySelector('form').noValidate = true")
         find(driver, "[name=server_port]").send_keys("0000", Keys.ENTER)
         until(lambda: driver.title.startswith("Not started"))
         field = driver.switch_to.active_element
@@ -217,7 +222,7 @@ def test_nothing_overflows_at_any_width(driver: Chrome, finished: Bench, width: 
     with view(driver, width=width):
         driver.get(finished.manager.url)
         assert overflow(driver) == 0
-        finished.store.agents.update(1, {"name": "w" * 300})
+        finished.store.agents.get(1).name = "w" * 300
         finished.store.agents.register(1, "2001:db8:1234:5678:9abc:def0:1234:5678", None)
         driver.get(finished.manager.url)
         assert overflow(driver) == 0

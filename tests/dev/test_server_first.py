@@ -36,7 +36,7 @@ def test_a_client_is_spared_when_a_stranger_holds_its_servers_port(pair: Bench) 
         assert str(stranger.pid) in (new.server_task.error or "")
     assert (new.server_task.status, new.client_task.status) == ("failed", "canceled")
     assert new.client_task.accepted_at is None
-    assert new.client_task.error == f"its server failed: {new.server_task.error}"
+    assert new.client_task.error == f"server task failed: {new.server_task.error}"
     shown = text(get_page(pair.manager))
     assert f"server failed Server on a1: port {port} is in use by " in shown
     assert "Choose another port" in shown and "froze" not in shown and "Client on" not in shown
@@ -86,7 +86,7 @@ def test_a_canceled_server_takes_its_client_along(store: Store) -> None:
     store.sweep(utc_now())
     assert (new.client_task.status, new.client_task.error) == (
         "canceled",
-        "its server was canceled",
+        "server task canceled: no reason given",
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec import UNSET, Struct
 
-from agent.dev.errors import Conflict, NotFound
+from agent.config.types import NAME
+from agent.dev.errors import Conflict, Misfit, NotFound
 from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, Text, utc_now
 
@@ -71,14 +72,14 @@ class Agents:
     def add(
         self, name: Text, registration_key: Text, operating_system: str | None = None
     ) -> ManagedAgent:
-        """Make an agent known; raises Conflict when the name is taken."""
+        """Make an agent known; raises Misfit for a bad name, and Conflict when it is taken."""
         self._check_name(name)
         agent = ManagedAgent(len(self._agents) + 1, name, registration_key, operating_system)
         self._agents[agent.id] = agent
         return self._database.commit(agent)
 
     def update(self, agent_id: int, changes: dict[str, Any]) -> ManagedAgent:
-        """Set fields of an agent; raises NotFound, or Conflict when the name is taken."""
+        """Set fields of an agent; raises NotFound, and for its name Misfit or Conflict."""
         agent = self.get(agent_id)
         if changes.get("name", agent.name) != agent.name:
             self._check_name(changes["name"])
@@ -154,6 +155,8 @@ class Agents:
                 self._database.touch()
 
     def _check_name(self, name: str) -> None:
+        if not NAME.accepts(name):
+            raise Misfit(f"the agent's name must be {NAME.accepted}")
         if self.named(name):
             raise Conflict(f"there is already an agent named {name!r}")
 

@@ -72,6 +72,18 @@ class Exercises:
             for task in [self._tasks.get(test.server_task_id)]
         ]
 
+    def server_address(self, agent_id: int, port: int) -> str:
+        """The address for a server at that port; raises NotFound, or Conflict without one."""
+        agent = self._agents.get(agent_id)
+        if agent.ip_address is None:
+            words = f"{agent.name!r} has never registered. Start it with this Manager's URL,"
+            raise Conflict(f"{words} AGENT_NAME={agent.name} and its key", "server_agent_id")
+        for taken in self.reservations():
+            if (taken.agent_id, taken.port) == (agent_id, port):
+                words = f"port {port} of {agent.name!r} is reserved by test {taken.id}"
+                raise Conflict(words, "server_port")
+        return agent.ip_address
+
     def add_test(self, exercise_id: int, plan: Plan) -> NewTest:
         """Add a test. Its tasks stay queued until the exercise is started, or started again.
 
@@ -84,7 +96,7 @@ class Exercises:
         seconds = plan.time_seconds or exercise.duration_seconds
         listen = {"port": port, "udp": plan.udp}
         run = {
-            "server_ip": self._server_address(server, port),
+            "server_ip": self.server_address(server, port),
             **listen,
             "parallel": plan.parallel,
             "time": seconds,
@@ -138,33 +150,22 @@ class Exercises:
 
     def _follow(self, server: ManagedTask, client: ManagedTask, now: datetime) -> None:
         """Release a client whose server listens, and cancel one whose server does not run."""
-        if client.status != "queued":
-            return
-        is_over = server.status in FINAL_STATUSES
+        has_reported = server.status in FINAL_STATUSES
         is_silent = server.accepted_at and now - server.accepted_at > SERVER_PATIENCE
-        if server.status == "succeeded" or (is_silent and not is_over):
-            self._tasks.stage_release(client)
-            self._database.touch()
-        elif is_over:
+        if client.status != "queued" or not (has_reported or is_silent):
+            return
+        if has_reported and server.status != "succeeded":
             self._tasks.stage_cancel(client)
-            failed = f"failed: {server.error}" if server.status == "failed" else "was canceled"
-            client.error = f"its server {failed}"
-            self._database.touch()
+            client.error = f"server task {server.status}: {server.error or 'no reason given'}"
+        else:
+            self._tasks.stage_release(client)
+        self._database.touch()
 
     def _open_exercise(self, exercise_id: int) -> Exercise:
         exercise = self.get(exercise_id)
         if exercise.ended_at:
             raise Conflict(f"exercise {exercise_id} has ended")
         return exercise
-
-    def _server_address(self, agent_id: int, port: int) -> str:
-        agent = self._agents.get(agent_id)
-        if agent.ip_address is None:
-            raise Conflict(f"{agent.name!r} has never registered")
-        for taken in self.reservations():
-            if (taken.agent_id, taken.port) == (agent_id, port):
-                raise Conflict(f"port {port} of {agent.name!r} is reserved by test {taken.id}")
-        return agent.ip_address
 
     def _end(self, exercise: Exercise, now: datetime) -> list[ManagedTask]:
         """Release the ports, and tell the agents that took part to stop what they run of it.

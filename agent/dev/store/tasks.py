@@ -10,7 +10,8 @@ from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskR
 from agent.protocol import FINAL_STATUSES
 
 # The Manager's own rule: a client task is overdue this long after its test should have ended, or
-# a tenth of the test if that is longer. It does not count `omit`.
+# a tenth of the test if that is longer. It does not count `omit`. With extensions we do: the end of
+# a task may end its exercise, and so a test that runs.
 OVERDUE_SECONDS = 30
 # iperf3's default, for a payload without `time`.
 DEFAULT_TEST_SECONDS = 10
@@ -114,9 +115,9 @@ class Tasks:
     def time_out(self, now: datetime) -> None:
         """Mark the client tasks that are overdue."""
         for task in self.find(status="running", type=CLIENT_RUN):
-            seconds = task.payload.get("time")
-            if not isinstance(seconds, int | float):
-                seconds = DEFAULT_TEST_SECONDS
+            seconds = _seconds(task.payload.get("time"), DEFAULT_TEST_SECONDS)
+            if self._database.extensions:
+                seconds += _seconds(task.payload.get("omit"), 0)
             running = now - (task.started_at or now)
             if running.total_seconds() > seconds + max(OVERDUE_SECONDS, seconds / 10):
                 task.finish("timed_out")
@@ -154,6 +155,11 @@ class Tasks:
         if task is None or task.agent_id != agent_id:
             raise Refused(400, "task_not_found", f"this agent has no task {task_id}")
         return task
+
+
+def _seconds(value: object, default: float) -> float:
+    """What a payload says, which may be anything; no test takes longer than a day."""
+    return min(value, 86400) if isinstance(value, int | float) else default
 
 
 def _invalid_state(task: ManagedTask) -> Refused:

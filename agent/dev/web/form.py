@@ -1,13 +1,15 @@
 """The form that starts a test: its fields, what they may have, and the start."""
 
-import re
 from typing import Any, NamedTuple
 
 import msgspec
 
+from agent.config.types import RATE
 from agent.dev.errors import Misfit, Refused
 from agent.dev.store.records import ManagedAgent, Plan, Test
 from agent.dev.store.store import Store
+from agent.errors import TaskError
+from agent.protocol import ClientPayload, read_payload
 
 # What each direction adds to the client's payload.
 DIRECTIONS: dict[str, dict[str, Any]] = {
@@ -16,18 +18,31 @@ DIRECTIONS: dict[str, dict[str, Any]] = {
     "both": {"bidir": True},
 }
 _WAYS = {"send": "client to server", "reverse": "server to client", "both": "both at once"}
+# iperf3's own for UDP. Without one, an agent has it send as fast as it can.
+UDP_BITRATE = 1_000_000
 
 
 class Field(NamedTuple):
-    """A field has a whole number from 1 to `most`, or without that one of the `choices`.
+    """A field has one of the `choices`, or what an agent takes for the `key` of its payload.
 
-    `first` is what it has in the first form.
+    `first` is what it has in the first form: empty if it may be left empty.
     """
 
     label: str
     first: object
-    most: int = 0
+    key: str = ""
     choices: dict[str, str] = {}
+    hint: str = ""
+
+
+# These have the names of their keys.
+OPTIONS = {
+    "bitrate": Field("Bitrate of a stream", "", "bitrate", hint="Empty: no limit, for UDP 1M"),
+    "omit": Field("Seconds to omit", "", "omit"),
+    "dscp": Field("DSCP", "", "dscp", hint="A number or a class like ef"),
+    "ip_version": Field("IP version", "", choices={"": "any", "4": "4", "6": "6"}),
+    "bind": Field("Bind", "", "bind", hint="An IP address of the client's host"),
+}
 
 
 def fields_of(store: Store) -> dict[str, Field]:
@@ -39,48 +54,69 @@ def fields_of(store: Store) -> dict[str, Field]:
         "server_agent_id": Field("Server", online[0], choices=agents),
         "direction": Field("Direction", "send", choices=_WAYS),
         "protocol": Field("Protocol", "tcp", choices={"tcp": "TCP", "udp": "UDP"}),
-        "parallel": Field("Streams", 1, most=128),
-        "time_seconds": Field("Seconds", 10, most=86400),
-        "server_port": Field("Port", 5201, most=65535),
+        "parallel": Field("Streams", 1, "parallel"),
+        "time_seconds": Field("Seconds", 10, "time"),
+        "server_port": Field("Port", 5201, "port"),
+        **OPTIONS,
     }
 
 
 def values_of(store: Store, test: Test | None) -> dict[str, Any]:
     """The form that starts this test again, or the first one between agents that are online."""
+    first = {name: field.first for name, field in fields_of(store).items()}
     if test is None:
-        return {name: field.first for name, field in fields_of(store).items()}
+        return first
     payload = store.tasks.get(test.client_task_id).payload
     way = [way for way, adds in DIRECTIONS.items() if adds.items() <= payload.items()][-1]
     protocol = "udp" if test.udp else "tcp"
-    return {**msgspec.structs.asdict(test), "direction": way, "protocol": protocol}
+    asked = {**msgspec.structs.asdict(test), "direction": way, "protocol": protocol}
+    return {**first, **payload, **asked}
 
 
 def start_test(store: Store, values: dict[str, str]) -> Test:
     """Start the test that the form describes.
 
-    Raises Refused, and then leaves nothing behind; Misfit names the `field` to correct.
+    Raises Refused with all `faults` of the form, and then leaves nothing behind.
     """
-    fields = fields_of(store).items()
-    read = {name: _read(name, field, values.get(name, "")) for name, field in fields}
-    udp, options = read.pop("protocol") == "udp", DIRECTIONS[read.pop("direction")]
-    plan = Plan(udp=udp, options=options, **read)
-    client, server = map(store.agents.get, (plan.client_agent_id, plan.server_agent_id))
-    exercise = store.exercises.create(f"page: {client.name} to {server.name}", read["time_seconds"])
+    read: dict[str, Any] = {}
+    refused: list[Refused] = []
+    for name, field in fields_of(store).items():
+        try:
+            read[name] = _read(name, field, values.get(name, "").strip())
+        except Misfit as misfit:
+            refused.append(misfit)
     try:
-        new = store.exercises.add_test(exercise.id, plan)
-    except Refused:
-        store.exercises.stop(exercise.id)
-        raise
+        if server_id := read.get("server_agent_id"):
+            store.exercises.server_address(server_id, read.get("server_port", 0))
+    except Refused as conflict:
+        refused.append(conflict)
+    for each in refused[1:]:
+        refused[0].faults |= each.faults
+    if refused:
+        raise refused[0]
+    udp, options = read.pop("protocol") == "udp", dict(DIRECTIONS[read.pop("direction")])
+    if udp:
+        options["bitrate"] = UDP_BITRATE
+    options |= {name: value for name in OPTIONS if (value := read.pop(name)) != ""}
+    client, server = (store.agents.get(read[f"{side}_agent_id"]) for side in ("client", "server"))
+    exercise = store.exercises.create(f"page: {client.name} to {server.name}", read["time_seconds"])
+    new = store.exercises.add_test(exercise.id, Plan(udp=udp, options=options, **read))
     store.exercises.start(exercise.id)
     return new.test
 
 
 def _read(name: str, field: Field, text: str) -> Any:
-    if not field.most and text not in field.choices:
-        raise Misfit(f"Choose a {field.label.lower()} from the list", name)
-    if field.most and not (re.fullmatch("[0-9]{1,5}", text) and 1 <= int(text) <= field.most):
-        raise Misfit(f"{field.label} must be a whole number from 1 to {field.most}", name)
-    return int(text) if text.isdecimal() else text
+    if not field.key and text not in field.choices:
+        raise Misfit(f"{field.label}: choose one from the list", name)
+    value: Any = 0 if text == "0" else RATE.convert(text) or text
+    if field.key and (text or field.first != ""):
+        payload = {"server_ip": "::1", "port": 1, field.key: value}
+        try:
+            read_payload(msgspec.Raw(msgspec.json.encode(payload)), ClientPayload)
+        except TaskError as error:
+            accepted = str(error).partition(" must be ")[2].partition(", not ")[0]
+            raise Misfit(f"{field.label} must be {accepted}", name) from error
+    return value
 
 
 def _told(agent: ManagedAgent) -> str:

@@ -37,7 +37,8 @@ class TestRow:
         self.kind = f"{how}, port {test.server_port}"
         self.begun = task.started_at or task.created_at
         self.status, self.phase = self._state(client, server)
-        elapsed = int((now - self.begun).total_seconds())
+        omit = task.payload.get("omit")
+        elapsed = int((now - self.begun).total_seconds()) - (omit if isinstance(omit, int) else 0)
         in_time = max(0, min(test.time_seconds, elapsed))
         self.elapsed = in_time if task.status == "running" else None
         self.rates = store.agents.rates(client.id, task.id)

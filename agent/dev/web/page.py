@@ -15,7 +15,7 @@ from agent.dev.errors import Refused
 from agent.dev.store.records import Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
 from agent.dev.web.downloads import intervals_csv, tests_csv
-from agent.dev.web.form import fields_of, start_test, values_of
+from agent.dev.web.form import OPTIONS, fields_of, start_test, values_of
 from agent.dev.web.overview import TestDetail, TestRow
 
 # The browser loads nothing from elsewhere, keeps nothing, and lets no other page frame this one.
@@ -124,5 +124,6 @@ def _document(asked: Test | None, refusal: Refused | None = None) -> Response:
         now=now,
         reloads=not refusal and (goes_on or not store().agents.find("online")),
         quantities=quantities,
+        options=OPTIONS,
     )
     return make_response(text, refusal.status if refusal else 200, _HEADERS)
