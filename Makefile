@@ -69,7 +69,7 @@ test-faults: $(VENV)/.dev iperf3 newer-iperf3 clocks faulty-disks ## Break proce
 $(FAULTS:%=test-faults-%): test-faults-%:
 	$(FAILED_AGAIN) faults-$* $(BIN)/pytest -rs tests/faults/test_$*.py
 
-test-lab: $(VENV)/.dev iperf3 newer-iperf3 lab-tools ## Make causes of slow tests for real, and see them named (six minutes)
+test-lab: $(VENV)/.dev iperf3 newer-iperf3 lab-tools ## Make causes of slow tests for real, and see them named (seven minutes)
 	$(FAILED_AGAIN) lab $(BIN)/pytest -rs tests/lab
 
 test-unit: $(VENV)/.dev ## Run the tests that start no process
@@ -90,7 +90,7 @@ test-install: $(VENV)/.dev iperf3 ## Install in each documented way and try what
 coverage: ## Run the tests and show which branches they leave out; more than a tenth is a failure
 	@$(MAKE) --no-print-directory test COVERAGE=yes
 
-lab: $(VENV)/.dev iperf3 newer-iperf3 lab-tools ## Play all scenes of the lab five times and show how they were named (2 hours); SCENES has options
+lab: $(VENV)/.dev iperf3 newer-iperf3 lab-tools ## Play all scenes of the lab five times and show how they were named (3 hours); SCENES has options
 	$(BIN)/python -m tests.lab $(SCENES)
 
 bench: $(VENV)/.dev iperf3 ## Measure speed and cost, and compare with the committed figures (half an hour, on a quiet host)
