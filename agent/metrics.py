@@ -5,17 +5,21 @@ Nothing here needs Prometheus or HTTP, which an agent without a status page does
 
 import time
 from bisect import bisect_left
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+import structlog
 from msgspec.structs import asdict, replace
 
 from agent.errors import ErrorClass
-from agent.protocol import PAYLOADS, Diagnosis, Figures, Outcome, Task, utc_now
+from agent.peers import Peers, test_of
+from agent.protocol import PAYLOADS, Diagnosis, Figures, Flow, Outcome, Task, utc_now
+from agent.registry import WANTED
 from agent.text import shortened
 
-RESULTS_KEPT = 50
+# Of the latest results, and beside these of what a person has ended: a kill_all may end hundreds.
+RESULTS_KEPT, STOPPED_KEPT = 50, 5
 # Characters of a result's message that are kept, as iperf3 and the Manager may say a megabyte.
 MESSAGE_KEPT = 1000
 # Upper bounds in seconds: a call to the Manager takes a millisecond on a LAN, and a result of
@@ -25,6 +29,8 @@ CALL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 WAIT_BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TASK_BOUNDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 86400)
 LATE_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
+
+log = structlog.get_logger()
 
 
 class Histogram:
@@ -45,9 +51,10 @@ class Histogram:
 class Reported:
     """One outcome that went into the outbox, as `/status` shows it; `at` is when, in UTC.
 
-    Its `status` is the outcome's, or `stopped` if somebody stopped the test at the Manager.
+    Its `status` is the outcome's, or `stopped` if a person wanted that end.
     A server has one for each test it served, and one for its end. The diagnoses, of each direction
-    of the test, are without their evidence.
+    of the test, are without their evidence. `peer` and what follows say which test it was, as far
+    as known.
     """
 
     at: str
@@ -58,6 +65,16 @@ class Reported:
     message: str
     figures: Figures | None
     diagnoses: list[Diagnosis]
+    peer: str = ""
+    port: int = 0
+    streams: int = 0
+    protocol: str = ""
+    direction: str = ""
+
+    @property
+    def is_of_a_stop(self) -> bool:
+        """Whether a person has stopped that, or it is the kill_all itself."""
+        return self.status == "stopped" or (self.type, self.status) == ("kill_all", "succeeded")
 
 
 def _by(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:
@@ -70,9 +87,9 @@ class Metrics:
 
     `heard_at` is the moment of the last answered heartbeat, None before the first. That answer may
     have named another host with this agent's name and key: `other_instance` is its address.
-    `last` has the figures of the last client test by direction and protocol, and the evidence for
-    what limited it; the way back of a bidirectional one has a direction of its own. `limited` has
-    how many directions of tests each cause limited, at either side.
+    `peers` has the figures of the last tests, and the evidence for what limited them; the way back
+    of a bidirectional one has a direction of its own. `limited` has how many directions of tests
+    each cause limited, at either side.
     """
 
     born: float = field(default_factory=time.monotonic)
@@ -86,19 +103,17 @@ class Metrics:
     task_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(TASK_BOUNDS))
     wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
     child_exits: Counter[tuple[str, str]] = field(default_factory=Counter)
-    last: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    peers: Peers = field(default_factory=Peers)
     limited: Counter[str] = field(default_factory=Counter)
-    results: deque[Reported] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
+    results: list[Reported] = field(default_factory=list)
 
     def count_call(self, call: str, status: int, seconds: float) -> None:
         """Count a call to the Manager; a status of 0 stands for no answer."""
         self.requests[call, status] += 1
         self.request_seconds[call].observe(seconds)
 
-    def count_outcome(
-        self, task: Task, outcome: Outcome, seconds: float | None = None, stopped: bool = False
-    ) -> None:
-        """Count an outcome that went into the outbox, and keep it among the latest.
+    def count_outcome(self, task: Task, outcome: Outcome, seconds: float | None = None) -> None:
+        """Count and log an outcome that went into the outbox, and keep it among the latest.
 
         An outcome of a server that neither is final nor has figures is not kept. `seconds` is the
         time since the claim, None when this process did not make the claim.
@@ -113,21 +128,34 @@ class Metrics:
                 self.task_seconds[task_type].observe(seconds)
         elif figures is None:
             return
-        if any(row.task_id == task.id and row.figures is figures for row in self.results):
-            # The last outcome of a server has those of its newest test once more.
+        role = "server" if task_type == "iperf_server_start" else "client"
+        if outcome.final and role == "server" and seconds is not None:
+            # They are those of its newest test once more.
             figures, ways = None, {}
         words = shortened(outcome.stderr or report.ended, MESSAGE_KEPT)
-        status = "stopped" if stopped else outcome.status
+        status = "stopped" if words.startswith(WANTED) else outcome.status
         known = {way: found for way, found in ways.items() if found}
-        self.results.append(
-            Reported(
-                *(utc_now(), task.id, task_type, status, error_class, words),
-                *(figures, [replace(found, evidence={}) for found in known.values()]),
-            )
+        test = test_of(task, figures)
+        row = Reported(
+            *(utc_now(), task.id, task_type, status, error_class, words),
+            *(figures, [replace(found, evidence={}) for found in known.values()]),
+            **test,
         )
+        self._keep(row)
+        if test:
+            test["rate"] = (figures or Figures()).of_each_way(Flow.headline)
+            how = {"status": status, "error_class": error_class}
+            log.info("result", task_id=task.id, **how, **test)
         self.limited.update(found.limited_by.value for found in known.values())
-        if figures and task_type == "iperf_client_run":
-            for way, flow in (("", figures), ("_reverse", figures.backward)):
-                if flow:
-                    seen = known[way].evidence if way in known else {}
-                    self.last[figures.direction + way, figures.protocol] = seen | asdict(flow)
+        if figures:
+            for way, flow in zip(ways, figures.flows):
+                seen = known[way].evidence if way in known else {}
+                kind = (role, figures.direction + way, figures.protocol)
+                self.peers.note(row.peer, kind, seen | asdict(flow))
+
+    def _keep(self, row: Reported) -> None:
+        """Keep it among the latest. What a person has ended, and how, pushes out nothing else."""
+        self.results.append(row)
+        alike = [each for each in self.results if each.is_of_a_stop == row.is_of_a_stop]
+        if len(alike) > (STOPPED_KEPT if row.is_of_a_stop else RESULTS_KEPT):
+            self.results.remove(alike[0])

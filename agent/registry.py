@@ -20,7 +20,10 @@ INTERVALS_KEPT = 600
 RETIRES = "the agent was told to retire (SIGUSR1)"
 # Why a task is stopped of which the Manager wants nothing more.
 CANCELED = ErrorClass.KILLED, "canceled at the Manager"
+KILLED = ErrorClass.KILLED, "stopped by kill_all"
 REPLACED = ErrorClass.INTERRUPTED, "the Manager gave its number to another task"
+# How an outcome begins that a person wanted.
+WANTED = (RETIRES, CANCELED[1], KILLED[1])
 
 
 @dataclass(eq=False)

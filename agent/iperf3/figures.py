@@ -61,6 +61,8 @@ def figures_of(summary: Summary, intervals: Sequence[Interval] | None = None) ->
         asked=target * max(1, asked.num_streams or 1) or None,
         overtime=_overtime(summary, flows),
         omitted=asked.omit or None,
+        streams=asked.num_streams or 1,
+        peer=summary.start.client,
         backward=flows[1] if both else None,
     )
 

@@ -89,6 +89,11 @@ class Start(Struct, frozen=True):
     accepted_connection: dict[str, Raw] | None = None
 
     @property
+    def client(self) -> str:
+        """The client's address in a server's document; empty if it has none."""
+        return (decode((self.accepted_connection or {}).get("host", b'""'), str) or "")[:64]
+
+    @property
     def client_port(self) -> int:
         """The client's port of a server's control connection; 0 if the document has none."""
         return decode((self.accepted_connection or {}).get("port", b"0"), int) or 0

@@ -68,7 +68,8 @@ class Figures(Flow, frozen=True, omit_defaults=True):
     what the client sent, and `backward` what the server sent. `asked` is the bitrate that was asked
     for, of all streams of a direction, in bits per second; None without a limit. `overtime` are the
     seconds that a test of some bytes may have been over before iperf3 saw it, and `omitted` those
-    at its start that are left out of all figures; None for none.
+    at its start that are left out of all figures; None for none. `streams` are those of each
+    direction, and `peer` is the client's address, which only a server has to say.
     """
 
     direction: str = "forward"
@@ -76,6 +77,8 @@ class Figures(Flow, frozen=True, omit_defaults=True):
     asked: float | None = None
     overtime: float | None = None
     omitted: float | None = None
+    streams: int = 1
+    peer: str = ""
     backward: Flow | None = None
 
     @property

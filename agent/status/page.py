@@ -17,7 +17,7 @@ _NAMES = {
     "kill_all": "kill all",
     "other": "unknown type",
 }
-_NO_RESULT = '<tr><td colspan="7">None yet.</td></tr>'
+_NO_RESULT = '<tr><td colspan="8">None yet.</td></tr>'
 
 _template = Template(files("agent.status").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -89,6 +89,7 @@ def _result(result: Reported) -> str:
     cells = [
         f"<td>{result.at[11:19]}</td>",
         f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>",
+        f"<td>{_test(result)}</td>",
         f'<td class="{tone}">{escape(came)}</td>',
         f'<td class="number">{figures.of_each_way(Flow.headline)}</td>',
         f'<td class="number">{figures.of_each_way(_lost)}</td>',
@@ -96,6 +97,14 @@ def _result(result: Reported) -> str:
         f'<td class="soft">{"<br>".join(limits)}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _test(result: Reported) -> str:
+    """With whom a test was, and which one, in words."""
+    port = f"port {result.port}" if result.port else ""
+    streams = f"{result.streams} streams" if result.streams > 1 else ""
+    words = [result.peer, port, result.protocol.upper(), result.direction, streams]
+    return escape(", ".join(filter(None, words)))
 
 
 def _lost(flow: Flow) -> str:
@@ -114,10 +123,11 @@ def _problems(snapshot: Snapshot) -> list[str]:
         where = "in rejected/ in the state directory"
         found.append(f"{snapshot.rejected} results were set aside: they are {where}.")
     for result in snapshot.results:
-        if result.status == "failed":
+        if result.status == "failed" and not result.stopped:
             advice = result.error_class.advice if result.error_class else ""
             message = escape(result.message or result.error_class)
-            where = f"Task {result.task_id} at {result.at[11:19]}"
+            peer = f", with {escape(result.peer)}" if result.peer else ""
+            where = f"Task {result.task_id} at {result.at[11:19]}{peer}"
             found.append(f'{where}: {message}<br><span class="soft">{advice}</span>')
     return [f"<li>{text}</li>" for text in found]
 

@@ -7,8 +7,8 @@ tests compare them. What is counted as it happens is in agent/metrics.py.
 import resource
 from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, product
+from typing import Any, cast
 
 import gevent
 import psutil
@@ -16,17 +16,23 @@ from prometheus_client import core
 from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from agent.metrics import Histogram
+from agent.peers import Kind
 from agent.protocol import Cause
 from agent.registry import KINDS
 from agent.status.snapshot import Snapshot
 from agent.tasks.context import TaskContext
+from agent.turns import await_turn
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _PREFIX = "iperf_agent_"
-# Of the last client tests: what it is, its key in their figures or their evidence, and its unit.
+_LABELS = ("peer", "role", "direction", "protocol", "side")
+_Test = tuple[str, Kind, dict[str, float]]
+# Of the last tests: what it is, its key in their figures or their evidence, and its unit.
 _LAST = [
+    ("last_test_timestamp_seconds", "When it was reported, since 1970", "reported", 1.0),
     ("last_retransmits", "TCP segments sent again in it", "retransmits", 1.0),
     ("last_jitter_seconds", "UDP jitter in it", "jitter_ms", 1e-3),
     ("last_lost_ratio", "UDP datagrams lost in it", "lost_percent", 1e-2),
@@ -113,22 +119,36 @@ class Scrape(Collector):
         yield _gauge("rejected_results", "Results set aside in rejected/", now.rejected)
 
     def _collect_figures(self) -> Iterator[Metric]:
-        """What the last client tests measured; no samples before the first one."""
-        labels, last = ("direction", "protocol"), self._metrics.last
-        about = "Throughput of the last client test, at its sender and its receiver"
-        rates = _known(last, "sent", 1.0, "sender") | _known(last, "received", 1.0, "receiver")
-        yield _gauge("last_throughput_bits_per_second", about, rates, *labels, "side")
+        """What the last tests measured; no samples before the first one."""
+        tests = self._metrics.peers.tests()
+        about = "Throughput of the last test, at its sender and its receiver"
+        sides = {"sent": ["sender"], "received": ["receiver"]}
+        yield _of_tests("last_throughput_bits_per_second", about, tests, sides)
         for name, about, key, unit in _LAST:
-            yield _gauge(name, about, _known(last, key, unit), *labels)
+            yield _of_tests(name, about, tests, {key: []}, unit)
         limited = {(cause,): self._metrics.limited[cause] for cause in Cause}
         about = "Directions of tests by what limited them"
         yield _counter("tests_limited", about, limited, "cause")
 
 
-def _known(last: Mapping[Any, Any], key: str, unit: float, *side: str) -> dict[Any, float]:
-    """A figure of each of the last tests, for those that have it."""
-    found = {(*test, *side): figures.get(key) for test, figures in last.items()}
-    return {labels: value * unit for labels, value in found.items() if value is not None}
+def _of_tests(
+    name: str, about: str, tests: list[_Test], sides: dict[str, list[str]], unit: float = 1.0
+) -> Metric:
+    """Figures of the tests that have them, by key, and the label `side` of each key if it has one.
+
+    There may be 25,000 samples, so each is made when it is written, in a turn that has time left.
+    """
+    metric = _gauge(name, about, {})
+
+    def samples() -> Iterator[Sample]:
+        for (peer, kind, figures), key in product(tests, sides):
+            if key in figures:
+                await_turn()
+                labels = dict(zip(_LABELS, (peer, *kind, *sides[key])))
+                yield Sample(metric.name, labels, figures[key] * unit)
+
+    metric.samples = cast(list[Sample], samples())
+    return metric
 
 
 def _children(pids: list[int]) -> tuple[float, int]:

@@ -1,12 +1,14 @@
 """The HTTP server of the status page. It answers GET requests and changes nothing."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
 import structlog
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from msgspec import to_builtins
 
 from agent.host import is_bound_to_loopback, names_loopback
@@ -61,6 +63,8 @@ class StatusServer:
         self._server = Server(address, self._serve, LIMITS)
         # By path: until when an answer is given again, and the answer.
         self._answers: dict[str, tuple[float, _Answer]] = {}
+        # The metrics let others run while they are made.
+        self._making = defaultdict[str, BoundedSemaphore](BoundedSemaphore)
 
     def run(self, stop: Event) -> None:
         """Serve until `stop`. If the address cannot be used, only log a warning."""
@@ -74,6 +78,7 @@ class StatusServer:
         try:
             for late in ticks(LAG_INTERVAL, stop):
                 self._context.metrics.hub_lag.observe(max(0.0, late))
+                self._context.metrics.peers.tests()
         finally:
             self._server.stop(timeout=STOP_SECONDS)  # type: ignore[no-untyped-call]
 
@@ -97,12 +102,13 @@ class StatusServer:
         if path not in ("/", "/readyz", "/status", "/metrics"):
             return 404, "text/plain", b"try /, /livez, /readyz, /status or /metrics\n"
         began = time.monotonic()
-        until, answer = self._answers.get(path, (0.0, None))
-        if answer is None or began >= until:
-            answer = self._fresh_answer(path)
-            ended = time.monotonic()
-            self._answers[path] = ended + REUSED_FOR * (ended - began), answer
-        return answer
+        with self._making[path]:
+            until, answer = self._answers.get(path, (0.0, None))
+            if answer is None or began >= until:
+                answer = self._fresh_answer(path)
+                ended = time.monotonic()
+                self._answers[path] = ended + REUSED_FOR * (ended - began), answer
+            return answer
 
     def _fresh_answer(self, path: str) -> _Answer:
         now = Snapshot(self._context, self._registration)

@@ -69,7 +69,7 @@ class Snapshot:
         self.not_ready = list(_missing(context, self.agent_id, self.heard_ago))
         self.running = [Running(entry) for entry in entries if entry.kind and entry.pid]
         self.waiting = sum(1 for entry in entries if not entry.pid)
-        self.results = list(reversed(metrics.results))
+        self.results = metrics.results[::-1]
         self.outbox_messages = len(context.outbox)
         self.outbox_oldest = max((now - message.born for message in messages), default=0.0)
         self.rejected = context.ledger.spool.rejected

@@ -9,7 +9,7 @@ import structlog
 
 from agent.errors import ErrorClass, TaskError, class_of
 from agent.protocol import PAYLOADS, Claimed, KillAllPayload, Outcome, read_payload, unknown_keys
-from agent.registry import REPLACED, Entry
+from agent.registry import KILLED, REPLACED, Entry
 from agent.tasks.client import run_client
 from agent.tasks.context import TaskContext
 from agent.tasks.server import run_server
@@ -83,9 +83,7 @@ class TaskRunner:
             words = f"payload keys that this agent does not know had no effect: {names}"
             outcome.report.warnings = [words, *outcome.report.warnings]
         self.context.outbox.put(entry.claimed, outcome)
-        stopped = outcome.report.error_class is ErrorClass.KILLED and entry.stop.ordered.is_set()
-        seconds = time.monotonic() - entry.entered
-        self.context.metrics.count_outcome(entry.task, outcome, seconds, stopped)
+        self.context.metrics.count_outcome(entry.task, outcome, time.monotonic() - entry.entered)
 
     def _perform(self, entry: Entry) -> Iterator[Outcome]:
         """The outcomes of a task, as they come; raises TaskError for one that cannot run."""
@@ -108,7 +106,7 @@ class TaskRunner:
             named = {other.task.id for other in others}.intersection(task_ids)
             others = [other for other in others if other.task.id in named]
         for other in others:
-            other.stop.order(ErrorClass.KILLED, "stopped by kill_all")
+            other.stop.order(*KILLED)
         for other in others:
             other.gone.wait()
         log.info("all killed", count=len(others))

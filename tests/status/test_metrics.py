@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,10 +71,18 @@ def test_the_numbers_match_the_tests_that_ran(shown: Shown) -> None:
     assert value(found["iperf_agent_child_exits_total"], type="client", reason="ended") == 3
     assert value(found["iperf_agent_manager_requests_total"], call="register", status="200") == 1
     throughput = found["iperf_agent_last_throughput_bits_per_second"]
-    assert value(throughput, direction="forward", protocol="tcp", side="receiver") > 10**6
-    lost = found["iperf_agent_last_lost_ratio"]
-    assert 0 <= value(lost, direction="forward", protocol="udp") <= 1
-    assert value(found["iperf_agent_last_rtt_seconds"], direction="forward", protocol="tcp") > 0
+    tcp = {"role": "client", "peer": "127.0.0.1", "direction": "forward", "protocol": "tcp"}
+    udp = {**tcp, "protocol": "udp"}
+    served = {**tcp, "role": "server"}
+    assert value(throughput, **tcp, side="receiver") > 10**6
+    assert value(throughput, **served, side="receiver") > 10**6
+    assert 0 <= value(found["iperf_agent_last_lost_ratio"], **udp) <= 1
+    assert value(found["iperf_agent_last_rtt_seconds"], **tcp) > 0
+    moments = found["iperf_agent_last_test_timestamp_seconds"]
+    assert abs(value(moments, **tcp) - time.time()) < 3600
+    # That which was refused has measured nothing.
+    kinds = {(each.labels["role"], each.labels["protocol"]) for each in moments.samples}
+    assert kinds == {(role, kind) for role in ("client", "server") for kind in ("tcp", "udp")}
     limited = found["iperf_agent_tests_limited_total"]
     # One for each side.
     assert sum(sample.value for sample in limited.samples) == 4

@@ -69,6 +69,7 @@ def test_a_screen_reader_gets_the_same_information(shown: Shown, visitor: Chrome
     assert heads == [
         "Time",
         "Task",
+        "Test",
         "Outcome",
         "Throughput",
         "Lost",
