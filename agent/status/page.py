@@ -17,7 +17,7 @@ _NAMES = {
     "kill_all": "kill all",
     "other": "unknown type",
 }
-_NO_RESULT = '<tr><td colspan="8">None yet.</td></tr>'
+_NO_RESULT = '<tr><td colspan="6">None yet.</td></tr>'
 
 _template = Template(files("agent.status").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -85,18 +85,17 @@ def _result(result: Reported) -> str:
     tone = {"succeeded": "good", "failed": "bad"}.get(result.status, "soft")
     came = result.message if result.status == "stopped" else result.error_class or result.status
     curves = [_spark(flow.rates, "As this side saw it") for flow in figures.flows]
-    limits = [escape(found.words) for found in result.diagnoses]
+    limits = "<br>".join(dict.fromkeys(escape(found.words) for found in result.diagnoses))
     cells = [
         f"<td>{result.at[11:19]}</td>",
-        f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}</td>",
-        f"<td>{_test(result)}</td>",
+        f"<td>{result.task_id}, {_NAMES.get(result.type, 'task')}{_test(result)}</td>",
         f'<td class="{tone}">{escape(came)}</td>',
         f'<td class="number">{figures.of_each_way(Flow.headline)}</td>',
         f'<td class="number">{figures.of_each_way(_lost)}</td>',
         f'<td>{"".join(curves)}</td>',
-        f'<td class="soft">{"<br>".join(limits)}</td>',
     ]
-    return f"<tr>{''.join(cells)}</tr>"
+    more = f'<tr class="more soft"><td colspan="6">{limits}</td></tr>' if limits else ""
+    return f"<tr>{''.join(cells)}</tr>{more}"
 
 
 def _test(result: Reported) -> str:
@@ -104,7 +103,7 @@ def _test(result: Reported) -> str:
     port = f"port {result.port}" if result.port else ""
     streams = f"{result.streams} streams" if result.streams > 1 else ""
     words = [result.peer, port, result.protocol.upper(), result.direction, streams]
-    return escape(", ".join(filter(None, words)))
+    return f'<br><span class="soft">{escape(", ".join(filter(None, words)))}</span>'
 
 
 def _lost(flow: Flow) -> str:
@@ -123,7 +122,7 @@ def _problems(snapshot: Snapshot) -> list[str]:
         where = "in rejected/ in the state directory"
         found.append(f"{snapshot.rejected} results were set aside: they are {where}.")
     for result in snapshot.results:
-        if result.status == "failed" and not result.stopped:
+        if result.status == "failed":
             advice = result.error_class.advice if result.error_class else ""
             message = escape(result.message or result.error_class)
             peer = f", with {escape(result.peer)}" if result.peer else ""

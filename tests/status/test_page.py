@@ -69,12 +69,10 @@ def test_a_screen_reader_gets_the_same_information(shown: Shown, visitor: Chrome
     assert heads == [
         "Time",
         "Task",
-        "Test",
         "Outcome",
         "Throughput",
         "Lost",
         "Intervals",
-        "What limited it",
     ]
     named = [s.accessible_name for s in visitor.find_elements(By.TAG_NAME, "section")]
     assert named == ["Running now", "Recent results", "Recent problems", "Numbers"]
