@@ -3,6 +3,7 @@
 Each kind is caught where it is handled. Anything else is a bug and stops the agent.
 """
 
+import os
 from enum import StrEnum
 
 from agent.files import Whose, whose
@@ -55,18 +56,22 @@ class ErrorClass(StrEnum):
 class AgentError(Exception):
     """The root of the tree; by itself a bug that is in the log, or a failed test of `--dev`.
 
-    Exit code 1. `advice` says what to do about it, if its message does not.
+    `exit_code` is that of an agent that it ends, and `advice` what to do, if its message does not
+    say so. The numbers are those of sysexits.h.
     """
 
+    exit_code = 1
     advice: str | None = None
 
 
 class ConfigError(AgentError):
-    """The configuration is wrong; exit code 78.
+    """The configuration is wrong.
 
     `faults` has a sentence for each wrong setting: the variable, the value (never a key's), and
     what is accepted.
     """
+
+    exit_code = os.EX_CONFIG
 
     def __init__(self, *faults: str) -> None:
         super().__init__("; ".join(faults))
@@ -74,7 +79,9 @@ class ConfigError(AgentError):
 
 
 class StateLocked(AgentError):
-    """Another running agent uses the state directory; exit code 73."""
+    """Another running agent uses the state directory."""
+
+    exit_code = os.EX_CANTCREAT
 
 
 class StateUnusable(AgentError):
@@ -102,6 +109,7 @@ class ManagerUnavailable(ManagerError):
     `retry_after` is the number of seconds that the Manager asked the agent to wait, if it did.
     """
 
+    exit_code = os.EX_UNAVAILABLE
     advice = "agent-run --check tests the way to MANAGER_URL"
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -118,17 +126,16 @@ class ManagerRefused(ManagerError):
 
 
 class KeyRefused(ManagerRefused):
-    """401, 403 or 426 in the Manager's words: it does not accept the key or the API version.
+    """401, 403 or 426 in the Manager's words: it does not accept the key or the API version."""
 
-    Exit code 77 at registration.
-    """
-
+    exit_code = os.EX_NOPERM
     advice = "compare AGENT_NAME, the key and API_VERSION with the Manager's"
 
 
 class AgentUnknown(ManagerRefused):
-    """The Manager's own 404: the agent is unknown or has been disabled; exit code 67."""
+    """The Manager's own 404: the agent is unknown or has been disabled."""
 
+    exit_code = os.EX_NOUSER
     advice = "create AGENT_NAME at the Manager, or enable it there"
 
 

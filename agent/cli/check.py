@@ -1,16 +1,23 @@
 """`agent-run --check`: prints line by line what is right and what is wrong, and changes nothing."""
 
+import errno
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from pathlib import Path
 
 import click
 import structlog
 
-from agent.cli.host_check import Finding, check_host
-from agent.cli.manager_check import check_manager
+from agent import files, host
+from agent.cli.manager_check import Finding, check_manager
 from agent.config.key import weakness
 from agent.config.settings import Config
+from agent.errors import TaskError
+from agent.iperf3.argv import JSON_STREAM
+from agent.iperf3.features import OTHER_COUNT, THREADED, UNPACED, Features
 from agent.logs.setup import stdout_has_colors
+from agent.process.ports import find_listener
+from agent.serving import Limits, Server
+from agent.tasks.installed import InstalledIperf3
 from agent.text import printable, to_json
 
 _MARKS = {"": ("ok", "green"), "warning": ("warning", "yellow")}
@@ -28,8 +35,7 @@ def print_findings(
     # It prints lines of its own.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     kinds = set()
-    ignored = (Finding("configuration", slip, "warning") for slip in slips)
-    for finding in chain(ignored, _findings(config, faults, try_key)):
+    for finding in _findings(config, faults, slips, try_key):
         kinds.add(finding.fault)
         if as_json:
             line = {
@@ -41,19 +47,98 @@ def print_findings(
             click.echo(to_json(line).decode())
         else:
             mark, color = _MARKS.get(finding.fault, ("not ok", "red"))
-            mark = click.style(f"{mark:7}", fg=color)
-            words = f"{mark} {finding.name:16} {printable(finding.message)}"
-            click.echo(words, color=stdout_has_colors())
+            words = f"{finding.name:16} {printable(finding.message)}"
+            click.echo(f"{click.style(f'{mark:7}', fg=color)} {words}", color=stdout_has_colors())
     return kinds
 
 
-def _findings(config: Config, faults: Mapping[str, str], try_key: bool) -> Iterator[Finding]:
+def _findings(
+    config: Config, faults: Mapping[str, str], slips: list[str], try_key: bool
+) -> Iterator[Finding]:
+    """Check one thing after the other, except for what depends on a wrong setting."""
+    for slip in slips:
+        yield Finding("configuration", slip, "warning")
     for fault in faults.values():
         yield Finding("configuration", fault, "settings")
     if not faults:
         warning = weakness(config.agent_key)
         words = f"agent {config.agent_name}, key is set{warning and f'; {warning}'}"
         yield Finding("configuration", words)
-    yield from check_host(config, faults)
+    user = 0
+    if not faults.keys() & {"STATE_DIR", "AGENT_NAME"}:
+        finding, user = _state_directory(config)
+        yield finding
+    if config.status_address:
+        yield _status_page(*config.status_address, user)
+    if config.log_file:
+        yield Finding("log file", _usable(config.log_file))
+    try:
+        yield _iperf3(InstalledIperf3(config.iperf3_path).ask())
+    except TaskError as error:
+        yield Finding("iperf3", str(error), "settings")
     if not any(variable.startswith("MANAGER_") for variable in faults):
         yield from check_manager(config, try_key and not faults)
+
+
+def _state_directory(config: Config) -> tuple[Finding, int]:
+    """The finding, and the pid of this agent's own service if that runs, else 0."""
+    path, user, fault = config.state, None, ""
+    if not files.is_writable_directory(path):
+        # An agent starts there all the same, but runs no test.
+        advice = "make it writable, or set STATE_DIR to a directory that this user can write"
+        fault = f"{path} is on a read-only disk: {advice}"
+    try:
+        files.read_if_there(path / "journal")
+        user = files.locked_by(path / "lock")
+    except OSError as error:
+        advice = "make it a file that this user can read, or set another STATE_DIR"
+        fault = f"{error.filename}: {error.strerror}: {advice}"
+    pid, _, agent = (user or "").strip().partition(" ")
+    if agent not in ("", config.agent_name):
+        fault = f"{path} is in use by pid {pid}, the agent {agent}: set another STATE_DIR"
+    in_use = "" if user is None else f", in use by pid {pid or 'unknown'}"
+    kind = "settings" if fault else ""
+    return Finding("state directory", fault or _usable(path) + in_use, kind), int(pid or 0)
+
+
+def _usable(path: Path) -> str:
+    return str(path) if files.nearest(path) == path else f"{path} can be created"
+
+
+def _status_page(address: str, port: int, user: int) -> Finding:
+    """`user` is the pid of this agent's own service, which may have the port."""
+    shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    words = f"http://{shown}/"
+    try:
+        # As the page's own server takes it.
+        server = Server((address, port), None, Limits(1, 1.0, 1))
+        server.init_socket()  # type: ignore[no-untyped-call]
+        server.close()  # type: ignore[no-untyped-call]
+    except OSError as error:
+        pid, whom = find_listener(port, address) if error.errno == errno.EADDRINUSE else (0, "")
+        words += f", in use by pid {pid}"
+        if not pid or pid != user:
+            fault = f"{whom} listens there" if whom else str(error.strerror).partition(": ")[0]
+            words = (
+                f"STATUS_ADDRESS {shown}: {fault}: choose an address and a free port of this host"
+            )
+            return Finding("status page", words, "settings")
+    if host.is_loopback(f"//{shown}"):
+        return Finding("status page", words)
+    words += ": all who reach this host can read it, without a login"
+    return Finding("status page", words, "warning")
+
+
+def _iperf3(found: Features) -> Finding:
+    live = "live rates" if JSON_STREAM in found.options else "no live rates (3.17 has them)"
+    is_threaded = found.release >= THREADED
+    threads = "a thread for each stream" if is_threaded else "one thread for all (3.16 has more)"
+    facts = [f"{found.version} at {found.path}: {live}, {threads}"]
+    if found.release < OTHER_COUNT:
+        facts.append("known fault: with its UDP server, clients from 3.13 on see no loss")
+    if found.release[:2] in UNPACED:
+        facts.append("known fault: it does not keep to a bitrate with a burst")
+    counts = Path("/proc/self/io").exists()
+    whom = "servers as well" if counts else "clients only, as this host counts for no process"
+    facts.append(f"MAX_BITRATE and MAX_TEST_SECONDS hold for {whom}")
+    return Finding("iperf3", "; ".join(facts))

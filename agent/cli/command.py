@@ -20,7 +20,6 @@ from agent.errors import (
     ConfigError,
     KeyRefused,
     ManagerUnavailable,
-    StateLocked,
 )
 from agent.host import is_loopback
 from agent.logs.setup import configure_logging
@@ -28,30 +27,12 @@ from agent.service.lifecycle import Agent
 from agent.service.signals import StopSignals
 from agent.text import printable
 
-# The numbers are those of sysexits.h.
-EXIT_OK = 0
-EXIT_BUG = 1
-EXIT_UNKNOWN_AGENT = 67
-EXIT_UNAVAILABLE = 69
-EXIT_LOCKED = 73
-EXIT_REFUSED = 77
-EXIT_CONFIG = 78
-
-# The exit code for each error that ends the agent.
-_ENDS: list[tuple[type[AgentError], int]] = [
-    (ConfigError, EXIT_CONFIG),
-    (StateLocked, EXIT_LOCKED),
-    (KeyRefused, EXIT_REFUSED),
-    (AgentUnknown, EXIT_UNKNOWN_AGENT),
-    (ManagerUnavailable, EXIT_UNAVAILABLE),
-    (AgentError, EXIT_BUG),
-]
-# And for each kind of fault that --check finds; the first one counts.
+# The exit code for each kind of fault that --check finds; the first one counts.
 _FAULTS = {
-    "settings": EXIT_CONFIG,
-    "key": EXIT_REFUSED,
-    "agent": EXIT_UNKNOWN_AGENT,
-    "manager": EXIT_UNAVAILABLE,
+    "settings": ConfigError.exit_code,
+    "key": KeyRefused.exit_code,
+    "agent": AgentUnknown.exit_code,
+    "manager": ManagerUnavailable.exit_code,
 }
 
 # Everybody on the host can read a command line, so the key has no option.
@@ -75,7 +56,7 @@ def run(arguments: list[str]) -> int:
     except ConfigError as error:
         for fault in error.faults:
             click.echo(f"agent-run: {printable(fault)}", err=True)
-    return EXIT_CONFIG
+    return ConfigError.exit_code
 
 
 def _main(
@@ -125,7 +106,7 @@ def _run_check(slips: list[str], try_key: bool, flags: Texts, *places: Texts) ->
     # The default LOG_FORMAT, json, is for the log and not for the check.
     settings = check_settings(flags, *places, {"LOG_FORMAT": "console"})
     found = print_findings(*settings, slips, try_key)
-    return next((code for fault, code in _FAULTS.items() if fault in found), EXIT_OK)
+    return next((code for fault, code in _FAULTS.items() if fault in found), os.EX_OK)
 
 
 def _run_agent(
@@ -159,15 +140,14 @@ def _run_agent(
         agent = Agent(config, key, signals)
         signals.install()
         agent.run(exit_after_idle, run_self_test, _status_page(agent, config.status_address))
-        return EXIT_OK
+        return os.EX_OK
     except AgentError as error:
-        code = next(code for kind, code in _ENDS if isinstance(error, kind))
         more = {"advice": error.advice} if error.advice else {}
-        log.error("agent ends", error=str(error), exit_code=code, **more)
-        return code
+        log.error("agent ends", error=str(error), exit_code=error.exit_code, **more)
+        return error.exit_code
     except Exception:
-        log.exception("a bug: agent ends", exit_code=EXIT_BUG)
-        return EXIT_BUG
+        log.exception("a bug: agent ends", exit_code=AgentError.exit_code)
+        return AgentError.exit_code
     finally:
         writer.close()
         signals.remove()

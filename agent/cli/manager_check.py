@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from socket import create_connection
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from agent import host, protocol
-from agent.cli.host_check import Finding
 from agent.config.settings import Config
 from agent.errors import KeyRefused, ManagerError, ManagerRefused
 from agent.manager.api import HEALTH, ManagerClient
@@ -24,22 +24,35 @@ HANDSHAKE_TAKES = 5.0
 _KINDS = {"text/html": "HTML", "application/json": "JSON", "": "no content type"}
 
 
+class Finding(NamedTuple):
+    """One line of the check.
+
+    `fault` is empty if all is well, "warning" for what may be meant so, "settings" for what is
+    wrong on this host, "manager" for what is wrong beyond it, and "key" or "agent" for what the
+    Manager refuses.
+    """
+
+    name: str
+    message: str
+    fault: str = ""
+
+
 def check_manager(config: Config, try_key: bool) -> Iterator[Finding]:
-    """Check the address, the way and the Manager; with `try_key` register there."""
-    url, address = config.manager_url, config.advertise_address
-    if urlsplit(url).scheme == "https":
-        try:
-            tls_contexts(config)
-        except OSError as error:
-            yield Finding("TLS", str(error), "settings")
-            return
+    """Check the way to the Manager and who answers there; with `try_key` register there."""
+    url, status = config.manager_url, 0
     try:
-        address = address or host.local_address(url)
+        if urlsplit(url).scheme == "https":
+            tls_contexts(config)
+    except OSError as error:
+        yield Finding("TLS", str(error), "settings")
+        return
+    try:
+        address = config.advertise_address or host.local_address(url)
     except OSError as error:
         yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")
         return
     yield _address(address)
-    client, status = ManagerClient(config, lambda: config.agent_key), 0
+    client = ManagerClient(config, lambda: config.agent_key)
     try:
         status, answer = client.ask_health()
         finding = _judged(url, status, answer)
@@ -50,18 +63,17 @@ def check_manager(config: Config, try_key: bool) -> Iterator[Finding]:
         words = f"{url}: the port speaks https: write https:// in MANAGER_URL"
         finding = Finding("Manager", words, "manager")
     yield finding
-    if finding.fault:
-        return
-    yield from _clock(answer.headers)
-    if try_key:
-        yield _registration(client, address)
+    if not finding.fault:
+        yield from _clock(answer.headers)
+        if try_key:
+            yield _registration(client, address)
 
 
 def _address(address: str) -> Finding:
     words = f"the Manager is told {address}"
     if not host.interface_of(address).interface:
-        why = "which is no address of this host: right only if a NAT leads from it to here"
-        return Finding("address", f"{words}, {why}", "warning")
+        words += ", which is no address of this host: right only if a NAT leads from it to here"
+        return Finding("address", words, "warning")
     if address.startswith("127.") or address == "::1":
         words += "; for tests with other hosts set ADVERTISE_ADDRESS"
     return Finding("address", words)
@@ -87,26 +99,22 @@ def _judged(url: str, status: int, answer: Answer) -> Finding:
 
 def _speaks_tls(url: str) -> bool:
     """Whether TLS is spoken where the URL says http."""
-    parts, anybody = urlsplit(url), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
-    if parts.scheme == "https":
-        return False
-    try:
+    parts, context = urlsplit(url), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with suppress(OSError, UnicodeError):
         address = parts.hostname or "", parts.port or 80
         with create_connection(address, HANDSHAKE_TAKES) as connection:
-            anybody.wrap_socket(connection).close()
-    except (OSError, UnicodeError):
-        return False
-    return True
+            context.wrap_socket(connection).close()
+            return parts.scheme == "http"
+    return False
 
 
 def _clock(headers: Mapping[str, str]) -> Iterator[Finding]:
     with suppress(ValueError, OverflowError):
         ahead = time.time() - parsedate_to_datetime(headers.get("Date", "")).timestamp()
         if abs(ahead) > CLOCKS_AGREE:
-            where = "ahead of" if ahead > 0 else "behind"
-            words = f"{abs(ahead):.0f} s {where} the Manager's: one of them is wrong"
-            yield Finding("clock", words, "warning")
+            words = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the Manager's"
+            yield Finding("clock", f"{words}: one of them is wrong", "warning")
 
 
 def _registration(client: ManagerClient, address: str) -> Finding:

@@ -7,9 +7,6 @@ Here all bytes come through one socket, below HTTP, TLS and proxies, which count
 
 import os
 import ssl
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from socket import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -91,30 +88,30 @@ def tls_contexts(config: Config) -> dict[str, ssl.SSLContext]:
     """
     manager, proxy = ssl_.create_urllib3_context(), ssl_.create_urllib3_context()
     system = next(filter(os.path.exists, SYSTEM_CAS), DEFAULT_CA_BUNDLE_PATH)
-    for context in (manager, proxy):
-        _load("MANAGER_CA_FILE", config.manager_ca_file or system, context.load_verify_locations)
-    if certificate := config.manager_cert_file:
-        anything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        _load("MANAGER_CERT_FILE", certificate, anything.load_verify_locations)
-        # Without a function that gives a passphrase, OpenSSL would ask for it on the terminal.
-        load = partial(manager.load_cert_chain, certificate, password=lambda: b"")
-        _load("MANAGER_CERT_KEY_FILE", config.manager_cert_key_file, load)
-    return {"ssl_context": manager, "proxy_ssl_context": proxy}
-
-
-def _load(variable: str, file: str | Path | None, load: Callable[[Any], object]) -> None:
-    """Load a file; OpenSSL's words are not for people."""
+    where, needed, fault = (
+        f"MANAGER_CA_FILE {config.manager_ca_file or system}",
+        "a certificate",
+        "",
+    )
     try:
-        load(file)
-        return
+        for context in (manager, proxy):
+            context.load_verify_locations(config.manager_ca_file or system)
+        if config.manager_cert_file:
+            where = f"MANAGER_CERT_FILE {config.manager_cert_file}"
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(config.manager_cert_file)
+            where = f"MANAGER_CERT_KEY_FILE {config.manager_cert_key_file}"
+            needed = "the key of MANAGER_CERT_FILE, without a passphrase,"
+            pair = config.manager_cert_file, config.manager_cert_key_file
+            # Without an answer, OpenSSL would ask the terminal for a passphrase.
+            manager.load_cert_chain(*pair, password=lambda: b"")
     except ssl.SSLError:
-        fault = "it has no certificate in PEM"
-        if variable == "MANAGER_CERT_KEY_FILE":
-            fault = "it must have the key of MANAGER_CERT_FILE in PEM, without a passphrase"
+        fault = f"it must have {needed} in PEM"
     except OSError as error:
         fault = str(error.strerror)
     # Not in its handler: the error's context would be told instead.
-    raise OSError(f"{variable} {file} cannot be used: {fault}")
+    if fault:
+        raise OSError(f"{where} cannot be used: {fault}")
+    return {"ssl_context": manager, "proxy_ssl_context": proxy}
 
 
 class _Connection(HTTPConnection):

@@ -25,13 +25,13 @@ pytestmark = pytest.mark.process
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 # The first words of what --version says, and an option of --help that came later.
 IPERF3 = [
-    ("3.9", False, ["no live rates", "one thread for all", "no loss", "with a burst"]),
-    ("3.12", False, ["no live rates", "one thread for all", "no loss"]),
-    ("3.14", False, ["no live rates", "one thread for all", "faults: none"]),
-    ("3.16", False, ["no live rates", "a thread for each stream", "faults: none"]),
-    ("3.17.1", True, [": live rates", "a thread for each stream", "faults: none"]),
+    ("3.9", False, ["no live rates", "one thread for all", "see no loss", "with a burst"]),
+    ("3.12", False, ["no live rates", "one thread for all", "see no loss"]),
+    ("3.14", False, ["no live rates", "one thread for all"]),
+    ("3.16", False, ["no live rates", "a thread for each stream"]),
+    ("3.17.1", True, [": live rates", "a thread for each stream"]),
     ("3.18", True, [": live rates", "a thread for each stream", "with a burst"]),
-    ("3.19.1", True, [": live rates", "a thread for each stream", "faults: none"]),
+    ("3.19.1", True, [": live rates", "a thread for each stream"]),
 ]
 
 
@@ -57,12 +57,15 @@ def test_a_status_port_that_another_program_has(bench: Bench) -> None:
         ended = check(bench.directory, bench.manager.url, STATUS_ADDRESS=f"127.0.0.1:{port}")
     assert ended.code == 78
     assert f"not ok: STATUS_ADDRESS 127.0.0.1:{port}: " in said(ended, "status page")
-    assert "listens there: choose a free port" in said(ended, "status page")
+    assert "listens there: choose an address and a free port" in said(ended, "status page")
 
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("192.0.2.7:9201", "Cannot assign requested address"), ("no.invalid:9201", "is not found")],
+    [
+        ("192.0.2.7:9201", "Cannot assign requested address"),
+        ("no.invalid:9201", "Name or service not known"),
+    ],
 )
 def test_a_status_address_that_is_not_this_hosts(bench: Bench, address: str, words: str) -> None:
     ended = check(bench.directory, bench.manager.url, STATUS_ADDRESS=address)
@@ -127,9 +130,9 @@ def test_an_address_that_is_not_this_hosts_may_be_a_nats(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("variable", "content", "words"),
     [
-        ("MANAGER_CA_FILE", "", "it has no certificate in PEM"),
-        ("MANAGER_CA_FILE", "key", "it has no certificate in PEM"),
-        ("MANAGER_CERT_FILE", "key", "it has no certificate in PEM"),
+        ("MANAGER_CA_FILE", "", "it must have a certificate in PEM"),
+        ("MANAGER_CA_FILE", "key", "it must have a certificate in PEM"),
+        ("MANAGER_CERT_FILE", "key", "it must have a certificate in PEM"),
         ("MANAGER_CERT_KEY_FILE", "other", "it must have the key of MANAGER_CERT_FILE"),
         ("MANAGER_CERT_KEY_FILE", "locked", "without a passphrase"),
     ],
@@ -266,7 +269,7 @@ def test_what_an_iperf3_can_do_is_one_line(
     assert line.startswith(f"ok: {version} at {path}: ")
     for each in words:
         assert each in line
-    assert ("no loss" in line, "burst" in line) == ("no loss" in words, "with a burst" in words)
+    assert line.count("known fault") == len({"see no loss", "with a burst"} & set(words))
 
 
 def test_try_key_registers_and_a_plain_check_does_not(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """The files of deployment/ and the Dockerfile, compared with the code and with each other."""
 
 import inspect
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.cli import command, demo
+from agent.cli import demo
 from agent.config.key import CREDENTIAL, PLACEHOLDER_KEY, SECRETS
+from agent.errors import AgentError
 from agent.status import server
 from tests.support.deployment_files import (
     BY_VARIABLE,
@@ -37,7 +39,7 @@ OTHERS = re.compile(
     r"(AF|CAP|SO|DEBIAN|PIP|PYTHON|XDG|HTTPS|NO)_\w+|STATE_DIRECTORY|ADMIN_PASSWORD"
 )
 
-NOT_FIXABLE = (command.EXIT_REFUSED, command.EXIT_CONFIG)
+NOT_FIXABLE = (os.EX_NOPERM, os.EX_CONFIG)
 PORT = int(demo.STATUS_ADDRESS.rpartition(":")[2])
 OLDEST_PYTHON = (3, 11)
 # Sentences of the documents, as patterns, with the numbers that their groups must have.
@@ -49,18 +51,18 @@ SAID: list[tuple[Path, str, tuple[int, ...]]] = [
     ),
     (DOCUMENT, r"restarts the agent after exit codes (\d+) and (\d+), with growing", NOT_FIXABLE),
     (DOCUMENT, r"an agent also after exit codes (\d+) and (\d+), at most every five", NOT_FIXABLE),
-    (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (command.EXIT_CONFIG,)),
-    (DOCUMENT, r"is locked: exit code (\d+)", (command.EXIT_LOCKED,)),
-    (DOCUMENT, r"an agent that is stopped by a reboot ends with (\d+)", (command.EXIT_OK,)),
+    (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (os.EX_CONFIG,)),
+    (DOCUMENT, r"is locked: exit code (\d+)", (os.EX_CANTCREAT,)),
+    (DOCUMENT, r"an agent that is stopped by a reboot ends with (\d+)", (os.EX_OK,)),
     (DOCUMENT, r"\| (\d+), TCP, on loopback \|", (PORT,)),
-    (OPERATIONS, r"A traceback \(exit code (\d+)\)", (command.EXIT_BUG,)),
+    (OPERATIONS, r"A traceback \(exit code (\d+)\)", (AgentError.exit_code,)),
     (
         OPERATIONS,
         r"Exit code (\d+) means that all is well, (\d+) that a setting is wrong .*,"
         r" (\d+) that the Manager does not answer",
-        (command.EXIT_OK, command.EXIT_CONFIG, command.EXIT_UNAVAILABLE),
+        (os.EX_OK, os.EX_CONFIG, os.EX_UNAVAILABLE),
     ),
-    (OPERATIONS, r"started with wrong settings ends with (\d+)", (command.EXIT_CONFIG,)),
+    (OPERATIONS, r"started with wrong settings ends with (\d+)", (os.EX_CONFIG,)),
     (CLOUD_INIT, r"sys\.version_info < \((\d+), (\d+)\)", OLDEST_PYTHON),
     (CLOUD_INIT, r"needs Python (\d+)\.(\d+) or newer", OLDEST_PYTHON),
 ]
@@ -143,7 +145,7 @@ def test_every_path_that_is_probed_is_one_of_the_status_page(path: Path) -> None
 @pytest.mark.parametrize("path", UNITS, ids=name)
 def test_a_unit_does_not_restart_after_codes_that_a_restart_cannot_fix(path: Path) -> None:
     codes = {int(code) for code in unit(path)["RestartPreventExitStatus"][0].split()}
-    assert codes == {command.EXIT_REFUSED, command.EXIT_CONFIG}
+    assert codes == {os.EX_NOPERM, os.EX_CONFIG}
 
 
 @pytest.mark.parametrize("path", UNITS, ids=name)

@@ -1,6 +1,7 @@
 """The documents: settings, exit codes and log lines match the code, and links lead somewhere."""
 
 import ast
+import os
 import re
 from io import StringIO
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 import pytest
 from dotenv import dotenv_values
 
+from agent import errors
 from agent.cli import command
 from agent.config.key import PLACEHOLDER_KEY
 from agent.config.settings import SETTINGS
@@ -71,8 +73,9 @@ def test_the_example_lacks_only_a_key(tmp_path: Path) -> None:
 
 
 def test_the_readme_lists_the_exit_codes_of_the_command() -> None:
-    codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")}
-    assert [int(row[0]) for row in table("| code |")] == sorted(codes)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.AgentError)}
+    assert [int(row[0]) for row in table("| code |")] == sorted({os.EX_OK, *codes})
 
 
 @pytest.mark.parametrize(
