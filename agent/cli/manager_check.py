@@ -16,7 +16,9 @@ from agent.config.settings import Config
 from agent.errors import KeyRefused, ManagerError, ManagerRefused
 from agent.manager.api import HEALTH, ManagerClient
 from agent.manager.connection import tls_contexts
+from agent.manager.proxy import proxy_of
 from agent.manager.transport import Answer
+from agent.text import without_user
 
 # Seconds. The Manager's `Date` has whole ones, and is older by the time that the answer took.
 CLOCKS_AGREE = 5.0
@@ -39,19 +41,23 @@ class Finding(NamedTuple):
 
 def check_manager(config: Config, try_key: bool) -> Iterator[Finding]:
     """Check the way to the Manager and who answers there; with `try_key` register there."""
-    url, status = config.manager_url, 0
+    url, name, status = config.manager_url, "proxy", 0
     try:
+        proxy = proxy_of(url)
+        if proxy:
+            yield Finding("proxy", f"the Manager is asked through {without_user(proxy)}")
+        name = "TLS"
         if urlsplit(url).scheme == "https":
             tls_contexts(config)
     except OSError as error:
-        yield Finding("TLS", str(error), "settings")
+        yield Finding(name, str(error), "settings")
         return
     try:
-        address = config.advertise_address or host.local_address(url)
+        address = config.advertise_address or host.local_address(proxy or url)
     except OSError as error:
         yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")
         return
-    yield _address(address)
+    yield _address(address, is_right=bool(config.advertise_address) or host.is_loopback(url))
     client = ManagerClient(config, lambda: config.agent_key)
     try:
         status, answer = client.ask_health()
@@ -59,7 +65,7 @@ def check_manager(config: Config, try_key: bool) -> Iterator[Finding]:
     except ManagerError as error:
         words = f"{url}{error}: check MANAGER_URL and the network"
         finding = Finding("Manager", words, "manager")
-    if finding.fault and status in (0, 400) and _speaks_tls(url):
+    if finding.fault and not proxy and status in (0, 400) and _speaks_tls(url):
         words = f"{url}: the port speaks https: write https:// in MANAGER_URL"
         finding = Finding("Manager", words, "manager")
     yield finding
@@ -69,14 +75,15 @@ def check_manager(config: Config, try_key: bool) -> Iterator[Finding]:
             yield _registration(client, address)
 
 
-def _address(address: str) -> Finding:
+def _address(address: str, is_right: bool) -> Finding:
     words = f"the Manager is told {address}"
-    if not host.interface_of(address).interface:
+    if not host.interface_of(address.partition("%")[0]).interface:
         words += ", which is no address of this host: right only if a NAT leads from it to here"
         return Finding("address", words, "warning")
-    if address.startswith("127.") or address == "::1":
-        words += "; for tests with other hosts set ADVERTISE_ADDRESS"
-    return Finding("address", words)
+    if host.is_reachable(address):
+        return Finding("address", words)
+    words += "; for tests with other hosts set ADVERTISE_ADDRESS"
+    return Finding("address", words, "" if is_right else "settings")
 
 
 def _judged(url: str, status: int, answer: Answer) -> Finding:
@@ -102,7 +109,7 @@ def _speaks_tls(url: str) -> bool:
     parts, context = urlsplit(url), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with suppress(OSError, UnicodeError):
-        address = parts.hostname or "", parts.port or 80
+        address = host.host_of(url), parts.port or 80
         with create_connection(address, HANDSHAKE_TAKES) as connection:
             context.wrap_socket(connection).close()
             return parts.scheme == "http"

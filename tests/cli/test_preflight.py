@@ -17,6 +17,7 @@ from tests.support.checking import check, marks, said
 from tests.support.command import NO_MANAGER, run
 from tests.support.faulty_manager import raw_reply, reply, well
 from tests.support.harness import Bench, free_port
+from tests.support.proxy import Proxy
 from tests.support.sockets import MakeManager
 from tests.support.tls import Authority, demanding, expired, front, good, unknown_ca, wrong_name
 
@@ -309,3 +310,27 @@ def test_a_key_is_tried_only_by_a_check_and_with_settings_that_are_right(bench: 
     ended = check(bench.directory, bench.manager.url, "--try-key", MAX_TASKS="many")
     assert ended.code == 78
     assert "key" not in marks(ended)
+
+
+def test_a_check_through_a_proxy_names_it_and_the_address_that_is_of_no_use(bench: Bench) -> None:
+    proxy = Proxy(bench.manager.url, login="me:canary-pw")
+    settings = {"HTTP_PROXY": proxy.url, "AGENT_KEY": "key-1"}
+    ended = check(bench.directory, "http://manager.invalid", "--try-key", **settings)
+    words = f"the Manager is asked through http://[hidden]@{proxy.host}"
+    assert said(ended, "proxy") == f"ok: {words}"
+    assert said(ended, "Manager") == "ok: http://manager.invalid answers"
+    assert said(ended, "address").startswith("not ok: the Manager is told 127.0.0.1; ")
+    assert "set ADVERTISE_ADDRESS" in said(ended, "address")
+    assert ended.code == 78
+    settings["ADVERTISE_ADDRESS"] = local_address("http://192.0.2.7")
+    ended = check(bench.directory, "http://manager.invalid", "--try-key", **settings)
+    assert (ended.code, marks(ended)["key"]) == (0, "ok")
+    assert "canary-pw" not in ended.output
+    proxy.stop()
+
+
+def test_a_proxy_that_is_none_exits_78(tmp_path: Path) -> None:
+    ended = check(tmp_path, "http://manager.invalid", HTTP_PROXY="socks5://me:canary-pw@p:1")
+    assert ended.code == 78
+    assert "must be like http://proxy.example:3128" in said(ended, "proxy")
+    assert "canary-pw" not in ended.output
