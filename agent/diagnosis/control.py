@@ -9,6 +9,8 @@ from agent.diagnosis.ways import SAMPLES_KEPT
 
 # Milliseconds above the least round trip, and a share of that, that hide no rise.
 _FADES, _FADES_SHARE = 0.6, 0.08
+# Milliseconds: a rise that is a queue's, whatever was lost. Of an eighth, as the kernel smooths it.
+_SURELY_ROSE = 0.25
 # A round trip of the data below this share of the control connection's least is a shorter path's.
 _SHORTER = 0.9
 
@@ -42,14 +44,16 @@ class ControlConnection:
         """How much its round trip rose at its end, in milliseconds.
 
         None where the rise would be hidden: a message that had to be sent again has no round trip,
-        and one from before the test, as of a packet that waited for an address, fades meanwhile.
+        and what follows it finds the queue empty; and one from before the test, as of a packet that
+        waited for an address, fades meanwhile.
         """
         usual, last = self.usual("rtt"), self._last_round_trip
         if not (usual and last and base):
             return None
         rise = (last - usual) / 1000
         fades = usual / 1000 - base > max(_FADES, base * _FADES_SHARE)
-        return None if rise <= 0 and (fades or self._lost_words) else rise
+        is_hidden = (fades and rise <= 0) or (self._lost_words and rise < _SURELY_ROSE)
+        return None if is_hidden else rise
 
     def round_trips(self, sent: dict[str, Any]) -> dict[str, float | None]:
         """The test's usual and least one, by what the data sockets that send know as well.

@@ -41,11 +41,12 @@ class Ends:
     Rates are in bits per second, times in milliseconds. `base` is the path's own round trip, and
     `rise` what is above that in the `trip`: a receiver sees how long its sender takes to answer.
     `window` is the receiver's, in bytes, `carries` what that allows on this path, and `room` how
-    often that holds the rate. For a share of the time the sender `waits_for_window` or
-    `waits_for_buffer`. At UDP `delay` is how much later than usual the end of the test came,
-    by the `rises` of the control connection; `has_missing` is whether most of what did not arrive
-    is not counted as lost, and `datagram` how many bytes each has, 0 if that is not known.
-    `is_calm` is whether no half is known to have waited for a core for long.
+    often that holds the rate; `buffer_room` is the same of the send buffer, over the `trip`. For a
+    share of the time the sender `waits_for_window` or `waits_for_buffer`. At UDP `delay` is how
+    much later than usual the end of the test came, by the `rises` of the control connection;
+    `has_missing` is whether most of what did not arrive is not counted as lost, and `datagram` how
+    many bytes each has, 0 if that is not known. `is_calm` is whether no half is known to have
+    waited for a core for long.
     """
 
     def __init__(self, *halves: Evidence) -> None:
@@ -75,6 +76,8 @@ class Ends:
         self.waits_for_buffer = sender.send_buffer_share or 0.0
         self.carries = self.window * self.streams * 8e3 / self.base if self.base else 0.0
         self.room = self.carries / self.rate if self.rate else 0.0
+        held = (sender.sndbuf or 0) * self.streams * 8e3
+        self.buffer_room = held / self.trip / self.rate if self.trip and self.rate else 0.0
         self.lost = max(0, (sender.retransmitted or 0) - (sender.needless or 0))
         self._packets: float | None = sender.segments
         if self.is_udp:

@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.diagnosis.netlink import DUMP, NETLINK_ROUTE, ask, attributes
@@ -53,7 +54,8 @@ def take_sample(pid: int, nic: str) -> HostSample:
             # A thread may end meanwhile.
             if words := _read(f"/proc/{pid}/task/{task}/schedstat").split():
                 sample.threads[task] = int(words[0]) / 1e9, int(words[1]) / 1e9
-    for name, path, pattern in [*_COUNTERS, ("throttled", _quota_of(pid), _THROTTLED)]:
+    quotas = [("throttled", path, _THROTTLED) for path in _quotas_of(pid)]
+    for name, path, pattern in [*_COUNTERS, *quotas]:
         base = 16 if name == "softnet_dropped" else 10
         for number in re.findall(pattern, _read(path.format(pid=pid)), re.MULTILINE):
             sample.counters[name] = sample.counters.get(name, 0) + int(number, base)
@@ -80,15 +82,15 @@ def _qdisc_drops(index: int) -> int:
     return drops
 
 
-def _quota_of(pid: int) -> str:
-    """The file in which the kernel counts how often a quota held up a process; "" if none does."""
+def _quotas_of(pid: int) -> list[str]:
+    """Where the kernel counts how often quotas held up a process: its group's, and those above."""
     for line in _read(f"/proc/{pid}/cgroup").splitlines():
         # Of cgroup 2 the controllers are empty.
         _, controllers, path = line.split(":", 2)
-        file = f"/sys/fs/cgroup/{controllers}{path}/cpu.stat"
-        if controllers != "cpuset" and os.path.exists(file):
-            return file
-    return ""
+        group = Path(f"/sys/fs/cgroup/{controllers}{path}")
+        if controllers != "cpuset" and (group / "cpu.stat").exists():
+            return [f"{each}/cpu.stat" for each in (group, *group.parents)]
+    return []
 
 
 def state_of(pid: int) -> str:

@@ -23,8 +23,9 @@ _SENT, _ARRIVED = 0.98, 0.9
 _RATHER_BUSY, _HALF_BUSY = 0.7, 0.5
 # The share of the time in which a sender that is not held up has something to send.
 _ALWAYS = 0.9
-# A receiver's window that carries no more than this times the rate is full.
-_FULL = 1.5
+# A receiver's window that carries no more than this times the rate is full, and a send buffer that
+# carries more than that is not what limits it.
+_FULL, _ROOMY = 1.5, 4.0
 # Milliseconds: a queue that is longer than what a loaded host adds.
 _LONG_QUEUE = 2.0
 # Milliseconds, and the share of the base, below which surely no queue stands.
@@ -119,7 +120,7 @@ def _windows(ends: Ends) -> Found | None:
         has_cpu = not (ends.sender.is_busy or ends.receiver.is_busy)
         return Found(Cause.RECEIVER_WINDOW, sure=clear and has_cpu)
     if share >= _WAITS and not ends.has_queue:
-        return Found(Cause.SEND_BUFFER, sure=share >= _SURELY)
+        return Found(Cause.SEND_BUFFER, sure=share >= _SURELY and ends.buffer_room <= _ROOMY)
     return None
 
 

@@ -113,6 +113,9 @@ BOTH = [
     ("receiver_window", False, FULL | SLOW | {"silent_share": 0.1}, SLOW),
     ("path_loss", False, FULL | LOSS | WIDE, {}),
     ("send_buffer", True, {"send_buffer_share": 0.4}, {}),
+    # One that carries more than four times what passed waits for something behind it.
+    ("send_buffer", True, {"send_buffer_share": 0.4, "sndbuf": 1_000_000}, {}),
+    ("send_buffer", False, {"send_buffer_share": 0.4, "sndbuf": 4 << 20}, {}),
     ("send_buffer", False, {"send_buffer_share": 0.39}, {}),
     ("send_buffer", False, {"send_buffer_share": 0.1}, {}),
     # Without a loss the queue may be on the way back, or a longer path.
