@@ -71,11 +71,6 @@ class Reported:
     protocol: str = ""
     direction: str = ""
 
-    @property
-    def is_of_a_stop(self) -> bool:
-        """Whether a person has stopped that, or it is the kill_all itself."""
-        return self.status == "stopped" or (self.type, self.status) == ("kill_all", "succeeded")
-
 
 def _by(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:
     return defaultdict(lambda: Histogram(bounds))
@@ -115,8 +110,8 @@ class Metrics:
     def count_outcome(self, task: Task, outcome: Outcome, seconds: float | None = None) -> None:
         """Count and log an outcome that went into the outbox, and keep it among the latest.
 
-        An outcome of a server that neither is final nor has figures is not kept. `seconds` is the
-        time since the claim, None when this process did not make the claim.
+        That a server listens, and that a kill_all has ended all, is not kept. `seconds` is the time
+        since the claim, None when this process did not make the claim.
         """
         task_type = task.type if task.type in PAYLOADS else "other"
         figures, report = outcome.figures, outcome.report
@@ -126,7 +121,9 @@ class Metrics:
             self.outcomes[task_type, outcome.status, error_class] += 1
             if seconds is not None:
                 self.task_seconds[task_type].observe(seconds)
-        elif figures is None:
+        if (task_type, outcome.status) == ("kill_all", "succeeded") or not (
+            outcome.final or figures
+        ):
             return
         role = "server" if task_type == "iperf_server_start" else "client"
         if outcome.final and role == "server" and seconds is not None:
@@ -142,10 +139,8 @@ class Metrics:
             **test,
         )
         self._keep(row)
-        if test:
-            test["rate"] = (figures or Figures()).of_each_way(Flow.headline)
-            how = {"status": status, "error_class": error_class}
-            log.info("result", task_id=task.id, **how, **test)
+        test["rate"] = (figures or Figures()).of_each_way(Flow.headline)
+        log.info("result", task_id=task.id, status=status, error_class=error_class, **test)
         self.limited.update(found.limited_by.value for found in known.values())
         if figures:
             for way, flow in zip(ways, figures.flows):
@@ -154,8 +149,9 @@ class Metrics:
                 self.peers.note(row.peer, kind, seen | asdict(flow))
 
     def _keep(self, row: Reported) -> None:
-        """Keep it among the latest. What a person has ended, and how, pushes out nothing else."""
+        """Keep it among the latest; what a person has stopped pushes out nothing else."""
         self.results.append(row)
-        alike = [each for each in self.results if each.is_of_a_stop == row.is_of_a_stop]
-        if len(alike) > (STOPPED_KEPT if row.is_of_a_stop else RESULTS_KEPT):
+        stopped = row.status == "stopped"
+        alike = [each for each in self.results if (each.status == "stopped") == stopped]
+        if len(alike) > (STOPPED_KEPT if stopped else RESULTS_KEPT):
             self.results.remove(alike[0])

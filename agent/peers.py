@@ -12,8 +12,9 @@ from agent.protocol import ClientPayload, Figures, ServerPayload, Task, read_pay
 PEERS_KEPT, OTHER = 200, "other"
 FORGOTTEN_AFTER = 86400.0
 # Of figures and evidence, what the metrics show.
-_RATES = ("sent", "received", "rtt_ms", "base_ms", "jitter_ms")
-_SHOWN = (*_RATES, "lost_percent", "retransmits", "retransmitted_share")
+_SHOWN = (
+    "sent received rtt_ms base_ms jitter_ms lost_percent retransmits retransmitted_share".split()
+)
 
 # Of which kind a test is: this host's role, the direction and the protocol.
 Kind = tuple[str, str, str]
@@ -57,11 +58,12 @@ class Peers:
         """The tests of the last day: `at` in monotonic seconds, `reported` since 1970, figures."""
         until = time.monotonic() - FORGOTTEN_AFTER
         every = [(peer, *row) for peer, tests in self._tests.items() for row in tests.items()]
-        for peer, kind, _ in [row for row in every if row[-1]["at"] <= until]:
-            del self._tests[peer][kind]
-            if not self._tests[peer]:
-                del self._tests[peer]
-        return [row for row in every if row[-1]["at"] > until]
+        kept = [row for row in every if row[-1]["at"] > until]
+        if len(kept) < len(every):
+            self._tests = {}
+            for peer, kind, figures in kept:
+                self._tests.setdefault(peer, {})[kind] = figures
+        return kept
 
     def _add(self, peer: str, tests: dict[Kind, dict[str, float]]) -> None:
         """Make a peer the newest, with these tests; of two of a kind, the newer one stays."""

@@ -41,11 +41,24 @@ class _Busy:
         return SimpleNamespace(asked=self.asked["snapshot"])
 
 
+class _Slow:
+    """Metrics that let others run while they are made."""
+
+    def __init__(self, *_: object) -> None:
+        """There is nothing in them."""
+
+    def export(self) -> bytes:
+        """All of them."""
+        gevent.sleep(COST)
+        return b""
+
+
 @contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch, host: str) -> Iterator[tuple[_Busy, int]]:
     """A status page of such an agent, at a port of that host."""
     monkeypatch.setattr(server_module, "Snapshot", _Busy.take_snapshot)
     monkeypatch.setattr(server_module, "render_page", str)
+    monkeypatch.setattr(server_module, "Scrape", _Slow)
     busy, port, stop = _Busy(COST), free_port(), Event()
     page = StatusServer(cast(TaskContext, busy), cast(Registration, None), (host, port))
     running = gevent.spawn(page.run, stop)
@@ -62,7 +75,7 @@ def fixture_served(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[_Busy, str
         yield busy, f"http://127.0.0.1:{port}"
 
 
-@pytest.mark.parametrize("path", ["/status", "/"])
+@pytest.mark.parametrize("path", ["/status", "/", "/metrics"])
 def test_readers_at_once_share_one_answer(served: tuple[_Busy, str], path: str) -> None:
     busy, url = served
     began = time.monotonic()
