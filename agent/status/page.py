@@ -125,7 +125,7 @@ def _problems(snapshot: Snapshot) -> list[str]:
         if result.status == "failed":
             advice = result.error_class.advice if result.error_class else ""
             message = escape(result.message or result.error_class)
-            peer = f", with {escape(result.peer)}" if result.peer else ""
+            peer = f", with {escape(result.peer)} port {result.port}" if result.peer else ""
             where = f"Task {result.task_id} at {result.at[11:19]}{peer}"
             found.append(f'{where}: {message}<br><span class="soft">{advice}</span>')
     return [f"<li>{text}</li>" for text in found]
