@@ -115,9 +115,10 @@ def _status_page(address: str, port: int, user: int) -> Finding:
         server.init_socket()  # type: ignore[no-untyped-call]
         server.close()  # type: ignore[no-untyped-call]
     except OSError as error:
-        pid, whom = find_listener(port, address) if error.errno == errno.EADDRINUSE else (0, "")
-        words += f", in use by pid {pid}"
-        if not pid or pid != user:
+        pid, whom = find_listener(port, address) if error.errno == errno.EADDRINUSE else (-1, "")
+        words += f", in use by pid {user}"
+        # Whose it is may be hidden from this user.
+        if not user or pid not in (0, user):
             fault = f"{whom} listens there" if whom else str(error.strerror).partition(": ")[0]
             words = (
                 f"STATUS_ADDRESS {shown}: {fault}: choose an address and a free port of this host"

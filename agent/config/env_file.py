@@ -55,7 +55,8 @@ def read_env_file(given: str | None, known: Collection[str]) -> EnvFile:
             return file
         raise ConfigError(f"--env-file {file.path} does not exist") from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--env-file {file.path}: {error}") from error
+        reason = getattr(error, "strerror", error)
+        raise ConfigError(f"--env-file {file.path}: {reason}") from error
     file.slips.extend(misspelt(file, known))
     # Not refused, as a key file is: `cp env.example .env` makes such a file.
     if is_public and file.get("AGENT_KEY", PLACEHOLDER_KEY) != PLACEHOLDER_KEY:

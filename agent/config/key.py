@@ -111,7 +111,8 @@ def read_key_file(path: Path) -> str:
         with open(path) as file:
             key = file.read(MAX_KEY + 1).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"AGENT_KEY_FILE {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", "it is no text in UTF-8")
+        raise ConfigError(f"AGENT_KEY_FILE {path} cannot be read: {reason}") from error
     return _checked_key(f"AGENT_KEY_FILE {path}", key)
 
 
