@@ -10,7 +10,7 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from agent.dev.errors import Misfit, StateUnwritable
+from agent.dev.errors import Refused
 from agent.dev.server import DEFAULT_PASSWORD, DevManager
 from agent.dev.store.store import Store
 from agent.errors import ConfigError
@@ -68,7 +68,7 @@ def main(
             _make_known(store, agent)
         store.save()
         _serve(DevManager(store, host, port, admin_password or DEFAULT_PASSWORD), listen)
-    except (ConfigError, StateUnwritable) as error:
+    except (ConfigError, Refused) as error:
         raise BadSetting(str(error)) from error
 
 
@@ -95,8 +95,5 @@ def _make_known(store: Store, agent: str) -> None:
     known = store.agents.named(name)
     if known:
         store.agents.update(known.id, {"registration_key": key})
-        return
-    try:
+    else:
         store.agents.add(name, key)
-    except Misfit as error:
-        raise BadSetting(f"--agent {name!r}: {error}") from error

@@ -164,7 +164,7 @@ def test_an_agent_needs_a_name_and_a_key(agent: str) -> None:
 def test_a_name_that_an_agent_refuses_is_refused(name: str) -> None:
     result = run("--listen", "127.0.0.1:0", "--agent", f"{name}:key")
     assert result.exit_code == 78
-    assert f"--agent {name!r}: the agent's name must be {NAME.accepted}" in result.output
+    assert f"{name!r} is no name for an agent: it must be {NAME.accepted}" in result.output
 
 
 @pytest.mark.process

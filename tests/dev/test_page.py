@@ -206,11 +206,13 @@ def test_all_faults_of_a_form_are_shown_each_at_its_field(
     answer = post(manager, form=form)
     assert answer.status_code == 422
     assert "Not started. Correct 8 fields below." in text(answer)
-    faults = dict(re.findall(r'<small id="(\w+)-about" class="failed">(.*?)</small>', answer.text))
+    faults = dict(
+        re.findall(r'<small id="(\w+)-about"><span class="failed">(.*?)</span>', answer.text)
+    )
     assert {name: unescape(words) for name, words in faults.items()} == {
         "parallel": "Streams must be a whole number from 1 to 128.",
         "server_port": "Port must be a whole number from 1 to 65535.",
-        "bitrate": "Bitrate of a stream must be a whole number from 0 to 10000000000000.",
+        "bitrate": "Bitrate must be a whole number from 0 to 10000000000000.",
         "omit": "Seconds to omit must be a whole number from 0 to 600.",
         "dscp": "DSCP must be a whole number from 0 to 63 or a DSCP class such as af11.",
         "ip_version": "IP version: choose one from the list.",
@@ -258,6 +260,7 @@ def test_a_form_with_a_bad_value_is_shown_again_with_the_reason(
         # The third one is disabled, and no longer in the list.
         ({"server_agent_id": "3"}, 422, "Server: choose one from the list."),
         ({"server_port": "5300"}, 409, "port 5300 of 'a1' is reserved by test 1."),
+        ({"ip_version": "6"}, 422, "The server's address is 127.0.0.1."),
     ],
 )
 def test_a_conflict_is_explained_and_leaves_nothing_behind(

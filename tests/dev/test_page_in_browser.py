@@ -103,7 +103,7 @@ def test_a_test_is_started_and_watched_by_the_keyboard_alone(driver: Chrome, pai
             press(driver, keys, Keys.TAB)
         assert names == [
             *("Client", "Server", "Direction", "Protocol", "Streams", "Seconds", "Port"),
-            *("Bitrate of a stream", "Seconds to omit", "DSCP", "IP version", "Bind"),
+            *("Bitrate", "Seconds to omit", "DSCP", "IP version", "Bind"),
         ]
         assert driver.switch_to.active_element.accessible_name == "Start"
         press(driver, Keys.ENTER)

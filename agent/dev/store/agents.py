@@ -156,7 +156,7 @@ class Agents:
 
     def _check_name(self, name: str) -> None:
         if not NAME.accepts(name):
-            raise Misfit(f"the agent's name must be {NAME.accepted}")
+            raise Misfit(f"{name!r} is no name for an agent: it must be {NAME.accepted}")
         if self.named(name):
             raise Conflict(f"there is already an agent named {name!r}")
 

@@ -37,7 +37,9 @@ class Field(NamedTuple):
 
 # These have the names of their keys.
 OPTIONS = {
-    "bitrate": Field("Bitrate of a stream", "", "bitrate", hint="Empty: no limit, for UDP 1M"),
+    "bitrate": Field(
+        "Bitrate", "", "bitrate", hint="A stream's, like 500M. Empty: no limit, for UDP 1M"
+    ),
     "omit": Field("Seconds to omit", "", "omit"),
     "dscp": Field("DSCP", "", "dscp", hint="A number or a class like ef"),
     "ip_version": Field("IP version", "", choices={"": "any", "4": "4", "6": "6"}),
@@ -87,7 +89,9 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
             refused.append(misfit)
     try:
         if server_id := read.get("server_agent_id"):
-            store.exercises.server_address(server_id, read.get("server_port", 0))
+            address = store.exercises.server_address(server_id, read.get("server_port", 0))
+            if read.get("ip_version") == (4 if ":" in address else 6):
+                raise Misfit(f"The server's address is {address}", "ip_version")
     except Refused as conflict:
         refused.append(conflict)
     for each in refused[1:]:

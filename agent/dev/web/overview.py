@@ -49,7 +49,7 @@ class TestRow:
         self.rate, self.lost = figures.of_each_way(Flow.headline), figures.of_each_way(_lost)
 
     def _state(self, client: ManagedAgent, server: ManagedAgent) -> tuple[str, str]:
-        """The test's status, which is the client task's unless its server failed, and its words."""
+        """The test's status, which is the client task's in most cases, and its words."""
         task, server_task = self.task, self.server_task
         waits = task.status == "queued" and server_task.status != "queued"
         if waits or task.status == "pending":
@@ -57,12 +57,11 @@ class TestRow:
             absent = "" if host.status == "online" else f", which is {host.status}"
             return task.status, f"waiting for {'the server on ' * waits}{host.name}{absent}"
         if self._was_stopped(task):
-            return task.status, "stopped"
-        if server_task.status == "failed" and task.status == "succeeded":
-            # Another server answered at that address and port.
-            return "failed", "client succeeded, server failed"
-        if server_task.status == "failed" and task.status == "canceled":
-            return "failed", "server failed"
+            return "stopped", "stopped"
+        if server_task.status == "failed" and task.status in ("succeeded", "canceled"):
+            # Another server answered at that address and port, or the client was spared.
+            reached = "client succeeded, " if task.status == "succeeded" else ""
+            return "failed", f"{reached}server failed"
         return task.status, PHASES.get(task.status, task.status)
 
     def _was_stopped(self, task: ManagedTask) -> bool:
