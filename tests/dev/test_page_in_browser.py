@@ -199,10 +199,14 @@ def test_a_refresh_keeps_what_the_reader_has_done(driver: Chrome, finished: Benc
 def test_a_refused_form_marks_its_field(driver: Chrome, finished: Bench) -> None:
     with view(driver):
         driver.get(finished.manager.url)
+        find(driver, "[name=time_seconds]").clear()
         find(driver, "[name=server_port]").send_keys("0000", Keys.ENTER)
         until(lambda: driver.title.startswith("Not started"))
         field = driver.switch_to.active_element
-        assert (field.accessible_name, field.get_attribute("aria-invalid")) == ("Port", "true")
+        assert (field.accessible_name, field.get_attribute("aria-invalid")) == ("Seconds", "true")
+        wrong = driver.find_elements("css selector", "[aria-invalid]")
+        assert [each.get_attribute("name") for each in wrong] == ["time_seconds", "server_port"]
+        assert contrast(driver, "#server_port-about .failed") >= READABLE
         assert find(driver, "#refusal").aria_role == "alert"
         assert contrast(driver, "#refusal") >= READABLE
 
