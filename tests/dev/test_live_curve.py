@@ -69,6 +69,15 @@ def test_a_rate_that_no_network_has_breaks_nothing(running: Store) -> None:
     assert [rate for _, rate in curve(running)] == [pytest.approx(1e9)]
 
 
+@pytest.mark.parametrize(("elapsed", "ends"), [(2, []), (20, [15])])
+def test_what_is_omitted_is_not_drawn(running: Store, elapsed: int, ends: list[int]) -> None:
+    task = running.tasks.get(2)
+    task.payload["omit"] = 5
+    task.started_at = datetime.now(UTC) - timedelta(seconds=elapsed)
+    running.agents.heartbeat(2, "127.0.0.1", rows(1e9))
+    assert [round(end) for end, _ in curve(running)] == ends
+
+
 def test_nobody_else_adds_to_it(running: Store) -> None:
     running.agents.heartbeat(1, "127.0.0.1", rows(1e9))
     assert curve(running) == []

@@ -15,11 +15,14 @@ from agent.dev.store.records import Plan  # noqa: E402
 from agent.dev.store.store import Store  # noqa: E402
 from tests.support.browser import browser, view  # noqa: E402
 from tests.support.harness import ROOT, Bench, free_port  # noqa: E402
+from tests.support.two_hundred import add_fleet  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 # In CSS pixels.
 DESK, PHONE = 1000, 360
 SHAPES = (("light", DESK, False), ("dark", DESK, True), ("phone", PHONE, False))
+# Of the dev Manager with two hundred agents.
+FLEET = (("desk", 1280), ("phone", 390))
 
 
 def main() -> None:
@@ -37,6 +40,9 @@ def main() -> None:
             for name, width, dark in SHAPES:
                 page = f"{bench.manager.url}/?test={len(bench.store.exercises.tests())}"
                 _take(page, f"dev-manager-{name}", width, dark)
+            add_fleet(bench.store)
+            for name, width in FLEET:
+                _take(page, f"dev-manager-fleet-{name}", width, dark=False)
             refused = bench.task("iperf_client_run", 2, server_ip="127.0.0.1", port=1, time=1)
             bench.ended(refused)
             port = free_port()
@@ -59,8 +65,9 @@ def _run(bench: Bench, **plan: Any) -> None:
 def _take(url: str, name: str, width: int, dark: bool) -> None:
     """A picture of the whole page."""
     with browser() as driver, view(driver, width, dark):
+        driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         driver.get(url)
-        height = driver.execute_script("return document.body.offsetHeight")
+        height = driver.execute_script("return document.documentElement.scrollHeight")
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         driver.save_screenshot(str(IMAGES / f"{name}.png"))

@@ -115,9 +115,9 @@ class Tasks:
     def time_out(self, now: datetime) -> None:
         """Mark the client tasks that are overdue."""
         for task in self.find(status="running", type=CLIENT_RUN):
-            seconds = _seconds(task.payload.get("time"), DEFAULT_TEST_SECONDS)
+            seconds = seconds_of(task.payload.get("time"), DEFAULT_TEST_SECONDS)
             if self._database.extensions:
-                seconds += _seconds(task.payload.get("omit"), 0)
+                seconds += seconds_of(task.payload.get("omit"), 0)
             running = now - (task.started_at or now)
             if running.total_seconds() > seconds + max(OVERDUE_SECONDS, seconds / 10):
                 task.finish("timed_out")
@@ -157,9 +157,9 @@ class Tasks:
         return task
 
 
-def _seconds(value: object, default: float) -> float:
+def seconds_of(value: object, default: float) -> float:
     """What a payload says, which may be anything; no test takes longer than a day."""
-    return min(value, 86400) if isinstance(value, int | float) else default
+    return max(0, min(value, 86400)) if isinstance(value, int | float) else default
 
 
 def _invalid_state(task: ManagedTask) -> Refused:

@@ -1,10 +1,11 @@
 """What the page says of tests."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from agent import quantities
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
+from agent.dev.store.tasks import seconds_of
 from agent.dev.web.figures import Direction, draw, read_directions, read_rates
 from agent.diagnosis.halves import together
 from agent.errors import ErrorClass
@@ -37,8 +38,9 @@ class TestRow:
         self.kind = f"{how}, port {test.server_port}"
         self.begun = task.started_at or task.created_at
         self.status, self.phase = self._state(client, server)
-        omit = task.payload.get("omit")
-        elapsed = int((now - self.begun).total_seconds()) - (omit if isinstance(omit, int) else 0)
+        # What is omitted at its start is no part of a test.
+        self.counted_from = self.begun + timedelta(seconds=seconds_of(task.payload.get("omit"), 0))
+        elapsed = int((now - self.counted_from).total_seconds())
         in_time = max(0, min(test.time_seconds, elapsed))
         self.elapsed = in_time if task.status == "running" else None
         self.rates = store.agents.rates(client.id, task.id)
@@ -91,20 +93,17 @@ class TestDetail(TestRow):
         self.report = read_report(self.task.result)
         self.directions = read_directions(self.task.result)
         if self.elapsed is not None:
-            readings = read_rates(self.rates, self.begun)
+            readings = read_rates(self.rates, self.counted_from)
             self.directions = [Direction(self.way != "server to client", Flow(), readings)]
         self.curve = draw(self.directions)
         reports = self.report, read_report(self.server_task.result)
         ways = [together(*reports, back=back) for back in (False, True)]
         self.diagnoses = [found for found in ways if found]
         # The server's failure comes first: it often explains the client's.
-        sides = (self.server_task, f"Server on {self.server}"), (
-            self.task,
-            f"Client on {self.client}",
-        )
+        server, client = f"Server on {self.server}", f"Client on {self.client}"
         self.failures = [
             (side, task.error or PHASES.get(task.status, "no reason given"), _advice(task))
-            for task, side in sides
+            for side, task in ((server, self.server_task), (client, self.task))
             if task.status in ("failed", "timed_out") and not self._was_stopped(task)
         ]
 
