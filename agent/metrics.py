@@ -29,6 +29,8 @@ CALL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 WAIT_BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TASK_BOUNDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 86400)
 LATE_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
+# What the log says of a result.
+_LOGGED = "task_id status error_class peer port protocol direction streams".split()
 
 log = structlog.get_logger()
 
@@ -121,9 +123,9 @@ class Metrics:
             self.outcomes[task_type, outcome.status, error_class] += 1
             if seconds is not None:
                 self.task_seconds[task_type].observe(seconds)
-        if (task_type, outcome.status) == ("kill_all", "succeeded") or not (
-            outcome.final or figures
-        ):
+        elif figures is None:
+            return
+        if (task_type, outcome.status) == ("kill_all", "succeeded"):
             return
         role = "server" if task_type == "iperf_server_start" else "client"
         if outcome.final and role == "server" and seconds is not None:
@@ -132,15 +134,12 @@ class Metrics:
         words = shortened(outcome.stderr or report.ended, MESSAGE_KEPT)
         status = "stopped" if words.startswith(WANTED) else outcome.status
         known = {way: found for way, found in ways.items() if found}
-        test = test_of(task, figures)
         row = Reported(
             *(utc_now(), task.id, task_type, status, error_class, words),
             *(figures, [replace(found, evidence={}) for found in known.values()]),
-            **test,
+            **test_of(task, figures),
         )
         self._keep(row)
-        test["rate"] = (figures or Figures()).of_each_way(Flow.headline)
-        log.info("result", task_id=task.id, status=status, error_class=error_class, **test)
         self.limited.update(found.limited_by.value for found in known.values())
         if figures:
             for way, flow in zip(ways, figures.flows):
@@ -149,7 +148,9 @@ class Metrics:
                 self.peers.note(row.peer, kind, seen | asdict(flow))
 
     def _keep(self, row: Reported) -> None:
-        """Keep it among the latest; what a person has stopped pushes out nothing else."""
+        """Log and keep it among the latest; what a person has stopped pushes out nothing else."""
+        rates = (row.figures or Figures()).of_each_way(Flow.headline)
+        log.info("result", rate=rates, **{name: getattr(row, name) for name in _LOGGED})
         self.results.append(row)
         stopped = row.status == "stopped"
         alike = [each for each in self.results if (each.status == "stopped") == stopped]

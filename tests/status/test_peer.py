@@ -34,3 +34,14 @@ def test_a_busy_server_is_shown_with_its_client(shown: Shown) -> None:
     assert (named.error or "").endswith("try again later")
     assert f"with ::1 since {row['peer_since'][11:19]} UTC" in page
     until(lambda: not server_row()["peer"])
+
+
+def test_the_log_names_the_test_of_each_result(shown: Shown) -> None:
+    bench, port = shown.bench, shown.port
+    given: dict[str, Any] = {"server_ip": "127.0.0.2", "port": port, "time": 1, "reverse": True}
+    task = bench.ended(bench.task("iperf_client_run", parallel=2, **given))
+    named: dict[str, Any] = {"port": port, "protocol": "tcp", "direction": "reverse", "streams": 2}
+    line = shown.agent.wait_for("result", task_id=task.id, peer="127.0.0.2", **named)
+    assert (line["status"], line["error_class"]) == ("succeeded", "")
+    assert line["rate"].endswith("bit/s")
+    shown.agent.wait_for("result", peer="127.0.0.1", **named)
