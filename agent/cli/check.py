@@ -35,20 +35,20 @@ def print_findings(
     # It prints lines of its own.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     kinds = set()
-    for finding in _findings(config, faults, slips, try_key):
-        kinds.add(finding.fault)
+    for name, message, fault in _findings(config, faults, slips, try_key):
+        kinds.add(fault)
         if as_json:
             line = {
-                "check": finding.name,
-                "ok": finding.fault in _MARKS,
-                "message": finding.message,
-                "fault": finding.fault or None,
+                "check": name,
+                "ok": fault in _MARKS,
+                "message": message,
+                "fault": fault or None,
             }
             click.echo(to_json(line).decode())
         else:
-            mark, color = _MARKS.get(finding.fault, ("not ok", "red"))
-            words = f"{finding.name:16} {printable(finding.message)}"
-            click.echo(f"{click.style(f'{mark:7}', fg=color)} {words}", color=stdout_has_colors())
+            mark, color = _MARKS.get(fault, ("not ok", "red"))
+            line_mark = click.style(f"{mark:7}", fg=color)
+            click.echo(f"{line_mark} {name:16} {printable(message)}", color=stdout_has_colors())
     return kinds
 
 
@@ -120,9 +120,7 @@ def _status_page(address: str, port: int, user: int) -> Finding:
         # Whose it is may be hidden from this user.
         if not user or pid not in (0, user):
             fault = f"{whom} listens there" if whom else str(error.strerror).partition(": ")[0]
-            words = (
-                f"STATUS_ADDRESS {shown}: {fault}: choose an address and a free port of this host"
-            )
+            words = f"STATUS_ADDRESS {shown}: {fault}: choose a free port of this host"
             return Finding("status page", words, "settings")
     if host.is_loopback(f"//{shown}"):
         return Finding("status page", words)

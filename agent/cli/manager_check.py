@@ -27,12 +27,7 @@ _KINDS = {"text/html": "HTML", "application/json": "JSON", "": "no content type"
 
 
 class Finding(NamedTuple):
-    """One line of the check.
-
-    `fault` is empty if all is well, "warning" for what may be meant so, "settings" for what is
-    wrong on this host, "manager" for what is wrong beyond it, and "key" or "agent" for what the
-    Manager refuses.
-    """
+    """One line of the check; `fault` is empty, "warning" or what the exit code depends on."""
 
     name: str
     message: str
@@ -127,9 +122,10 @@ def _clock(headers: Mapping[str, str]) -> Iterator[Finding]:
 def _registration(client: ManagerClient, address: str) -> Finding:
     try:
         record = client.register(address, host.operating_system())
-    except ManagerRefused as error:
-        kind = "key" if isinstance(error, KeyRefused) else "agent"
-        return Finding("key", f"the Manager answers {error}: {error.advice}", kind)
     except ManagerError as error:
-        return Finding("key", f"the Manager answers {error}", "manager")
+        words = f"the Manager answers {error}"
+        if not isinstance(error, ManagerRefused):
+            return Finding("key", words, "manager")
+        kind = "key" if isinstance(error, KeyRefused) else "agent"
+        return Finding("key", f"{words}: {error.advice}", kind)
     return Finding("key", f"the Manager has registered this host as agent {record.id}")

@@ -13,9 +13,8 @@ DEFAULT_ENV_FILE = ".env"
 # How many letters of a setting's name may be wrong, missing, too many or swapped.
 WRONG_LETTERS = 2
 # Names so near to a setting's that other programs are known to use.
-OTHERS = frozenset(
-    "ABI_VERSION AGENT_HOME AGENT_NODE APP_VERSION LIB_FILE LOCK_FILE LOG_FILTER LOG_SIZE LOG_TIME"
-    " LONG_FORMAT SITE_DIR STAGE_DIR STATIC_DIR".split()
+OTHERS = (
+    "AGENT_HOME AGENT_NODE APP_VERSION LOCK_FILE LOG_FILTER LOG_SIZE SITE_DIR STATIC_DIR".split()
 )
 MAX_CHARACTERS = 10**6
 
