@@ -3,6 +3,7 @@
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from datetime import timedelta
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.dev.server import DevManager
 from agent.dev.store import records
-from agent.dev.store.records import HeartbeatRow, Plan, TaskReport
+from agent.dev.store.records import HeartbeatRow, Plan, TaskReport, utc_now
 from agent.dev.store.store import Store
 from agent.diagnosis.halves import diagnose
 from agent.protocol import ClientPayload, read_payload
@@ -434,6 +435,21 @@ def test_a_stop_is_no_failure_and_a_failure_is_no_stop(
     shown = text(get(manager))
     assert f"Test 1 {phase}: " in shown
     assert ("Client on a2: cut short" in shown) == (phase == "failed")
+
+
+def test_an_agent_that_was_cut_off_until_its_exercise_had_ended_was_not_stopped(
+    manager: DevManager, store: Store
+) -> None:
+    test = make_test(store)
+    report(store, test.server_task_id, {"agent": {"ended": "stopped by kill_all"}})
+    assert store.wait_for(lambda: store.tasks.claim(2), DEADLINE_SECONDS)
+    store.tasks.start(2, test.client_task_id).started_at = utc_now() - timedelta(hours=1)
+    assert store.wait_for(lambda: store.exercises.get(1).ended_at, DEADLINE_SECONDS)
+    assert store.tasks.get(2).status == "timed_out"
+    raw = msgspec.Raw(b'{"agent": {"error_class": "peer_lost"}}')
+    store.tasks.report(2, test.client_task_id, TaskReport("failed", raw, "its cable was pulled"))
+    assert "Test 1 failed: " in text(get(manager))
+    assert "Client on a2: its cable was pulled" in text(get(manager))
 
 
 def test_the_curve_and_the_sums_of_a_udp_test(manager: DevManager, store: Store) -> None:

@@ -131,7 +131,7 @@ class Exercises:
         Returns the `kill_all`s. Raises NotFound.
         """
         exercise = self.get(exercise_id)
-        return self._database.commit(self._end(exercise, records.utc_now()))
+        return self._database.commit(self._end(exercise))
 
     def go_on(self, now: datetime) -> None:
         """Let clients follow their servers, and end the exercises that are done.
@@ -145,7 +145,7 @@ class Exercises:
                     self._follow(server, client, now)
                 tasks = tasks[1::2]
             if tasks and all(task.status in FINAL_STATUSES for task in tasks):
-                self._end(exercise, now)
+                self._end(exercise)
                 self._database.touch()
 
     def _follow(self, server: ManagedTask, client: ManagedTask, now: datetime) -> None:
@@ -167,12 +167,12 @@ class Exercises:
             raise Conflict(f"exercise {exercise_id} has ended")
         return exercise
 
-    def _end(self, exercise: Exercise, now: datetime) -> list[ManagedTask]:
+    def _end(self, exercise: Exercise) -> list[ManagedTask]:
         """Release the ports, and tell the agents that took part to stop what they run of it.
 
         With extensions, tasks that no agent has claimed are canceled.
         """
-        exercise.ended_at = exercise.ended_at or now
+        exercise.ended_at = exercise.ended_at or records.utc_now()
         task_ids: defaultdict[int, list[int]] = defaultdict(list)
         for task in self.tasks(exercise.id):
             if self._database.extensions and task.status in ("queued", "pending"):

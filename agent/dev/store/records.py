@@ -111,8 +111,8 @@ class ManagedTask(Struct):
     error: str | None = None
 
     def finish(self, status: TaskStatus) -> None:
-        """End the task now."""
-        self.status, self.finished_at = status, utc_now()
+        """End the task now, unless it had ended before: then it has another status from now on."""
+        self.status, self.finished_at = status, self.finished_at or utc_now()
 
 
 class NewTest(Struct):
