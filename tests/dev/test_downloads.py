@@ -6,6 +6,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+import gevent
 import msgspec
 import pytest
 import requests
@@ -14,6 +15,7 @@ from agent.dev.server import DevManager
 from agent.dev.store import records
 from agent.dev.store.records import Plan, TaskReport
 from agent.dev.store.store import Store
+from agent.dev.web.downloads import intervals_csv
 from agent.iperf3.documents import find_documents
 from tests.support.dev_client import DEADLINE_SECONDS
 
@@ -111,6 +113,27 @@ def test_no_name_is_a_formula(manager: DevManager, store: Store, name: str) -> N
     (interval,) = table(get(manager, f"/test-{test.id}.csv"))
     texts = (listed["client"], listed["sender"], listed["error"], interval["sender"])
     assert set(texts) == {f"'{name}"}
+
+
+def test_a_long_download_leaves_time_for_others(store: Store) -> None:
+    test = run(store, "tcp")
+    row = {"sum": {"start": 1, "end": 2, "bits_per_second": 3}}
+    result = msgspec.json.encode({"intervals": [row] * 30_000})
+    store.tasks.get(test.client_task_id).result = msgspec.Raw(result)
+    lines = intervals_csv(store, test)
+    # The first line comes before the intervals are read, and the second after that.
+    assert next(lines) and next(lines)
+    turns: list[None] = []
+
+    def take_turns() -> None:
+        while True:
+            gevent.sleep(0.001)
+            turns.append(None)
+
+    others = gevent.spawn(take_turns)
+    assert len(list(lines)) == 29_999
+    others.kill()
+    assert turns
 
 
 def test_what_does_not_exist_is_not_found(manager: DevManager) -> None:

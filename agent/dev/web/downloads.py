@@ -12,6 +12,7 @@ from agent.dev.store.store import Store
 from agent.dev.web.overview import TestRow
 from agent.iperf3.summary import Sums, read_intervals
 from agent.protocol import Flow
+from agent.turns import await_turn
 
 _TEST = "test begun_utc client server port protocol direction streams duration_s state sender"
 _FIGURES = [name for name in Flow.__struct_fields__ if name != "rates"]
@@ -45,6 +46,8 @@ def intervals_csv(store: Store, test: Test) -> Iterator[str]:
 
 
 def _line(*cells: object) -> str:
+    # Thousands of lines leave time for heartbeats.
+    await_turn()
     line = StringIO()
     safe = (_FORMULA.sub("'", cell) if isinstance(cell, str) else cell for cell in cells)
     csv.writer(line).writerow(safe)

@@ -87,9 +87,8 @@ def read_directions(result: Raw) -> list[Direction]:
 def read_rates(rates: list[tuple[datetime, float]], begun: datetime) -> list[Reading]:
     """The readings of a test that runs, by rates in bit/s of the second before some moments."""
     ends = [((at - begun).total_seconds(), rate) for at, rate in rates]
-    return _readings(
-        [Sums(start=max(0.0, end - 1), end=end, bits_per_second=rate) for end, rate in ends]
-    )
+    sums = [Sums(start=max(0.0, end - 1), end=end, bits_per_second=rate) for end, rate in ends]
+    return _readings(sums)
 
 
 def mean(readings: list[Reading]) -> float:

@@ -28,10 +28,8 @@ class TestRow:
         self.test, self.task, self.server_task = test, task, server_task
         self.exercise = store.exercises.get(test.exercise_id)
         self.client, self.server = client.name, server.name
-        is_back = bool(task.payload.get("reverse"))
-        self.way = "server to client" if is_back else "client to server"
-        if task.payload.get("bidir"):
-            self.way = "both ways"
+        ways = {"bidir": "both ways", "reverse": "server to client"}
+        self.way = next((ways[key] for key in ways if task.payload.get(key)), "client to server")
         self.protocol = "UDP" if test.udp else "TCP"
         streams = "1 stream" if test.parallel == 1 else f"{test.parallel} streams"
         how = f"{self.protocol}, {self.way}, {streams}, {test.time_seconds} s"
@@ -46,7 +44,7 @@ class TestRow:
         self.rates = store.agents.rates(client.id, task.id)
         self.rate_now = quantities.rate(self.rates[-1][1]) if self.rates else ""
         figures = figures_in(task.result)
-        senders = (self.server if is_back else self.client, self.server)
+        senders = (self.server if self.way == ways["reverse"] else self.client, self.server)
         self.flows = list(zip(senders, figures.flows))
         self.rate, self.lost = figures.of_each_way(Flow.headline), figures.of_each_way(_lost)
 
