@@ -1,6 +1,7 @@
 """`agent-run --check` on hosts that are broken in many ways, and on one whose agent runs."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -86,7 +87,9 @@ def test_a_page_that_is_open_to_the_world_is_told(bench: Bench, address: str, ma
 
 
 def test_a_check_beside_the_agents_own_service_finds_all_well(bench: Bench) -> None:
-    port = free_port()
+    port, lock = free_port(), bench.directory / "state-1" / "lock"
+    lock.parent.mkdir(mode=0o700)
+    lock.write_text("1234567890 an-agent-that-was-killed\n")
     agent = bench.agent(STATUS_ADDRESS=f"127.0.0.1:{port}")
     agent.wait_for("status page")
     state = str(bench.directory / "state-1")
@@ -98,6 +101,18 @@ def test_a_check_beside_the_agents_own_service_finds_all_well(bench: Bench) -> N
     bench.ends_well(agent)
     ended = check(bench.directory, bench.manager.url, **settings)
     assert "in use" not in ended.output
+
+
+def test_a_status_port_that_another_program_has_while_the_agent_runs(bench: Bench) -> None:
+    agent = bench.agent()
+    agent.wait_for("registered")
+    settings = {"STATE_DIR": str(bench.directory / "state-1")}
+    with listener() as port:
+        where = f"127.0.0.1:{port}"
+        ended = check(bench.directory, bench.manager.url, STATUS_ADDRESS=where, **settings)
+    assert ended.code == 78
+    assert f"pid {agent.pid}" in said(ended, "state directory")
+    assert f"(pid {os.getpid()}) listens there" in said(ended, "status page")
 
 
 def test_a_state_directory_of_another_agent(bench: Bench) -> None:
