@@ -10,7 +10,7 @@ import gevent
 import structlog
 from msgspec.structs import replace
 
-from agent.files import Whose, discard, link_or_copy, whose
+from agent.files import Whose, link_or_copy, whose
 from agent.iperf3.documents import mended
 from agent.iperf3.verdict import Served, last_served
 from agent.iperf3.warnings import rate_warnings
@@ -57,7 +57,8 @@ class ServedTests:
     `read_up_to` is how many bytes need not be read again; `copy` is in use while a document is
     copied; `newest` is the newest test's document, and `last` what the output had when that was
     read; `tests` are to be reported now, each with that. `may_lack_some` says that a part could
-    not be read or kept, `incomplete` is how a document without an end begins.
+    not be read or kept, `incomplete` is how a document without an end begins. The newest document
+    `is_due` until it has a name of its own for its report, which a full disk may refuse it.
     """
 
     def __init__(self, stdout: Path) -> None:
@@ -67,7 +68,7 @@ class ServedTests:
         self.last = NO_TEST
         self.tests: deque[tuple[Document, Served]] = deque()
         self.incomplete = ""
-        self.may_lack_some = self._has_skipped = False
+        self.may_lack_some = self._has_skipped = self._is_due = False
         self._size_read = self.read_up_to = 0
         self._outage = Outage("what the server serves can be kept again")
         # What iperf3 said of tests that failed, and when it last did; up to where that was noted.
@@ -81,21 +82,26 @@ class ServedTests:
         """
         if size > self._size_read and trouble:
             self._outage.record_failure(_NOT_KEPT, OSError(trouble))
-        elif size > self._size_read:
+        elif size > self._size_read or (self._is_due and not trouble):
             self.read()
-        return size <= self._size_read
+        return size <= self._size_read and not self._is_due
 
     def read(self) -> OSError | None:
-        """Copy the newest document out of the output, if there is a new one, to be reported.
+        """Keep the newest document of the output, if there is a new one, and have it reported.
 
-        After an error of the disk, which it returns, the next call tries again. A part with a
-        sector that cannot be read is skipped, as the tests to come may be read.
+        After an error of the disk, which it returns, the next call tries again.
         """
         size = in_thread(size_of, self._stdout)
-        if size == self._size_read:
-            return None
+        error = self._read_up_to(size) if size != self._size_read else None
+        return error or (self._give_newest() if self._is_due else None)
+
+    def _read_up_to(self, size: int) -> OSError | None:
+        """Copy the newest document out of the output; returns an error of the disk.
+
+        A part with a sector that cannot be read is skipped, as the tests to come may be read.
+        """
         try:
-            served, document = in_thread(self._keep_newest)
+            served, copied = in_thread(self._keep_newest)
         except OSError as error:
             self._outage.record_failure(_NOT_KEPT, error)
             self.may_lack_some = True
@@ -115,11 +121,26 @@ class ServedTests:
         self.read_up_to += served.done
         self._size_read = size
         self.incomplete = served.unread[-1]
-        if document:
-            self._outage.record_success()
-            self.newest = replace(document, path=str(served_file(self._stdout)))
-            self.last = served
-            self.tests.append((document, served))
+        if copied:
+            earlier = self.last.moved if self._is_due else []
+            self.newest = Document(str(served_file(self._stdout)), 0, copied)
+            self.last = replace(served, moved=earlier + served.moved)
+            self._is_due = True
+        return None
+
+    def _give_newest(self) -> OSError | None:
+        """Give the newest document to a report, which takes its file; returns an error of it."""
+        assert self.newest
+        # Each test is read up to another place.
+        own = Path(f"{self.newest.path}.{self.read_up_to}")
+        try:
+            in_thread(link_or_copy, self.newest.path, own)
+        except OSError as error:
+            self._outage.record_failure(_NOT_KEPT, error)
+            return error
+        self._outage.record_success()
+        self._is_due = False
+        self.tests.append((replace(self.newest, path=str(own)), self.last))
         return None
 
     def read_rest(self) -> None:
@@ -137,23 +158,16 @@ class ServedTests:
         cut = [f"The test was cut short: {test.error}."] if test.figures and test.error else []
         return [*rate_warnings(test.figures or Figures()), *cut, *failed]
 
-    def _keep_newest(self) -> tuple[Served, Document | None]:
-        """Copy the newest document: to its file, and to another one that its report takes."""
+    def _keep_newest(self) -> tuple[Served, int]:
+        """Copy the newest document; returns its size, too. A link to the one before stays."""
         output, served = _look(self._stdout, self.read_up_to)
-        done, document = self.read_up_to + served.done, None
+        size = 0
         if served.span:
-            newest = served_file(self._stdout)
-            # Each test is read up to another place.
-            own = Path(f"{newest}.{done}")
             with open(self.copy, "wb") as file:
                 size = file.write(output[slice(*served.span)])
-            # It may be there if this has failed before.
-            discard(own)
-            link_or_copy(self.copy, own)
-            os.replace(self.copy, newest)
-            document = Document(str(own), 0, size)
-        free_start(self._stdout, done)
-        return served, document
+            os.replace(self.copy, served_file(self._stdout))
+        free_start(self._stdout, self.read_up_to + served.done)
+        return served, size
 
 
 def _look(stdout: Path, start: int) -> tuple[memoryview, Served]:
