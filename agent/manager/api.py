@@ -134,7 +134,12 @@ class ManagerClient:
         try:
             return msgspec.json.decode(answer.content, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ManagerUnavailable(f"{call}: the answer is not the Manager's: {error}") from error
+            found = "other JSON" if isinstance(error, msgspec.ValidationError) else "no JSON"
+            found = "HTML" if answer.content.lstrip().startswith(b"<") else found
+            words = f"{call}: the answer is not the Manager's, but {found}"
+            if suspect := self._transport.suspect(200):
+                words += f": most likely {suspect}"
+            raise ManagerUnavailable(words) from error
 
 
 def _compare(call: str, task: protocol.Task, taken_for: protocol.Acknowledged) -> None:

@@ -7,6 +7,9 @@ Here all bytes come through one socket, below HTTP, TLS and proxies, which count
 
 import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
 from socket import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +18,13 @@ from gevent.socket import wait_read  # type: ignore[attr-defined]
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
 from urllib3.util import ssl_
 from urllib3.util.ssltransport import SSLTransport
 
 from agent.config.settings import Config
 from agent.host import host_of
-from agent.manager.proxy import proxy_of
+from agent.manager.proxy import ProxyFailed, proxy_of
 from agent.native_threads import NativeThreads
 
 # Bytes for one answer with all that is around its content, and as many to connect.
@@ -114,11 +118,21 @@ def tls_contexts(config: Config) -> dict[str, ssl.SSLContext]:
     return {"ssl_context": manager, "proxy_ssl_context": proxy}
 
 
+@contextmanager
+def _to_proxy(connection: HTTPConnection) -> Iterator[None]:
+    """Blame a proxy for what fails here. urllib3 does so for a Manager that hangs up, too."""
+    try:
+        yield
+    except (OSError, HTTPException, HTTPError) as error:
+        raise ProxyFailed("no way", error) if connection.proxy else error from error.__cause__
+
+
 class _Connection(HTTPConnection):
     _socket: _Socket
 
     def _new_conn(self) -> socket:
-        self._socket = _Socket(super()._new_conn())
+        with _to_proxy(self):
+            self._socket = _Socket(super()._new_conn())
         return self._socket
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3
@@ -131,6 +145,14 @@ class _Connection(HTTPConnection):
 
 class _SecureConnection(_Connection, HTTPSConnection):
     """The same with TLS."""
+
+    def _connect_tls_proxy(self, *args: Any) -> Any:
+        with _to_proxy(self):
+            return super()._connect_tls_proxy(*args)
+
+    def _tunnel(self) -> None:
+        with _to_proxy(self):
+            super()._tunnel()
 
 
 class Adapter(HTTPAdapter):

@@ -6,9 +6,14 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies, select_proxy
+from urllib3.exceptions import ProxyError
 
 from agent.host import host_of, is_loopback
 from agent.text import without_user
+
+
+class ProxyFailed(ProxyError):
+    """There is no way to the proxy, or it opens none to the Manager."""
 
 
 def proxy_of(url: str) -> str:

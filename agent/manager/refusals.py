@@ -19,13 +19,15 @@ ABOUT_TASK = frozenset({"task_not_found", "invalid_task_state"})
 
 
 def refusal(
-    path: str, status: int, content: bytes, headers: Mapping[str, str]
+    path: str, status: int, content: bytes, headers: Mapping[str, str], suspect: str = ""
 ) -> errors.ManagerError:
-    """The error for one answer to `path`."""
+    """The error for one answer to `path`; `suspect` says what it means if it is a proxy's."""
+    is_page = False
     try:
         answer = msgspec.json.decode(content, type=Refusal)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # a page
-        answer = Refusal()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # The Manager's own 500 is a text.
+        answer, is_page = Refusal(), status != 500 or content.lstrip().startswith(b"<")
     detail = answer.detail if isinstance(answer.detail, RefusalDetail) else RefusalDetail()
     word = answer.error or detail.error
     faults = status == 422 and isinstance(answer.detail, list)
@@ -41,9 +43,9 @@ def refusal(
         if faults or about_task:
             current = detail.details.current_status if detail.details else None
             return errors.TaskRefused(message, current, content)
-    if status in REFUSALS and not (word or faults):
-        message += ", but not in the Manager's words"
-    kind = errors.ManagerAway if status in (429, 503) else errors.ManagerUnavailable
+    if is_page or status in REFUSALS and not (word or faults):
+        message += ", but not in the Manager's words" + (suspect and f": most likely {suspect}")
+    kind = errors.ManagerAway if status in (407, 429, 503) else errors.ManagerUnavailable
     return kind(message, retry_after(headers.get("Retry-After")))
 
 

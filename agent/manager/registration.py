@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from socket import EAI_AGAIN, gaierror
 from typing import TypeVar
 
 import gevent
@@ -15,6 +16,7 @@ from agent.errors import KeyRefused, ManagerAway, ManagerError, ManagerUnavailab
 from agent.logs.outage import Outage
 from agent.manager.api import ManagerClient
 from agent.manager.proxy import proxy_of
+from agent.manager.reasons import why
 from agent.protocol import Origin
 from agent.timing import Backoff
 
@@ -136,14 +138,12 @@ class Registration:
     def _look_up_address(self) -> None:
         """Set the address; raises ManagerAway when there is no route to the Manager."""
         self._looked_up_at = time.monotonic()
-        url = self._config.manager_url
-        silence = ManagerAway(f"no route to {url}: its name was not resolved in time")
+        url, given = self._config.manager_url, self._config.advertise_address
         try:
-            with gevent.Timeout(LOOKUP_DEADLINE, silence):
-                given = self._config.advertise_address
+            with gevent.Timeout(LOOKUP_DEADLINE, gaierror(EAI_AGAIN, "too slow")):
                 address = given or host.local_address(proxy_of(url) or url)
         except OSError as error:
-            raise ManagerAway(f"no route to {url}: {error}") from error
+            raise ManagerAway(why(error, url)) from error
         is_fine = given or host.is_reachable(address) or host.is_loopback(url)
         if not is_fine and address != self.address:
             advice = "set ADVERTISE_ADDRESS to the one that other agents reach this host by"

@@ -1,7 +1,6 @@
 """One HTTP request under one deadline, over a connection that is known to be fresh."""
 
 import json
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from agent import __version__
 from agent.config.settings import Config
 from agent.errors import ManagerAway
 from agent.manager.connection import Adapter
+from agent.manager.reasons import suspect, way_of, why
 from agent.manager.refusals import refusal
-from agent.manager.tls import words_for
 from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
 
@@ -25,7 +24,8 @@ KEY_HEADER = "X-AGENT-KEY"
 # uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
 MAX_IDLE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1024**2
-MAX_REASON = 500
+# So much of the deadline may pass until TCP has connected: then it is clear who is silent.
+CONNECT_SHARE = 0.9
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ class Transport:
         if status != 200:
             # The answer may repeat the key, and an answer to a result is kept on the disk.
             content = _without(headers.get(KEY_HEADER, ""), answer.content)
-            raise refusal(path, status, content, answer.headers)
+            raise refusal(path, status, content, answer.headers, self.suspect(status))
         return answer
 
     def ask(
@@ -84,12 +84,17 @@ class Transport:
             status, answer = self._exchange(path, request, deadline)
             return status, answer
         except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
-            raise ManagerAway(f"{path}: {_reason(error)}") from error
+            words = why(error, self._config.manager_url)
+            raise ManagerAway(f"{path}: {words}") from error
         finally:
             seconds = time.monotonic() - began
             self._metrics.count_call(path.rpartition("/")[2], status, seconds)
             milliseconds = round(seconds * 1000, 1)
             log.debug("request", path=path, status=status or "none", milliseconds=milliseconds)
+
+    def suspect(self, status: int) -> str:
+        """Who may have given an answer that is not the Manager's, in words; empty if none."""
+        return suspect(status, self._config.manager_url)
 
     def _exchange(
         self, path: str, request: requests.PreparedRequest, deadline: float
@@ -109,12 +114,14 @@ class Transport:
             request.body = restarting(request.body)
         try:
             adapter = self._take_adapter()
-            with adapter.send(request, stream=True, proxies=adapter.proxies) as response:
+            times = deadline * CONNECT_SHARE, None
+            with adapter.send(request, True, times, proxies=adapter.proxies) as response:
                 content, whole = _read(response)
         except gevent.Timeout as timeout:
             if timeout is not limit:
                 raise
-            raise ManagerAway(f"{path}: no answer within {deadline:g} s") from None
+            whom = way_of(self._config.manager_url)
+            raise ManagerAway(f"{path}: no answer within {deadline:g} s from {whom}") from None
         finally:
             limit.close()
         if whole:
@@ -162,14 +169,3 @@ def _read(response: requests.Response) -> tuple[bytes, bool]:
         if len(content) > MAX_ANSWER_BYTES:
             return bytes(content), False
     return bytes(content), True
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause in words, which may quote the answer: requests wraps urllib3's error."""
-    while isinstance(inner := getattr(error, "reason", None) or error.__context__, BaseException):
-        error = inner
-    # urllib3's own error for TLS has OpenSSL's as its argument.
-    for each in (error, *error.args):
-        if isinstance(each, ssl.SSLError):
-            return words_for(each)
-    return str(error)[:MAX_REASON] or type(error).__name__

@@ -33,12 +33,12 @@ def beat(url: str, deadline: float = SMALL_DEADLINE) -> None:
 def test_a_refused_connection_is_an_unavailable_manager() -> None:
     with socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        with pytest.raises(ManagerUnavailable, match="Connection refused"):
+        with pytest.raises(ManagerUnavailable, match="refuses the connection"):
             beat(f"http://127.0.0.1:{taken.getsockname()[1]}")
 
 
 def test_a_connection_reset_at_once_is_an_unavailable_manager() -> None:
-    with serving(reset) as url, pytest.raises(ManagerUnavailable, match="reset"):
+    with serving(reset) as url, pytest.raises(ManagerUnavailable, match="ended the connection"):
         beat(url, deadline=10)
 
 
@@ -47,14 +47,17 @@ def test_a_connection_reset_after_the_request_is_an_unavailable_manager() -> Non
         connection.recv(65536)
         reset(connection)
 
-    with serving(read_and_reset) as url, pytest.raises(ManagerUnavailable, match="reset"):
+    with (
+        serving(read_and_reset) as url,
+        pytest.raises(ManagerUnavailable, match="ended the connection"),
+    ):
         beat(url, deadline=10)
 
 
 def test_a_connection_closed_without_an_answer_is_an_unavailable_manager(
     faulty: MakeManager,
 ) -> None:
-    with pytest.raises(ManagerUnavailable, match="closed connection without response"):
+    with pytest.raises(ManagerUnavailable, match="ended the connection"):
         beat(faulty(lambda _: b"").url, deadline=10)
 
 

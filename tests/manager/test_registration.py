@@ -28,7 +28,7 @@ def test_an_agent_that_reaches_no_manager_in_time_ends_with_69(tmp_path: Path) -
     with lone_agent(NO_MANAGER, tmp_path, REGISTER_TIMEOUT="1") as agent:
         assert agent.exit_code() == 69
         said = agent.wait_for("agent ends", exit_code=69)["error"]
-    assert "Connection refused" in said
+    assert "the Manager refuses the connection" in said
 
 
 def test_an_agent_that_cannot_register_logs_what_to_do(faulty: MakeManager, tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ class Proxy:
             if self.silent:
                 connection.recv(1)
                 return
+            if not head[:1].isalpha():
+                connection.sendall(page(400))
+                return
             method, target, _ = head.partition(b"\r\n")[0].decode().split(" ")
             self.asked.append(target if method == "CONNECT" else urlsplit(target).netloc)
             wanted = b"Proxy-Authorization: Basic " + base64.b64encode(self.login.encode())
@@ -92,10 +95,12 @@ class Proxy:
 
 
 def _head_of(connection: socket) -> bytes:
-    """What is sent until an empty line, or with it already."""
+    """What is sent until an empty line, or with it already; only the beginning of a handshake."""
     head = b""
     while b"\r\n\r\n" not in head and (piece := connection.recv(65536)):
         head += piece
+        if not head[:1].isalpha():
+            break
     return head
 
 

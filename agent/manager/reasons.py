@@ -1,0 +1,125 @@
+"""Why a call to the Manager failed, in words for a person: those of libraries are for others."""
+
+import errno
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
+
+from requests import RequestException
+from urllib3.exceptions import (
+    HTTPError,
+    IncompleteRead,
+    InvalidChunkLength,
+    LocationValueError,
+)
+
+from agent.files import Whose
+from agent.manager.proxy import ProxyFailed, proxy_of
+from agent.manager.tls import words_for
+from agent.text import without_user
+
+_NO_ROUTE = "there is no route to {}: check its address, and this host's network"
+_SILENT = "{} does not answer: it is down, or a firewall drops what is sent"
+_ENDED = "{} ended the connection: it is starting, or it speaks https where the URL has http"
+_CUT_SHORT = "the answer of {} was cut short: see its log, and that of a proxy before it"
+_BAD_URL = "the URL of {} has a name or a user that cannot be sent: check it"
+# By the error's number, else by its class. {} is the Manager or the proxy.
+_WORDS: dict[object, str] = {
+    errno.ECONNREFUSED: "{} refuses the connection: nothing listens there, or a firewall refuses",
+    errno.ENETUNREACH: _NO_ROUTE,
+    errno.EHOSTUNREACH: _NO_ROUTE,
+    errno.EADDRNOTAVAIL: _NO_ROUTE,
+    errno.ENODEV: _NO_ROUTE,
+    errno.EINVAL: f"{_NO_ROUTE}. One like fe80::1 needs a zone: http://[fe80::1%25eth0]",
+    errno.ETIMEDOUT: _SILENT,
+    TimeoutError: _SILENT,
+    errno.EACCES: "a firewall of this host forbids the connection to {}",
+    errno.EPERM: "a firewall of this host forbids the connection to {}",
+    **dict.fromkeys(Whose.HOST.value, "this host has no memory or descriptors left to call {}"),
+    socket.EAI_AGAIN: "{} has a name that cannot be looked up now: no name server answers",
+    socket.gaierror: "{} has a name that is not known: check it, and this host's name server",
+    ConnectionError: _ENDED,
+    ssl.SSLEOFError: _ENDED,
+    ssl.SSLZeroReturnError: _ENDED,
+    IncompleteRead: _CUT_SHORT,
+    InvalidChunkLength: _CUT_SHORT,
+    HTTPException: "{} speaks no HTTP: check the port, and whether the URL must have https",
+    HTTPError: "the answer of {} cannot be read: check the port",
+    UnicodeError: _BAD_URL,
+    LocationValueError: _BAD_URL,
+    RequestException: _BAD_URL,
+}
+
+
+def why(error: BaseException, url: str) -> str:
+    """Why a call to the Manager's URL got no answer, and what to do; no password is in it."""
+    proxy, causes = _proxy(url), list(_causes(error))
+    by_proxy = proxy and (
+        url.startswith("http:") or any(isinstance(e, ProxyFailed) for e in causes)
+    )
+    whom = _named(proxy) if by_proxy else "the Manager"
+    for cause in reversed(causes):
+        if refused := re.match(r"Tunnel connection failed: (\d+)", str(cause)):
+            return f"{_meant(proxy, int(refused[1]), url)} (CONNECT: {refused[1]})"
+        if isinstance(cause, ssl.SSLError) and type(cause) not in _WORDS:
+            words = words_for(cause)
+            return f"{whom}: {words.replace('MANAGER_URL', 'its URL') if by_proxy else words}"
+        if type(cause) is OSError and cause.errno is None:
+            return str(cause)  # raised on purpose, with words
+        # The numbers of TLS are others.
+        number = None if isinstance(cause, ssl.SSLError) else getattr(cause, "errno", None)
+        for key in (number, *type(cause).__mro__):
+            if key in _WORDS:
+                return _WORDS[key].format(whom)
+        if number:
+            return f"the call to {whom} failed: {os.strerror(number)}"
+    return f"the call to {whom} failed: {type(error).__name__}"
+
+
+def way_of(url: str) -> str:
+    """Who may be the one that is silent."""
+    return f"{_named(proxy)}, or the Manager behind it" if (proxy := _proxy(url)) else "the Manager"
+
+
+def suspect(status: int, url: str) -> str:
+    """What an answer means that is not in the Manager's words, if it may be a proxy's; else empty.
+
+    Over https a proxy only passes on what it cannot read.
+    """
+    proxy = _proxy(url) if url.startswith("http:") else ""
+    return proxy and _meant(proxy, status, url)
+
+
+def _proxy(url: str) -> str:
+    with suppress(OSError):
+        return proxy_of(url)
+    return ""
+
+
+def _named(proxy: str) -> str:
+    return f"the proxy {without_user(proxy)}"
+
+
+def _meant(proxy: str, status: int, url: str) -> str:
+    if status == 407:
+        login = "another user and password than those" if "@" in proxy else "a user and a password"
+        return f"{_named(proxy)} wants {login} in its URL, as in http://USER:PASSWORD@HOST:PORT"
+    if status >= 500:
+        return f"{_named(proxy)} does not reach {url}: check that URL, and the proxy's log"
+    return f"{_named(proxy)} does not allow {url}: allow it there, or set NO_PROXY for that host"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it was made of: requests wraps urllib3's, which wraps the system's."""
+    yield error
+    if isinstance(error, OSError) and error.errno is not None:
+        return
+    inner = [getattr(error, "reason", None), *error.args, error.__cause__, error.__context__]
+    for each in inner:
+        if isinstance(each, BaseException):
+            yield from _causes(each)
+            return
