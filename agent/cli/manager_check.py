@@ -14,6 +14,7 @@ import msgspec
 from agent import host, protocol
 from agent.config.settings import Config
 from agent.errors import KeyRefused, ManagerError, ManagerRefused
+from agent.manager import reasons
 from agent.manager.api import HEALTH, ManagerClient
 from agent.manager.connection import tls_contexts
 from agent.manager.proxy import proxy_of
@@ -50,7 +51,7 @@ def check_manager(config: Config, try_key: bool) -> Iterator[Finding]:
     try:
         address = config.advertise_address or host.local_address(proxy or url)
     except OSError as error:
-        yield Finding("Manager", f"{url}: no route: {error}: check MANAGER_URL", "manager")
+        yield Finding("Manager", f"{url}: {reasons.why(error, url)}", "manager")
         return
     yield _address(address, is_right=bool(config.advertise_address) or host.is_loopback(url))
     client = ManagerClient(config, lambda: config.agent_key)
@@ -58,8 +59,7 @@ def check_manager(config: Config, try_key: bool) -> Iterator[Finding]:
         status, answer = client.ask_health()
         finding = _judged(url, status, answer)
     except ManagerError as error:
-        words = f"{url}{error}: check MANAGER_URL and the network"
-        finding = Finding("Manager", words, "manager")
+        finding = Finding("Manager", f"{url}{error}", "manager")
     if finding.fault and not proxy and status in (0, 400) and _speaks_tls(url):
         words = f"{url}: the port speaks https: write https:// in MANAGER_URL"
         finding = Finding("Manager", words, "manager")
@@ -93,6 +93,8 @@ def _judged(url: str, status: int, answer: Answer) -> Finding:
         why = "MANAGER_URL must end before /v1, which the agent adds"
     elif location := answer.headers.get("Location"):
         why = f"it leads to {location[:200]}: MANAGER_URL must be the Manager's own"
+    elif said := reasons.suspect(status, url):
+        why = said
     elif status >= 500:
         why = "the Manager has a fault, or a proxy before it"
     words = f"asked {url}{HEALTH}, got {status} with {_KINDS.get(kind, kind)}: {why}"

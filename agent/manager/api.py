@@ -138,7 +138,7 @@ class ManagerClient:
             found = "HTML" if answer.content.lstrip().startswith(b"<") else found
             words = f"{call}: the answer is not the Manager's, but {found}"
             if suspect := self._transport.suspect(200):
-                words += f": most likely {suspect}"
+                words += f": {suspect}"
             raise ManagerUnavailable(words) from error
 
 

@@ -22,36 +22,29 @@ from agent.manager.proxy import ProxyFailed, proxy_of
 from agent.manager.tls import words_for
 from agent.text import without_user
 
-_NO_ROUTE = "there is no route to {}: check its address, and this host's network"
-_SILENT = "{} does not answer: it is down, or a firewall drops what is sent"
-_ENDED = "{} ended the connection: it is starting, or it speaks https where the URL has http"
-_CUT_SHORT = "the answer of {} was cut short: see its log, and that of a proxy before it"
-_BAD_URL = "the URL of {} has a name or a user that cannot be sent: check it"
-# By the error's number, else by its class. {} is the Manager or the proxy.
+_REFUSED = "{0} refuses the connection: it does not run, a firewall forbids it, or {1} is wrong"
+_NO_ROUTE = "there is no route to {0}: check {1}, and this host's network"
+_SILENT = "{0} does not answer: it is down, a firewall drops what is sent, or {1} is wrong"
+_ENDED = "{0} ended the connection: it is starting, or {1} must begin with https"
+_CUT_SHORT = "the answer of {0} was cut short: see its log, and that of a proxy before it"
+_BAD_URL = "{0} has a name or a user that cannot be sent: check {1}"
+_FORBIDDEN = "a firewall of this host forbids the connection to {0}"
+_SHORT = "this host has no memory or descriptors left to call {0}"
+# By the error's number, else by its class. {0} is the Manager or its proxy, {1} what has the URL.
 _WORDS: dict[object, str] = {
-    errno.ECONNREFUSED: "{} refuses the connection: nothing listens there, or a firewall refuses",
-    errno.ENETUNREACH: _NO_ROUTE,
-    errno.EHOSTUNREACH: _NO_ROUTE,
-    errno.EADDRNOTAVAIL: _NO_ROUTE,
-    errno.ENODEV: _NO_ROUTE,
-    errno.EINVAL: f"{_NO_ROUTE}. One like fe80::1 needs a zone: http://[fe80::1%25eth0]",
-    errno.ETIMEDOUT: _SILENT,
-    TimeoutError: _SILENT,
-    errno.EACCES: "a firewall of this host forbids the connection to {}",
-    errno.EPERM: "a firewall of this host forbids the connection to {}",
-    **dict.fromkeys(Whose.HOST.value, "this host has no memory or descriptors left to call {}"),
-    socket.EAI_AGAIN: "{} has a name that cannot be looked up now: no name server answers",
-    socket.gaierror: "{} has a name that is not known: check it, and this host's name server",
-    ConnectionError: _ENDED,
-    ssl.SSLEOFError: _ENDED,
-    ssl.SSLZeroReturnError: _ENDED,
-    IncompleteRead: _CUT_SHORT,
-    InvalidChunkLength: _CUT_SHORT,
-    HTTPException: "{} speaks no HTTP: check the port, and whether the URL must have https",
-    HTTPError: "the answer of {} cannot be read: check the port",
-    UnicodeError: _BAD_URL,
-    LocationValueError: _BAD_URL,
-    RequestException: _BAD_URL,
+    errno.ECONNREFUSED: _REFUSED,
+    **dict.fromkeys((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL), _NO_ROUTE),
+    errno.EINVAL: f"{_NO_ROUTE}. An address like fe80::1 needs a zone: [fe80::1%25eth0]",
+    **dict.fromkeys((errno.ETIMEDOUT, TimeoutError), _SILENT),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), _FORBIDDEN),
+    **dict.fromkeys(Whose.HOST.value, _SHORT),
+    socket.EAI_AGAIN: "no name server tells the name of {0} now: check {1}, and this host's DNS",
+    socket.gaierror: "the name of {0} is not known: check {1}, and this host's DNS",
+    **dict.fromkeys((ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError), _ENDED),
+    **dict.fromkeys((IncompleteRead, InvalidChunkLength), _CUT_SHORT),
+    HTTPException: "{0} speaks no HTTP: check the port in {1}, or whether it must begin with https",
+    HTTPError: "the answer of {0} cannot be read: check {1}",
+    **dict.fromkeys((UnicodeError, LocationValueError, RequestException), _BAD_URL),
 }
 
 
@@ -61,20 +54,20 @@ def why(error: BaseException, url: str) -> str:
     by_proxy = proxy and (
         url.startswith("http:") or any(isinstance(e, ProxyFailed) for e in causes)
     )
-    whom = _named(proxy) if by_proxy else "the Manager"
+    named = _named(proxy), "the proxy's URL"
+    whom, where = named if by_proxy else ("the Manager", "MANAGER_URL")
     for cause in reversed(causes):
         if refused := re.match(r"Tunnel connection failed: (\d+)", str(cause)):
             return f"{_meant(proxy, int(refused[1]), url)} (CONNECT: {refused[1]})"
         if isinstance(cause, ssl.SSLError) and type(cause) not in _WORDS:
-            words = words_for(cause)
-            return f"{whom}: {words.replace('MANAGER_URL', 'its URL') if by_proxy else words}"
+            return f"{whom}: {words_for(cause).replace('MANAGER_URL', where)}"
         if type(cause) is OSError and cause.errno is None:
             return str(cause)  # raised on purpose, with words
         # The numbers of TLS are others.
         number = None if isinstance(cause, ssl.SSLError) else getattr(cause, "errno", None)
         for key in (number, *type(cause).__mro__):
             if key in _WORDS:
-                return _WORDS[key].format(whom)
+                return _WORDS[key].format(whom, where)
         if number:
             return f"the call to {whom} failed: {os.strerror(number)}"
     return f"the call to {whom} failed: {type(error).__name__}"
@@ -91,7 +84,8 @@ def suspect(status: int, url: str) -> str:
     Over https a proxy only passes on what it cannot read.
     """
     proxy = _proxy(url) if url.startswith("http:") else ""
-    return proxy and _meant(proxy, status, url)
+    # Nobody else asks for such a login.
+    return proxy and f"{'most likely ' if status != 407 else ''}{_meant(proxy, status, url)}"
 
 
 def _proxy(url: str) -> str:

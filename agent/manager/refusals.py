@@ -44,7 +44,7 @@ def refusal(
             current = detail.details.current_status if detail.details else None
             return errors.TaskRefused(message, current, content)
     if is_page or status in REFUSALS and not (word or faults):
-        message += ", but not in the Manager's words" + (suspect and f": most likely {suspect}")
+        message += ", but not in the Manager's words" + (suspect and f": {suspect}")
     kind = errors.ManagerAway if status in (407, 429, 503) else errors.ManagerUnavailable
     return kind(message, retry_after(headers.get("Retry-After")))
 

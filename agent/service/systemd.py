@@ -33,7 +33,7 @@ def notify(text: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
             out.sendto(text.encode(), address)
     except OSError as error:
-        log.warning("systemd does not listen", error=str(error))
+        log.warning("systemd does not listen", error=error.strerror)
 
 
 def watchdog_seconds() -> float | None:

@@ -72,7 +72,9 @@ class StatusServer:
             self._server.start()  # type: ignore[no-untyped-call]
         except OSError as error:
             advice = "choose another STATUS_ADDRESS; the agent works without it"
-            log.warning("no status page", address=self._address, error=str(error), advice=advice)
+            # gevent adds the address.
+            why = str(error.strerror).partition(": ")[0]
+            log.warning("no status page", address=self._address, error=why, advice=advice)
             return
         log.info("status page", url=f"http://{self._address}/")
         try:

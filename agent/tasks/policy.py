@@ -90,7 +90,8 @@ def checked_target(
         return ""
     found: str | Exception = lookup.get()
     if isinstance(found, Exception):
-        raise TaskError(ErrorClass.UNKNOWN_HOST, f"{host}: {found}")
+        why = found.strerror if isinstance(found, OSError) else "this cannot be a host's name"
+        raise TaskError(ErrorClass.UNKNOWN_HOST, f"{host}: {why}")
     if found:
         return found
     networks = ", ".join(map(str, allowed))

@@ -72,8 +72,11 @@ def saying(words: bytes) -> AbstractContextManager[str]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (b"", "the Manager ended the connection: it is starting, or it speaks https"),
-        (b"\x15\x03\x01\0\x02\x02\x50", "the Manager speaks no HTTP: check the port, and whether"),
+        (b"", "the Manager ended the connection: it is starting, or MANAGER_URL must"),
+        (
+            b"\x15\x03\x01\0\x02\x02\x50",
+            "the Manager speaks no HTTP: check the port in MANAGER_URL, or whether",
+        ),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "the Manager speaks no HTTP"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",
@@ -93,11 +96,17 @@ def test_what_is_no_whole_answer_of_http_is_told(words: bytes, said: str) -> Non
 
 def test_nobody_who_listens_no_name_and_no_route_are_told() -> None:
     with nobody() as place:
-        assert said_of(f"http://{place}").startswith("the Manager refuses the connection: nothing")
-    assert "has a name that" in said_of(f"http://{FAR}:8000")
-    assert "has a name or a user that cannot be sent" in said_of(f"http://{'a' * 64}:8000")
-    assert "needs a zone: http://[fe80::1%25eth0]" in said_of("http://[fe80::1]:8000")
-    assert "the Manager has a name that is not known" in said_of("http://[fe80::1%25none]:8000")
+        assert said_of(f"http://{place}").startswith(
+            "the Manager refuses the connection: it does not"
+        )
+    assert "the name of the Manager" in said_of(f"http://{FAR}:8000")
+    assert "the Manager has a name or a user that cannot be sent: check MANAGER_URL" in said_of(
+        f"http://{'a' * 64}:8000"
+    )
+    assert "needs a zone: [fe80::1%25eth0]" in said_of("http://[fe80::1]:8000")
+    assert "the name of the Manager is not known: check MANAGER_URL" in said_of(
+        "http://[fe80::1%25none]:8000"
+    )
 
 
 def test_a_reset_is_told_as_an_end() -> None:
@@ -238,10 +247,10 @@ def test_a_page_of_a_proxys_is_no_answer_of_a_manager(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("dead", "words"),
     [
-        (nobody, "the proxy PROXY refuses the connection: nothing listens there"),
-        (full, "the proxy PROXY does not answer: it is down, or a firewall drops"),
+        (nobody, "the proxy PROXY refuses the connection: it does not run"),
+        (full, "the proxy PROXY does not answer: it is down, a firewall drops"),
         (refused_tunnel, "the proxy PROXY ended the connection"),
-        (lambda: nullcontext("proxy.invalid:3128"), "the proxy PROXY has a name that"),
+        (lambda: nullcontext("proxy.invalid:3128"), "the name of the proxy PROXY"),
     ],
 )
 def test_a_dead_proxy_is_told_from_a_dead_manager(
@@ -253,7 +262,7 @@ def test_a_dead_proxy_is_told_from_a_dead_manager(
     with dead() as place:
         monkeypatch.setenv(f"{scheme}_proxy", f"http://user:{SECRET}@{place}")
         said = said_of(f"{scheme}://{FAR}", deadline=4)
-    assert said.startswith(words.replace("PROXY", f"http://[hidden]@{place}"))
+    assert words.replace("PROXY", f"http://[hidden]@{place}") in said
 
 
 def test_a_silent_way_names_both_who_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:

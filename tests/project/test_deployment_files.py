@@ -37,7 +37,7 @@ TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT, OPERATIONS] + [
 ]
 # Names in capitals that are not settings: those of other programs, the kernel and the trial.
 OTHERS = re.compile(
-    r"(AF|CAP|SO|DEBIAN|PIP|PYTHON|XDG|HTTPS|NO)_\w+|STATE_DIRECTORY|ADMIN_PASSWORD"
+    r"(AF|CAP|SO|DEBIAN|PIP|PYTHON|XDG|ALL|HTTPS?|NO)_\w+|STATE_DIRECTORY|ADMIN_PASSWORD"
 )
 
 NOT_FIXABLE = (os.EX_NOPERM, os.EX_CONFIG)

@@ -243,6 +243,7 @@ PLAYS: dict[str, Callable[[], AbstractContextManager[Scene]]] = {
         telling, {"error": "not_found", "message": "no agent is named 'a1'"}, 404
     ),
     "404 with a proxy's page": partial(showing, 404),
+    "407 of a proxy": partial(showing, 407),
     "409": partial(telling, {"error": "conflict"}, 409),
     "409 with a proxy's page": partial(showing, 409),
     "410": partial(telling, {"detail": {"error": "gone"}}, 410),

@@ -222,6 +222,7 @@ ANSWERS: dict[str, tuple[Action, ...]] = {
     "403 with a proxy's page": _TRY_AGAIN,
     "404 `not_found`, `agent_not_found`, `agent_disabled`": (EXIT_67,) * 5,
     "404 with a proxy's page": _TRY_AGAIN,
+    "407 of a proxy": _AWAY,
     "409": _FINAL,
     "409 with a proxy's page": _TRY_AGAIN,
     "410": _FINAL,

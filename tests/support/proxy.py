@@ -72,14 +72,18 @@ class Proxy:
                 return
             host, _, port = self.manager.rpartition(":")
             with create_connection((host, int(port))) as onwards:
-                if method == "CONNECT":
-                    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                else:
+                first = b"HTTP/1.1 200 Connection established\r\n\r\n"
+                if method != "CONNECT":
                     onwards.sendall(self._passed_on(method, urlsplit(target).path, head))
-                ways = (connection, onwards), (onwards, connection)
-                relays = [gevent.spawn(pass_on, *way) for way in ways]
-                gevent.wait(relays, count=1)
-                gevent.killall(relays)
+                up = gevent.spawn(pass_on, connection, onwards)
+                if method != "CONNECT":
+                    # Say so, or the agent would send its next one while this connection ends.
+                    status, _, rest = onwards.recv(65536).partition(b"\r\n")
+                    first = status + b"\r\nConnection: close\r\n" + rest
+                connection.sendall(first)
+                down = gevent.spawn(pass_on, onwards, connection)
+                gevent.wait([up, down], count=1)
+                gevent.killall([up, down])
 
     def _passed_on(self, method: str, path: str, head: bytes) -> bytes:
         """A request for the Manager: the only one of its connection, or the next came by unseen.
