@@ -12,14 +12,14 @@ from agent.dev.web.figures import (
     MOST_READINGS,
     RIGHT,
     TOP,
-    Direction,
+    Curve,
     Reading,
-    draw,
     mean,
-    read_directions,
+    read_result,
 )
 from agent.iperf3.documents import find_documents
-from agent.protocol import Flow, Report, read_report
+from agent.iperf3.figures import figures_in
+from agent.protocol import Report, read_report
 
 RECORDED = Path(__file__).parent.parent / "iperf3" / "data"
 CLIENTS = [
@@ -29,9 +29,9 @@ CLIENTS = [
 ]
 
 
-def directions(result: Any) -> list[Direction]:
-    """The directions of a result."""
-    return read_directions(msgspec.Raw(msgspec.json.encode(result)))
+def readings_of(result: Any) -> list[list[Reading]]:
+    """The readings of each direction of a result that has some."""
+    return [each for each in read_result(msgspec.Raw(msgspec.json.encode(result))) if each]
 
 
 def interval(start: Any, end: Any, rate: Any, **more: Any) -> dict[str, Any]:
@@ -39,26 +39,18 @@ def interval(start: Any, end: Any, rate: Any, **more: Any) -> dict[str, Any]:
     return {"sum": {"start": start, "end": end, "bits_per_second": rate, **more}}
 
 
-def one_way(*readings: Reading) -> list[Direction]:
-    """A test in one direction."""
-    return [Direction(True, Flow(), list(readings))]
-
-
 @pytest.mark.parametrize("path", CLIENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_documents_of_every_iperf3_are_read(path: Path) -> None:
     start, end = find_documents(path.read_bytes())[-1]
-    found = read_directions(msgspec.Raw(path.read_bytes()[start:end]))
-    both = path.stem == "tcp-bidir"
-    assert [way.from_client for way in found] == (
-        [True, False] if both else [not path.stem.endswith("reverse")]
-    )
-    for way in found:
-        assert way.flow.sent and way.flow.sent_bytes and way.flow.received
-        assert len(way.readings) == 1
-        assert (way.flow.lost_packets is not None) == path.stem.startswith("udp")
-        assert (way.flow.retransmits is not None) == path.stem.startswith("tcp")
-    curve = draw(found)
-    assert curve is not None and len(curve.lines) == len(found)
+    result = msgspec.Raw(path.read_bytes()[start:end])
+    figures, both = figures_in(result), path.stem == "tcp-bidir"
+    assert len(figures.flows) == (2 if both else 1)
+    assert (figures.direction == "reverse") == path.stem.endswith("reverse")
+    for flow in figures.flows:
+        assert flow.sent and flow.sent_bytes and flow.received
+        assert (flow.lost_packets is not None) == path.stem.startswith("udp")
+        assert (flow.retransmits is not None) == path.stem.startswith("tcp")
+    assert [len(readings) for readings in read_result(result)] == [1, 1 if both else 0]
 
 
 def test_an_omitted_or_incomplete_interval_is_no_reading() -> None:
@@ -74,28 +66,27 @@ def test_an_omitted_or_incomplete_interval_is_no_reading() -> None:
         {},
         interval(5, 6, 3e9),
     ]
-    (way,) = directions({"intervals": intervals})
-    assert way.readings == [Reading(0, 1, 1e9), Reading(5, 6, 3e9)]
+    (readings,) = readings_of({"intervals": intervals})
+    assert readings == [Reading(0, 1, 1e9), Reading(5, 6, 3e9)]
 
 
 @pytest.mark.parametrize("result", [None, [], "x", {"intervals": 1}, {"end": {"sum": []}}])
 def test_a_result_without_a_document_has_no_figures(result: Any) -> None:
-    assert directions(result) == []
+    assert readings_of(result) == []
     assert read_report(msgspec.json.encode(result)) == Report()
 
 
 def test_many_readings_become_few_with_the_same_mean() -> None:
     intervals = [interval(at, at + 1, at * 1e6) for at in range(1009)]
-    (way,) = directions({"intervals": intervals})
-    assert MOST_READINGS / 2 < len(way.readings) <= MOST_READINGS
-    assert (way.readings[0].start, way.readings[-1].end) == (0, 1009)
-    assert mean(way.readings) == pytest.approx(504e6)
+    (readings,) = readings_of({"intervals": intervals})
+    assert MOST_READINGS / 2 < len(readings) <= MOST_READINGS
+    assert (readings[0].start, readings[-1].end) == (0, 1009)
+    assert mean(readings) == pytest.approx(504e6)
 
 
 def test_a_curve_fills_its_frame_from_edge_to_edge() -> None:
-    curve = draw(one_way(Reading(0, 1, 4e9), Reading(1, 2, 0), Reading(2, 2.5, 5e9)))
-    assert curve is not None
-    (readings,) = curve.lines
+    readings = [Reading(0, 1, 4e9), Reading(1, 2, 0), Reading(2, 2.5, 5e9)]
+    curve = Curve([readings])
     path = "M62.0 78.0 L172.0 78.0 L392.0 214.0 L557.0 44.0 L612.0 44.0"
     assert curve.path(readings) == path
     assert [curve.y(reading.rate) for reading in readings] == [78.0, BOTTOM, TOP]
@@ -112,13 +103,7 @@ def test_a_curve_fills_its_frame_from_edge_to_edge() -> None:
     "reading", [Reading(0, 1, 0), Reading(0, 1e-300, 1e-300), Reading(0, 1e6, 1e15)]
 )
 def test_an_extreme_reading_can_be_drawn(reading: Reading) -> None:
-    curve = draw(one_way(reading))
-    assert curve is not None
+    curve = Curve([[reading]])
     assert LEFT <= curve.x(reading.middle) <= RIGHT
     assert TOP <= curve.y(reading.rate) <= BOTTOM
     assert 2 <= len(curve.x_ticks) <= 8 and 2 <= len(curve.y_ticks) <= 8
-
-
-def test_nothing_is_drawn_without_readings() -> None:
-    assert draw([]) is None
-    assert draw(one_way()) is None

@@ -13,7 +13,7 @@ from tests.support.manager_process import ManagerProcess, killable
 pytestmark = pytest.mark.process
 
 # What is filled in, all of it other than at first.
-FILLED = {"direction": "both", "protocol": "udp", "parallel": "3", "time_seconds": "77"}
+FILLED = {"direction": "both ways", "protocol": "udp", "parallel": "3", "time_seconds": "77"}
 
 
 def shown(driver: Chrome, selector: str) -> bool:
@@ -27,7 +27,7 @@ def fill_in(driver: Chrome) -> None:
         field = driver.find_element("name", name)
         if field.tag_name == "input":
             field.send_keys(Keys.CONTROL, "a")
-        field.send_keys({"both": "both at once"}.get(value, value))
+        field.send_keys(value)
 
 
 def filled_in(driver: Chrome) -> dict[str, str | None]:

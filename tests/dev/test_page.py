@@ -27,7 +27,7 @@ HTML = {"Accept": "text/html,*/*;q=0.8"}
 FORM = {
     "client_agent_id": "2",
     "server_agent_id": "1",
-    "direction": "send",
+    "direction": "client to server",
     "protocol": "tcp",
     "parallel": "1",
     "time_seconds": "3",
@@ -140,7 +140,9 @@ def test_nothing_is_loaded_from_elsewhere(manager: DevManager, store: Store) -> 
 
 
 def test_a_form_starts_a_test(manager: DevManager, store: Store) -> None:
-    answer = post(manager, form={**FORM, "protocol": "udp", "parallel": "4", "direction": "both"})
+    answer = post(
+        manager, form={**FORM, "protocol": "udp", "parallel": "4", "direction": "both ways"}
+    )
     assert (answer.status_code, answer.headers["Location"]) == (303, "/?test=1#result")
     client = store.tasks.get(2)
     assert (client.agent_id, client.status) == (2, "queued")
@@ -153,13 +155,28 @@ def test_a_form_starts_a_test(manager: DevManager, store: Store) -> None:
 def test_the_form_is_filled_in_as_the_test_that_was_asked_for(
     manager: DevManager, store: Store
 ) -> None:
-    post(manager, form={**FORM, "direction": "reverse", "protocol": "udp", "parallel": "4"})
+    post(
+        manager, form={**FORM, "direction": "server to client", "protocol": "udp", "parallel": "4"}
+    )
     chosen = [
         attributes["value"]
         for tag, attributes in Tags(get(manager, "/?test=1").text).found
         if (tag == "option" and "selected" in attributes) or tag == "input"
     ]
-    assert chosen == ["2", "1", "reverse", "udp", "4", "3", "5201", "1000000", "", "", "", ""]
+    assert chosen == [
+        "2",
+        "1",
+        "server to client",
+        "udp",
+        "4",
+        "3",
+        "5201",
+        "1000000",
+        "",
+        "",
+        "",
+        "",
+    ]
 
 
 OPTIONS = {

@@ -30,9 +30,9 @@ def tests_csv(store: Store) -> Iterator[str]:
         row = TestRow(store, test, utc_now())
         begun, ends = f"{row.begun:%Y-%m-%dT%H:%M:%SZ}", (row.client, row.server)
         how = (test.server_port, row.protocol, row.way, test.parallel, test.time_seconds)
-        for sender, flow in row.flows:
-            figures = (getattr(flow, name) for name in _FIGURES)
-            yield _line(test.id, begun, *ends, *how, row.phase, sender, *figures, row.task.error)
+        for way in row.directions:
+            told = (row.phase, way.sender, *(getattr(way.flow, name) for name in _FIGURES))
+            yield _line(test.id, begun, *ends, *how, *told, row.task.error)
 
 
 def intervals_csv(store: Store, test: Test) -> Iterator[str]:
@@ -40,9 +40,9 @@ def intervals_csv(store: Store, test: Test) -> Iterator[str]:
     yield _line("sender", *(_UNITS.get(name, name) for name in Sums.__struct_fields__))
     row = TestRow(store, test, utc_now())
     for interval in read_intervals(row.task.result):
-        for (sender, _), sums in zip(row.flows, (interval.sum, interval.sum_bidir_reverse)):
+        for way, sums in zip(row.directions, (interval.sum, interval.sum_bidir_reverse)):
             if sums:
-                yield _line(sender, *astuple(sums))
+                yield _line(way.sender, *astuple(sums))
 
 
 def _line(*cells: object) -> str:

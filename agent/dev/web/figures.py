@@ -8,7 +8,6 @@ from statistics import fmean
 from msgspec import Raw, Struct
 
 from agent import quantities
-from agent.iperf3.figures import figures_in
 from agent.iperf3.summary import Sums, read_intervals
 from agent.protocol import Flow
 
@@ -35,12 +34,13 @@ class Reading(Struct, frozen=True):
         return (self.start + self.end) / 2
 
 
-class Direction(Struct, frozen=True):
-    """One direction of a test: the figures of both ends, and the client's readings."""
+class Direction(Struct):
+    """One direction of a test: both ends, their figures, and the client's readings."""
 
-    from_client: bool
+    sender: str
+    receiver: str
     flow: Flow
-    readings: list[Reading]
+    readings: list[Reading] = []
 
 
 class Curve:
@@ -75,13 +75,10 @@ class Curve:
         return "M" + " L".join(points)
 
 
-def read_directions(result: Raw) -> list[Direction]:
-    """The directions of a client's result; none when the result has no figures."""
-    figures, intervals = figures_in(result), read_intervals(result)
-    rows = [each.sum for each in intervals], [each.sum_bidir_reverse for each in intervals]
-    ways = zip((figures.direction != "reverse", False), figures.flows, rows)
-    found = [Direction(from_client, flow, _readings(sums)) for from_client, flow, sums in ways]
-    return [way for way in found if way.readings or way.flow.is_known]
+def read_result(result: Raw) -> list[list[Reading]]:
+    """The readings of both directions; only a test both ways has some of the second."""
+    rows = [(each.sum, each.sum_bidir_reverse) for each in read_intervals(result)]
+    return [_readings([sums[back] for sums in rows]) for back in (0, 1)]
 
 
 def read_rates(rates: list[tuple[datetime, float]], begun: datetime) -> list[Reading]:
@@ -95,12 +92,6 @@ def mean(readings: list[Reading]) -> float:
     """The mean throughput of one or more readings, in bit/s."""
     lengths = [reading.end - reading.start for reading in readings]
     return fmean([reading.rate for reading in readings], lengths)
-
-
-def draw(directions: list[Direction]) -> Curve | None:
-    """The curve of a test; None when it has no readings."""
-    lines = [way.readings for way in directions if way.readings]
-    return Curve(lines) if lines else None
 
 
 def _readings(sums: Sequence[Sums | None]) -> list[Reading]:

@@ -8,16 +8,10 @@ from agent.config.types import RATE
 from agent.dev.errors import Misfit, Refused
 from agent.dev.store.records import ManagedAgent, Plan, Test
 from agent.dev.store.store import Store
+from agent.dev.web.overview import WAYS, way_of
 from agent.errors import TaskError
 from agent.protocol import ClientPayload, read_payload
 
-# What each direction adds to the client's payload.
-DIRECTIONS: dict[str, dict[str, Any]] = {
-    "send": {},
-    "reverse": {"reverse": True},
-    "both": {"bidir": True},
-}
-_WAYS = {"send": "client to server", "reverse": "server to client", "both": "both at once"}
 # iperf3's own for UDP. Without one, an agent has it send as fast as it can.
 UDP_BITRATE = 1_000_000
 
@@ -54,7 +48,7 @@ def fields_of(store: Store) -> dict[str, Field]:
     return {
         "client_agent_id": Field("Client", online[-1], choices=agents),
         "server_agent_id": Field("Server", online[0], choices=agents),
-        "direction": Field("Direction", "send", choices=_WAYS),
+        "direction": Field("Direction", "client to server", choices={way: way for way in WAYS}),
         "protocol": Field("Protocol", "tcp", choices={"tcp": "TCP", "udp": "UDP"}),
         "parallel": Field("Streams", 1, "parallel"),
         "time_seconds": Field("Seconds", 10, "time"),
@@ -68,11 +62,9 @@ def values_of(store: Store, test: Test | None) -> dict[str, Any]:
     first = {name: field.first for name, field in fields_of(store).items()}
     if test is None:
         return first
-    payload = store.tasks.get(test.client_task_id).payload
-    way = [way for way, adds in DIRECTIONS.items() if adds.items() <= payload.items()][-1]
-    protocol = "udp" if test.udp else "tcp"
-    asked = {**msgspec.structs.asdict(test), "direction": way, "protocol": protocol}
-    return {**first, **payload, **asked}
+    task = store.tasks.get(test.client_task_id)
+    choices = {"direction": way_of(task), "protocol": "udp" if test.udp else "tcp"}
+    return {**first, **task.payload, **msgspec.structs.asdict(test), **choices}
 
 
 def start_test(store: Store, values: dict[str, str]) -> Test:
@@ -98,7 +90,7 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
         refused[0].faults |= each.faults
     if refused:
         raise refused[0]
-    udp, options = read.pop("protocol") == "udp", dict(DIRECTIONS[read.pop("direction")])
+    udp, options = read.pop("protocol") == "udp", dict[str, Any](WAYS[read.pop("direction")])
     if udp:
         options["bitrate"] = UDP_BITRATE
     options |= {name: value for name in OPTIONS if (value := read.pop(name)) != ""}

@@ -6,12 +6,18 @@ from agent import quantities
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
 from agent.dev.store.store import Store
 from agent.dev.store.tasks import seconds_of
-from agent.dev.web.figures import Direction, draw, read_directions, read_rates
+from agent.dev.web.figures import Curve, Direction, read_rates, read_result
 from agent.diagnosis.halves import together
 from agent.errors import ErrorClass
 from agent.iperf3.figures import figures_in
 from agent.protocol import Flow, read_report
 
+# What a test may measure, and what that adds to the client's payload.
+WAYS: dict[str, dict[str, bool]] = {
+    "client to server": {},
+    "server to client": {"reverse": True},
+    "both ways": {"bidir": True},
+}
 PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
 
 
@@ -19,7 +25,7 @@ class TestRow:
     """A test in the list. `phase` says its `status` in words; `lost` is for UDP.
 
     `elapsed`, in seconds, and `rate_now` are of a running test; the rate is empty when unknown.
-    `way` is the direction that was asked for; `flows` has what was measured from each sender.
+    `way` is what was asked for; of what was measured, `directions` have no readings yet.
     """
 
     def __init__(self, store: Store, test: Test, now: datetime) -> None:
@@ -28,8 +34,7 @@ class TestRow:
         self.test, self.task, self.server_task = test, task, server_task
         self.exercise = store.exercises.get(test.exercise_id)
         self.client, self.server = client.name, server.name
-        ways = {"bidir": "both ways", "reverse": "server to client"}
-        self.way = next((ways[key] for key in ways if task.payload.get(key)), "client to server")
+        self.way = way_of(task)
         self.protocol = "UDP" if test.udp else "TCP"
         streams = "1 stream" if test.parallel == 1 else f"{test.parallel} streams"
         how = f"{self.protocol}, {self.way}, {streams}, {test.time_seconds} s"
@@ -44,8 +49,10 @@ class TestRow:
         self.rates = store.agents.rates(client.id, task.id)
         self.rate_now = quantities.rate(self.rates[-1][1]) if self.rates else ""
         figures = figures_in(task.result)
-        senders = (self.server if self.way == ways["reverse"] else self.client, self.server)
-        self.flows = list(zip(senders, figures.flows))
+        ends = [(self.client, self.server), (self.server, self.client)]
+        if task.payload.get("reverse"):
+            ends.reverse()
+        self.directions = [Direction(*each, flow) for each, flow in zip(ends, figures.flows)]
         self.rate, self.lost = figures.of_each_way(Flow.headline), figures.of_each_way(_lost)
 
     def _state(self, client: ManagedAgent, server: ManagedAgent) -> tuple[str, str]:
@@ -89,11 +96,13 @@ class TestDetail(TestRow):
     def __init__(self, store: Store, test: Test, now: datetime) -> None:
         super().__init__(store, test, now)
         self.report = read_report(self.task.result)
-        self.directions = read_directions(self.task.result)
+        lines = read_result(self.task.result)
         if self.elapsed is not None:
-            readings = read_rates(self.rates, self.counted_from)
-            self.directions = [Direction(self.way != "server to client", Flow(), readings)]
-        self.curve = draw(self.directions)
+            lines = [read_rates(self.rates, self.counted_from)]
+        for way, readings in zip(self.directions, lines):
+            way.readings = readings
+        drawn = [way.readings for way in self.directions if way.readings]
+        self.curve = Curve(drawn) if drawn else None
         reports = self.report, read_report(self.server_task.result)
         ways = [together(*reports, back=back) for back in (False, True)]
         self.diagnoses = [found for found in ways if found]
@@ -105,9 +114,10 @@ class TestDetail(TestRow):
             if task.status in ("failed", "timed_out") and not self._was_stopped(task)
         ]
 
-    def ends(self, way: Direction) -> tuple[str, str]:
-        """The sender and the receiver of a direction."""
-        return (self.client, self.server) if way.from_client else (self.server, self.client)
+
+def way_of(client: ManagedTask) -> str:
+    """Which of the WAYS a client's task measures."""
+    return [way for way, adds in WAYS.items() if adds.items() <= client.payload.items()][-1]
 
 
 def _advice(task: ManagedTask) -> str:
