@@ -1,5 +1,6 @@
 """The dev Manager's refusals: an HTTP status, a code for programs, a message for people."""
 
+from functools import partial
 from typing import Any
 
 from agent.errors import AgentError
@@ -20,25 +21,12 @@ class Refused(AgentError):
         self.faults = {field: said} if field else {}
 
 
-class NotFound(Refused):
-    """404: no such record, or an agent that is unknown or disabled."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(404, "not_found", message)
-
-
-class Conflict(Refused):
-    """409: a record is not as the call, or the `field` of a form, needs it."""
-
-    def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(409, "conflict", message, field)
-
-
-class Misfit(Refused):
-    """422: the body, the query or the `field` of a form does not fit the call."""
-
-    def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(422, "validation_error", message, field)
+# There is no such record, or the agent is unknown or disabled.
+not_found = partial(Refused, 404, "not_found")
+# A record is not as the call, or the `field` of a form, needs it.
+conflict = partial(Refused, 409, "conflict")
+# The body, the query or the `field` of a form does not fit the call.
+misfit = partial(Refused, 422, "validation_error")
 
 
 class StateUnwritable(Refused):

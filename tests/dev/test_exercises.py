@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.dev.errors import NotFound, Refused
+from agent.dev.errors import Refused
 from agent.dev.store.records import NewTest, Plan, TaskReport, utc_now
 from agent.dev.store.store import Store
 from tests.support.dev_client import Api
@@ -83,7 +83,7 @@ def test_a_test_needs_an_existing_exercise_and_agents(
     store: Store, exercise: int, server: int, client: int
 ) -> None:
     store.exercises.create("x")
-    with pytest.raises(NotFound):
+    with pytest.raises(Refused, match="no (exercise|agent) has the id 9"):
         store.exercises.add_test(exercise, Plan(server, client, 5201))
     assert store.tasks.find() == []
 

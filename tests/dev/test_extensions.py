@@ -55,7 +55,7 @@ def test_a_held_claim_without_a_task_is_answered_when_its_wait_is_over(
 ) -> None:
     waited: list[float] = []
 
-    def wait(agent_id: int, key: str | None, timeout: float) -> None:
+    def wait(agent_id: int, key: str, timeout: float) -> None:
         wait_for_task(agent_id, key, timeout)
         waited.append(timeout)
 

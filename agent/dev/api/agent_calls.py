@@ -8,7 +8,7 @@ from werkzeug.http import parse_dict_header
 
 from agent.dev.api import http
 from agent.dev.api.http import Call, body, is_secret, reply, store
-from agent.dev.errors import NotFound, Refused
+from agent.dev.errors import Refused, not_found
 from agent.dev.store.records import HeartbeatRow
 from agent.dev.store.store import Store
 from agent.serving import SOCKET
@@ -36,7 +36,7 @@ def heartbeat(agent_id: int, ip_address: str, running: list[HeartbeatRow]) -> di
 
     The answer may name tasks to cancel, and another host that has the same name and key.
     """
-    instance = request.headers.get("X-Agent-Instance", "") if store().extensions else ""
+    instance = _extension("X-Agent-Instance")
     others = store().agents.heartbeat(agent_id, ip_address, running, instance)
     answer: dict[str, Any] = {"pull_tasks": True}
     if canceled := store().tasks.canceled(agent_id):
@@ -49,7 +49,7 @@ def heartbeat(agent_id: int, ip_address: str, running: list[HeartbeatRow]) -> di
 def claim(agent_id: int) -> Response:
     """Hand out the oldest pending task; with `Prefer: wait=N`, wait for one."""
     body(dict)
-    key = request.headers.get("Idempotency-Key")
+    key = _extension("Idempotency-Key")
     seconds = _preferred_wait()
     if seconds is None:
         return reply({"task": store().tasks.claim(agent_id, key)})
@@ -71,16 +71,21 @@ def check_agent() -> dict[str, int]:
         raise Refused(426, "unsupported_api_version", message, supported=[API_VERSION])
     agent = store().agents.named(name)
     if agent is None:
-        raise NotFound(f"no agent is named {name!r}")
+        raise not_found(f"no agent is named {name!r}")
     if not is_secret(key, agent.registration_key):
         raise Refused(401, "invalid_agent_key", "the registration key is wrong")
     return {"agent_id": agent.id}
 
 
+def _extension(header: str) -> str:
+    """What a header says that today's Manager does not know; empty without extensions."""
+    return request.headers.get(header, "") if store().extensions else ""
+
+
 def _preferred_wait() -> int | None:
     """The seconds of `Prefer: wait=N` (RFC 7240), or None."""
-    wait = parse_dict_header(request.headers.get("Prefer", "")).get("wait")
-    if not store().extensions or wait is None or not wait.isdecimal():
+    wait = parse_dict_header(_extension("Prefer")).get("wait")
+    if wait is None or not wait.isdecimal():
         return None
     return min(int(wait[:9]), MAX_WAIT_SECONDS)
 

@@ -12,7 +12,7 @@ from flask import Flask, Response, current_app, request
 from msgspec import NODEFAULT, Struct
 from werkzeug.exceptions import HTTPException
 
-from agent.dev.errors import Misfit, Refused
+from agent.dev.errors import Refused, misfit
 from agent.dev.store.store import Store
 
 # The front end's limit (nginx counts a megabyte as 1024 * 1024 bytes), here for results alone.
@@ -87,7 +87,7 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 def body(kind: type[_Body], max_bytes: int = MAX_CALL_BYTES) -> _Body:
     """The request's JSON as that type.
 
-    Raises Misfit, Refused when it is compressed, and HTTPException (413) for more than
+    Raises Refused, and HTTPException (413) for more than
     `max_bytes`, of which no more is kept. Call it when it is known who asks: each of thousands of
     connections may bring as much.
     """
@@ -101,15 +101,15 @@ def body(kind: type[_Body], max_bytes: int = MAX_CALL_BYTES) -> _Body:
             content.decode()
         return msgspec.json.decode(content, type=kind)
     except (ValueError, RecursionError) as error:
-        raise Misfit(str(error)) from error
+        raise misfit(str(error)) from error
 
 
 def query(kind: type[_Body]) -> _Body:
-    """The request's query string as that type; raises Misfit."""
+    """The request's query string as that type; raises Refused."""
     try:
         return msgspec.convert(request.args.to_dict(), kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Misfit(str(error)) from error
+        raise misfit(str(error)) from error
 
 
 def is_secret(given: str, secret: str) -> bool:

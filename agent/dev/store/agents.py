@@ -3,12 +3,12 @@
 from collections import defaultdict
 from datetime import datetime, timedelta
 from threading import Condition
-from typing import Any
+from typing import Any, NamedTuple
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from agent.config.types import NAME
-from agent.dev.errors import Conflict, Misfit, NotFound
+from agent.dev.errors import conflict, misfit, not_found
 from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, Text, utc_now
 
@@ -20,13 +20,10 @@ KEPT = 8
 RATES_KEPT = 1000
 
 
-class _Heard(Struct, frozen=True):
+class _Heard(NamedTuple):
     address: str
     first: datetime
     last: datetime
-
-    def overlaps(self, other: "_Heard") -> bool:
-        return self is not other and self.first < other.last and other.first < self.last
 
 
 class Instances:
@@ -51,7 +48,8 @@ class Instances:
     def others(self, instance: str) -> list[str]:
         """The addresses of those that take turns with this one, the latest last."""
         own = self._heard[instance]
-        return [heard.address for heard in self._heard.values() if heard.overlaps(own)]
+        rest = [heard for heard in self._heard.values() if heard is not own]
+        return [each.address for each in rest if each.first < own.last and own.first < each.last]
 
     def addresses(self) -> list[str]:
         """The addresses of all that take turns, sorted; none when there is but one."""
@@ -72,14 +70,14 @@ class Agents:
     def add(
         self, name: Text, registration_key: Text, operating_system: str | None = None
     ) -> ManagedAgent:
-        """Make an agent known; raises Misfit for a bad name, and Conflict when it is taken."""
+        """Make an agent known; raises Refused for a bad name, or one that is taken."""
         self._check_name(name)
         agent = ManagedAgent(len(self._agents) + 1, name, registration_key, operating_system)
         self._agents[agent.id] = agent
         return self._database.commit(agent)
 
     def update(self, agent_id: int, changes: dict[str, Any]) -> ManagedAgent:
-        """Set fields of an agent; raises NotFound, and for its name Misfit or Conflict."""
+        """Set fields of an agent; raises Refused without one, or for its new name."""
         agent = self.get(agent_id)
         if changes.get("name", agent.name) != agent.name:
             self._check_name(changes["name"])
@@ -90,14 +88,14 @@ class Agents:
         return self._database.commit(agent)
 
     def get(self, agent_id: int) -> ManagedAgent:
-        """The agent with that id; raises NotFound."""
+        """The agent with that id; raises Refused."""
         return find(self._agents, agent_id, "agent")
 
     def enabled(self, agent_id: int) -> ManagedAgent:
-        """The agent with that id; raises NotFound, also when it is disabled."""
+        """The agent with that id; raises Refused, also when it is disabled."""
         agent = self.get(agent_id)
         if agent.disabled:
-            raise NotFound("the agent is disabled")
+            raise not_found("the agent is disabled")
         return agent
 
     def named(self, name: str) -> ManagedAgent | None:
@@ -131,7 +129,7 @@ class Agents:
         """An agent says what it runs. The next sweep writes it: a crash may lose it.
 
         Returns the addresses of other instances of the agent that take turns with this one.
-        Raises NotFound when the agent is disabled.
+        Raises Refused when the agent is disabled.
         """
         agent, instances = self.enabled(agent_id), self._instances[agent_id]
         self._see(agent, ip_address)
@@ -156,9 +154,9 @@ class Agents:
 
     def _check_name(self, name: str) -> None:
         if not NAME.accepts(name):
-            raise Misfit(f"{name!r} is no name for an agent: it must be {NAME.accepted}")
+            raise misfit(f"{name!r} is no name for an agent: it must be {NAME.accepted}")
         if self.named(name):
-            raise Conflict(f"there is already an agent named {name!r}")
+            raise conflict(f"there is already an agent named {name!r}")
 
     def _see(self, agent: ManagedAgent, ip_address: str) -> None:
         agent.ip_address, agent.status, agent.last_heartbeat = ip_address, "online", utc_now()

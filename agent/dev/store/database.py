@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from agent.dev.errors import NotFound, StateUnwritable
+from agent.dev.errors import StateUnwritable, not_found
 from agent.dev.store.records import Exercise, ManagedAgent, ManagedTask, Test
 from agent.errors import ConfigError
 
@@ -85,9 +85,9 @@ def wake(waiters: Condition) -> None:
 
 
 def find(records: dict[int, _Record], record_id: int, kind: str) -> _Record:
-    """The record with that id; raises NotFound, whose message calls it a `kind`."""
+    """The record with that id; raises Refused, whose message calls it a `kind`."""
     if record_id not in records:
-        raise NotFound(f"no {kind} has the id {record_id}")
+        raise not_found(f"no {kind} has the id {record_id}")
     return records[record_id]
 
 

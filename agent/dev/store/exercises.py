@@ -3,9 +3,7 @@
 from collections import defaultdict
 from datetime import datetime, timedelta
 
-import msgspec
-
-from agent.dev.errors import Conflict
+from agent.dev.errors import conflict
 from agent.dev.store import records
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, matching
@@ -40,7 +38,7 @@ class Exercises:
         return self._database.commit(exercise)
 
     def get(self, exercise_id: int) -> Exercise:
-        """The exercise with that id; raises NotFound."""
+        """The exercise with that id; raises Refused."""
         return find(self._exercises, exercise_id, "exercise")
 
     def all(self) -> list[Exercise]:
@@ -48,7 +46,7 @@ class Exercises:
         return list(self._exercises.values())
 
     def test(self, test_id: int) -> Test:
-        """The test with that id; raises NotFound."""
+        """The test with that id; raises Refused."""
         return find(self._tests, test_id, "test")
 
     def tests(self, exercise_id: int | None = None) -> list[Test]:
@@ -73,21 +71,21 @@ class Exercises:
         ]
 
     def server_address(self, agent_id: int, port: int) -> str:
-        """The address for a server at that port; raises NotFound, or Conflict without one."""
+        """The address for a server at that port; raises Refused if there is none."""
         agent = self._agents.get(agent_id)
         if agent.ip_address is None:
             words = f"{agent.name!r} has never registered. Start it with this Manager's URL,"
-            raise Conflict(f"{words} AGENT_NAME={agent.name} and its key", "server_agent_id")
+            raise conflict(f"{words} AGENT_NAME={agent.name} and its key", "server_agent_id")
         for taken in self.reservations():
             if (taken.agent_id, taken.port) == (agent_id, port):
                 words = f"port {port} of {agent.name!r} is reserved by test {taken.id}"
-                raise Conflict(words, "server_port")
+                raise conflict(words, "server_port")
         return agent.ip_address
 
     def add_test(self, exercise_id: int, plan: Plan) -> NewTest:
         """Add a test. Its tasks stay queued until the exercise is started, or started again.
 
-        The server's port is reserved until the exercise ends. Raises NotFound, or Conflict when
+        The server's port is reserved until the exercise ends. Raises Refused, also when
         the exercise has ended, the server never registered, or its port is reserved.
         """
         exercise = self._open_exercise(exercise_id)
@@ -105,17 +103,15 @@ class Exercises:
         }
         server_task = self._tasks.stage(server, records.SERVER_START, listen)
         client_task = self._tasks.stage(client, records.CLIENT_RUN, run)
-        asked = {**msgspec.structs.asdict(plan), "time_seconds": seconds}
-        del asked["options"]
-        task_ids = server_task.id, client_task.id
-        test = Test(len(self._tests) + 1, exercise_id, *task_ids, **asked)
+        ids = len(self._tests) + 1, exercise_id, server_task.id, client_task.id
+        test = Test(*ids, server, client, port, plan.udp, plan.parallel, seconds)
         self._tests[test.id] = test
         return self._database.commit(NewTest(test, server_task, client_task))
 
     def start(self, exercise_id: int) -> Exercise:
         """Make queued tasks pending: with extensions those of servers, which clients follow.
 
-        Raises NotFound, or Conflict when the exercise has ended.
+        Raises Refused, also when the exercise has ended.
         """
         exercise = self._open_exercise(exercise_id)
         exercise.started_at = exercise.started_at or records.utc_now()
@@ -128,7 +124,7 @@ class Exercises:
     def stop(self, exercise_id: int) -> list[ManagedTask]:
         """End an exercise with a `kill_all` for each of its agents, even if it had ended before.
 
-        Returns the `kill_all`s. Raises NotFound.
+        Returns the `kill_all`s. Raises Refused.
         """
         exercise = self.get(exercise_id)
         return self._database.commit(self._end(exercise))
@@ -164,7 +160,7 @@ class Exercises:
     def _open_exercise(self, exercise_id: int) -> Exercise:
         exercise = self.get(exercise_id)
         if exercise.ended_at:
-            raise Conflict(f"exercise {exercise_id} has ended")
+            raise conflict(f"exercise {exercise_id} has ended")
         return exercise
 
     def _end(self, exercise: Exercise) -> list[ManagedTask]:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from agent.dev.errors import Conflict, Refused
+from agent.dev.errors import Refused, conflict
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, matching, wake
 from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, Text, utc_now
@@ -31,14 +31,14 @@ class Tasks:
         self._cancels = database.state.cancels
 
     def add(self, agent_id: int, type: Text, payload: dict[str, Any] | None = None) -> ManagedTask:
-        """Add a pending task outside any exercise; raises NotFound for an unknown agent."""
+        """Add a pending task outside any exercise; raises Refused for an unknown agent."""
         self._agents.get(agent_id)
         task = self.stage(agent_id, type, payload or {})
         self.stage_release(task)
         return self._database.commit(task)
 
     def get(self, task_id: int) -> ManagedTask:
-        """The task with that id; raises NotFound."""
+        """The task with that id; raises Refused."""
         return find(self._tasks, task_id, "task")
 
     def find(
@@ -48,10 +48,10 @@ class Tasks:
         return matching(self._tasks, agent_id=agent_id, status=status, type=type)[::-1]
 
     def cancel(self, task_id: int) -> ManagedTask:
-        """Cancel a task that has not ended; raises NotFound, or Conflict when it has."""
+        """Cancel a task that has not ended; raises Refused, also when it has."""
         task = self.get(task_id)
         if task.status in FINAL_STATUSES:
-            raise Conflict(f"task {task_id} is {task.status}")
+            raise conflict(f"task {task_id} is {task.status}")
         self.stage_cancel(task)
         return self._database.commit(task)
 
@@ -59,18 +59,18 @@ class Tasks:
         """The canceled tasks that the agent has yet to report."""
         return self._cancels.get(agent_id, []) if self._database.extensions else []
 
-    def wait_for_task(self, agent_id: int, key: str | None, timeout: float) -> None:
+    def wait_for_task(self, agent_id: int, key: str, timeout: float) -> None:
         """Wait until a claim would get a task or a refusal, for at most `timeout` seconds."""
         agent = self._agents.get(agent_id)
         wakeup = self._agents.wakeups[agent_id]
         with wakeup:
             wakeup.wait_for(lambda: agent.disabled or self._next(agent_id, key), timeout)
 
-    def claim(self, agent_id: int, key: str | None = None) -> ManagedTask | None:
+    def claim(self, agent_id: int, key: str = "") -> ManagedTask | None:
         """Hand out the agent's oldest pending task, or None; saved when this returns.
 
         `key` is the Idempotency-Key: one that obtained a task before gets it again. Raises
-        NotFound when the agent is disabled.
+        Refused when the agent is disabled.
         """
         self._agents.enabled(agent_id)
         task = self._next(agent_id, key)
@@ -79,7 +79,7 @@ class Tasks:
             return task
         task.status = "accepted"
         task.accepted_at = utc_now()
-        if self._database.extensions and key:
+        if key:
             self._claims.setdefault(agent_id, {})[key] = task.id
         return self._database.commit(task)
 
@@ -141,9 +141,9 @@ class Tasks:
             self._cancels.setdefault(task.agent_id, []).append(task.id)
         task.finish("canceled")
 
-    def _next(self, agent_id: int, key: str | None) -> ManagedTask | None:
-        obtained = self._claims.get(agent_id, {}).get(key or "")
-        if self._database.extensions and obtained is not None:
+    def _next(self, agent_id: int, key: str) -> ManagedTask | None:
+        obtained = self._claims.get(agent_id, {}).get(key)
+        if obtained is not None:
             return self.get(obtained)
         tasks = self._tasks.values()
         pending = (each for each in tasks if each.status == "pending" and each.agent_id == agent_id)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent.config.types import RATE
-from agent.dev.errors import Misfit, Refused
+from agent.dev.errors import Refused, misfit
 from agent.dev.store.records import ManagedAgent, Plan, Test
 from agent.dev.store.store import Store
 from agent.dev.web.overview import WAYS, way_of
@@ -77,15 +77,15 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
     for name, field in fields_of(store).items():
         try:
             read[name] = _read(name, field, values.get(name, "").strip())
-        except Misfit as misfit:
-            refused.append(misfit)
+        except Refused as fault:
+            refused.append(fault)
     try:
         if server_id := read.get("server_agent_id"):
             address = store.exercises.server_address(server_id, read.get("server_port", 0))
             if read.get("ip_version") == (4 if ":" in address else 6):
-                raise Misfit(f"The server's address is {address}", "ip_version")
-    except Refused as conflict:
-        refused.append(conflict)
+                raise misfit(f"The server's address is {address}", "ip_version")
+    except Refused as fault:
+        refused.append(fault)
     for each in refused[1:]:
         refused[0].faults |= each.faults
     if refused:
@@ -103,7 +103,7 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
 
 def _read(name: str, field: Field, text: str) -> Any:
     if not field.key and text not in field.choices:
-        raise Misfit(f"{field.label}: choose one from the list", name)
+        raise misfit(f"{field.label}: choose one from the list", name)
     value: Any = 0 if text == "0" else RATE.convert(text) or text
     if field.key and (text or field.first != ""):
         payload = {"server_ip": "::1", "port": 1, field.key: value}
@@ -111,7 +111,7 @@ def _read(name: str, field: Field, text: str) -> Any:
             read_payload(msgspec.Raw(msgspec.json.encode(payload)), ClientPayload)
         except TaskError as error:
             accepted = str(error).partition(" must be ")[2].partition(", not ")[0]
-            raise Misfit(f"{field.label} must be {accepted}", name) from error
+            raise misfit(f"{field.label} must be {accepted}", name) from error
     return value
 
 
