@@ -18,7 +18,7 @@ from tests.support.checking import check, marks, said
 from tests.support.command import NO_MANAGER, run
 from tests.support.faulty_manager import raw_reply, reply, well
 from tests.support.harness import Bench, free_port
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, page
 from tests.support.sockets import MakeManager
 from tests.support.tls import Authority, demanding, expired, front, good, unknown_ca, wrong_name
 
@@ -349,3 +349,17 @@ def test_a_proxy_that_is_none_exits_78(tmp_path: Path) -> None:
     assert ended.code == 78
     assert "must be like http://proxy.example:3128" in said(ended, "proxy")
     assert "canary-pw" not in ended.output
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(407, "wants a user and a password"), (403, "does not allow http://man")]
+)
+def test_a_page_of_the_proxys_is_not_taken_for_the_managers(
+    bench: Bench, status: int, words: str
+) -> None:
+    proxy = Proxy(bench.manager.url, refusal=page(status))
+    ended = check(bench.directory, "http://manager.invalid", HTTP_PROXY=proxy.url)
+    told = said(ended, "Manager")
+    assert told.startswith(f"not ok: asked http://manager.invalid/healthz, got {status} with HTML:")
+    assert f"the proxy {proxy.url} {words}" in told
+    proxy.stop()
