@@ -10,12 +10,7 @@ from contextlib import suppress
 from http.client import HTTPException
 
 from requests import RequestException
-from urllib3.exceptions import (
-    HTTPError,
-    IncompleteRead,
-    InvalidChunkLength,
-    LocationValueError,
-)
+from urllib3.exceptions import HTTPError, IncompleteRead, InvalidChunkLength
 
 from agent.files import Whose
 from agent.manager.proxy import ProxyFailed, proxy_of
@@ -44,18 +39,16 @@ _WORDS: dict[object, str] = {
     **dict.fromkeys((IncompleteRead, InvalidChunkLength), _CUT_SHORT),
     HTTPException: "{0} speaks no HTTP: check the port in {1}, or whether it must begin with https",
     HTTPError: "the answer of {0} cannot be read: check {1}",
-    **dict.fromkeys((UnicodeError, LocationValueError, RequestException), _BAD_URL),
+    **dict.fromkeys((UnicodeError, RequestException), _BAD_URL),
 }
 
 
 def why(error: BaseException, url: str) -> str:
     """Why a call to the Manager's URL got no answer, and what to do; no password is in it."""
     proxy, causes = _proxy(url), list(_causes(error))
-    by_proxy = proxy and (
-        url.startswith("http:") or any(isinstance(e, ProxyFailed) for e in causes)
-    )
-    named = _named(proxy), "the proxy's URL"
-    whom, where = named if by_proxy else ("the Manager", "MANAGER_URL")
+    whom, where = "the Manager", "MANAGER_URL"
+    if proxy and (url.startswith("http:") or ProxyFailed in map(type, causes)):
+        whom, where = _named(proxy), "the proxy's URL"
     for cause in reversed(causes):
         if refused := re.match(r"Tunnel connection failed: (\d+)", str(cause)):
             return f"{_meant(proxy, int(refused[1]), url)} (CONNECT: {refused[1]})"
@@ -112,8 +105,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     yield error
     if isinstance(error, OSError) and error.errno is not None:
         return
-    inner = [getattr(error, "reason", None), *error.args, error.__cause__, error.__context__]
-    for each in inner:
-        if isinstance(each, BaseException):
-            yield from _causes(each)
-            return
+    inner = getattr(error, "reason", None), *error.args, error.__cause__, error.__context__
+    for each in [each for each in inner if isinstance(each, BaseException)][:1]:
+        yield from _causes(each)
