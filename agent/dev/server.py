@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class DevManager:
-    """Serves a store over HTTP. A port of 0 takes a free one.
+    """Serves a store over HTTP. A port of 0 takes a free one: `port` is it, once it is started.
 
     On loopback, an `open_page` asks nobody for the password, and nor does one with the default
     password, which everybody knows.
@@ -47,7 +47,7 @@ class DevManager:
         admin_password: str = DEFAULT_PASSWORD,
         open_page: bool = False,
     ) -> None:
-        self.host = host
+        self.host, self.port = host, port
         self._store = store
         self._stopping = Event()
         self._sweeper = gevent.Greenlet(self._sweep)
@@ -55,13 +55,8 @@ class DevManager:
         connections = min(CONNECTIONS, allow_descriptors() // 2)
         limits = Limits(connections, REQUEST_SECONDS, 2 * http.MAX_BODY_BYTES)
         self._application = _application(store, admin_password)
-        self._application.config["OPEN_PAGE"] = open_page or admin_password == DEFAULT_PASSWORD
+        self._open_page = open_page or admin_password == DEFAULT_PASSWORD
         self._server = Server((host, port), self._application, limits)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on, once it is started."""
-        return int(self._server.server_port)
 
     @property
     def url(self) -> str:
@@ -74,10 +69,11 @@ class DevManager:
         self._server.start()  # type: ignore[no-untyped-call]
         # For each connection: pywsgi sends headers and body apart, and Nagle would add 40 ms.
         self._server.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        if is_bound_to_loopback(self._server.socket):
+        on_loopback = is_bound_to_loopback(self._server.socket)
+        self._application.config["OPEN_PAGE"] = self._open_page and on_loopback
+        if on_loopback:
             self._application.before_request(check_host)
-        else:
-            self._application.config["OPEN_PAGE"] = False
+        self.port = int(self._server.server_port)
         self._sweeper.start()
 
     def wait(self, stop: Event) -> None:

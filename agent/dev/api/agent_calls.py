@@ -7,7 +7,7 @@ from flask import Response, request
 from werkzeug.http import parse_dict_header
 
 from agent.dev.api import http
-from agent.dev.api.http import Call, body, is_secret, reply, store
+from agent.dev.api.http import Call, is_secret, reply, sent, store
 from agent.dev.errors import Refused, not_found
 from agent.dev.store.records import HeartbeatRow
 from agent.dev.store.store import Store
@@ -47,13 +47,13 @@ def heartbeat(agent_id: int, ip_address: str, running: list[HeartbeatRow]) -> di
 
 
 def claim(agent_id: int) -> Response:
-    """Hand out the oldest pending task; with `Prefer: wait=N`, wait for one."""
-    body(dict)
+    """Hand out the oldest pending task; with `Prefer: wait=N` (RFC 7240), wait for one."""
+    sent(dict)
     key = _extension("Idempotency-Key")
-    seconds = _preferred_wait()
-    if seconds is None:
+    wait = parse_dict_header(_extension("Prefer")).get("wait") or ""
+    if not wait.isdecimal():
         return reply({"task": store().tasks.claim(agent_id, key)})
-    store().tasks.wait_for_task(agent_id, key, seconds)
+    store().tasks.wait_for_task(agent_id, key, min(int(wait[:9]), MAX_WAIT_SECONDS))
     task = None if _hung_up() else store().tasks.claim(agent_id, key)
     return reply({"task": task}, headers={"Preference-Applied": "wait"})
 
@@ -80,14 +80,6 @@ def check_agent() -> dict[str, int]:
 def _extension(header: str) -> str:
     """What a header says that today's Manager does not know; empty without extensions."""
     return request.headers.get(header, "") if store().extensions else ""
-
-
-def _preferred_wait() -> int | None:
-    """The seconds of `Prefer: wait=N` (RFC 7240), or None."""
-    wait = parse_dict_header(_extension("Prefer")).get("wait")
-    if wait is None or not wait.isdecimal():
-        return None
-    return min(int(wait[:9]), MAX_WAIT_SECONDS)
 
 
 def _hung_up() -> bool:

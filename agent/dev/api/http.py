@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable
-from functools import partial
 from hmac import compare_digest
 from inspect import Parameter, signature
 from typing import Any, NamedTuple, TypeVar, cast
@@ -20,7 +19,7 @@ MAX_BODY_BYTES = 100 * 1024**2
 # Of every other call. A heartbeat with 1,024 tests has 0.2 MiB.
 MAX_CALL_BYTES = 1024**2
 
-_Body = TypeVar("_Body")
+_Sent = TypeVar("_Sent")
 
 
 class Call(NamedTuple):
@@ -54,20 +53,19 @@ def _view(
 ) -> Callable[..., Response]:
     parameters = signature(call.function).parameters.values()
     known = {*proven, *re.findall(r":(\w+)>", call.rule)}
-    sent = {each.name: each for each in parameters if each.name not in known}
-    whole = [name for name, each in sent.items() if isinstance(each.annotation, type(Struct))]
+    wanted = {each.name: each for each in parameters if each.name not in known}
+    whole = [name for name, each in wanted.items() if isinstance(each.annotation, type(Struct))]
     fields = [
         (name, each.annotation, NODEFAULT if each.default is Parameter.empty else each.default)
-        for name, each in sent.items()
+        for name, each in wanted.items()
     ]
-    kind = sent[whole[0]].annotation if whole else msgspec.defstruct("Sent", fields)
-    read = query if call.rule.startswith("GET ") else partial(body, max_bytes=call.max_bytes)
+    kind = wanted[whole[0]].annotation if whole else msgspec.defstruct("Wanted", fields)
 
     def view(**given: Any) -> Response:
         given |= proof()
-        if sent:
-            said = read(kind)
-            given |= {whole[0]: said} if whole else msgspec.structs.asdict(said)
+        if wanted:
+            found = sent(kind, call.max_bytes)
+            given |= {whole[0]: found} if whole else msgspec.structs.asdict(found)
         answer = call.function(**given)
         return answer if isinstance(answer, Response) else reply(answer, call.status)
 
@@ -84,31 +82,24 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(msgspec.json.encode(value), status, headers, mimetype="application/json")
 
 
-def body(kind: type[_Body], max_bytes: int = MAX_CALL_BYTES) -> _Body:
-    """The request's JSON as that type.
+def sent(kind: type[_Sent], max_bytes: int = MAX_CALL_BYTES) -> _Sent:
+    """The JSON of the request's body, or the query of a GET, as that type.
 
-    Raises Refused, and HTTPException (413) for more than
-    `max_bytes`, of which no more is kept. Call it when it is known who asks: each of thousands of
-    connections may bring as much.
+    Raises Refused, and HTTPException (413) for a body of more than `max_bytes`, of which no more
+    is kept. Call it when it is known who asks: each of thousands of connections may bring as much.
     """
     request.max_content_length = max_bytes
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise Refused(400, "bad_encoding", "this Manager accepts no Content-Encoding")
-    content = request.get_data(cache=False)
     try:
+        if request.method in ("GET", "HEAD"):
+            return msgspec.convert(request.args.to_dict(), kind, strict=False)
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise Refused(400, "bad_encoding", "this Manager accepts no Content-Encoding")
+        content = request.get_data(cache=False)
         # msgspec checks the structure of a Raw part but not its text.
         if not content.isascii():
             content.decode()
         return msgspec.json.decode(content, type=kind)
     except (ValueError, RecursionError) as error:
-        raise misfit(str(error)) from error
-
-
-def query(kind: type[_Body]) -> _Body:
-    """The request's query string as that type; raises Refused."""
-    try:
-        return msgspec.convert(request.args.to_dict(), kind, strict=False)
-    except msgspec.ValidationError as error:
         raise misfit(str(error)) from error
 
 

@@ -32,7 +32,7 @@ def operator_calls(known: Store) -> list[Call]:
         # Only the dev Manager has this call.
         Call("POST /v1/tasks", tasks.add, 201),
         Call("GET /v1/tasks", tasks.find),
-        Call("GET /v1/tasks/ports/reservations", exercises.reservations),
+        Call("GET /v1/tasks/ports/reservations", show_reservations),
         Call("GET /v1/tasks/<int:task_id>", tasks.get),
         Call("POST /v1/tasks/<int:task_id>/cancel", cancel_task),
         Call("POST /v1/exercises", exercises.create, 201),
@@ -84,6 +84,16 @@ def set_disabled(agent_id: int, order: str) -> Response:
 def cancel_task(task_id: int) -> dict[str, Any]:
     """Cancel a task that has not ended."""
     return {"canceled": True, "task": store().tasks.cancel(task_id)}
+
+
+def show_reservations() -> list[dict[str, Any]]:
+    """The reserved ports, each with the id of the test that has it."""
+    found = []
+    for test in store().exercises.reserving():
+        task = store().tasks.get(test.server_task_id)
+        place = {"agent_id": task.agent_id, "port": test.server_port}
+        found.append({"id": test.id, **place, "task_id": task.id, "created_at": task.created_at})
+    return found
 
 
 def show_exercise(exercise_id: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from agent.dev.errors import StateUnwritable, not_found
 from agent.dev.store.records import Exercise, ManagedAgent, ManagedTask, Test
 from agent.errors import ConfigError
 
-_Record = TypeVar("_Record")
 _Value = TypeVar("_Value")
 
 
@@ -84,14 +83,14 @@ def wake(waiters: Condition) -> None:
         waiters.notify_all()
 
 
-def find(records: dict[int, _Record], record_id: int, kind: str) -> _Record:
+def find(records: dict[int, _Value], record_id: int, kind: str) -> _Value:
     """The record with that id; raises Refused, whose message calls it a `kind`."""
     if record_id not in records:
         raise not_found(f"no {kind} has the id {record_id}")
     return records[record_id]
 
 
-def matching(records: dict[int, _Record], **wanted: object) -> list[_Record]:
+def matching(records: dict[int, _Value], **wanted: object) -> list[_Value]:
     """The records by id whose fields have these values; None stands for any."""
     given = [(field, value) for field, value in wanted.items() if value is not None]
     return [

@@ -61,14 +61,9 @@ class Exercises:
             for task_id in (test.server_task_id, test.client_task_id)
         ]
 
-    def reservations(self) -> list[records.Reservation]:
-        """The reserved ports, each with the id of the test that has it."""
-        return [
-            records.Reservation(test.id, task.agent_id, test.server_port, task.id, task.created_at)
-            for test in self.tests()
-            if not self.get(test.exercise_id).ended_at
-            for task in [self._tasks.get(test.server_task_id)]
-        ]
+    def reserving(self) -> list[Test]:
+        """The tests that have their server's port to themselves: their exercises have not ended."""
+        return [test for test in self.tests() if not self.get(test.exercise_id).ended_at]
 
     def server_address(self, agent_id: int, port: int) -> str:
         """The address for a server at that port; raises Refused if there is none."""
@@ -76,17 +71,17 @@ class Exercises:
         if agent.ip_address is None:
             words = f"{agent.name!r} has never registered. Start it with this Manager's URL,"
             raise conflict(f"{words} AGENT_NAME={agent.name} and its key", "server_agent_id")
-        for taken in self.reservations():
-            if (taken.agent_id, taken.port) == (agent_id, port):
-                words = f"port {port} of {agent.name!r} is reserved by test {taken.id}"
+        for test in self.reserving():
+            if (test.server_agent_id, test.server_port) == (agent_id, port):
+                words = f"port {port} of {agent.name!r} is reserved by test {test.id}"
                 raise conflict(words, "server_port")
         return agent.ip_address
 
     def add_test(self, exercise_id: int, plan: Plan) -> NewTest:
         """Add a test. Its tasks stay queued until the exercise is started, or started again.
 
-        The server's port is reserved until the exercise ends. Raises Refused, also when
-        the exercise has ended, the server never registered, or its port is reserved.
+        The server's port is reserved until the exercise ends. Raises Refused, also when the
+        exercise has ended, the server never registered, or its port is reserved.
         """
         exercise = self._open_exercise(exercise_id)
         server, client, port = plan.server_agent_id, plan.client_agent_id, plan.server_port
@@ -122,12 +117,8 @@ class Exercises:
         return self._database.commit(exercise)
 
     def stop(self, exercise_id: int) -> list[ManagedTask]:
-        """End an exercise with a `kill_all` for each of its agents, even if it had ended before.
-
-        Returns the `kill_all`s. Raises Refused.
-        """
-        exercise = self.get(exercise_id)
-        return self._database.commit(self._end(exercise))
+        """End an exercise, again if it had ended; returns its `kill_all`s. Raises Refused."""
+        return self._database.commit(self._end(self.get(exercise_id)))
 
     def go_on(self, now: datetime) -> None:
         """Let clients follow their servers, and end the exercises that are done.
@@ -164,10 +155,7 @@ class Exercises:
         return exercise
 
     def _end(self, exercise: Exercise) -> list[ManagedTask]:
-        """Release the ports, and tell the agents that took part to stop what they run of it.
-
-        With extensions, tasks that no agent has claimed are canceled.
-        """
+        """Release the ports, and tell the agents that took part to stop what they run of it."""
         exercise.ended_at = exercise.ended_at or records.utc_now()
         task_ids: defaultdict[int, list[int]] = defaultdict(list)
         for task in self.tasks(exercise.id):

@@ -123,16 +123,6 @@ class NewTest(Struct):
     client_task: ManagedTask
 
 
-class Reservation(Struct):
-    """The port of a test's server, which no other test may have until the exercise ends."""
-
-    id: int
-    agent_id: int
-    port: int
-    task_id: int
-    created_at: datetime
-
-
 class HeartbeatRow(Struct):
     """One running child in a heartbeat. All that follows `pid` is our extension."""
 

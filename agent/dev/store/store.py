@@ -12,10 +12,9 @@ from agent.dev.store.tasks import Tasks
 class Store(Database):
     """The agents, the tasks and the exercises. No method yields to the hub but those that wait.
 
-    `extensions=False` behaves like today's Manager: no long poll, no claim replay, no list of
-    tasks to cancel, each `kill_all` is for all tasks, a stop cancels none, and no client waits for
-    its server. `state_file` keeps everything over a restart. It is written whole at each change:
-    enough for a bench, too slow for a thousand large results.
+    `extensions=False` behaves like today's Manager: docs/protocol.md says how. `state_file` keeps
+    everything over a restart. It is written whole at each change: enough for a bench, too slow for
+    a thousand large results.
     """
 
     def __init__(self, extensions: bool = True, state_file: Path | None = None) -> None:
@@ -26,12 +25,7 @@ class Store(Database):
         self.exercises = Exercises(self, self.agents, self.tasks)
 
     def sweep(self, now: datetime) -> None:
-        """What the Manager does by itself, to be called every second or so.
-
-        It marks silent agents offline and overdue tasks timed out, starts the clients whose servers
-        listen, ends the exercises that are done, and writes the state file if it is out of date;
-        raises StateUnwritable.
-        """
+        """What the Manager does by itself, every second or so; raises StateUnwritable."""
         self.agents.mark_offline(now)
         self.tasks.time_out(now)
         self.exercises.go_on(now)
