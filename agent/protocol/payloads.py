@@ -17,7 +17,9 @@ Address = Annotated[str, _text(_HOST, "an IP address")]
 # The kernel takes 15 characters at most for these two.
 Device = Annotated[str, _text("[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", "a network interface")]
 Algorithm = Annotated[str, _text("[a-z0-9][a-z0-9_-]{0,14}", "a congestion control such as cubic")]
-DscpName = Annotated[str, _text("[A-Za-z][A-Za-z0-9-]{0,9}", "a DSCP class such as af11")]
+# iperf3's names, of which only newer ones know `va`.
+_DSCP = "(?i:af[1-4][1-3]|cs[0-7]|ef|va|lowdelay|throughput|reliability)"
+DscpName = Annotated[str, _text(_DSCP, "a DSCP class such as af11")]
 Core = Annotated[int, Meta(ge=0, le=999, description="a core number from 0 to 999")]
 _TWO_CORES = 'two of them, for the client and the server, such as "0,1"'
 CorePair = Annotated[str, _text("[0-9]{1,3}(,[0-9]{1,3})?", _TWO_CORES)]

@@ -251,6 +251,7 @@ def test_all_faults_of_a_form_are_shown_each_at_its_field(
         ("time_seconds", "1.5", "Seconds must be a whole number from 1 to 86400."),
         ("protocol", "sctp", "Protocol: choose one from the list."),
         ("direction", HOSTILE, "Direction: choose one from the list."),
+        ("dscp", "efx", "DSCP must be a whole number from 0 to 63 or a DSCP class such as af11."),
         ("client_agent_id", "a2", "Client: choose one from the list."),
         ("server_agent_id", None, "Server: choose one from the list."),
     ],
@@ -279,6 +280,7 @@ def test_a_form_with_a_bad_value_is_shown_again_with_the_reason(
         ({"server_agent_id": "3"}, 422, "Server: choose one from the list."),
         ({"server_port": "5300"}, 409, "port 5300 of 'a1' is reserved by test 1."),
         ({"ip_version": "6"}, 422, "The server's address is 127.0.0.1."),
+        ({"bind": "fe80::1%eth0"}, 422, "The server's address is 127.0.0.1."),
     ],
 )
 def test_a_conflict_is_explained_and_leaves_nothing_behind(

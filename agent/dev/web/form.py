@@ -82,8 +82,13 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
     try:
         if server_id := read.get("server_agent_id"):
             address = store.exercises.server_address(server_id, read.get("server_port", 0))
-            if read.get("ip_version") == (4 if ":" in address else 6):
-                raise misfit(f"The server's address is {address}", "ip_version")
+            is_v6 = ":" in address
+            of_v6 = {
+                "ip_version": (read.get("ip_version") or (6 if is_v6 else 4)) == 6,
+                "bind": ":" in (read.get("bind") or address),
+            }
+            words = f"The server's address is {address}"
+            refused += [misfit(words, name) for name in of_v6 if of_v6[name] != is_v6]
     except Refused as fault:
         refused.append(fault)
     for each in refused[1:]:

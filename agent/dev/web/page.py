@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from agent import quantities
 from agent.dev.api.http import store
 from agent.dev.errors import Refused
-from agent.dev.store.records import Test, utc_now
+from agent.dev.store.records import ManagedAgent, Test, utc_now
 from agent.dev.web.access import check_reader, check_writer
 from agent.dev.web.downloads import intervals_csv, tests_csv
 from agent.dev.web.form import OPTIONS, fields_of, start_test, values_of
@@ -82,6 +82,12 @@ def _here(**changes: Any) -> str:
     return url_for("page.show", **(kept | changes))
 
 
+def _told(agent: ManagedAgent) -> str:
+    """What the page says of an agent."""
+    state = agent.status if agent.last_heartbeat else "never registered"
+    return " ".join(filter(None, (agent.name, agent.ip_address, agent.operating_system, state)))
+
+
 def _to(test: Test) -> AnyResponse:
     return redirect(url_for("page.show", test=test.id, _anchor="result"), 303)
 
@@ -102,9 +108,8 @@ def _document(asked: Test | None, refusal: Refused | None = None) -> Response:
     tests, agents = store().exercises.tests(), store().agents.find()
     before = request.args.get("before", type=int)
     listed = [each for each in tests if before is None or each.id < before]
-    find = request.args.get("find", "").lower()
-    told = "{0.name} {0.ip_address} {0.operating_system} {0.status}".format
-    found = [each for each in agents if find in told(each).lower()]
+    find = request.args.get("find", "").strip()
+    found = [each for each in agents if find.lower() in _told(each).lower()]
     test = asked or (tests[-1] if tests else None)
     goes_on = any(store().exercises.get(each.exercise_id).is_under_way for each in tests)
     text = render_template(
