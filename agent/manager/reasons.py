@@ -20,12 +20,13 @@ from agent.text import without_user
 _REFUSED = "{0} refuses the connection: it does not run, a firewall forbids it, or {1} is wrong"
 _NO_ROUTE = "there is no route to {0}: check {1}, and this host's network"
 _SILENT = "{0} does not answer: it is down, a firewall drops what is sent, or {1} is wrong"
-_ENDED = "{0} ended the connection: it is starting, or {1} must begin with https"
+_ENDED = "{0} ended the connection: it is starting, or {1} must {2}begin with https"
 _CUT_SHORT = "the answer of {0} was cut short: see its log, and that of a proxy before it"
 _BAD_URL = "{0} has a name or a user that cannot be sent: check {1}"
 _FORBIDDEN = "a firewall of this host forbids the connection to {0}"
 _SHORT = "this host has no memory or descriptors left to call {0}"
-# By the error's number, else by its class. {0} is the Manager or its proxy, {1} what has the URL.
+# By the error's number, else by its class. {0} is the Manager or its proxy, {1} what has the URL,
+# {2} "not " if that begins with https.
 _WORDS: dict[object, str] = {
     errno.ECONNREFUSED: _REFUSED,
     **dict.fromkeys((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL), _NO_ROUTE),
@@ -46,9 +47,10 @@ _WORDS: dict[object, str] = {
 def why(error: BaseException, url: str) -> str:
     """Why a call to the Manager's URL got no answer, and what to do; no password is in it."""
     proxy, causes = _proxy(url), list(_causes(error))
-    whom, where = "the Manager", "MANAGER_URL"
+    whom, where, called = "the Manager", "MANAGER_URL", url
     if proxy and (url.startswith("http:") or ProxyFailed in map(type, causes)):
-        whom, where = _named(proxy), "the proxy's URL"
+        whom, where, called = _named(proxy), "the proxy's URL", proxy
+    negation = "not " if called.startswith("https:") else ""
     for cause in reversed(causes):
         if refused := re.match(r"Tunnel connection failed: (\d+)", str(cause)):
             return f"{_meant(proxy, int(refused[1]), url)} (CONNECT: {refused[1]})"
@@ -60,7 +62,7 @@ def why(error: BaseException, url: str) -> str:
         number = None if isinstance(cause, ssl.SSLError) else getattr(cause, "errno", None)
         for key in (number, *type(cause).__mro__):
             if key in _WORDS:
-                return _WORDS[key].format(whom, where)
+                return _WORDS[key].format(whom, where, negation)
         if number:
             return f"the call to {whom} failed: {os.strerror(number)}"
     return f"the call to {whom} failed: {type(error).__name__}"
@@ -76,7 +78,8 @@ def suspect(status: int, url: str) -> str:
 
     Over https a proxy only passes on what it cannot read.
     """
-    proxy = _proxy(url) if url.startswith("http:") else ""
+    # What is not there is not there for the Manager: a proxy that refuses says another status.
+    proxy = _proxy(url) if url.startswith("http:") and status != 404 else ""
     # Nobody else asks for such a login.
     return proxy and f"{'most likely ' if status != 407 else ''}{_meant(proxy, status, url)}"
 

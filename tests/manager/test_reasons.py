@@ -287,6 +287,9 @@ def test_what_the_manager_says_is_not_blamed_on_the_proxy(
     with proxy(manager.url) as way:
         monkeypatch.setenv("http_proxy", way.url)
         assert said_of(f"http://{FAR}:8000") == "404 no_such_call"
+        manager.answer = lambda _: raw_reply(b"<p>no such page", 404)
+        # A proxy says with other statuses what it does not allow.
+        assert "proxy" not in said_of(f"http://{FAR}:8000")
         manager.answer = lambda _: raw_reply(b"Internal Server Error", 500)
         assert said_of(f"http://{FAR}:8000") == "500"
     assert set(way.asked) == {f"{FAR}:8000"}
@@ -329,6 +332,7 @@ def test_a_manager_that_hangs_up_is_not_blamed_on_the_proxy(
         monkeypatch.setenv("https_proxy", way.url)
         said = said_of("https://manager.example", trusted)
     assert said.startswith("the Manager ended the connection")
+    assert said.endswith("or MANAGER_URL must not begin with https")
 
 
 @pytest.mark.parametrize("login", ["user:right", f"user:{SECRET}"])
