@@ -5,7 +5,7 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 
 import gevent
 import structlog
-from flask import Flask
+from flask import Flask, abort, request
 from gevent.event import Event
 
 from agent.dev.api import http
@@ -14,9 +14,8 @@ from agent.dev.api.operator_calls import check_token, operator_calls
 from agent.dev.errors import Refused, StateUnwritable
 from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
-from agent.dev.web.access import check_host
 from agent.dev.web.page import page
-from agent.host import allow_descriptors, is_bound_to_loopback
+from agent.host import allow_descriptors, is_bound_to_loopback, names_loopback
 from agent.serving import Limits, Server
 
 DEFAULT_PASSWORD = "admin123"
@@ -72,7 +71,7 @@ class DevManager:
         on_loopback = is_bound_to_loopback(self._server.socket)
         self._application.config["OPEN_PAGE"] = self._open_page and on_loopback
         if on_loopback:
-            self._application.before_request(check_host)
+            self._application.before_request(_check_host)
         self.port = int(self._server.server_port)
         self._sweeper.start()
 
@@ -95,6 +94,14 @@ class DevManager:
                 self._store.sweep(utc_now())
             except StateUnwritable as error:
                 log.error(f"{error}; trying again")
+
+
+def _check_host() -> None:
+    """Answer 403 to a request for another host than loopback (DNS rebinding)."""
+    # A browser always sends one.
+    host = request.headers.get("Host", "")
+    if host and not names_loopback(host):
+        abort(403, "This dev Manager is on loopback: ask for 127.0.0.1 or localhost.")
 
 
 def _application(store: Store, admin_password: str) -> Flask:

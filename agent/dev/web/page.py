@@ -1,19 +1,26 @@
 """The page of the dev Manager: its agents, a form that starts a test, and a test's result.
 
-`access` says who may use it. Without scripts it does the same: a form is
-a plain post, and the document reloads itself while a test goes on.
+Without scripts it does the same: a form is a plain post, and the document reloads itself while a
+test goes on.
+
+A browser cannot carry the API's token from page to page, and other people's pages can make it
+send what it does carry. So the page asks for a password of the owner's choice by HTTP Basic, and
+`Origin`, which all of today's browsers send, tells its own forms. docs/SECURITY.md has the rules.
 """
 
+from base64 import b64encode
 from typing import Any
 
-from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
+import flask
+from flask import Response, request
+from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.wrappers import Response as AnyResponse
 
 from agent import quantities
-from agent.dev.api.http import store
+from agent.dev.api.http import is_secret, store
+from agent.dev.api.operator_calls import ADMIN
 from agent.dev.errors import Refused
 from agent.dev.store.records import ManagedAgent, Test, utc_now
-from agent.dev.web.access import check_reader, check_writer
 from agent.dev.web.downloads import intervals_csv, tests_csv
 from agent.dev.web.form import OPTIONS, fields_of, start_test, values_of
 from agent.dev.web.overview import TestDetail, TestRow
@@ -35,16 +42,16 @@ LISTED = 12
 # Of a form, which takes a millisecond a KiB to decode if it means to.
 MAX_FORM_BYTES = 16 * 1024
 
-page = Blueprint("page", __name__)
+page = flask.Blueprint("page", __name__)
 
 
 @page.get("/")
 def show() -> Response:
     """The page for a browser; for anything else, such as curl, a list of the calls."""
     if "text/html" not in request.headers.get("Accept", ""):
-        calls = render_template("calls.txt")
+        calls = flask.render_template("calls.txt")
         return Response(calls, mimetype="text/plain", headers={"Vary": "Accept"})
-    check_reader()
+    _check_reader()
     asked = "test" in request.args
     return _document(store().exercises.test(request.args.get("test", 0, int)) if asked else None)
 
@@ -52,7 +59,7 @@ def show() -> Response:
 @page.post("/")
 def start() -> AnyResponse:
     """Start a test and show it."""
-    check_writer()
+    _check_writer()
     request.max_content_length = MAX_FORM_BYTES
     return _to(start_test(store(), request.form.to_dict()))
 
@@ -60,7 +67,7 @@ def start() -> AnyResponse:
 @page.post("/tests/<int:test_id>/stop")
 def stop(test_id: int) -> AnyResponse:
     """Stop a test by ending its exercise."""
-    check_writer()
+    _check_writer()
     test = store().exercises.test(test_id)
     store().exercises.stop(test.exercise_id)
     return _to(test)
@@ -70,16 +77,36 @@ def stop(test_id: int) -> AnyResponse:
 @page.get("/test-<int:test_id>.csv")
 def download(test_id: int) -> Response:
     """All tests, or the intervals of one, as CSV."""
-    check_reader()
+    _check_reader()
     known = store()
     lines = intervals_csv(known, known.exercises.test(test_id)) if test_id else tests_csv(known)
     return Response(lines, headers=_HEADERS, mimetype="text/csv")
 
 
+def _check_reader() -> None:
+    """Answer 401 unless the page may be shown."""
+    password: str = flask.current_app.config["ADMIN_PASSWORD"]
+    proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
+    is_admin = is_secret(request.headers.get("Authorization", ""), f"Basic {proof}")
+    if not flask.current_app.config["OPEN_PAGE"] and not is_admin:
+        challenge = WWWAuthenticate("basic", {"realm": "dev Manager", "charset": "UTF-8"})
+        words = f"The user is {ADMIN}, the password that of --admin-password."
+        flask.abort(401, words, www_authenticate=challenge)
+
+
+def _check_writer() -> None:
+    """Answer 401 or 403 unless the form was sent from this page."""
+    _check_reader()
+    host = request.headers.get("Host", "")
+    if request.headers.get("Origin") not in (f"http://{host}", f"https://{host}"):
+        words = "This form was not sent from the dev Manager's own page. Programs use the API."
+        flask.abort(403, words)
+
+
 def _here(**changes: Any) -> str:
     """The page as it was asked for, but for some changes."""
     kept = {name: request.args.get(name) for name in ("test", "before", "find")}
-    return url_for("page.show", **(kept | changes))
+    return flask.url_for("page.show", **(kept | changes))
 
 
 def _told(agent: ManagedAgent) -> str:
@@ -89,7 +116,7 @@ def _told(agent: ManagedAgent) -> str:
 
 
 def _to(test: Test) -> AnyResponse:
-    return redirect(url_for("page.show", test=test.id, _anchor="result"), 303)
+    return flask.redirect(flask.url_for("page.show", test=test.id, _anchor="result"), 303)
 
 
 @page.errorhandler(Refused)
@@ -112,7 +139,7 @@ def _document(asked: Test | None, refusal: Refused | None = None) -> Response:
     found = [each for each in agents if find.lower() in _told(each).lower()]
     test = asked or (tests[-1] if tests else None)
     goes_on = any(store().exercises.get(each.exercise_id).is_under_way for each in tests)
-    text = render_template(
+    text = flask.render_template(
         "page.html",
         agents=agents,
         find=find,
@@ -131,4 +158,4 @@ def _document(asked: Test | None, refusal: Refused | None = None) -> Response:
         quantities=quantities,
         options=OPTIONS,
     )
-    return make_response(text, refusal.status if refusal else 200, _HEADERS)
+    return flask.make_response(text, refusal.status if refusal else 200, _HEADERS)
