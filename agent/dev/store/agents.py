@@ -39,9 +39,8 @@ class Instances:
     def record(self, instance: str, address: str, now: datetime) -> None:
         """Take note of a heartbeat, and forget who is silent for too long."""
         known = self._heard.pop(instance, None)
-        fresh = {
-            name: heard for name, heard in self._heard.items() if now - heard.last <= OFFLINE_AFTER
-        }
+        since = now - OFFLINE_AFTER
+        fresh = {name: heard for name, heard in self._heard.items() if heard.last >= since}
         own = _Heard(address, known.first if known else now, now)
         self._heard = dict([*fresh.items(), (instance, own)][-KEPT:])
 

@@ -92,11 +92,10 @@ def find(records: dict[int, _Value], record_id: int, kind: str) -> _Value:
 
 def matching(records: dict[int, _Value], **wanted: object) -> list[_Value]:
     """The records by id whose fields have these values; None stands for any."""
-    given = [(field, value) for field, value in wanted.items() if value is not None]
     return [
         record
         for record in records.values()
-        if all(getattr(record, field) == value for field, value in given)
+        if all(value in (None, getattr(record, field)) for field, value in wanted.items())
     ]
 
 

@@ -46,6 +46,11 @@ class ManagedAgent(Struct):
     last_heartbeat: datetime | None = None
     taking_turns: list[str] | UnsetType = UNSET
 
+    @property
+    def state(self) -> str:
+        """Its status in words."""
+        return self.status if self.last_heartbeat else "never registered"
+
 
 class Exercise(Struct):
     """A set of tests that start together. `duration_seconds` is the tests' default length."""

@@ -6,7 +6,7 @@ import msgspec
 
 from agent.config.types import RATE
 from agent.dev.errors import Refused, misfit
-from agent.dev.store.records import ManagedAgent, Plan, Test
+from agent.dev.store.records import Plan, Test
 from agent.dev.store.store import Store
 from agent.dev.web.overview import WAYS, way_of
 from agent.errors import TaskError
@@ -43,7 +43,8 @@ OPTIONS = {
 
 def fields_of(store: Store) -> dict[str, Field]:
     """The fields by name. The agents to choose from are those that are not disabled."""
-    agents = {str(agent.id): _told(agent) for agent in store.agents.find()}
+    known = store.agents.find()
+    agents = {str(each.id): f"{each.name}, {each.state}".removesuffix(", online") for each in known}
     online = [agent.id for agent in store.agents.find("online")] or [0]
     return {
         "client_agent_id": Field("Client", online[-1], choices=agents),
@@ -82,13 +83,11 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
     try:
         if server_id := read.get("server_agent_id"):
             address = store.exercises.server_address(server_id, read.get("server_port", 0))
-            is_v6 = ":" in address
-            of_v6 = {
-                "ip_version": (read.get("ip_version") or (6 if is_v6 else 4)) == 6,
-                "bind": ":" in (read.get("bind") or address),
-            }
-            words = f"The server's address is {address}"
-            refused += [misfit(words, name) for name in of_v6 if of_v6[name] != is_v6]
+            words, is_v6 = f"The server's address is {address}", ":" in address
+            if read.get("ip_version") == (4 if is_v6 else 6):
+                refused.append(misfit(words, "ip_version"))
+            if (":" in (read.get("bind") or address)) != is_v6:
+                refused.append(misfit(words, "bind"))
     except Refused as fault:
         refused.append(fault)
     for each in refused[1:]:
@@ -118,9 +117,3 @@ def _read(name: str, field: Field, text: str) -> Any:
             accepted = str(error).partition(" must be ")[2].partition(", not ")[0]
             raise misfit(f"{field.label} must be {accepted}", name) from error
     return value
-
-
-def _told(agent: ManagedAgent) -> str:
-    if agent.status == "online":
-        return agent.name
-    return f"{agent.name}, {'offline' if agent.last_heartbeat else 'never registered'}"

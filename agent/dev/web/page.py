@@ -111,8 +111,8 @@ def _here(**changes: Any) -> str:
 
 def _told(agent: ManagedAgent) -> str:
     """What the page says of an agent."""
-    state = agent.status if agent.last_heartbeat else "never registered"
-    return " ".join(filter(None, (agent.name, agent.ip_address, agent.operating_system, state)))
+    words = agent.name, agent.ip_address, agent.operating_system, agent.state
+    return " ".join(filter(None, words))
 
 
 def _to(test: Test) -> AnyResponse:
