@@ -31,6 +31,3 @@ misfit = partial(Refused, 422, "validation_error")
 
 class StateUnwritable(Refused):
     """503: the change is made, but the state file could not be written."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(503, "state_unwritable", message)

@@ -118,4 +118,5 @@ def _write(state: State, path: Path) -> None:
             file.write(msgspec.json.encode(state))
         fresh.replace(path)
     except OSError as error:
-        raise StateUnwritable(f"--state {path}: cannot be written: {error.strerror}") from error
+        words = f"--state {path}: cannot be written: {error.strerror}"
+        raise StateUnwritable(503, "state_unwritable", words) from error

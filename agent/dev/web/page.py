@@ -52,8 +52,9 @@ def show() -> Response:
         calls = flask.render_template("calls.txt")
         return Response(calls, mimetype="text/plain", headers={"Vary": "Accept"})
     _check_reader()
-    asked = "test" in request.args
-    return _document(store().exercises.test(request.args.get("test", 0, int)) if asked else None)
+    if "test" in request.args:
+        return _document(asked=store().exercises.test(request.args.get("test", 0, int)))
+    return _document()
 
 
 @page.post("/")
@@ -120,11 +121,7 @@ def _to(test: Test) -> AnyResponse:
 
 
 @page.errorhandler(Refused)
-def _refuse(refusal: Refused) -> Response:
-    return _document(None, refusal)
-
-
-def _document(asked: Test | None, refusal: Refused | None = None) -> Response:
+def _document(refusal: Refused | None = None, asked: Test | None = None) -> Response:
     """The page with the test that was asked for or else the newest, and the form filled in.
 
     A form that was refused is filled in as it was sent.
@@ -152,7 +149,6 @@ def _document(asked: Test | None, refusal: Refused | None = None) -> Response:
         fields=fields_of(store()),
         values=values,
         refusal=refusal,
-        asked=asked,
         now=now,
         reloads=not refusal and (goes_on or not store().agents.find("online")),
         quantities=quantities,
