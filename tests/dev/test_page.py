@@ -500,6 +500,22 @@ def test_the_curve_and_the_sums_of_a_udp_test(manager: DevManager, store: Store)
     assert labels == ["0", "100", "200", "300", "400", *seconds, "Mbit/s"]
 
 
+def test_each_direction_of_a_curve_and_of_the_totals_has_its_ends(
+    manager: DevManager, store: Store
+) -> None:
+    one = {"start": 0, "end": 1, "seconds": 1, "bits_per_second": 1e9, "bytes": 125e6}
+    back = {**one, "bits_per_second": 2e9, "bytes": 250e6}
+    end = {"sum_sent": one, "sum_received": one}
+    end |= {f"{name}_bidir_reverse": back for name in end}
+    test = make_test(store, options={"bidir": True})
+    interval = {"sum": one, "sum_bidir_reverse": back}
+    report(store, test.client_task_id, {"start": {}, "intervals": [interval], "end": end})
+    shown = text(get(manager))
+    assert "Throughput as a2 measured it: a2 to a1 , a1 to a2" in shown
+    assert "sent by a2 1.00 Gbit/s" in shown and "sent by a1 2.00 Gbit/s" in shown
+    assert "a1 to a2 Seconds Throughput 0.0 to 1.0 2.00 Gbit/s" in shown
+
+
 def test_what_limited_a_test_is_said_by_both_halves_together(
     manager: DevManager, store: Store
 ) -> None:
