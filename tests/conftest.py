@@ -28,7 +28,15 @@ PROCESS_FIXTURES = {"bench", "todays_bench", "working", "shown", "driver", "bad_
 # The starts of processes by the test that runs.
 STARTS = {"os.fork", "os.posix_spawn", "subprocess.Popen"}
 STARTED: list[str] = []
-sys.addaudithook(lambda event, _: STARTED.append(event) if event in STARTS else None)
+
+
+def _note_start(event: str, _: object, starts: set[str] = STARTS) -> None:
+    # `starts` is still there when Python ends and this module has lost its names.
+    if event in starts:
+        STARTED.append(event)
+
+
+sys.addaudithook(_note_start)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -88,9 +88,10 @@ def test_the_log_tells_what_happens_to_each_task_and_each_line_has_its_id(bench:
     assert story(agent, server.id)[-1] == "result delivered"
     assert "server ended" in story(agent, server.id)
     began = ["task claimed", "client started", "client ended"]
-    assert story(agent, client.id) == [*began, "result delivered"]
-    assert story(agent, alone.id) == [*began, "task failed", "result delivered"]
-    assert story(agent, wrong.id) == ["task claimed", "task failed", "result delivered"]
+    reported = ["result", "result delivered"]
+    assert story(agent, client.id) == [*began, *reported]
+    assert story(agent, alone.id) == [*began, "task failed", *reported]
+    assert story(agent, wrong.id) == ["task claimed", "task failed", *reported]
     why = agent.wait_for("task failed", task_id=alone.id)
     assert (why["error_class"], why["error"]) == ("refused", alone.error)
     assert {line["message"] for line in agent.lines if "task_id" not in line} == OF_NO_TASK
