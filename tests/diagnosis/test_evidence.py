@@ -232,7 +232,8 @@ def test_one_burst_of_losses_is_told_from_steady_loss_and_from_a_path_that_was_c
 def test_a_process_that_is_stopped_or_held_by_a_quota_is_seen_to_be(hosts: Hosts) -> None:
     sender, receiver = seen(hosts, stopped("receivers", 2.0, 0.8))
     assert (receiver.stopped or 0) > 0 and sender.stopped == 0
-    assert (receiver.unread_share or 0) > 0.3 and receiver.rcv_wnd is not None
+    # One that nobody stops leaves less than 0.1 unread.
+    assert (receiver.unread_share or 0) > 0.15 and receiver.rcv_wnd is not None
     assert (sender.window_floor or 0) < 0.7
     sender, receiver = seen(hosts, quota(0.03))
     assert (sender.quota, bool(receiver.quota)) == (True, False)
