@@ -74,7 +74,8 @@ def test_a_healthy_test_over_a_distance_ends_well(
         assert task.started_at and task.accepted_at and task.finished_at
         before = (task.started_at - task.accepted_at).total_seconds()
         assert before > round_trip * streams * (2 if "bidir" in payload else 1)
-        assert (task.finished_at - task.started_at).total_seconds() > 2.5
+        # A busy host sees a little later that the test has begun.
+        assert (task.finished_at - task.started_at).total_seconds() > 1.5
 
 
 @pytest.mark.parametrize("suite", ["", "sid"])
