@@ -107,7 +107,9 @@ def misspelt(place: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
         if not place[variable] or variable in known or name in OTHERS:
             continue
         # The first letter is rarely wrong: EVENT_NAME and PIP_VERSION are what others use.
-        near = [each for each in known if each[0] == name[:1]]
+        begun = [each for each in known if each[0] == name[:1]]
+        # What differs more in length has more wrong letters: of hundreds, few are compared at all.
+        near = [each for each in begun if abs(len(each) - len(name)) <= WRONG_LETTERS]
         found = (each for n in range(WRONG_LETTERS + 1) for each in near if _is_near(name, each, n))
         if meant := next(found, None):
             yield f"{place_of(variable, place)}: {variable} is ignored: did you mean {meant}?"
