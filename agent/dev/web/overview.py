@@ -1,6 +1,7 @@
 """What the page says of tests."""
 
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from agent import quantities
 from agent.dev.store.records import ManagedAgent, ManagedTask, Test
@@ -10,7 +11,7 @@ from agent.dev.web.figures import Curve, Direction, read_rates, read_result
 from agent.diagnosis.halves import together
 from agent.errors import ErrorClass
 from agent.iperf3.figures import figures_in
-from agent.protocol import Flow, read_report
+from agent.protocol import Flow, Report, read_report
 
 # What a test may measure, and what that adds to the client's payload.
 WAYS: dict[str, dict[str, bool]] = {
@@ -55,6 +56,19 @@ class TestRow:
         self.directions = [Direction(*each, flow) for each, flow in zip(ends, figures.flows)]
         self.rate, self.lost = figures.of_each_way(Flow.headline), figures.of_each_way(_lost)
 
+    @cached_property
+    def report(self) -> Report:
+        """What the client's agent says of the test."""
+        return read_report(self.task.result)
+
+    @cached_property
+    def server_report(self) -> Report:
+        """What the server's agent says of it."""
+        return read_report(self.server_task.result)
+
+    def _report_on(self, task: ManagedTask) -> Report:
+        return self.report if task is self.task else self.server_report
+
     def _state(self, client: ManagedAgent, server: ManagedAgent) -> tuple[str, str]:
         """The test's status, which is the client task's in most cases, and its words."""
         task, server_task = self.task, self.server_task
@@ -80,9 +94,9 @@ class TestRow:
         ended = self.exercise.ended_at
         if task.status != "failed" or not (task.finished_at and ended and ended < task.finished_at):
             return False
-        error_class = read_report(task.result).error_class
+        error_class = self._report_on(task).error_class
         if error_class is ErrorClass.PEER_LOST:
-            return bool(read_report(self.server_task.result).ended)
+            return bool(self.server_report.ended)
         return error_class in (ErrorClass.KILLED, None)
 
 
@@ -95,7 +109,6 @@ class TestDetail(TestRow):
 
     def __init__(self, store: Store, test: Test, now: datetime) -> None:
         super().__init__(store, test, now)
-        self.report = read_report(self.task.result)
         lines = read_result(self.task.result)
         if self.elapsed is not None:
             lines = [read_rates(self.rates, self.counted_from)]
@@ -103,27 +116,26 @@ class TestDetail(TestRow):
             way.readings = readings
         drawn = [way.readings for way in self.directions if way.readings]
         self.curve = Curve(drawn) if drawn else None
-        reports = self.report, read_report(self.server_task.result)
+        reports = self.report, self.server_report
         ways = [together(*reports, back=back) for back in (False, True)]
         self.diagnoses = [found for found in ways if found]
         # The server's failure comes first: it often explains the client's.
         server, client = f"Server on {self.server}", f"Client on {self.client}"
         self.failures = [
-            (side, task.error or PHASES.get(task.status, "no reason given"), _advice(task))
+            (side, task.error or PHASES.get(task.status, "no reason given"), self._advice(task))
             for side, task in ((server, self.server_task), (client, self.task))
             if task.status in ("failed", "timed_out") and not self._was_stopped(task)
         ]
+
+    def _advice(self, task: ManagedTask) -> str:
+        if task.status == "timed_out":
+            return ErrorClass.TIMED_OUT.advice
+        return (self._report_on(task).error_class or ErrorClass.OTHER).advice
 
 
 def way_of(client: ManagedTask) -> str:
     """Which of the WAYS a client's task measures."""
     return [way for way, adds in WAYS.items() if adds.items() <= client.payload.items()][-1]
-
-
-def _advice(task: ManagedTask) -> str:
-    if task.status == "timed_out":
-        return ErrorClass.TIMED_OUT.advice
-    return (read_report(task.result).error_class or ErrorClass.OTHER).advice
 
 
 def _lost(flow: Flow) -> str:
