@@ -1,18 +1,17 @@
 """What the environment may say about connections, and what only the settings may."""
 
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from socket import socket
 from subprocess import run
 
 import pytest
-from gevent.server import StreamServer
 
 from agent.errors import ManagerUnavailable
 from tests.support.faulty_manager import reply, well
-from tests.support.sockets import MakeManager, access, client_of, client_with
+from tests.support.sockets import MakeManager, access, client_of, client_with, serving
 
 pytestmark = pytest.mark.process
 
@@ -62,8 +61,9 @@ def fixture_certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return paths
 
 
-@contextmanager
-def tls_manager(certificate: Path, key: Path, clients: Path | None = None) -> Iterator[str]:
+def tls_manager(
+    certificate: Path, key: Path, clients: Path | None = None
+) -> AbstractContextManager[str]:
     """A Manager that answers one claim a connection; with `clients` it asks who they are."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -71,19 +71,14 @@ def tls_manager(certificate: Path, key: Path, clients: Path | None = None) -> It
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(clients)
 
-    def answer(connection: ssl.SSLSocket, _: object) -> None:
+    def answer(connection: socket) -> None:
         with connection, connection.makefile("rb") as stream:
             while stream.readline() != b"\r\n":
                 pass
             stream.read(len("{}"))
             connection.sendall(reply({"task": None}, Connection="close"))
 
-    server = StreamServer(("127.0.0.1", 0), answer, ssl_context=context)
-    server.start()
-    try:
-        yield f"https://127.0.0.1:{server.server_port}"
-    finally:
-        server.stop()
+    return serving(answer, context)
 
 
 def test_the_ca_that_is_set_is_the_one_that_is_trusted(

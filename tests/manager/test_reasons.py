@@ -1,6 +1,5 @@
 """Why a call failed, in plain words: real failures, with and without a proxy in between."""
 
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -10,12 +9,12 @@ from socket import socket
 
 import pytest
 import trustme
-from gevent.server import StreamServer
 
 from agent.errors import ManagerUnavailable
 from agent.manager.reasons import why
 from agent.manager.transport import Transport
 from agent.metrics import Metrics
+from tests.support import tls
 from tests.support.faulty_manager import raw_reply, reply
 from tests.support.harness import Bench
 from tests.support.lone_agent import lone_agent
@@ -158,13 +157,10 @@ def fixture_trusted(authority: trustme.CA, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-@contextmanager
-def secure(certificate: trustme.LeafCert, answers: bool = True) -> Iterator[str]:
-    """HOST:PORT of a Manager without tasks that speaks TLS, or that hangs up."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
+def secure(certificate: trustme.LeafCert, answers: bool = True) -> AbstractContextManager[str]:
+    """The URL of a Manager without tasks that speaks TLS, or that hangs up."""
 
-    def answer(connection: socket, _: object) -> None:
+    def answer(connection: socket) -> None:
         with connection:
             told = b""
             while b"{}" not in told and (piece := connection.recv(65536)):
@@ -172,12 +168,7 @@ def secure(certificate: trustme.LeafCert, answers: bool = True) -> Iterator[str]
             if answers:
                 connection.sendall(reply({"task": None}, Connection="close"))
 
-    server = StreamServer(("127.0.0.1", 0), answer, ssl_context=context)
-    server.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.stop(timeout=0.1)
+    return serving(answer, tls.serving(certificate))
 
 
 @contextmanager
@@ -313,7 +304,7 @@ def test_tls_through_a_proxy_is_the_managers(
     until = datetime.now(UTC) + timedelta(hours=-1 if name == "expired.example" else 1)
     issued = authority.issue_cert(name, not_after=until)
     called = "manager.example" if name == "other.example" else name
-    with secure(issued) as place, proxy(f"https://{place}", login=f"user:{SECRET}") as way:
+    with secure(issued) as manager, proxy(manager, login=f"user:{SECRET}") as way:
         monkeypatch.setenv("https_proxy", way.url)
         url = f"https://{called}"
         if words:
@@ -328,7 +319,7 @@ def test_a_manager_that_hangs_up_is_not_blamed_on_the_proxy(
     authority: trustme.CA, trusted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issued = authority.issue_cert("manager.example")
-    with secure(issued, answers=False) as place, proxy(f"https://{place}") as way:
+    with secure(issued, answers=False) as manager, proxy(manager) as way:
         monkeypatch.setenv("https_proxy", way.url)
         said = said_of("https://manager.example", trusted)
     assert said.startswith("the Manager ended the connection")

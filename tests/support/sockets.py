@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from socket import SO_LINGER, SOL_SOCKET, socket
+from ssl import SSLContext
 
 import gevent
 from gevent.server import StreamServer
@@ -31,12 +32,13 @@ def client_of(manager: FaultyManager) -> ManagerClient:
 
 
 @contextmanager
-def serving(handle: Callable[[socket], None]) -> Iterator[str]:
-    """A server that calls `handle` with each connection; gives its URL."""
-    server = StreamServer(("127.0.0.1", 0), lambda connection, _: handle(connection))
+def serving(handle: Callable[[socket], None], context: SSLContext | None = None) -> Iterator[str]:
+    """A server that calls `handle` with each connection, of TLS with a context; gives its URL."""
+    tls = {"ssl_context": context} if context else {}
+    server = StreamServer(("127.0.0.1", 0), lambda connection, _: handle(connection), **tls)
     server.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.stop()
 
