@@ -53,6 +53,11 @@ def host_of(url: str) -> str:
     return re.sub("%25(?=.)", "%", urlsplit(url).hostname or "")
 
 
+def place(host: str, port: int) -> str:
+    """A host and a port as a URL has them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def local_address(url: str) -> str:
     """The local address of the route to the URL's host; raises OSError without name or route."""
     host = host_of(url)

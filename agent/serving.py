@@ -127,6 +127,14 @@ class Server(WSGIServer):
             environ={"SERVER_NAME": address[0]},
         )
 
+    def init_socket(self) -> None:
+        """Listen; raises OSError, whose `strerror` is the system's, without the address."""
+        try:
+            super().init_socket()  # type: ignore[no-untyped-call]
+        except OSError as error:
+            error.strerror = str(error.strerror).partition(": ")[0]
+            raise
+
     def do_handle(self, connection: socket.socket, address: Any) -> None:
         """Serve a new connection in a greenlet of its own."""
         if len(self._connections) >= self.limits.connections:

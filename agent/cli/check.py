@@ -107,19 +107,19 @@ def _usable(path: Path) -> str:
 
 def _status_page(address: str, port: int, user: int) -> Finding:
     """`user` is the pid of this agent's own service, which may have the port."""
-    shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    shown = host.place(address, port)
     words = f"http://{shown}/"
     try:
         # As the page's own server takes it.
         server = Server((address, port), None, Limits(1, 1.0, 1))
-        server.init_socket()  # type: ignore[no-untyped-call]
+        server.init_socket()
         server.close()  # type: ignore[no-untyped-call]
     except OSError as error:
         pid, whom = find_listener(port, address) if error.errno == errno.EADDRINUSE else (-1, "")
         words += f", in use by pid {user}"
         # Whose it is may be hidden from this user.
         if not user or pid not in (0, user):
-            fault = f"{whom} listens there" if whom else str(error.strerror).partition(": ")[0]
+            fault = f"{whom} listens there" if whom else error.strerror
             words = f"STATUS_ADDRESS {shown}: {fault}: choose a free port of this host"
             return Finding("status page", words, "settings")
     if host.is_loopback(f"//{shown}"):

@@ -15,7 +15,7 @@ from agent.dev.errors import Refused, StateUnwritable
 from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
 from agent.dev.web.page import page
-from agent.host import allow_descriptors, is_bound_to_loopback, names_loopback
+from agent.host import allow_descriptors, is_bound_to_loopback, names_loopback, place
 from agent.serving import Limits, Server
 
 DEFAULT_PASSWORD = "admin123"
@@ -60,8 +60,7 @@ class DevManager:
     @property
     def url(self) -> str:
         """Where it listens, once it is started."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{place(self.host, self.port)}"
 
     def start(self) -> None:
         """Listen and serve; raises OSError when the address cannot be used."""

@@ -92,11 +92,8 @@ def tls_contexts(config: Config) -> dict[str, ssl.SSLContext]:
     """
     manager, proxy = ssl_.create_urllib3_context(), ssl_.create_urllib3_context()
     system = next(filter(os.path.exists, SYSTEM_CAS), DEFAULT_CA_BUNDLE_PATH)
-    where, needed, fault = (
-        f"MANAGER_CA_FILE {config.manager_ca_file or system}",
-        "a certificate",
-        "",
-    )
+    where = f"MANAGER_CA_FILE {config.manager_ca_file or system}"
+    needed, fault = "a certificate", ""
     try:
         for context in (manager, proxy):
             context.load_verify_locations(config.manager_ca_file or system)

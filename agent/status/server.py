@@ -11,7 +11,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from msgspec import to_builtins
 
-from agent.host import is_bound_to_loopback, names_loopback
+from agent.host import is_bound_to_loopback, names_loopback, place
 from agent.manager.registration import Registration
 from agent.serving import Limits, Server
 from agent.status.page import render_page
@@ -58,8 +58,7 @@ class StatusServer:
     ) -> None:
         self._context = context
         self._registration = registration
-        host, port = address
-        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._address = place(*address)
         self._server = Server(address, self._serve, LIMITS)
         # By path: until when an answer is given again, and the answer.
         self._answers: dict[str, tuple[float, _Answer]] = {}
@@ -72,8 +71,7 @@ class StatusServer:
             self._server.start()  # type: ignore[no-untyped-call]
         except OSError as error:
             advice = "choose another STATUS_ADDRESS; the agent works without it"
-            # gevent adds the address.
-            why = str(error.strerror).partition(": ")[0]
+            why = error.strerror
             log.warning("no status page", address=self._address, error=why, advice=advice)
             return
         log.info("status page", url=f"http://{self._address}/")
