@@ -78,7 +78,6 @@ class StatusServer:
         try:
             for late in ticks(LAG_INTERVAL, stop):
                 self._context.metrics.hub_lag.observe(max(0.0, late))
-                self._context.metrics.peers.tests()
         finally:
             self._server.stop(timeout=STOP_SECONDS)  # type: ignore[no-untyped-call]
 
