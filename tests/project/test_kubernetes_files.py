@@ -3,6 +3,7 @@
 Every overlay is found by its directory, and tested as kustomize renders it.
 """
 
+import math
 import os
 import re
 import shutil
@@ -35,6 +36,9 @@ BASE = DEPLOYMENT / "kubernetes" / "base"
 OVERLAYS = sorted((DEPLOYMENT / "kubernetes" / "overlays").iterdir())
 WORKLOADS = {"DaemonSet", "StatefulSet", "Deployment"}
 SCRIPTS = Path(sys.executable).parent
+# Of a large cluster, and the seconds for a pod to be ready again, with the image to be fetched.
+NODES = 200
+STARTS = 60
 
 each_kustomization = pytest.mark.parametrize("directory", [BASE, *OVERLAYS], ids=name)
 
@@ -96,6 +100,23 @@ def test_a_pod_has_time_for_its_last_test_and_for_the_shutdown(directory: Path) 
     assert hook[0] == "timeout"
     grace = pod(directory)["terminationGracePeriodSeconds"]
     assert grace > int(hook[1]) + default("SHUTDOWN_TIMEOUT")
+
+
+def test_a_rollout_of_200_nodes_takes_no_day() -> None:
+    """At most: on each node a test runs that is longer than a pod is waited for."""
+    share = rendered(BASE)["DaemonSet"]["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"]
+    # Kubernetes rounds it up.
+    at_a_time = math.ceil(NODES * int(share.removesuffix("%")) / 100)
+    rounds = math.ceil(NODES / at_a_time)
+    ends = pod(BASE)["terminationGracePeriodSeconds"]
+    text = " ".join((ROOT / "docs" / "deployment.md").read_text().split())
+    said = re.search(
+        r"Of (\d+) nodes, (\d+) .* (\d+) rounds\. .* up to (\d+) s .* (\d+) hours", text
+    )
+    assert said
+    hours = math.ceil(rounds * (ends + STARTS) / 3600)
+    assert [int(number) for number in said.groups()] == [NODES, at_a_time, rounds, ends, hours]
+    assert hours <= 2
 
 
 @each_kustomization
