@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 from agent import __version__
@@ -55,6 +56,7 @@ SAID: list[tuple[Path, str, tuple[int, ...]]] = [
     (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (os.EX_CONFIG,)),
     (DOCUMENT, r"is locked: exit code (\d+)", (os.EX_CANTCREAT,)),
     (DOCUMENT, r"an agent that is stopped by a reboot ends with (\d+)", (os.EX_OK,)),
+    (DOCUMENT, r"It ends with (\d+) unless all names", (click.ClickException.exit_code,)),
     (DOCUMENT, r"\| (\d+), TCP, on loopback \|", (PORT,)),
     (OPERATIONS, r"A traceback \(exit code (\d+)\)", (AgentError.exit_code,)),
     (

@@ -10,9 +10,8 @@ from gevent import subprocess
 
 from tests.support.deployment_files import DEPLOYMENT, manifest
 from tests.support.harness import AGENT, AgentProcess, Bench, free_port, iperf3_server
-from tests.support.needs import need
 
-need(os.geteuid() == 0, "only root makes a namespace of processes")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
 
 BASE = DEPLOYMENT / "kubernetes" / "base" / "daemonset.yaml"
 # Like a container: the agent is process 1, and all others end with it.
