@@ -23,12 +23,14 @@ FAULT_FILES := $(patsubst tests/faults/test_%.py,%,$(sort $(wildcard tests/fault
 FAULTS := $(filter $(FAULT_FILES),$(LONGEST_FAULTS)) $(filter-out $(LONGEST_FAULTS),$(FAULT_FILES))
 FAILED_AGAIN := tests/support/failed_again.sh
 WITHOUT_APART := $(APART:%=--ignore=tests/%)
-TOOLS := iperf3 newer-iperf3 chromium cgroup2 clocks faulty-disks lab-tools machine-tools engine
+TOOLS := iperf3 newer-iperf3 chromium cgroup2 clocks faulty-disks lab-tools machine-tools engine \
+	scrape-tools
 TARGETS := help run test $(PARTS:%=test-%) test-unit test-fast test-faults $(FAULTS:%=test-faults-%) \
 	test-lab test-deployment test-image test-install coverage lab bench lint format lock docs clean \
 	tools $(TOOLS) machines
-RESOURCES = $(filter-out %/kustomization.yaml,$(wildcard deployment/kubernetes/*/*.yaml \
-	deployment/kubernetes/*/*/*.yaml))
+# Components are patches, and kinds that Kubernetes itself does not know.
+RESOURCES = $(filter-out %/kustomization.yaml deployment/kubernetes/components/%, \
+	$(wildcard deployment/kubernetes/*/*.yaml deployment/kubernetes/*/*/*.yaml))
 # podman needs the last three for networks between containers.
 ENGINE := buildah podman crun debootstrap iproute2 iptables netavark aardvark-dns
 
@@ -175,6 +177,11 @@ machine-tools:
 	@$(call command,ip,iproute2)
 	@$(call command,systemd-nspawn,systemd-container)
 	@$(call command,mmdebstrap,mmdebstrap)
+
+# Not a part of `make test`, as Debian starts nginx when it is installed.
+scrape-tools:
+	@$(call command,curl,curl)
+	@$(call command,nginx,nginx-light)
 
 engine:
 	@[ "$$(id -u)" -ne 0 ] || dpkg --status $(ENGINE) >/dev/null 2>&1 || \

@@ -75,6 +75,9 @@ class StatusServer:
             log.warning("no status page", address=self._address, error=why, advice=advice)
             return
         log.info("status page", url=f"http://{self._address}/")
+        if not is_bound_to_loopback(self._server.socket):
+            shown = "tests with their hosts and figures, errors and metrics, but no secrets"
+            log.warning("other hosts can read the status page", address=self._address, shown=shown)
         try:
             for late in ticks(LAG_INTERVAL, stop):
                 self._context.metrics.hub_lag.observe(max(0.0, late))

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.process
 
 BASE = DEPLOYMENT / "kubernetes" / "base"
 OVERLAYS = sorted((DEPLOYMENT / "kubernetes" / "overlays").iterdir())
+METRICS = DEPLOYMENT / "kubernetes" / "components" / "metrics"
 WORKLOADS = {"DaemonSet", "StatefulSet", "Deployment"}
 SCRIPTS = Path(sys.executable).parent
 # Of a large cluster, and the seconds for a pod to be ready again, with the image to be fetched.
@@ -58,13 +59,15 @@ def rendered(directory: Path) -> dict[str, Any]:
     """What kustomize makes of a directory, by kind, checked against Kubernetes' schema."""
     argv = [kubectl(), "kustomize", str(directory)]
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    found = {document["kind"]: document for document in yaml.safe_load_all(text)}
     with NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(text)
+        # A PodMonitor is the Prometheus Operator's, and not in the schema.
+        yaml.safe_dump_all((found[kind] for kind in found if kind != "PodMonitor"), file)
         file.flush()
         subprocess.run(
             [str(SCRIPTS / "kubernetes-validate"), "--strict", "--quiet", file.name], check=True
         )
-    return {document["kind"]: document for document in yaml.safe_load_all(text)}
+    return found
 
 
 def pod(directory: Path) -> Any:
@@ -191,6 +194,32 @@ def test_a_kustomization_renders_to_resources_that_fit(directory: Path) -> None:
     assert made["image"].endswith(f":{__version__}")
     keys = {b64decode(key).decode() for key in found["Secret"]["data"].values()}
     assert keys == {PLACEHOLDER_KEY}
+
+
+@each_kustomization
+def test_the_component_for_metrics_opens_the_page_and_changes_nothing_else(
+    tmp_path: Path, directory: Path
+) -> None:
+    shutil.copytree(DEPLOYMENT / "kubernetes", tmp_path / "kubernetes")
+    places = [path.relative_to(DEPLOYMENT) for path in (directory, METRICS)]
+    namespace = rendered(directory)["Namespace"]["metadata"]["name"]
+    made = {"namespace": namespace, "resources": [f"{places[0]}"], "components": [f"{places[1]}"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(made))
+    found, ours, plain = rendered(tmp_path), container(tmp_path), container(directory)
+    (port,) = ours["ports"]
+    (endpoint,) = found["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == (port["name"], "/metrics")
+    (kind,) = WORKLOADS.intersection(found)
+    labels = found[kind]["spec"]["template"]["metadata"]["labels"]
+    assert found["PodMonitor"]["spec"]["selector"]["matchLabels"] == labels
+    # Without a namespaceSelector it looks only into its own.
+    assert found["PodMonitor"]["metadata"]["namespace"] == namespace
+    assert variables(ours)["STATUS_ADDRESS"] == f"0.0.0.0:{port['containerPort']}"
+    assert variables(ours) == variables(plain) | {"STATUS_ADDRESS": "0.0.0.0:9201"}
+    names = [entry["name"] for entry in ours["env"]]
+    assert names.index("AGENT_NAME") < names.index("AGENT_KEY_FILE"), "it is a part of it"
+    for key in {*ours, *plain} - {"env", "ports"}:
+        assert ours[key] == plain[key]
 
 
 def test_the_documented_kustomization_changes_what_it_says(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from tests.support.harness import AGENT, ROOT, Bench, free_port, iperf3_server, 
 from tests.support.lone_agent import lone_agent
 from tests.support.status_page import Shown, ask
 
+OPEN = "other hosts can read the status page"
+
 
 def test_a_working_agent_is_alive_and_ready(shown: Shown) -> None:
     assert ask(shown.url, "/livez").status == 200
@@ -128,6 +130,22 @@ def test_many_idle_connections_do_not_prevent_a_test(bench: Bench) -> None:
         until(lambda: answers(page))
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "is_open"),
+    [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True), ("[::]", True)],
+)
+def test_a_page_that_other_hosts_can_read_is_told_at_the_start(
+    bench: Bench, host: str, is_open: bool
+) -> None:
+    agent = bench.agent(STATUS_ADDRESS=(place := f"{host}:{free_port()}"))
+    agent.wait_for("status page", url=f"http://{place}/")
+    agent.signal(signal.SIGTERM)
+    assert agent.exit_code() == 0
+    said = [line for line in agent.lines if line["message"] == OPEN]
+    assert [(line["level"], line["address"]) for line in said] == [("warning", place)] * is_open
+    assert all("no secrets" in line["shown"] for line in said)
 
 
 def test_a_port_in_use_is_only_a_warning(shown: Shown, tmp_path: Path) -> None:
