@@ -17,7 +17,7 @@ from agent.dev.server import DevManager
 from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from agent.protocol import FINAL_STATUSES
-from tests.support.harness import ROOT, free_port, iperf3_server
+from tests.support.harness import ROOT, free_port, iperf3_server, until
 from tests.support.machine import LONG, WHEELS, Machine, build_wheel_of, build_wheels
 from tests.support.needs import need
 from tests.support.network import MANAGER, PEER, Network, network
@@ -87,7 +87,7 @@ class Deployment:
 
     def ended(self, task: ManagedTask) -> ManagedTask:
         """Wait until the task has a final status."""
-        assert self.store.wait_for(lambda: task.status in FINAL_STATUSES, LONG), task
+        until(lambda: task.status in FINAL_STATUSES, LONG)
         return task
 
     def server(self) -> int:
@@ -301,7 +301,7 @@ def upgrade_beside_a_test(
     with second.network.inside("peer"), iperf3_server(port := free_port()):
         test = {"server_ip": PEER, "port": port, "time": seconds}
         client = second.task("second", "iperf_client_run", **test)
-        assert second.store.wait_for(lambda: client.status == "running", LONG)
+        until(lambda: client.status == "running", LONG)
         install = second.machine.begin(INSTALL)
         second.machine.until(lambda: second.retires(SECOND, pid))
         yield client, install

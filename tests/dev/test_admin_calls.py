@@ -8,6 +8,7 @@ from agent.dev.server import DevManager
 from agent.dev.store.records import Plan
 from agent.dev.store.store import Store
 from tests.support.dev_client import DEADLINE_SECONDS, Api
+from tests.support.harness import until
 
 
 def test_the_page_and_the_health_check_need_no_login(api: Api) -> None:
@@ -160,7 +161,7 @@ def test_the_running_manager_ends_a_finished_exercise_by_itself(api: Api, store:
     store.exercises.start(1)
     for task in store.exercises.tasks(1):
         store.tasks.cancel(task.id)
-    assert store.wait_for(lambda: store.tasks.find(type="kill_all"), DEADLINE_SECONDS)
+    until(lambda: store.tasks.find(type="kill_all"), DEADLINE_SECONDS)
 
 
 def test_a_port_in_use_is_an_oserror(manager: DevManager) -> None:

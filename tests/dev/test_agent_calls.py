@@ -36,15 +36,14 @@ def test_first_registered_is_when_the_agent_was_made_known(api: Api, store: Stor
     assert store.agents.get(1).operating_system == "Linux"
 
 
-def test_a_heartbeat_keeps_its_rows_and_is_answered_pull_tasks(api: Api, store: Store) -> None:
-    row = {"type": "client", "port": 5201, "pid": 7, "task_id": 3, "unknown": [1]}
+def test_a_heartbeat_gives_its_rates_and_is_answered_pull_tasks(api: Api, store: Store) -> None:
+    row = {"type": "client", "port": 5201, "pid": 7, "task_id": 3, "bits_per_second": 1e9}
+    row["unknown"] = [1]
     answer = api.agent("heartbeat", {"ip_address": "127.0.0.2", "running": [row]})
     assert answer.json() == {"pull_tasks": True}
-    assert [(r.type, r.port, r.pid, r.task_id) for r in store.agents.running(1)] == [
-        ("client", 5201, 7, 3)
-    ]
+    assert [rate for _, rate in store.agents.rates(1, 3)] == [1e9]
     assert store.agents.get(1).ip_address == "127.0.0.2"
-    assert store.agents.running(2) == []
+    assert store.agents.rates(2, 3) == []
 
 
 def test_a_task_goes_from_claim_to_result(api: Api, store: Store) -> None:

@@ -22,6 +22,7 @@ from agent.diagnosis.halves import diagnose
 from agent.protocol import ClientPayload, read_payload
 from tests.support.dev_client import DEADLINE_SECONDS
 from tests.support.halves import QUEUE, receiver, sender
+from tests.support.harness import until
 
 HTML = {"Accept": "text/html,*/*;q=0.8"}
 FORM = {
@@ -384,7 +385,7 @@ def test_what_agents_send_is_shown_as_text_and_never_as_markup(
 def test_a_running_test_has_a_progress_bar_and_its_rate(manager: DevManager, store: Store) -> None:
     test = make_test(store)
     report(store, test.server_task_id, {})
-    assert store.wait_for(lambda: store.tasks.get(2).status == "pending", DEADLINE_SECONDS)
+    until(lambda: store.tasks.get(2).status == "pending", DEADLINE_SECONDS)
     assert "waiting for a2, which is offline" in text(get(manager))
     store.tasks.claim(2)
     assert "about to begin" in text(get(manager))
@@ -446,7 +447,7 @@ def test_a_stop_is_no_failure_and_a_failure_is_no_stop(
 ) -> None:
     test = make_test(store)
     report(store, test.server_task_id, {"agent": {"ended": ended}})
-    assert store.wait_for(lambda: store.tasks.claim(2), DEADLINE_SECONDS)
+    until(lambda: store.tasks.claim(2), DEADLINE_SECONDS)
     store.tasks.start(2, test.client_task_id)
     store.exercises.stop(test.exercise_id)
     raw = msgspec.Raw(msgspec.json.encode(client))
@@ -461,9 +462,9 @@ def test_an_agent_that_was_cut_off_until_its_exercise_had_ended_was_not_stopped(
 ) -> None:
     test = make_test(store)
     report(store, test.server_task_id, {"agent": {"ended": "stopped by kill_all"}})
-    assert store.wait_for(lambda: store.tasks.claim(2), DEADLINE_SECONDS)
+    until(lambda: store.tasks.claim(2), DEADLINE_SECONDS)
     store.tasks.start(2, test.client_task_id).started_at = utc_now() - timedelta(hours=1)
-    assert store.wait_for(lambda: store.exercises.get(1).ended_at, DEADLINE_SECONDS)
+    until(lambda: store.exercises.get(1).ended_at, DEADLINE_SECONDS)
     assert store.tasks.get(2).status == "timed_out"
     raw = msgspec.Raw(b'{"agent": {"error_class": "peer_lost"}}')
     store.tasks.report(2, test.client_task_id, TaskReport("failed", raw, "its cable was pulled"))

@@ -110,7 +110,7 @@ def test_an_agent_that_stood_still_takes_up_its_work_without_a_burst(
         assert_done_once(agent, calls, task)
     # Its deadline was over, but the agent saw how it had ended.
     agent.wait_for("client ended", task_id=overdue.id, ending="it ended by itself", exit_code=0)
-    assert [row.task_id for row in bench.store.agents.running(1)] == [server.id]
+    assert [row.task_id for row in bench.running[1]] == [server.id]
 
 
 @pytest.mark.parametrize("days", [1, -1])

@@ -216,7 +216,7 @@ def test_a_server_that_dies_is_noticed_within_a_second(odd: Bench) -> None:
     """Seen at the Manager within 10 ms in 20 runs."""
     task = odd.ended(odd.task("iperf_server_start", port=free_port()))
     assert task.status == "succeeded", task.error
-    odd.wait(lambda: [row for row in odd.store.agents.running(1) if row.task_id == task.id])
+    odd.wait(lambda: [row for row in odd.running[1] if row.task_id == task.id])
     began = time.monotonic()
     os.kill(odd.result(task)["pid"], signal.SIGKILL)
     odd.wait(lambda: b'"ended"' in bytes(task.result))
@@ -226,7 +226,7 @@ def test_a_server_that_dies_is_noticed_within_a_second(odd: Bench) -> None:
     assert odd.result(task)["agent"]["ended"] == why
     assert task.status == "succeeded"
     odd.wait(
-        lambda: not [row for row in odd.store.agents.running(1) if row.task_id == task.id],
+        lambda: not [row for row in odd.running[1] if row.task_id == task.id],
     )
 
 

@@ -73,7 +73,7 @@ class Stage:
         def has_ended() -> bool:
             return bool(_report(server).ended)
 
-        if not self._bench.store.wait_for(has_ended, _LEFT_ALONE):
+        if not self._bench.comes_about(has_ended, _LEFT_ALONE):
             self._bench.task("kill_all", 2, task_ids=[server.id])
             self._bench.wait(has_ended, _PATIENCE)
 

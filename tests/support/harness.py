@@ -10,10 +10,12 @@ import signal
 import socket
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir
+from threading import Condition
 from typing import Any
 
 import gevent
@@ -21,7 +23,7 @@ from gevent import subprocess
 from gevent.event import Event
 
 from agent.dev.server import DevManager
-from agent.dev.store.records import ManagedTask
+from agent.dev.store.records import HeartbeatRow, ManagedTask
 from agent.dev.store.store import Store
 from agent.process.ports import is_listening
 from agent.protocol import FINAL_STATUSES
@@ -121,7 +123,8 @@ class AgentProcess:
 class Bench:
     """A dev Manager with two agents, `a1` (id 1) and `a2` (id 2), whose keys are key-1, key-2.
 
-    `program` is the command that starts an agent, where nothing else is said.
+    `program` is the command that starts an agent, where nothing else is said. `running` has, by the
+    agent's id, what its last heartbeat said that it runs.
     """
 
     def __init__(self, store: Store, directory: Path, program: Sequence[str] = AGENT) -> None:
@@ -129,7 +132,10 @@ class Bench:
         self.directory = directory
         self.manager = DevManager(store, "127.0.0.1", 0)
         self.agents: list[AgentProcess] = []
+        self.running: defaultdict[int, list[HeartbeatRow]] = defaultdict(list)
+        self._changed = Condition()
         self._program = program
+        self._listen(store)
         for number in (1, 2):
             store.agents.add(f"a{number}", f"key-{number}")
 
@@ -163,8 +169,31 @@ class Bench:
 
     def wait(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
         """Wait until `condition()` holds at the Manager; fails the test if it never does."""
-        if not self.store.wait_for(condition, timeout):
+        if not self.comes_about(condition, timeout):
             raise AssertionError(f"never so: {[t for t in self.store.tasks.find()]}")
+
+    def comes_about(self, condition: Callable[[], object], timeout: float) -> bool:
+        """Whether `condition()`, which must not yield, holds after a change at the Manager."""
+        with self._changed:
+            return bool(self._changed.wait_for(condition, timeout))
+
+    def _listen(self, store: Store) -> None:
+        """Hear of each change of the store, and of what each heartbeat says."""
+        touch, heartbeat = store.touch, store.agents.heartbeat
+
+        def note_change() -> None:
+            touch()
+            with self._changed:
+                self._changed.notify_all()
+
+        def note_heartbeat(
+            agent_id: int, ip_address: str, running: list[HeartbeatRow], instance: str = ""
+        ) -> list[str]:
+            self.running[agent_id] = running
+            return heartbeat(agent_id, ip_address, running, instance)
+
+        setattr(store, "touch", note_change)
+        setattr(store.agents, "heartbeat", note_heartbeat)
 
     def ends_well(self, agent: AgentProcess) -> None:
         """Agent a1 beats, ends with TERM as it should, and has met no bug."""

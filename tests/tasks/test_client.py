@@ -128,11 +128,11 @@ def test_a_client_is_in_the_heartbeats_only_while_it_runs(working: Bench) -> Non
     port = free_port()
     with iperf3_server(port):
         task, pid = running(working, port)
-        working.wait(lambda: [row.pid for row in working.store.agents.running(1)] == [pid])
-        (row,) = working.store.agents.running(1)
+        working.wait(lambda: [row.pid for row in working.running[1]] == [pid])
+        (row,) = working.running[1]
         assert (row.type, row.port, row.task_id) == ("client", port, task.id)
         working.store.tasks.cancel(task.id)
-        working.wait(lambda: not working.store.agents.running(1))
+        working.wait(lambda: not working.running[1])
     assert not is_running(pid)
 
 

@@ -65,7 +65,7 @@ def measuring(bench: Bench, task: ManagedTask) -> float:
     """Wait until a heartbeat has the rate of a test; returns the rate."""
 
     def rate() -> float | None:
-        rows = {row.task_id: row for row in bench.store.agents.running(1)}
+        rows = {row.task_id: row for row in bench.running[1]}
         return rows[task.id].bits_per_second if task.id in rows else None
 
     bench.wait(rate)
@@ -80,18 +80,18 @@ def left(bench: Bench) -> list[str]:
 def test_heartbeats_carry_the_rate_of_a_running_test(live: Bench, port: int) -> None:
     task = client(live, port)
     assert 25e6 < measuring(live, task) < 100e6
-    (row,) = live.store.agents.running(1)
+    (row,) = live.running[1]
     assert row.retransmits is not None and row.retransmits >= 0
     live.store.tasks.cancel(task.id)
-    live.wait(lambda: not live.store.agents.running(1))
+    live.wait(lambda: not live.running[1])
 
 
 def test_a_udp_test_has_a_rate_and_no_retransmits(live: Bench, port: int) -> None:
     task = client(live, port, udp=True)
     assert 25e6 < measuring(live, task) < 100e6
-    assert [row.retransmits for row in live.store.agents.running(1)] == [None]
+    assert [row.retransmits for row in live.running[1]] == [None]
     live.store.tasks.cancel(task.id)
-    live.wait(lambda: not live.store.agents.running(1))
+    live.wait(lambda: not live.running[1])
 
 
 @pytest.mark.parametrize("suite", SUITES)

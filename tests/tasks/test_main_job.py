@@ -42,7 +42,7 @@ def test_a_drain_stops_the_children_and_delivers_their_results(bench: Bench) -> 
     client = bench.task("iperf_client_run", **given)
     bench.wait(lambda: client.status == "running")
     gevent.sleep(0.5)
-    pids = [row.pid for row in bench.store.agents.running(1)] or [bench.result(server)["pid"]]
+    pids = [row.pid for row in bench.running[1]] or [bench.result(server)["pid"]]
     agent.signal(signal.SIGTERM)
     assert agent.exit_code() == 0
     assert not any(is_running(pid) for pid in pids)

@@ -55,13 +55,11 @@ def test_a_success_means_that_the_child_itself_has_the_listening_socket(working:
 
 def test_a_server_is_in_the_heartbeats_until_it_has_ended(working: Bench) -> None:
     task = server(working)
-    working.wait(lambda: [row for row in working.store.agents.running(1) if row.task_id == task.id])
-    (row,) = [row for row in working.store.agents.running(1) if row.task_id == task.id]
+    working.wait(lambda: [row for row in working.running[1] if row.task_id == task.id])
+    (row,) = [row for row in working.running[1] if row.task_id == task.id]
     assert (row.type, row.port, row.pid) == ("server", task.payload["port"], pid_of(working, task))
     os.kill(row.pid, signal.SIGKILL)
-    working.wait(
-        lambda: not [row for row in working.store.agents.running(1) if row.task_id == task.id]
-    )
+    working.wait(lambda: not [row for row in working.running[1] if row.task_id == task.id])
 
 
 @pytest.mark.parametrize(
@@ -191,7 +189,7 @@ def test_no_server_outlives_the_hosts_limit(bench: Bench) -> None:
     patient, brief = server(bench, max_seconds=60), server(bench, max_seconds=0.5)
     assert ended(bench, brief) == "stopped after its 0.5 s"
     assert ended(bench, patient) == "stopped after its 1 s"
-    bench.wait(lambda: not bench.store.agents.running(1))
+    bench.wait(lambda: not bench.running[1])
 
 
 @pytest.fixture(autouse=True)

@@ -128,7 +128,7 @@ def test_a_server_killed_by_another_process_stays_a_success_and_says_so(working:
     working.wait(lambda: b'"ended"' in bytes(server.result))
     assert "signal 9, not by this agent" in working.result(server)["agent"]["ended"]
     assert server.status == "succeeded"
-    working.wait(lambda: not working.store.agents.running(1))
+    working.wait(lambda: not working.running[1])
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -209,7 +209,7 @@ def test_a_server_that_never_listens_fails_and_leaves_nothing(bench: Bench, tmp_
     server = bench.ended(bench.task("iperf_server_start", port=free_port()))
     assert server.status == "failed"
     assert "code 1" in (server.error or "")
-    bench.wait(lambda: not bench.store.agents.running(1))
+    bench.wait(lambda: not bench.running[1])
     assert not list((bench.directory / "state-1" / "children").iterdir())
 
 

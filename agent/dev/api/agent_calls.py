@@ -88,10 +88,8 @@ def _hung_up() -> bool:
     timeout = connection.gettimeout()
     connection.settimeout(0)
     try:
-        return connection.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except ConnectionError:
-        return True
+        return not connection.recv(1, socket.MSG_PEEK)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
     finally:
         connection.settimeout(timeout)

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from datetime import datetime, timedelta
-from threading import Condition
 from typing import Any, NamedTuple
 
+from gevent.event import Event
 from msgspec import UNSET
 
 from agent.config.types import NAME
 from agent.dev.errors import conflict, misfit, not_found
-from agent.dev.store.database import Database, find, matching, wake
+from agent.dev.store.database import Database, find, matching
 from agent.dev.store.records import HeartbeatRow, ManagedAgent, Text, utc_now
 
 # The Manager's own rule: three heartbeats of 5 s missed.
@@ -59,10 +59,9 @@ class Agents:
     """The agents by id. `wakeups` has, for each of them, what its waiting claim waits for."""
 
     def __init__(self, database: Database) -> None:
-        self.wakeups: defaultdict[int, Condition] = defaultdict(Condition)
+        self.wakeups: defaultdict[int, Event] = defaultdict(Event)
         self._database = database
         self._agents = database.state.agents
-        self._running: dict[int, list[HeartbeatRow]] = {}
         self._rates: dict[int, dict[int | None, list[tuple[datetime, float]]]] = {}
         self._instances: defaultdict[int, Instances] = defaultdict(Instances)
 
@@ -83,7 +82,7 @@ class Agents:
         for field, value in changes.items():
             setattr(agent, field, value)
         # A claim of an agent that is disabled now is refused at once.
-        wake(self.wakeups[agent_id])
+        self.wakeups[agent_id].set()
         return self._database.commit(agent)
 
     def get(self, agent_id: int) -> ManagedAgent:
@@ -104,10 +103,6 @@ class Agents:
     def find(self, status: str | None = None, include_disabled: bool = False) -> list[ManagedAgent]:
         """The agents by id, of one status if one is given."""
         return matching(self._agents, status=status, disabled=None if include_disabled else False)
-
-    def running(self, agent_id: int) -> list[HeartbeatRow]:
-        """What the agent's last heartbeat said it runs."""
-        return self._running.get(agent_id, [])
 
     def rates(self, agent_id: int, task_id: int) -> list[tuple[datetime, float]]:
         """The latest rates, in bit/s, that heartbeats gave of a task that runs, and when."""
@@ -134,7 +129,7 @@ class Agents:
         self._see(agent, ip_address)
         instances.record(instance, ip_address, now := utc_now())
         agent.taking_turns = instances.addresses() or UNSET
-        known, self._running[agent_id] = self._rates.get(agent_id, {}), running
+        known = self._rates.get(agent_id, {})
         # A task that is not named any more, or begins anew, has none.
         self._rates[agent_id] = {
             row.task_id: [*known.get(row.task_id, []), (now, row.bits_per_second)][-RATES_KEPT:]

@@ -1,9 +1,6 @@
 """The dev Manager's memory, and the file that keeps it over a restart."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from threading import Condition
 from typing import Literal, TypeVar
 
 import msgspec
@@ -33,7 +30,7 @@ class State(Struct):
 
 
 class Database:
-    """The state, those who wait for it to change, and the file that it is kept in, if any.
+    """The state, and the file that it is kept in, if any.
 
     Whether there are `extensions` is no part of it, but all who change it need to know.
     """
@@ -42,25 +39,15 @@ class Database:
         """Raises ConfigError when the file exists but cannot be used."""
         self.state = (path and _load(path)) or State("iperf-agent dev Manager 1")
         self.extensions = extensions
-        self._changed = Condition()
         self._path = path
         self._dirty = True
 
-    def wait_for(self, predicate: Callable[[], _Value], timeout: float) -> _Value:
-        """Wait until `predicate()` is true, for at most `timeout` seconds; its last value.
-
-        It is called after every change, heartbeats included, and must not yield.
-        """
-        with self._changed:
-            return self._changed.wait_for(predicate, timeout)
-
     def touch(self) -> None:
-        """Tell whoever waits that something changed; the next `save` writes it."""
+        """Note that something changed, heartbeats included; the next `save` writes it."""
         self._dirty = True
-        wake(self._changed)
 
     def commit(self, changed: _Value) -> _Value:
-        """Tell whoever waits of what changed, write it and return it; raises StateUnwritable."""
+        """Write what changed and return it; raises StateUnwritable."""
         self.touch()
         self.save()
         return changed
@@ -73,14 +60,16 @@ class Database:
         old file is then still whole.
         """
         if self._path and self._dirty:
-            _write(self.state, self._path)
+            fresh = self._path.with_name(self._path.name + ".new")
+            try:
+                fresh.unlink(missing_ok=True)
+                fresh.touch(0o600, exist_ok=False)
+                fresh.write_bytes(msgspec.json.encode(self.state))
+                fresh.replace(self._path)
+            except OSError as error:
+                words = f"--state {self._path}: cannot be written: {error.strerror}"
+                raise StateUnwritable(503, "state_unwritable", words) from error
         self._dirty = False
-
-
-def wake(waiters: Condition) -> None:
-    """Have those who wait look again."""
-    with waiters:
-        waiters.notify_all()
 
 
 def find(records: dict[int, _Value], record_id: int, kind: str) -> _Value:
@@ -108,15 +97,3 @@ def _load(path: Path) -> State | None:
         raise ConfigError(f"--state {path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"--state {path}: not a state file of this version: {error}") from error
-
-
-def _write(state: State, path: Path) -> None:
-    fresh = path.with_name(path.name + ".new")
-    try:
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(state))
-        fresh.replace(path)
-    except OSError as error:
-        words = f"--state {path}: cannot be written: {error.strerror}"
-        raise StateUnwritable(503, "state_unwritable", words) from error

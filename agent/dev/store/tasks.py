@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Any
 
+from gevent import Timeout
+
 from agent.dev.errors import Refused, conflict
 from agent.dev.store.agents import Agents
-from agent.dev.store.database import Database, find, matching, wake
+from agent.dev.store.database import Database, find, matching
 from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, Text, utc_now
 from agent.protocol import FINAL_STATUSES
 
@@ -63,8 +65,10 @@ class Tasks:
         """Wait until a claim would get a task or a refusal, for at most `timeout` seconds."""
         agent = self._agents.get(agent_id)
         wakeup = self._agents.wakeups[agent_id]
-        with wakeup:
-            wakeup.wait_for(lambda: agent.disabled or self._next(agent_id, key), timeout)
+        with Timeout(timeout, False):
+            while not (agent.disabled or self._next(agent_id, key)):
+                wakeup.clear()
+                wakeup.wait()
 
     def claim(self, agent_id: int, key: str = "") -> ManagedTask | None:
         """Hand out the agent's oldest pending task, or None; saved when this returns.
@@ -133,7 +137,7 @@ class Tasks:
     def stage_release(self, task: ManagedTask) -> None:
         """Make a queued task pending."""
         task.status = "pending"
-        wake(self._agents.wakeups[task.agent_id])
+        self._agents.wakeups[task.agent_id].set()
 
     def stage_cancel(self, task: ManagedTask) -> None:
         """Cancel a task; heartbeats tell an agent that has it until the agent reports it."""
