@@ -15,7 +15,7 @@ from agent.dev.server import DevManager
 from agent.dev.store import records
 from agent.dev.store.records import Plan, TaskReport
 from agent.dev.store.store import Store
-from agent.dev.web.downloads import intervals_csv
+from agent.dev.web.overview import intervals_csv
 from agent.iperf3.documents import find_documents
 from tests.support.dev_client import DEADLINE_SECONDS
 

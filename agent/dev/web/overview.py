@@ -1,17 +1,25 @@
-"""What the page says of tests."""
+"""What the page says of tests, and its downloads of them for spreadsheets: CSV (RFC 4180)."""
 
+import csv
+import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import cached_property
+from io import StringIO
+
+from msgspec.structs import astuple
 
 from agent import quantities
-from agent.dev.store.records import ManagedAgent, ManagedTask, Test
+from agent.dev.store.records import ManagedAgent, ManagedTask, Test, utc_now
 from agent.dev.store.store import Store
 from agent.dev.store.tasks import seconds_of
 from agent.dev.web.figures import Curve, Direction, read_rates, read_result
 from agent.diagnosis.halves import together
 from agent.errors import ErrorClass
 from agent.iperf3.figures import figures_in
+from agent.iperf3.summary import Sums, read_intervals
 from agent.protocol import Flow, Report, read_report
+from agent.turns import await_turn
 
 # What a test may measure, and what that adds to the client's payload.
 WAYS: dict[str, dict[str, bool]] = {
@@ -20,6 +28,13 @@ WAYS: dict[str, dict[str, bool]] = {
     "both ways": {"bidir": True},
 }
 PHASES = {"queued": "not started", "accepted": "about to begin", "timed_out": "timed out"}
+# The columns of a CSV file, with their units.
+_TEST = "test begun_utc client server port protocol direction streams duration_s state sender"
+_FIGURES = [name for name in Flow.__struct_fields__ if name != "rates"]
+_RATES = {"sent": "sent_bit_per_s", "received": "received_bit_per_s"}
+_UNITS = {**_RATES, "start": "start_s", "end": "end_s", "seconds": "length_s"}
+# Before what a spreadsheet would take for a formula.
+_FORMULA = re.compile(r"\A(?=\s*[=+\-@＝＋－＠]|[\t\r\n])")
 
 
 class TestRow:
@@ -57,17 +72,9 @@ class TestRow:
         self.rate, self.lost = figures.of_each_way(Flow.headline), figures.of_each_way(_lost)
 
     @cached_property
-    def report(self) -> Report:
-        """What the client's agent says of the test."""
-        return read_report(self.task.result)
-
-    @cached_property
-    def server_report(self) -> Report:
-        """What the server's agent says of it."""
-        return read_report(self.server_task.result)
-
-    def _report_on(self, task: ManagedTask) -> Report:
-        return self.report if task is self.task else self.server_report
+    def reports(self) -> dict[int, Report]:
+        """What each agent says of the test, by the id of its task; the client's comes first."""
+        return {each.id: read_report(each.result) for each in (self.task, self.server_task)}
 
     def _state(self, client: ManagedAgent, server: ManagedAgent) -> tuple[str, str]:
         """The test's status, which is the client task's in most cases, and its words."""
@@ -94,9 +101,9 @@ class TestRow:
         ended = self.exercise.ended_at
         if task.status != "failed" or not (task.finished_at and ended and ended < task.finished_at):
             return False
-        error_class = self._report_on(task).error_class
+        error_class = self.reports[task.id].error_class
         if error_class is ErrorClass.PEER_LOST:
-            return bool(self.server_report.ended)
+            return bool(self.reports[self.server_task.id].ended)
         return error_class in (ErrorClass.KILLED, None)
 
 
@@ -116,21 +123,18 @@ class TestDetail(TestRow):
             way.readings = readings
         drawn = [way.readings for way in self.directions if way.readings]
         self.curve = Curve(drawn) if drawn else None
-        reports = self.report, self.server_report
-        ways = [together(*reports, back=back) for back in (False, True)]
+        self.report, served = self.reports.values()
+        ways = [together(self.report, served, back=back) for back in (False, True)]
         self.diagnoses = [found for found in ways if found]
         # The server's failure comes first: it often explains the client's.
         server, client = f"Server on {self.server}", f"Client on {self.client}"
-        self.failures = [
-            (side, task.error or PHASES.get(task.status, "no reason given"), self._advice(task))
-            for side, task in ((server, self.server_task), (client, self.task))
-            if task.status in ("failed", "timed_out") and not self._was_stopped(task)
-        ]
-
-    def _advice(self, task: ManagedTask) -> str:
-        if task.status == "timed_out":
-            return ErrorClass.TIMED_OUT.advice
-        return (self._report_on(task).error_class or ErrorClass.OTHER).advice
+        self.failures = []
+        for side, task in ((server, self.server_task), (client, self.task)):
+            is_late, said = task.status == "timed_out", self.reports[task.id].error_class
+            if is_late or (task.status == "failed" and not self._was_stopped(task)):
+                words = task.error or PHASES.get(task.status, "no reason given")
+                error_class = ErrorClass.TIMED_OUT if is_late else said or ErrorClass.OTHER
+                self.failures.append((side, words, error_class.advice))
 
 
 def way_of(client: ManagedTask) -> str:
@@ -140,3 +144,34 @@ def way_of(client: ManagedTask) -> str:
 
 def _lost(flow: Flow) -> str:
     return f"{flow.lost_percent:.3g} % lost" if flow.lost_percent else ""
+
+
+def tests_csv(store: Store) -> Iterator[str]:
+    """All tests, oldest first; those of both directions have a line for each sender."""
+    yield _line(*_TEST.split(), *(_UNITS.get(name, name) for name in _FIGURES), "error")
+    for test in store.exercises.tests():
+        row = TestRow(store, test, utc_now())
+        begun, ends = f"{row.begun:%Y-%m-%dT%H:%M:%SZ}", (row.client, row.server)
+        how = (test.server_port, row.protocol, row.way, test.parallel, test.time_seconds)
+        for way in row.directions:
+            told = (row.phase, way.sender, *(getattr(way.flow, name) for name in _FIGURES))
+            yield _line(test.id, begun, *ends, *how, *told, row.task.error)
+
+
+def intervals_csv(store: Store, test: Test) -> Iterator[str]:
+    """The intervals of a test, as the client's iperf3 wrote them, with a line for each sender."""
+    yield _line("sender", *(_UNITS.get(name, name) for name in Sums.__struct_fields__))
+    row = TestRow(store, test, utc_now())
+    for interval in read_intervals(row.task.result):
+        for way, sums in zip(row.directions, (interval.sum, interval.sum_bidir_reverse)):
+            if sums:
+                yield _line(way.sender, *astuple(sums))
+
+
+def _line(*cells: object) -> str:
+    # Thousands of lines leave time for heartbeats.
+    await_turn()
+    line = StringIO()
+    safe = (_FORMULA.sub("'", cell) if isinstance(cell, str) else cell for cell in cells)
+    csv.writer(line).writerow(safe)
+    return line.getvalue()

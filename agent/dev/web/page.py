@@ -21,9 +21,8 @@ from agent.dev.api.http import is_secret, store
 from agent.dev.api.operator_calls import ADMIN
 from agent.dev.errors import Refused
 from agent.dev.store.records import ManagedAgent, Test, utc_now
-from agent.dev.web.downloads import intervals_csv, tests_csv
 from agent.dev.web.form import OPTIONS, fields_of, start_test, values_of
-from agent.dev.web.overview import TestDetail, TestRow
+from agent.dev.web.overview import TestDetail, TestRow, intervals_csv, tests_csv
 
 # The browser loads nothing from elsewhere, keeps nothing, and lets no other page frame this one.
 _HEADERS = {
@@ -45,13 +44,31 @@ MAX_FORM_BYTES = 16 * 1024
 page = flask.Blueprint("page", __name__)
 
 
-@page.get("/")
-def show() -> Response:
-    """The page for a browser; for anything else, such as curl, a list of the calls."""
-    if "text/html" not in request.headers.get("Accept", ""):
+@page.before_request
+def _check() -> Response | None:
+    """Answer 401 unless the page may be shown, and 403 to a form that was not sent from it.
+
+    It is for browsers: anything else, such as curl, gets a list of the calls.
+    """
+    if request.endpoint == "page.show" and "text/html" not in request.headers.get("Accept", ""):
         calls = flask.render_template("calls.txt")
         return Response(calls, mimetype="text/plain", headers={"Vary": "Accept"})
-    _check_reader()
+    config, given = flask.current_app.config, request.headers.get("Authorization", "")
+    proof = b64encode(f"{ADMIN}:{config['ADMIN_PASSWORD']}".encode()).decode()
+    if not config["OPEN_PAGE"] and not is_secret(given, f"Basic {proof}"):
+        challenge = WWWAuthenticate("basic", {"realm": "dev Manager", "charset": "UTF-8"})
+        words = f"The user is {ADMIN}, the password that of --admin-password."
+        flask.abort(401, words, www_authenticate=challenge)
+    own = [f"{scheme}://{request.headers.get('Host', '')}" for scheme in ("http", "https")]
+    if request.method == "POST" and request.headers.get("Origin") not in own:
+        words = "This form was not sent from the dev Manager's own page. Programs use the API."
+        flask.abort(403, words)
+    return None
+
+
+@page.get("/")
+def show() -> Response:
+    """The page, with the test that the query names."""
     if "test" in request.args:
         return _document(asked=store().exercises.test(request.args.get("test", 0, int)))
     return _document()
@@ -60,7 +77,6 @@ def show() -> Response:
 @page.post("/")
 def start() -> AnyResponse:
     """Start a test and show it."""
-    _check_writer()
     request.max_content_length = MAX_FORM_BYTES
     return _to(start_test(store(), request.form.to_dict()))
 
@@ -68,7 +84,6 @@ def start() -> AnyResponse:
 @page.post("/tests/<int:test_id>/stop")
 def stop(test_id: int) -> AnyResponse:
     """Stop a test by ending its exercise."""
-    _check_writer()
     test = store().exercises.test(test_id)
     store().exercises.stop(test.exercise_id)
     return _to(test)
@@ -78,30 +93,9 @@ def stop(test_id: int) -> AnyResponse:
 @page.get("/test-<int:test_id>.csv")
 def download(test_id: int) -> Response:
     """All tests, or the intervals of one, as CSV."""
-    _check_reader()
     known = store()
     lines = intervals_csv(known, known.exercises.test(test_id)) if test_id else tests_csv(known)
     return Response(lines, headers=_HEADERS, mimetype="text/csv")
-
-
-def _check_reader() -> None:
-    """Answer 401 unless the page may be shown."""
-    password: str = flask.current_app.config["ADMIN_PASSWORD"]
-    proof = b64encode(f"{ADMIN}:{password}".encode()).decode()
-    is_admin = is_secret(request.headers.get("Authorization", ""), f"Basic {proof}")
-    if not flask.current_app.config["OPEN_PAGE"] and not is_admin:
-        challenge = WWWAuthenticate("basic", {"realm": "dev Manager", "charset": "UTF-8"})
-        words = f"The user is {ADMIN}, the password that of --admin-password."
-        flask.abort(401, words, www_authenticate=challenge)
-
-
-def _check_writer() -> None:
-    """Answer 401 or 403 unless the form was sent from this page."""
-    _check_reader()
-    host = request.headers.get("Host", "")
-    if request.headers.get("Origin") not in (f"http://{host}", f"https://{host}"):
-        words = "This form was not sent from the dev Manager's own page. Programs use the API."
-        flask.abort(403, words)
 
 
 def _here(**changes: Any) -> str:
