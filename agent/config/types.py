@@ -116,7 +116,7 @@ def _networks(text: str) -> tuple[Network, ...]:
 
 def _host_port(text: str) -> tuple[str, int]:
     parts = urlsplit(f"//{_plain(text)}")
-    if not parts.hostname or not parts.port or re.search(r"[\s/?#@]", text):
+    if not parts.hostname or parts.port is None or re.search(r"[\s/?#@]", text):
         raise ValueError
     return parts.hostname, parts.port
 
@@ -145,4 +145,4 @@ WRITABLE_FILE = Kind("a file that this user can write", _expanded, files.is_writ
 ADDRESS = Kind("an IP address of this host, like 192.0.2.7", _address)
 NETWORKS = Kind("networks separated by commas, like 10.0.0.0/8,fd00::/8", _networks)
 # An IPv6 address stands in brackets.
-HOST_PORT = Kind("HOST:PORT, like 127.0.0.1:9201", _host_port)
+HOST_PORT = Kind("HOST:PORT, like 127.0.0.1:9201", _host_port, lambda found: found[1] > 0)

@@ -1,6 +1,5 @@
 """The command `python -m agent.dev`."""
 
-import re
 import signal
 import sys
 from pathlib import Path
@@ -10,19 +9,12 @@ import gevent
 import structlog
 from gevent.event import Event
 
+from agent.config.types import HOST_PORT
 from agent.dev.errors import Refused
 from agent.dev.server import DEFAULT_PASSWORD, DevManager
 from agent.dev.store.store import Store
 from agent.errors import ConfigError
 from agent.host import is_loopback
-
-_ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@]+)):(?P<port>[0-9]{1,5})")
-
-
-class BadSetting(click.ClickException):
-    """A setting is wrong or cannot be used: exit code 78 (EX_CONFIG of sysexits.h)."""
-
-    exit_code = 78
 
 
 @click.command(name="python -m agent.dev")
@@ -52,31 +44,37 @@ def main(
     no_extensions: bool,
 ) -> None:
     """Run a Manager for development, in memory and on loopback. Not for production."""
-    match = _ADDRESS.fullmatch(listen)
-    if not match or int(match["port"]) > 65535:
-        raise BadSetting(f"--listen {listen} must be HOST:PORT, such as 127.0.0.1:8000")
-    host, port = match["v6"] or match["host"], int(match["port"])
-    if not admin_password and not is_loopback(f"//{listen}"):
-        raise BadSetting(f"--listen {listen} is open to other hosts: give --admin-password too")
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("info"),
         logger_factory=lambda *args: structlog.PrintLogger(sys.stderr),
     )
     try:
+        host, port = _host_and_port(listen, bool(admin_password))
         store = Store(extensions=not no_extensions, state_file=state)
         for agent in agents:
             _make_known(store, agent)
         store.save()
         _serve(DevManager(store, host, port, admin_password or DEFAULT_PASSWORD), listen)
     except (ConfigError, Refused) as error:
-        raise BadSetting(str(error)) from error
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(ConfigError.exit_code)
+
+
+def _host_and_port(listen: str, has_password: bool) -> tuple[str, int]:
+    try:
+        host, port = HOST_PORT.convert(listen)
+    except ValueError as error:
+        raise ConfigError(f"--listen {listen} must be {HOST_PORT.accepted}") from error
+    if not has_password and not is_loopback(f"//{listen}"):
+        raise ConfigError(f"--listen {listen} is open to other hosts: give --admin-password too")
+    return host, port
 
 
 def _serve(manager: DevManager, listen: str) -> None:
     try:
         manager.start()
     except OSError as error:
-        raise BadSetting(f"--listen {listen}: {error.strerror}: choose another address") from error
+        raise ConfigError(f"--listen {listen}: {error.strerror}: choose another address") from error
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stop.set)
@@ -91,7 +89,7 @@ def _make_known(store: Store, agent: str) -> None:
     """Add the agent, or give this key to an agent of that name in the state file."""
     name, _, key = agent.partition(":")
     if not name or not key:
-        raise BadSetting("--agent must be NAME:KEY, neither of them empty")
+        raise ConfigError("--agent must be NAME:KEY, neither of them empty")
     known = store.agents.named(name)
     if known:
         store.agents.update(known.id, {"registration_key": key})
