@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from flask import Response, current_app, request
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 
 from agent.dev.api.http import Call, is_secret, store
 from agent.dev.errors import Refused
@@ -47,8 +47,7 @@ def operator_calls(known: Store) -> list[Call]:
 
 def check_token() -> dict[str, Any]:
     """Let a caller without a token do nothing but log in; raises Refused."""
-    given = request.headers.get("Authorization", "")
-    token: str = current_app.config["ADMIN_TOKEN"]
+    given, token = request.headers.get("Authorization", ""), current_app.config["ADMIN_TOKEN"]
     if request.endpoint != _LOGIN and not is_secret(given, f"Bearer {token}"):
         raise Refused(401 if given else 403, "", "log in at /v1/auth/login first")
     return {}
@@ -56,23 +55,20 @@ def check_token() -> dict[str, Any]:
 
 def log_in(username: str, password: str) -> dict[str, str]:
     """A token for a password. It is valid until the dev Manager ends."""
-    expected: str = current_app.config["ADMIN_PASSWORD"]
-    if username != ADMIN or not is_secret(password, expected):
+    if username != ADMIN or not is_secret(password, current_app.config["ADMIN_PASSWORD"]):
         raise Refused(401, "", "wrong user name or password")
     return {"access_token": current_app.config["ADMIN_TOKEN"], "token_type": "bearer"}
 
 
-class AgentChange(Struct):
-    """What is to change of an agent; what is left out stays."""
-
-    name: Text | UnsetType = UNSET
-    registration_key: Text | UnsetType = UNSET
-    operating_system: str | None | UnsetType = UNSET
-
-
-def change_agent(agent_id: int, change: AgentChange) -> ManagedAgent:
-    """Change an agent's name, key or operating system."""
-    return store().agents.update(agent_id, msgspec.to_builtins(change))
+def change_agent(
+    agent_id: int,
+    name: Text | UnsetType = UNSET,
+    registration_key: Text | UnsetType = UNSET,
+    operating_system: str | None | UnsetType = UNSET,
+) -> ManagedAgent:
+    """Change an agent's name, key or operating system; what is left out stays."""
+    changes = dict(name=name, registration_key=registration_key, operating_system=operating_system)
+    return store().agents.update(agent_id, {k: v for k, v in changes.items() if v is not UNSET})
 
 
 def set_disabled(agent_id: int, order: str) -> Response:
@@ -121,9 +117,8 @@ def _result(test: Test) -> dict[str, Any]:
     task = store().tasks.get(test.client_task_id)
     figures = figures_in(task.result)
     resent = figures.retransmits
-    if resent is not None:
-        # A larger number is made up, and has no place in an answer.
-        resent = int(resent) if abs(resent) < 2**53 else None
+    # A larger number is made up, and has no place in an answer.
+    resent = None if resent is None or abs(resent) >= 2**53 else int(resent)
     metrics = _known(
         bps_avg=figures.sent,
         retransmits=resent,

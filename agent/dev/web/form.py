@@ -94,9 +94,9 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
         refused[0].faults |= each.faults
     if refused:
         raise refused[0]
-    udp, options = read.pop("protocol") == "udp", dict[str, Any](WAYS[read.pop("direction")])
-    if udp:
-        options["bitrate"] = UDP_BITRATE
+    udp = read.pop("protocol") == "udp"
+    options: dict[str, Any] = {"bitrate": UDP_BITRATE} if udp else {}
+    options |= WAYS[read.pop("direction")]
     options |= {name: value for name in OPTIONS if (value := read.pop(name)) != ""}
     client, server = (store.agents.get(read[f"{side}_agent_id"]) for side in ("client", "server"))
     exercise = store.exercises.create(f"page: {client.name} to {server.name}", read["time_seconds"])
