@@ -20,6 +20,7 @@ from tests.support.deployment_files import DEPLOYMENT
 from tests.support.faulty_manager import FaultyManager, Request, raw_reply, reply
 from tests.support.harness import AgentProcess, environment, until
 from tests.support.manager_process import ManagerProcess, killable
+from tests.support.proxy import proxy as proxying
 
 pytestmark = pytest.mark.process
 
@@ -136,6 +137,7 @@ def test_an_agent_with_its_key_is_online(desk: Desk, manager: ManagerProcess) ->
     assert ended.output.splitlines()[-1] == "2 names: 2 kept, 1 online, 1 disabled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["killed", "frozen"])
 def test_what_a_crash_has_left_is_completed(desk: Desk, manager: ManagerProcess, way: str) -> None:
     """Killed anywhere, or while the Manager has a call and no answer came."""
@@ -164,6 +166,7 @@ def stands_still(keys: Path) -> bool:
     return len(list(keys.iterdir())) == before
 
 
+@pytest.mark.slow
 def test_a_manager_that_goes_away_in_the_middle(desk: Desk, manager: ManagerProcess) -> None:
     process = desk.start(NAMES)
     until(lambda: len(at(manager)) >= MIDDLE)
@@ -326,7 +329,25 @@ def test_a_manager_with_a_ca_of_its_own(desk: Desk, manager: ManagerProcess) -> 
         desk.url = front.url
         ended = desk.enrol(["x"])
         assert ended.code == 1 and "set MANAGER_CA_FILE to that CA's" in ended.errors
-        assert desk.enrol(["x"], **authority.trusting).code == 0
+        stranger = {"REQUESTS_CA_BUNDLE": str(authority.stranger_file)}
+        assert desk.enrol(["x"], **authority.trusting, **stranger).code == 0
+    assert at(manager) == desk.here()
+
+
+def test_a_netrc_is_not_for_this(desk: Desk, manager: ManagerProcess, tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password else\n")
+    ended = desk.enrol(["x"], HOME=str(tmp_path))
+    assert ended.code == 0, ended.errors
+
+
+def test_a_manager_behind_a_proxy(desk: Desk, manager: ManagerProcess) -> None:
+    desk.url = "http://manager.example:8000"
+    with proxying(manager.url, login="user:of-the-proxy") as proxy:
+        ended = desk.enrol(["x"], HTTP_PROXY=f"http://{proxy.host}")
+        assert ended.code == 1 and "wants a user and a password in its URL" in ended.errors
+        ended = desk.enrol(["x"], HTTP_PROXY=proxy.url)
+    assert ended.code == 0, ended.errors
+    assert "of-the-proxy" not in ended.output + ended.errors
     assert at(manager) == desk.here()
 
 
