@@ -26,8 +26,8 @@ WITHOUT_APART := $(APART:%=--ignore=tests/%)
 TOOLS := iperf3 newer-iperf3 chromium cgroup2 clocks faulty-disks lab-tools machine-tools engine \
 	scrape-tools
 TARGETS := help run test $(PARTS:%=test-%) test-unit test-fast test-faults $(FAULTS:%=test-faults-%) \
-	test-lab test-deployment test-image test-install coverage lab bench lint format lock docs clean \
-	tools $(TOOLS) machines
+	test-lab test-deployment test-image test-install coverage lab bench lint format lock docs dist \
+	clean tools $(TOOLS) machines
 # Components are patches, and kinds that Kubernetes itself does not know.
 RESOURCES = $(filter-out %/kustomization.yaml deployment/kubernetes/components/%, \
 	$(wildcard deployment/kubernetes/*/*.yaml deployment/kubernetes/*/*/*.yaml))
@@ -127,6 +127,10 @@ lock: $(VENV)/.dev ## Update requirements*.txt to the newest versions that pypro
 
 docs: $(VENV)/.dev ## Update the table of answers in docs/protocol.md
 	$(BIN)/python -m tests.support.answers
+
+dist: $(VENV)/.dev ## Build a release of this commit in dist/
+	rm -rf dist
+	deployment/dist.sh $(VENV) dist
 
 clean: ## Remove the virtual environment, caches and reports
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache

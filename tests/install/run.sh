@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs the agent in each documented way, in fresh environments made with PYTHON from a copy
-# of the tree, and tries what came of it.
+# of the tree, and tries what came of it. PYTHON's environment has what `make dist` needs.
 # Usage: run.sh PYTHON
 set -euo pipefail
 python=$(realpath "$1")
+tools=$(realpath "$(dirname "$1")/..")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 work=$(mktemp -d)
@@ -46,10 +47,14 @@ works_with_flask() {
     [ "$status" -eq 0 ] || { cat "$work/log" >&2; fail "$*: --dev --exit-after-idle 1: code $status"; }
 }
 
-# The wheel brought to the directory $1 the marker of its types, the licence, and who they are for.
+# The wheel brought to the directory $1 the marker of its types, the units, the licence, and who they
+# are for.
 has_what_a_package_has() {
     local about=$1/iperf_orchestrator_agent-$version.dist-info
     [ -f "$1/agent/py.typed" ] || fail "the wheel has no agent/py.typed"
+    for unit in iperf-agent.service iperf-agent@.service logrotate.conf; do
+        diff "deployment/$unit" "$1/agent/units/$unit" >&2 || fail "the wheel's $unit is another"
+    done
     diff LICENSE "$about/licenses/LICENSE" >&2 || fail "the wheel's licence is not LICENSE"
     for line in "Version: $version" "License-Expression: MIT"; do
         grep -xF "$line" "$about/METADATA" >/dev/null || fail "the wheel's metadata have no $line"
@@ -102,7 +107,102 @@ with_poetry() {
     works_with_flask "$agent_run"
 }
 
-for way in with_requirements with_pip with_poetry; do
+# What is to be released, built from one commit in two places by users with other habits.
+release_built_twice() {
+    local tree=$work/release-tree other=$work/other-tree
+    tests/support/committed_copy.sh "$tree"
+    git clone --quiet "$tree" "$other"
+    (umask 077 && TZ=Asia/Tokyo "$other/deployment/dist.sh" "$tools" "$work/other") >"$work/log" 2>&1 &
+    "$tree/deployment/dist.sh" "$tools" "$dist" >/dev/null
+    wait $! || { cat "$work/log" >&2; fail "the second build"; }
+    diff -r "$dist" "$work/other" >&2 || fail "two builds of one commit differ"
+    (cd "$dist" && sha256sum --check --quiet --strict SHA256SUMS) || fail "SHA256SUMS"
+    diff <(cd "$dist" && printf '%s\n' * | grep -vx SHA256SUMS) <(cut -c 67- "$dist/SHA256SUMS") >&2 ||
+        fail "SHA256SUMS lists other files than there are"
+}
+
+# The names and versions that pip, a list or an SBOM has, all spelt the same.
+normalized() {
+    tr '[:upper:]_.' '[:lower:]--' | sed 's/-*==/==/' | sort
+}
+
+# The SBOM has what the constraints pin, and each archive has it for each Python.
+with_parts_that_agree() {
+    local pinned processor archive
+    pinned=$(normalized <"$constraints")
+    diff <(echo "$pinned") <("$python" -c '
+import json, sys
+for part in json.load(sys.stdin)["components"]:
+    print(part["name"], part["version"], sep="==")' <"$prefix-sbom.cdx.json" | normalized) >&2 ||
+        fail "the SBOM does not have what the constraints pin"
+    for processor in x86_64 aarch64; do
+        archive=$work/$processor
+        mkdir "$archive"
+        tar --extract --directory "$archive" --strip-components=1 \
+            --file "$prefix-wheels-$processor.tar"
+        for version_of_python in 3.11 3.12 3.13; do
+            agent env PIP_CONFIG_FILE=/dev/null "$tools/bin/pip" install --quiet --dry-run \
+                --target "$work/none" --no-index --find-links "$archive" --only-binary=:all: \
+                --platform "manylinux_2_28_$processor" --platform "manylinux_2_24_$processor" \
+                --platform "manylinux2014_$processor" --python-version "$version_of_python" \
+                iperf-orchestrator-agent || fail "wheels for $processor, Python $version_of_python"
+        done
+    done
+}
+
+with_constraints() {
+    local bin=$work/constrained/bin
+    "$python" -m venv "$work/constrained"
+    "$bin/pip" install --quiet --constraint "$constraints" "$wheel"
+    works_without_flask "$bin/agent-run"
+    has_what_a_package_has "$work"/constrained/lib/python3*/site-packages
+    diff <(grep -v '^#' "$constraints" | normalized) \
+        <("$bin/pip" freeze --exclude iperf-orchestrator-agent | normalized) >&2 ||
+        fail "pip did not install what the constraints pin"
+    completes "$work"/constrained/lib/python3*/site-packages/agent/completion
+    "$bin/pip" install --quiet --constraint "$constraints" "${wheel}[dev]"
+    works_with_flask "$bin/agent-run"
+}
+
+# bash completes a command with what the wheel has in the directory $1.
+completes() {
+    local found
+    found=$(agent env PATH="$work/constrained/bin:$PATH" bash -s "$1" <<'SCRIPT'
+. "$1/agent-run.bash"
+COMP_WORDS=(agent-run --manager-u) COMP_CWORD=1
+_agent_run_completion agent-run
+echo "${COMPREPLY[@]}"
+SCRIPT
+    )
+    [ "$found" = --manager-url ] || fail "bash completes --manager-u to: $found"
+    grep -qx '#compdef agent-run' "$1/_agent-run" || fail "no completion for zsh"
+    grep -q 'complete .*--command agent-run' "$1/agent-run.fish" || fail "no completion for fish"
+}
+
+with_sdist() {
+    local bin=$work/source/bin
+    "$python" -m venv "$work/source"
+    "$bin/pip" install --quiet --constraint "$constraints" "$prefix_of_package.tar.gz[dev]"
+    works_with_flask "$bin/agent-run"
+    diff -r --exclude __pycache__ "$work"/{constrained,source}/lib/python3*/site-packages/agent >&2 ||
+        fail "the source package installs something else than the wheel"
+}
+
+with_wheels_and_no_network() {
+    local isolated=(unshare --net)
+    [ "$(id -u)" -eq 0 ] || isolated+=(--map-root-user)
+    mkdir "$work/offline"
+    "${isolated[@]}" tests/install/without_network.sh "$prefix-wheels-$(uname -m).tar" \
+        "$tools/bin/python" "$work/offline" || fail "the archive of wheels without a network"
+}
+
+dist=$work/dist
+prefix=$dist/iperf-agent-$version
+prefix_of_package=$dist/iperf_orchestrator_agent-$version
+constraints=$prefix-constraints.txt
+wheel=$prefix_of_package-py3-none-any.whl
+for way in with_requirements with_pip with_poetry release_built_twice with_parts_that_agree \
+    with_constraints with_sdist with_wheels_and_no_network; do
     "$way"
     echo "test-install: $way works"
 done

@@ -31,7 +31,8 @@ COMPOSE = DEPLOYMENT / "docker-compose.yml"
 CLOUD_INIT = DEPLOYMENT / "cloud-init.yaml"
 DOCUMENT = ROOT / "docs" / "deployment.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
-TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT, OPERATIONS] + [
+RELEASE = ROOT / "docs" / "release.md"
+TEXTS = [ROOT / "env.example", IMAGE, DOCUMENT, OPERATIONS, RELEASE] + [
     path
     for path in sorted(DEPLOYMENT.rglob("*"))
     if path.suffix in (".service", ".yaml", ".yml", ".conf")
@@ -124,10 +125,10 @@ def test_the_oldest_python_is_that_of_the_package() -> None:
 @pytest.mark.parametrize("path", TEXTS, ids=name)
 def test_every_version_that_is_named_is_this_one(path: Path) -> None:
     named = re.findall(
-        r"(?:iperf[_-]orchestrator[_-]agent[-=]+|newTag: )(\d+(?:\.\d+)+)", path.read_text()
+        r"(?:iperf[_-](?:orchestrator[_-])?agent[-=]+|newTag: )(\d+(?:\.\d+)+)", path.read_text()
     )
     assert set(named) <= {__version__}
-    assert named or path not in (DOCUMENT, CLOUD_INIT)
+    assert named or path not in (DOCUMENT, RELEASE, CLOUD_INIT)
 
 
 @pytest.mark.parametrize("path", [DEPLOYMENT / "iperf-agent.service", IMAGE], ids=name)
