@@ -21,6 +21,7 @@ from agent.config.key import read_key_file
 from agent.config.types import NAME, URL
 from agent.errors import ConfigError
 from agent.files import write_whole
+from agent.host import is_loopback
 
 REMEDY = (
     "bring that key here, choose another name, or give --rekey: then the Manager gets the key that"
@@ -155,6 +156,8 @@ def main(
     """
     os.umask(0o077)
     wanted = read_names(names)
+    if manager_url.startswith("http:") and not is_loopback(manager_url):
+        click.echo("Warning: the password and the keys are sent over plain http.", err=True)
     try:
         template = UserData(user_data, requirements, manager_url) if user_data else None
         password = password_file.read() if password_file else os.environ.get("ADMIN_PASSWORD")

@@ -347,6 +347,7 @@ def test_a_manager_behind_a_proxy(desk: Desk, manager: ManagerProcess) -> None:
         assert ended.code == 1 and "wants a user and a password in its URL" in ended.errors
         ended = desk.enrol(["x"], HTTP_PROXY=proxy.url)
     assert ended.code == 0, ended.errors
+    assert ended.errors == "Warning: the password and the keys are sent over plain http.\n"
     assert "of-the-proxy" not in ended.output + ended.errors
     assert at(manager) == desk.here()
 
