@@ -13,7 +13,7 @@ compile = cd $(1) && $(COMPILE) $(2) -o requirements.txt && \
 APART := faults lab deployment image install
 # The parts of `make test` are the directories of tests, and `rest` is what belongs to none. Those
 # that take longest begin first.
-LONGEST := tasks cli dev manager service logs
+LONGEST := tasks cli dev manager service logs project
 DIRECTORIES := $(filter-out $(APART),$(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 PARTS := $(filter $(DIRECTORIES),$(LONGEST)) $(filter-out $(LONGEST),$(DIRECTORIES)) rest
 # Those of `make test-faults` are its files.
