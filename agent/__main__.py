@@ -19,7 +19,7 @@ import sys  # noqa: E402
 import gevent  # noqa: E402
 from gevent.hub import Hub  # noqa: E402
 
-from agent.native_threads import NativeThreads  # noqa: E402
+from agent.native_threads import NativeThreads, Resolver  # noqa: E402
 
 # From malloc.h.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
@@ -66,7 +66,7 @@ def _prepare_process() -> None:
         # An arena for each native thread would keep what its work once needed: 2 MiB in 400 s.
         mallopt(_M_ARENA_MAX, 1)
     # In the threads of gevent's own pool names are looked up.
-    gevent.config.threadpool = NativeThreads
+    gevent.config.threadpool, gevent.config.resolver = NativeThreads, Resolver
     # gevent would print a traceback if Ctrl-C came while it waits.
     Hub.NOT_ERROR += (KeyboardInterrupt,)  # type: ignore[assignment]
 

@@ -4,6 +4,7 @@ A disk that fails raises an error. One that stands still, such as NFS without it
 call wait for as long as that lasts, and in the hub's own thread it would hold up everything.
 """
 
+import _socket
 import errno
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import gevent
 import msgspec
+from gevent.resolver import thread
 from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 
@@ -64,6 +66,16 @@ class NativeThreads(ThreadPool):
         # Those that are there do the work as well, one after the other.
         with suppress(RuntimeError):
             super()._adjust_step()  # type: ignore[no-untyped-call]
+
+
+class Resolver(thread.Resolver):
+    """Looks up names in native threads, which wait for a busy process; an address needs none."""
+
+    def getaddrinfo(self, *asked: Any) -> Any:
+        """As ever; the last of its six parameters are the flags."""
+        with suppress(OSError):
+            return _socket.getaddrinfo(*(*asked[:-1], asked[-1] | _socket.AI_NUMERICHOST))
+        return super().getaddrinfo(*asked)  # type: ignore[no-untyped-call]
 
 
 class Looks(Generic[_Result]):

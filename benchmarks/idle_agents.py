@@ -24,6 +24,7 @@ from agent.config.settings import read_settings
 from agent.manager.api import ManagerClient
 from agent.manager.registration import Gate, Registration
 from agent.metrics import Histogram, Metrics
+from agent.native_threads import Resolver
 from agent.registry import TaskRegistry
 from agent.service.claims import ClaimLoop
 from agent.service.heartbeat import HeartbeatLoop
@@ -37,6 +38,8 @@ AGENTS = 1000
 # Seconds over which the agents register, and those until all have claimed.
 SPREAD = 10
 SETTLING = 5
+# As in an agent's own process.
+gevent.config.resolver = Resolver
 
 
 @dataclass(frozen=True)

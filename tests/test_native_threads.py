@@ -13,7 +13,7 @@ from gevent import threadpool
 from gevent.monkey import get_original
 
 from agent.files import Whose, whose
-from agent.native_threads import Looks, NativeThreads
+from agent.native_threads import Looks, NativeThreads, Resolver
 
 CONTEXT: ContextVar[str] = ContextVar("CONTEXT")
 
@@ -38,6 +38,32 @@ def test_others_run_while_a_call_waits(held: Any) -> None:
 def test_an_error_is_raised_where_the_call_was_made() -> None:
     with pytest.raises(OSError, match="it failed"):
         NativeThreads(1).call(fail)
+
+
+def test_an_address_is_found_while_no_thread_is_free_and_a_name_waits(held: Any) -> None:
+    resolver = Resolver()  # type: ignore[no-untyped-call]
+    resolver.pool = NativeThreads(1)
+    gevent.spawn(resolver.pool.call, held.acquire, True, 5)
+    gevent.sleep(0.05)
+    name = gevent.spawn(resolver.getaddrinfo, "localhost", 80, 0, 0, 0, 0)
+    for address in ("127.0.0.1", "::1"):
+        found = gevent.spawn(resolver.getaddrinfo, address, 80, 0, 0, 0, 0).get(timeout=5)
+        assert found[0][4][:2] == (address, 80)
+    assert not name.ready()
+    held.release()
+    assert name.get(timeout=5)
+
+
+@pytest.mark.process
+def test_an_agents_process_starts_no_thread_to_find_an_address() -> None:
+    script = """
+from agent import __main__
+__main__._prepare_process()
+import gevent, socket
+socket.getaddrinfo("127.0.0.1", 80)
+assert gevent.get_hub().threadpool.size == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
 
 
 def refuse(*_: object) -> None:

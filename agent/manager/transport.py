@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import gevent
 import requests
@@ -49,12 +49,13 @@ class Answer:
 
 
 class Transport:
-    """Sends requests to one Manager. Any number of greenlets may use it at once."""
+    """Sends requests of any greenlets to one Manager; `suspect` says who else may have answered."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self._config = config
         self._metrics = metrics
         self._idle: list[tuple[Adapter, float]] = []
+        self.suspect = partial(suspect, url=config.manager_url)
 
     def call(
         self, path: str, data: bytes | Body, headers: Mapping[str, str], deadline: float
@@ -92,15 +93,11 @@ class Transport:
             milliseconds = round(seconds * 1000, 1)
             log.debug("request", path=path, status=status or "none", milliseconds=milliseconds)
 
-    def suspect(self, status: int) -> str:
-        """Who may have given an answer that is not the Manager's, in words; empty if none."""
-        return suspect(status, self._config.manager_url)
-
     def _exchange(
         self, path: str, request: requests.PreparedRequest, deadline: float
     ) -> tuple[int, Answer]:
         # Around the whole request: requests' own timeout is for each read.
-        limit = gevent.Timeout.start_new(deadline)
+        limit, content = gevent.Timeout.start_new(deadline), bytearray()
 
         def restarting(body: Body) -> Iterator[bytes]:
             nonlocal limit
@@ -116,7 +113,10 @@ class Transport:
             adapter = self._take_adapter()
             times = deadline * CONNECT_SHARE, None
             with adapter.send(request, True, times, proxies=adapter.proxies) as response:
-                content, whole = _read(response)
+                for chunk in response.iter_content(CHUNK_BYTES):
+                    content += chunk
+                    if len(content) > MAX_ANSWER_BYTES:
+                        break
         except gevent.Timeout as timeout:
             if timeout is not limit:
                 raise
@@ -124,9 +124,9 @@ class Transport:
             raise ManagerAway(f"{path}: no answer within {deadline:g} s from {whom}") from None
         finally:
             limit.close()
-        if whole:
+        if whole := len(content) <= MAX_ANSWER_BYTES:
             self._idle.append((adapter, time.monotonic()))
-        return response.status_code, Answer(content, response.headers, whole)
+        return response.status_code, Answer(bytes(content), response.headers, whole)
 
     def _request(
         self, path: str, data: bytes | Body, headers: Mapping[str, str]
@@ -159,13 +159,3 @@ def _without(key: str, content: bytes) -> bytes:
     for form in forms:
         content = content.replace(form.encode(), b"[hidden]")
     return content
-
-
-def _read(response: requests.Response) -> tuple[bytes, bool]:
-    """The content up to MAX_ANSWER_BYTES, and whether that is all of it."""
-    content = bytearray()
-    for chunk in response.iter_content(CHUNK_BYTES):
-        content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
-            return bytes(content), False
-    return bytes(content), True
