@@ -19,7 +19,7 @@ from gevent import subprocess  # noqa: E402
 from gevent.pool import Group  # noqa: E402
 from requests.adapters import HTTPAdapter  # noqa: E402
 
-# As many as the agent has: SLOTS of agent/outbox/queue.py for reports, and one for claims.
+# Four for reports, and one for claims.
 CONNECTIONS = 5
 HEADERS = {"X-AGENT-NAME": "a1", "X-AGENT-KEY": "key-1", "X-API-Version": "1"}
 NULL = subprocess.DEVNULL  # type: ignore[attr-defined]

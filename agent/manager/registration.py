@@ -160,14 +160,9 @@ class Gate:
     """
 
     def __init__(self, registration: Registration) -> None:
-        self._registration = registration
+        self.registration = registration
         self._backoff = Backoff()
         self._closed_at = self._opens_at = 0.0
-
-    @property
-    def origin(self) -> Origin | None:
-        """The origin of what the Manager hands out now."""
-        return self._registration.origin
 
     @property
     def closed_for(self) -> float:
@@ -182,7 +177,7 @@ class Gate:
         """Make a call, after a registration if one is due; raises the ManagerError of either."""
         began = time.monotonic()
         try:
-            self._registration.renew()
+            self.registration.renew()
             answer = call()
         except (KeyRefused, ManagerAway) as error:
             now = time.monotonic()

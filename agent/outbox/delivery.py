@@ -22,6 +22,11 @@ LARGE_RESULT_WAITS = 60.0
 log = structlog.get_logger()
 
 
+def is_large(message: Message) -> bool:
+    """Whether its document has more than LARGE_RESULT bytes."""
+    return (found := message.document) is not None and found.end - found.start > LARGE_RESULT
+
+
 @dataclass
 class Delivery:
     """Sends messages and settles them. `registry` is told which tasks the Manager has no more."""
@@ -34,10 +39,8 @@ class Delivery:
 
     def would_disturb(self, message: Message) -> bool:
         """Whether a large result should wait for a test that runs on this host, and still may."""
-        document = message.document
-        is_large = document is not None and document.end - document.start > LARGE_RESULT
-        may_wait = time.monotonic() - message.born < LARGE_RESULT_WAITS
-        return is_large and may_wait and any(entry.pid for entry in self.registry.clients())
+        may_wait = is_large(message) and time.monotonic() - message.born < LARGE_RESULT_WAITS
+        return may_wait and any(entry.pid for entry in self.registry.clients())
 
     def attempt(self, message: Message) -> None:
         """Send it, and less if it is too large. Raises StateUnusable, and as the gate does."""
@@ -61,7 +64,7 @@ class Delivery:
                 self._settle_refusal(message, error, was_tried)
 
     def _send(self, message: Message) -> None:
-        claimed, origin = message.claimed, self.gate.origin
+        claimed, origin = message.claimed, self.gate.registration.origin
         if not origin or not claimed.origin.is_same(origin):
             raise TaskReplaced("the task is of another Manager, or of another record there")
         self._check_current(message)

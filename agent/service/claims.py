@@ -76,7 +76,7 @@ class ClaimLoop:
     def _claim_once(self, stop: Event) -> float:
         """Make one claim; returns the seconds until the next one."""
         # A claim may be held for so long that the agent is registered with another Manager by then.
-        asked_at, origin = time.monotonic(), self.gate.origin
+        asked_at, origin = time.monotonic(), self.gate.registration.origin
         try:
             claim = self._ask(stop)
         except (KeyRefused, ManagerUnavailable) as error:

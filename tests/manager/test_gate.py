@@ -9,6 +9,7 @@ import pytest
 
 from agent.errors import AgentUnknown, KeyRefused, ManagerAway, ManagerError, ManagerUnavailable
 from agent.manager.registration import Gate
+from agent.outbox.queue import SLOTS
 from agent.protocol import Outcome, Report
 from tests.support.answering import ASK, PAGE
 from tests.support.claim_loop import Claiming
@@ -247,9 +248,9 @@ def test_a_flush_delivers_what_waited_for_the_gate(post: Post, clock: Clock) -> 
     ("answer", "most"),
     [
         # Three openings, with each of the outbox's slots at each of them.
-        (AWAY["401"], 3 * 4),
+        (AWAY["401"], 3 * SLOTS),
         # Six draws of the back-off that may be next to nothing, and then 30 s each time.
-        (raw_reply(PAGE, 503), 9 * 4),
+        (raw_reply(PAGE, 503), 9 * SLOTS),
     ],
     ids=["401", "503"],
 )

@@ -8,11 +8,13 @@ import pytest
 from gevent.event import Event
 
 from agent.errors import AgentUnknown, ErrorClass
+from agent.outbox import delivery
+from agent.outbox.queue import LARGE_SLOTS, SLOTS
 from agent.protocol import Outcome, Report
 from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.harness import until
-from tests.support.outbox import post_to, task_of
+from tests.support.outbox import post_to, task_of, with_document
 from tests.support.sockets import MakeManager
 
 SUCCEEDED = Outcome("succeeded", Report(version="1"), answer={"killed": True, "count": 2})
@@ -92,26 +94,58 @@ def test_the_messages_of_different_tasks_go_side_by_side(
     assert post.outbox.flush(4)
 
 
-def test_only_a_few_uploads_go_at_a_time(faulty: MakeManager, directory: Path) -> None:
+@pytest.mark.parametrize(("size", "slots"), [(100, SLOTS), (1000, LARGE_SLOTS)])
+def test_only_a_few_go_at_a_time_and_fewer_of_those_that_are_large(
+    faulty: MakeManager,
+    directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    slots: int,
+) -> None:
+    monkeypatch.setattr(delivery, "LARGE_RESULT", 999)
     in_flight: set[int] = set()
     most = []
-    four = Event()
+    full = Event()
 
     def answer(request: Request) -> bytes:
         in_flight.add(task_of(request))
-        if len(in_flight) == 4:
-            four.set()
-        assert four.wait(5)
+        if len(in_flight) == slots:
+            full.set()
+        assert full.wait(5)
         gevent.sleep(0.02)
         most.append(len(in_flight))
         in_flight.remove(task_of(request))
         return well(request)
 
     post = post_to(faulty(answer), directory)
-    for task_id in range(12):
-        post.put(task_id, SUCCEEDED)
+    document = b"{%s}" % (b" " * (size - 2))
+    for task_id in range(3 * slots):
+        post.put(task_id, with_document(tmp_path / f"{task_id}.json", document))
     assert post.outbox.flush(5)
-    assert max(most) == 4
+    assert max(most) == slots
+
+
+def test_no_message_waits_for_a_large_result(
+    faulty: MakeManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LARGE_RESULT", 999)
+    small_done = Event()
+
+    def answer(request: Request) -> bytes:
+        if len(request.body) > 999:
+            assert small_done.wait(5)
+        else:
+            small_done.set()
+        return well(request)
+
+    post = post_to(faulty(answer), directory, start=False)
+    for task_id in range(2 * SLOTS):
+        large = b"{%s}" % (b" " * 1000)
+        post.put(task_id, with_document(tmp_path / f"{task_id}.json", large))
+    post.put(99, FAILED)
+    post.outbox.start()
+    assert post.outbox.flush(4)
 
 
 @pytest.mark.parametrize("failure", [b"", UNAVAILABLE], ids=["lost", "503"])
@@ -237,19 +271,19 @@ def test_a_stop_keeps_a_message_that_waits_for_its_slot(
     faulty: MakeManager, directory: Path
 ) -> None:
     def answer(request: Request) -> bytes:
-        if len(post.manager.calls()) == 4:
+        if len(post.manager.calls()) == SLOTS:
             post.outbox.stop()
-        until(lambda: len(post.manager.calls()) >= 4)
+        until(lambda: len(post.manager.calls()) >= SLOTS)
         return well(request)
 
     post = post_to(faulty(answer), directory, start=False)
-    for task_id in range(6):
+    for task_id in range(SLOTS + 2):
         post.put(task_id, SUCCEEDED)
     post.outbox.start()
     until(lambda: len(post.outbox) <= 2)
     for _ in range(11):
         post.client.send_heartbeat("10.0.0.1", [])
-    assert post.manager.calls() == ["result"] * 4 + ["heartbeat"] * 11
+    assert post.manager.calls() == ["result"] * SLOTS + ["heartbeat"] * 11
     assert len(post.outbox) == 2
 
 
