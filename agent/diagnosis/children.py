@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 
-from agent.diagnosis.sockets import FAMILIES, TCP, UDP, Socket, again, dump
+from agent.diagnosis.sockets import ALL, FAMILIES, LISTEN, TCP, UDP, Socket, again, dump
 
 # More sockets than this are asked for by a dump.
 _ONE_BY_ONE = 64
@@ -41,13 +41,14 @@ def socket_inodes(pid: int) -> list[int]:
 class ChildSockets:
     """The connected sockets of a child: found by a dump, then asked for one by one.
 
-    They are those to or at the `port` of its tests, or all if that is 0: a wrapper may have others.
-    `pid` is whose they are: the child's, or that of an iperf3 which a wrapper has started.
+    They are those at an `own` port or to a `peer` port, that of its tests, as a wrapper may have
+    others, and all if neither is known. `pid` is whose they are: the child's, or that of an iperf3
+    which a wrapper has started.
     """
 
-    def __init__(self, child: int, port: int = 0) -> None:
+    def __init__(self, child: int, own: int = 0, peer: int = 0) -> None:
         self._child = self.pid = child
-        self._port = port
+        self._ports = own, peer
         self._descriptors, self._inodes = list[str](), list[int]()
         self._known: list[Socket] = []
 
@@ -81,10 +82,14 @@ class ChildSockets:
         if is_known and not any(each.is_subflow for each in self._known):
             return [new for old in self._known for new in again(old)]
         self._inodes = inodes
-        dumps = [dump(protocol, kind) for protocol in (TCP, UDP) for kind in FAMILIES]
-        places = {inode: place for place, inode in enumerate(inodes)}
-        found = [each for sockets in dumps for each in sockets if each.inode in places]
-        found = [each for each in found if self._port in (0, each.own_port, each.peer_port)]
+        places, found = {inode: place for place, inode in enumerate(inodes)}, list[Socket]()
+        # The kernel finds those that listen without a walk through the connections of the host.
+        listening = [] if self._ports[1] else [(TCP, LISTEN)]
+        for protocol, states in (*listening, (TCP, ALL & ~LISTEN), (UDP, ALL)):
+            dumps = [dump(protocol, kind, states, *self._ports) for kind in FAMILIES]
+            found += [each for sockets in dumps for each in sockets if each.inode in places]
+            if places.keys() == {each.inode for each in found}:
+                break
         return sorted(found, key=lambda each: (places[each.inode], each.cookie))
 
 

@@ -20,7 +20,7 @@ class Observer:
     `test` is the one that runs, None between two, and `finished` is the one before. A client's test
     takes `planned_seconds`, if that is known. `wait` is the seconds until the next look, which are
     at most `running` while a test runs. `has_gsro` is for an iperf3 with that option.
-    `port` is that of its tests, 0 if it is not known. `sockets` are the child's.
+    `sockets` are the child's, of which `ports` tell those of its tests.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class Observer:
         planned_seconds: float | None,
         running: float,
         has_gsro: bool = True,
-        port: int = 0,
+        **ports: int,
     ) -> None:
         self._planned, self._running, self._has_gsro = planned_seconds, running, has_gsro
-        self.sockets = ChildSockets(pid, port)
+        self.sockets = ChildSockets(pid, **ports)
         self._born = time.monotonic()
         self.test: ObservedTest | None = None
         self.finished: ObservedTest | None = None

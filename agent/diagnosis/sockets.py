@@ -14,7 +14,7 @@ TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 # linux/tcp_states.h, and such states as bits. A UDP socket is "established" when it is connected.
 _CONNECTED, _TIME_WAIT, _LISTENING = 1, 6, 10
-LISTEN, _ALIVE = 1 << _LISTENING, 0xFFF & ~(1 << _TIME_WAIT)
+ALL, LISTEN = 0xFFF & ~(1 << _TIME_WAIT), 1 << _LISTENING
 # linux/sock_diag.h, linux/inet_diag.h
 _SOCK_DIAG_BY_FAMILY = 20
 _INFO, _CONGESTION, _SKMEMINFO, _ULP_INFO = 2, 4, 7, 19
@@ -135,12 +135,12 @@ class Socket:
         return (self.numbers.get("rtt", 0) + 4 * self.numbers.get("rttvar", 0)) / 1e6
 
 
-def dump(protocol: int, family: int, states: int = _ALIVE, port: int = 0) -> Iterator[Socket]:
-    """The sockets of a protocol, a family and some states, and of an own port unless that is 0.
+def dump(protocol: int, family: int, states: int, own: int = 0, peer: int = 0) -> Iterator[Socket]:
+    """The sockets of a protocol, a family and some states, at and to a port unless that is 0.
 
-    Raises OSError without sock_diag.
+    Those that listen are found whatever `peer` is. Raises OSError without sock_diag.
     """
-    return _ask(protocol, family, states, struct.pack("!H46x", port), DUMP)
+    return _ask(protocol, family, states, struct.pack("!HH44x", own, peer), DUMP)
 
 
 def again(known: Socket) -> Iterator[Socket]:
@@ -150,7 +150,7 @@ def again(known: Socket) -> Iterator[Socket]:
         # The kernel has these two the other way round, "for historical reasons".
         own, far, source, target, rest = struct.unpack("2s2s16s16s12s", identity)
         identity = far + own + target + source + rest
-    return _ask(known.protocol, known.family, _ALIVE, identity, ONE)
+    return _ask(known.protocol, known.family, ALL, identity, ONE)
 
 
 def _ask(protocol: int, family: int, states: int, identity: bytes, flags: int) -> Iterator[Socket]:

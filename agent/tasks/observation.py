@@ -87,7 +87,8 @@ class Observation:
         known = None if entry.kind == "server" else max(block or 0, BLOCK)
         running = RUNNING if config.max_bitrate is None else _LIMITED
         has_gsro = "--gsro" in features.options
-        self._observer = Observer(child.pid, entry.planned_seconds, running, has_gsro, entry.port)
+        port = {"own" if entry.kind == "server" else "peer": entry.port}
+        self._observer = Observer(child.pid, entry.planned_seconds, running, has_gsro, **port)
         # Bytes at the last look: of the test that runs, and by its port of each not yet charged.
         self._inode = self._moved = 0
         self._seen: dict[int, int] = {}

@@ -13,6 +13,7 @@ import pytest
 from agent.diagnosis import children, sockets
 from agent.diagnosis.children import ChildSockets
 from agent.diagnosis.sockets import TCP, UDP, Socket, dump
+from tests.support.harness import free_port, iperf3_server
 
 ME = os.getpid()
 HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -112,6 +113,50 @@ def test_many_sockets_come_in_the_order_of_their_descriptors() -> None:
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+@pytest.mark.parametrize("end", ["own", "peer"])
+def test_the_kernel_answers_with_those_of_a_test_however_many_others_there_are(
+    kind: socket.SocketKind, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = list[int]()
+
+    def noted(protocol: int, content: bytes) -> Socket:
+        answered.append((found := Socket(protocol, content)).inode)
+        return found
+
+    monkeypatch.setattr(sockets, "Socket", noted)
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(pair(socket.AF_INET, kind))
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        one, other = stack.enter_context(pair(socket.AF_INET, kind))
+        port = one.getsockname()[1]
+        wanted = one if end == "own" else other
+        mine(ChildSockets(ME, **{end: port}), wanted)
+        inode = os.stat(wanted.fileno()).st_ino
+        assert inode in answered
+        # The listener of the pair has its own port, too.
+        assert len(answered) <= 2
+
+
+@pytest.mark.process
+def test_an_idle_server_is_found_without_a_walk_through_all_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[int]()
+
+    def noted(protocol: int, family: int, states: int, own: int, peer: int) -> Iterator[Socket]:
+        asked.append(states)
+        return dump(protocol, family, states, own, peer)
+
+    with iperf3_server(port := free_port()) as server:
+        monkeypatch.setattr(children, "dump", noted)
+        known = ChildSockets(server.pid or 0, port)
+        assert known.read() == []
+        assert known.only_listen()
+    assert set(asked) == {sockets.LISTEN}
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_a_socket_is_found_once_it_is_connected(kind: socket.SocketKind) -> None:
     """As a server's for UDP, which waits for a client first."""
     known = ChildSockets(ME)
@@ -139,10 +184,10 @@ def test_a_socket_that_is_closed_is_gone_from_the_next_answer() -> None:
 def test_a_kernel_without_sock_diag_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "NETLINK_SOCK_DIAG", 31)
     with pytest.raises(OSError):
-        list(dump(TCP, socket.AF_INET))
+        list(dump(TCP, socket.AF_INET, sockets.ALL))
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(OSError):
-        list(dump(TCP, socket.AF_INET))
+        list(dump(TCP, socket.AF_INET, sockets.ALL))
 
 
 def test_an_answer_of_an_older_kernel_lacks_what_it_did_not_know_yet() -> None:
