@@ -7,109 +7,48 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from gevent import subprocess
 
-from agent import __version__
 from agent.dev.server import DevManager
 from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
-from agent.protocol import FINAL_STATUSES
+from tests.support.deployment import (
+    INSTALL,
+    MANAGER_PORT,
+    REQUIREMENTS,
+    UNIT,
+    Deployment,
+    key_of,
+    user_data,
+)
 from tests.support.harness import ROOT, free_port, iperf3_server, until
-from tests.support.machine import LONG, WHEELS, Machine, build_wheel_of, build_wheels
+from tests.support.machine import (
+    CONSTRAINTS,
+    LONG,
+    TEMPLATES,
+    WHEELS,
+    Machine,
+    build_wheel,
+    download_locked,
+)
 from tests.support.needs import need
-from tests.support.network import MANAGER, PEER, Network, network
+from tests.support.network import MANAGER, PEER, network
 
-TEMPLATES = sorted((ROOT / ".venv/machines").glob("*"))
 need(os.geteuid() == 0, "only root can boot a machine")
 need(shutil.which("systemd-nspawn"), "systemd-nspawn is not installed")
 need(TEMPLATES, "there is no root of a machine: make test-deployment makes some")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
 
-UNIT = "iperf-agent.service"
 SECOND = "iperf-agent@second.service"
 INSTANCE = "machine-1"
-INSTALL = "/opt/iperf-agent/install"
-REQUIREMENTS = "/etc/iperf-agent/requirements.txt"
 # The version after this one, and where its wheel is.
 NEXT = "99.0"
 NEXT_WHEEL = f"{WHEELS}/next"
 # The promise: a loop that is blocked is replaced within so many seconds.
 REPLACED_WITHIN = 40
-# What is to be edited in the file, and by what.
-EDITS = {
-    "MANAGER_URL=https://manager.example.com": f"MANAGER_URL=http://{MANAGER}:8000",
-    "your-registration-key-here": "key-of-machine-1",
-    f"https://packages.example.com/iperf_orchestrator_agent-{__version__}-py3-none-any.whl": (
-        "\n      ".join(["--no-index", f"--find-links {WHEELS}", "iperf-orchestrator-agent"])
-    ),
-}
-
-
-class Deployment:
-    """A machine, and the Manager that its agents know."""
-
-    def __init__(self, machine: Machine, store: Store, network: Network) -> None:
-        self.machine = machine
-        self.store = store
-        self.network = network
-        for name in (INSTANCE, "second", "stranger"):
-            store.agents.add(name, f"key-of-{name}")
-
-    def is_online(self, name: str) -> bool:
-        """Whether the Manager has heard of the agent within the last seconds."""
-        agent = self.store.agents.named(name)
-        return agent is not None and agent.status == "online"
-
-    def give(self, name: str, key: str) -> None:
-        """Put the files of another agent into place."""
-        self.machine.write(f"etc/iperf-agent/{name}.env", f"MANAGER_URL=http://{MANAGER}:8000\n")
-        self.machine.write(f"etc/iperf-agent/{name}.key", f"{key}\n", 0o600)
-
-    def retires(self, unit: str, pid: str) -> bool:
-        """Whether the unit's process of that id has been told to."""
-        lines = self.machine.output("journalctl", f"--unit={unit}", f"_PID={pid}", "--output=cat")
-        return '"message":"agent retires"' in lines
-
-    def is_new(self, unit: str, pid: str) -> bool:
-        """Whether the unit is active with a process that is not the one of that id."""
-        state = self.machine.state(unit, "ActiveState")
-        return state == "active" and self.machine.state(unit, "MainPID") != pid
-
-    def task(self, name: str, task_type: str, **payload: Any) -> ManagedTask:
-        """A pending task for an agent."""
-        agent = self.store.agents.named(name)
-        assert agent
-        return self.store.tasks.add(agent.id, task_type, payload)
-
-    def ended(self, task: ManagedTask) -> ManagedTask:
-        """Wait until the task has a final status."""
-        until(lambda: task.status in FINAL_STATUSES, LONG)
-        return task
-
-    def server(self) -> int:
-        """Start an iperf3 server on the machine's first agent; returns its port."""
-        port = free_port()
-        assert (
-            self.ended(self.task(INSTANCE, "iperf_server_start", port=port)).status == "succeeded"
-        )
-        return port
-
-    def iperf3s(self) -> list[str]:
-        """The ids of the machine's iperf3 processes."""
-        return self.machine.run("pgrep", "-x", "iperf3").output.split()
-
-
-def user_data() -> str:
-    """The file as somebody has edited it."""
-    text = (ROOT / "deployment/cloud-init.yaml").read_text()
-    for before, after in EDITS.items():
-        assert text.count(before) == 1, before
-        text = text.replace(before, after)
-    return text
 
 
 @pytest.fixture(name="deployed", scope="module", params=TEMPLATES, ids=lambda path: path.name)
@@ -121,14 +60,18 @@ def fixture_deployed(
     directory = tmp_path_factory.mktemp("machine")
     wheels = directory / "wheels"
     wheels.mkdir()
-    build_wheels(template, wheels)
-    build_wheel_of(NEXT, wheels / "next")
+    build_wheel(wheels)
+    download_locked(template, wheels)
+    build_wheel(wheels / "next", NEXT)
     with network() as net:
         machine = Machine(template, directory, wheels, net)
         store = Store()
-        manager = DevManager(store, MANAGER, 8000, "a password for nobody")
-        deployment = Deployment(machine, store, net)
-        machine.seed(INSTANCE, user_data())
+        manager = DevManager(store, MANAGER, MANAGER_PORT, "a password for nobody")
+        deployment = Deployment(machine, store, net, INSTANCE)
+        for name in ("second", "stranger"):
+            store.agents.add(name, key_of(name))
+        source = ["--no-index", f"--find-links {WHEELS}", "iperf-orchestrator-agent"]
+        machine.seed(INSTANCE, user_data(INSTANCE, *source, f"--constraint {WHEELS}/{CONSTRAINTS}"))
         try:
             machine.start()
             machine.run("cloud-init", "status", "--wait")
@@ -386,7 +329,7 @@ def test_a_python_that_is_too_old_is_named(machine: Machine) -> None:
     machine.write("opt/old/python3", f"#!/bin/sh\n{version}", 0o755)
     done = machine.run("env", "PATH=/opt/old:/usr/bin:/bin", INSTALL)
     words = "iperf-agent needs Python 3.11 or newer; this machine has Python 3.9.2"
-    assert (done.code, done.errors.strip()) == (1, words)
+    assert (done.code, done.errors.strip()) == (os.EX_CONFIG, words)
 
 
 def test_a_log_file_is_rotated(deployed: Deployment) -> None:

@@ -15,8 +15,11 @@ from tests.support.command import Ended
 from tests.support.harness import ROOT, until
 from tests.support.network import Network
 
-# Where the container finds the wheels.
+# The roots of machines that never ran.
+TEMPLATES = sorted((ROOT / ".venv/machines").glob("*"))
+# Where the container finds the wheels, and the file beside them that pins what they need.
 WHEELS = "/srv/wheels"
+CONSTRAINTS = "constraints.txt"
 # Seconds for a boot, an installation, or a restart by the watchdog, on a busy computer.
 LONG = 180.0
 _PIP = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
@@ -54,9 +57,14 @@ class Machine:
         file.write_text(text)
         file.chmod(mode)
 
-    def seed(self, instance: str, user_data: str) -> None:
-        """Say what cloud-init is to find at the next boot."""
-        names = f"instance-id: {instance}\nlocal-hostname: {instance}\n"
+    def empty(self, path: str) -> None:
+        """Remove what is in a directory of the machine's."""
+        for entry in (self._disk / path).iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def seed(self, instance: str, user_data: str, hostname: str = "") -> None:
+        """Say what cloud-init is to find at the next boot; the instance is the host's name, too."""
+        names = f"instance-id: {instance}\nlocal-hostname: {hostname or instance}\n"
         self.write(f"{_SEED}/meta-data", names)
         self.write(f"{_SEED}/user-data", user_data)
 
@@ -149,17 +157,16 @@ class Machine:
         return bool(children) and self.run("systemctl", "list-jobs").code == 0
 
 
-def build_wheels(template: Path, directory: Path) -> None:
-    """Fill a directory with the wheel of this checkout, and its dependencies as they are locked."""
-    _build(ROOT, directory)
+def download_locked(template: Path, directory: Path) -> None:
+    """Fill a directory with what a machine's Python needs, as it is locked, and CONSTRAINTS."""
     python = (template / "usr/bin/python3").readlink().name.removeprefix("python")
     wanted = ["--only-binary=:all:", "--python-version", python, "--dest", directory]
-    locked = ["--requirement", ROOT / "requirements.txt"]
-    subprocess.run([*_PIP, "download", *wanted, *locked], check=True)
+    locked = shutil.copy(ROOT / "requirements.txt", directory / CONSTRAINTS)
+    subprocess.run([*_PIP, "download", *wanted, "--requirement", locked], check=True)
 
 
-def build_wheel_of(version: str, directory: Path) -> None:
-    """Add the wheel of this checkout as it would be with another version."""
+def build_wheel(directory: Path, version: str = __version__) -> None:
+    """Add the wheel of this checkout as it is, or as it would be with another version."""
     with TemporaryDirectory() as name:
         source = Path(name)
         for part in ("agent", "deployment"):
@@ -171,9 +178,5 @@ def build_wheel_of(version: str, directory: Path) -> None:
         project = (ROOT / "pyproject.toml").read_text()
         other = project.replace(f'\nversion = "{__version__}"\n', f'\nversion = "{version}"\n')
         (source / "pyproject.toml").write_text(other)
-        _build(source, directory)
-
-
-def _build(source: Path, directory: Path) -> None:
-    argv = [*_PIP, "wheel", "--no-deps", "--wheel-dir", directory, source]
-    subprocess.run(argv, check=True)
+        argv = [*_PIP, "wheel", "--no-deps", "--wheel-dir", directory, source]
+        subprocess.run(argv, check=True)

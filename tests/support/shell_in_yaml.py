@@ -27,7 +27,7 @@ def scripts(node: object, key: str = "") -> Iterator[str]:
             yield words[words.index("-c") + 1]
         else:
             for value in node:
-                yield from scripts(value, key)
+                yield from scripts(value, "" if isinstance(value, list) else key)
     elif isinstance(node, str) and (key in ("runcmd", "bootcmd") or node.startswith("#!/bin/sh")):
         yield node
 

@@ -1,0 +1,211 @@
+"""First boots without a network, and what becomes of the machines: upgraded, and cloned."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from gevent import subprocess
+
+from agent.dev.server import DevManager
+from agent.dev.store.records import ManagedTask, TaskReport
+from agent.dev.store.store import Store
+from tests.support.deployment import INSTALL, MANAGER_PORT, UNIT, Deployment, key_of, user_data
+from tests.support.harness import ROOT, free_port, iperf3_server, until
+from tests.support.machine import (
+    CONSTRAINTS,
+    LONG,
+    TEMPLATES,
+    Machine,
+    build_wheel,
+    download_locked,
+)
+from tests.support.needs import need
+from tests.support.network import MANAGER, PEER, network
+from tests.support.packages import PIP_LINES, URL, publish_debs, served, take_debs_from_there
+
+need(os.geteuid() == 0, "only root can boot a machine")
+need(shutil.which("systemd-nspawn"), "systemd-nspawn is not installed")
+need(TEMPLATES, "there is no root of a machine: make test-deployment makes some")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
+
+INSTALLATION = "iperf-agent-install.service"
+# As `pip wheel` made it of the commit that became 0.1.0.
+RELEASED = "0.1.0"
+RELEASE = ROOT / f"tests/deployment/data/iperf_orchestrator_agent-{RELEASED}-py3-none-any.whl"
+# What the release is given by its constraints, to tell it from what this version is given.
+OLDER_CLICK = "click==8.1.8"
+# This version under another number, as it may still have that of the release.
+THIS = "99.0"
+# Of a test that is longer than pip takes.
+SECONDS = 15
+WITHOUT_NETWORK = "apt-get cannot install iperf3 python3-venv; waiting 30 s for the network"
+
+
+class Pair:
+    """Two machines, the first of which is restarted before there is a network."""
+
+    def __init__(self, deployments: list[Deployment]) -> None:
+        self.restarted, self.patient = self.both = deployments
+        self.store, self.network = self.patient.store, self.patient.network
+        # How many results of a task have arrived.
+        self.reports: Counter[int] = Counter()
+        report = self.store.tasks.report
+
+        def count(agent_id: int, task_id: int, sent: TaskReport) -> ManagedTask:
+            self.reports[task_id] += 1
+            return report(agent_id, task_id, sent)
+
+        self.store.tasks.report = count  # type: ignore[method-assign,assignment]
+
+
+def lines(version: str) -> list[str]:
+    """What is to be installed, as lines for pip."""
+    wheel = f"{URL}/iperf_orchestrator_agent-{version}-py3-none-any.whl"
+    return [wheel, f"--constraint {URL}/iperf-agent-{version}-{CONSTRAINTS}", *PIP_LINES]
+
+
+def publish(packages: Path) -> None:
+    """Fill a directory with both versions, and all that machines need for them."""
+    for template in TEMPLATES:
+        download_locked(template, packages)
+        publish_debs(template, packages / template.name)
+    build_wheel(packages, THIS)
+    shutil.copy(RELEASE, packages)
+    download = [sys.executable, "-m", "pip", "-qq", "download", "--no-deps", "--dest", packages]
+    subprocess.run([*download, OLDER_CLICK], check=True)
+    locked = (packages / CONSTRAINTS).read_text()
+    for version, pins in ((THIS, locked), (RELEASED, re.sub("click==.*", OLDER_CLICK, locked))):
+        (packages / f"iperf-agent-{version}-{CONSTRAINTS}").write_text(pins)
+
+
+@pytest.fixture(name="pair", scope="module")
+def fixture_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two machines, whose first boot has ended without a network."""
+    packages = tmp_path_factory.mktemp("packages")
+    publish(packages)
+    with ExitStack() as stack:
+        net = stack.enter_context(network())
+        stack.enter_context(served(packages, net))
+        net.cut("manager", "near")
+        store, both = Store(), []
+        for name, template in zip(("restarted", "patient"), (TEMPLATES[0], TEMPLATES[-1])):
+            machine = Machine(template, tmp_path_factory.mktemp(name), packages, net)
+            stack.callback(machine.kill)
+            take_debs_from_there(machine, template.name)
+            machine.seed(name, user_data(name, *lines(THIS)))
+            both.append(Deployment(machine, store, net, name))
+        pair = Pair(both)
+        manager = DevManager(store, MANAGER, MANAGER_PORT, "a password for nobody")
+        with net.inside("manager"):
+            manager.start()
+        stack.callback(manager.stop)
+        for deployment in both:
+            deployment.machine.start()
+        yield pair
+
+
+def said(deployment: Deployment) -> str:
+    """What the installation has said in this boot."""
+    words = ["--boot", f"--unit={INSTALLATION}", "--output=cat"]
+    return deployment.machine.output("journalctl", *words)
+
+
+def test_a_first_boot_without_a_network_leads_to_an_agent_when_it_comes(pair: Pair) -> None:
+    """Also if the machine was restarted meanwhile."""
+    for deployment in pair.both:
+        deployment.machine.until(lambda: WITHOUT_NETWORK in said(deployment))
+        assert "status: error" in deployment.machine.run("cloud-init", "status", "--wait").output
+    pair.restarted.machine.stop()
+    pair.restarted.machine.start()
+    pair.restarted.machine.until(lambda: WITHOUT_NETWORK in said(pair.restarted))
+    pair.network.mend("manager", "near")
+    for deployment in pair.both:
+        machine = deployment.machine
+        machine.until(lambda: deployment.is_online(deployment.name))
+        machine.until(lambda: machine.state(INSTALLATION, "ActiveState") == "inactive")
+        assert machine.state(INSTALLATION, "UnitFileState") == "disabled"
+        assert machine.state(UNIT, "UnitFileState") == "enabled"
+
+
+@contextmanager
+def change_of_version(pair: Pair, version: str) -> Iterator[ManagedTask]:
+    """A test that runs while another version is installed, and ends while the Manager is away.
+
+    In the block the version that measured has ended, and the Manager has not heard of it.
+    """
+    machine, name, port = pair.patient.machine, pair.patient.name, free_port()
+    pid = machine.main_pid(UNIT)
+    with pair.network.inside("peer"), iperf3_server(port):
+        test = {"server_ip": PEER, "port": port, "time": SECONDS}
+        client = pair.patient.task(name, "iperf_client_run", **test)
+        until(lambda: client.status == "running", LONG)
+        install = machine.begin(INSTALL, *lines(version))
+        machine.until(lambda: pair.patient.retires(UNIT, pid))
+        pair.network.cut("manager", "near")
+        machine.until(lambda: machine.state(UNIT, "MainPID") != pid)
+    yield client
+    pair.network.mend("manager", "near")
+    done = machine.end_of(install)
+    assert done.code == 0, done
+
+
+def test_a_rollback_and_an_upgrade_deliver_once_what_the_other_version_measured(pair: Pair) -> None:
+    machine = pair.patient.machine
+    machine.output("sh", "-c", "echo SHUTDOWN_TIMEOUT=3 >>/etc/iperf-agent/agent.env")
+    machine.output("systemctl", "restart", UNIT)
+    pip = ("/opt/iperf-agent/venv/bin/python3", "-m", "pip")
+    newest = machine.output(*pip, "freeze")
+    for old, new in ((THIS, RELEASED), (RELEASED, THIS)):
+        with change_of_version(pair, new) as client:
+            assert client.status == "running"
+        assert pair.patient.ended(client).status == "succeeded", client
+        document = json.loads(bytes(client.result))
+        assert document["end"]["sum_received"]["seconds"] > SECONDS - 1
+        assert document["agent"]["version"] == old
+        assert pair.reports[client.id] == 1
+        assert new in machine.output("/opt/iperf-agent/venv/bin/agent-run", "--version")
+        # The constraints count in both directions.
+        installed = machine.output(*pip, "freeze")
+        assert (OLDER_CLICK in installed) == (new == RELEASED)
+    assert installed == newest
+
+
+def test_clones_that_are_called_localhost_are_no_agents_until_they_have_names(pair: Pair) -> None:
+    for deployment in pair.both:
+        machine = deployment.machine
+        clone = f"clone-of-{deployment.name}"
+        pair.store.agents.add(clone, key_of(clone))
+        machine.output("sh", "-ec", preparation())
+        machine.stop()
+        machine.seed(clone, user_data(clone, *lines(THIS)), hostname="localhost")
+        machine.start()
+    for deployment in pair.both:
+        machine = deployment.machine
+        assert "status: error" in machine.run("cloud-init", "status", "--wait").output
+        # No other try is made.
+        assert machine.state(INSTALLATION, "ExecMainStatus") == str(os.EX_CONFIG)
+        assert machine.state(INSTALLATION, "SubState") == "failed"
+        assert machine.state(UNIT, "UnitFileState") == "disabled"
+        needs = "needs a line AGENT_NAME=NAME in /etc/iperf-agent/agent.env"
+        assert f"{needs}, as other machines may be named" in said(deployment)
+        clone = f"clone-of-{deployment.name}"
+        machine.output("sh", "-c", f"echo AGENT_NAME={clone} >>/etc/iperf-agent/agent.env")
+        machine.output(INSTALL)
+        machine.until(lambda: deployment.is_online(clone))
+        assert machine.state(UNIT, "UnitFileState") == "enabled"
+    assert pair.store.agents.named("localhost") is None
+
+
+def preparation() -> str:
+    """What docs/deployment.md has people run before they make an image of a machine."""
+    text = (ROOT / "docs/deployment.md").read_text().partition("## Cloned machines")[2]
+    (found,) = re.finditer(r"\n\n((?:    .*\n)+)", text.partition("\n## ")[0])
+    return found[1]
