@@ -75,11 +75,9 @@ class Demo:
             signals.drain.set()
 
     def _test(self, stopping: Event) -> None:
-        from agent.dev.store.records import Plan
-
         exercise = self.store.exercises.create("self-test", TEST_SECONDS)
-        plan = Plan(self.agent_id, self.agent_id, _free_port())
-        test = self.store.exercises.add_test(exercise.id, plan)
+        ends = self.agent_id, self.agent_id
+        test = self.store.exercises.add_test(exercise.id, *ends, _free_port())
         self.store.exercises.start(exercise.id)
         self._show_progress(test.client_task.id, stopping)
         if stopping.is_set():

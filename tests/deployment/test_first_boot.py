@@ -8,13 +8,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gevent import subprocess
 
 from agent.dev.server import DevManager
-from agent.dev.store.records import ManagedTask, TaskReport
+from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from tests.support.deployment import INSTALL, MANAGER_PORT, UNIT, Deployment, key_of, user_data
 from tests.support.harness import ROOT, free_port, iperf3_server, until
@@ -60,9 +62,10 @@ class Pair:
         self.reports: Counter[int] = Counter()
         report = self.store.tasks.report
 
-        def count(agent_id: int, task_id: int, sent: TaskReport) -> ManagedTask:
-            self.reports[task_id] += 1
-            return report(agent_id, task_id, sent)
+        @wraps(report)
+        def count(**sent: Any) -> ManagedTask:
+            self.reports[sent["task_id"]] += 1
+            return report(**sent)
 
         self.store.tasks.report = count  # type: ignore[method-assign,assignment]
 

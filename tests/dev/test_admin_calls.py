@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from agent.dev.server import DevManager
-from agent.dev.store.records import Plan
 from agent.dev.store.store import Store
 from tests.support.dev_client import DEADLINE_SECONDS, Api
 from tests.support.harness import until
@@ -101,7 +100,7 @@ def test_tasks_are_added_listed_and_canceled(api: Api, store: Store) -> None:
 def test_a_port_is_reserved_until_the_exercise_of_its_test_ends(api: Api, store: Store) -> None:
     api.login()
     for port, exercise in [(5201, "a"), (5202, "b")]:
-        new = store.exercises.add_test(store.exercises.create(exercise).id, Plan(1, 2, port))
+        new = store.exercises.add_test(store.exercises.create(exercise).id, 1, 2, port)
     store.exercises.stop(1)
     created_at = api.call("GET", f"tasks/{new.server_task.id}").json()["created_at"]
     of_task = {"task_id": new.server_task.id, "created_at": created_at}
@@ -157,7 +156,7 @@ def test_an_invalid_body_or_query_is_422(api: Api, method: str, path: str, body:
 
 def test_the_running_manager_ends_a_finished_exercise_by_itself(api: Api, store: Store) -> None:
     store.exercises.create("x")
-    store.exercises.add_test(1, Plan(1, 1, 5201))
+    store.exercises.add_test(1, 1, 1, 5201)
     store.exercises.start(1)
     for task in store.exercises.tasks(1):
         store.tasks.cancel(task.id)

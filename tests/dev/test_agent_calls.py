@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from agent.dev.errors import Refused
-from agent.dev.store.records import TaskReport, utc_now
+from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
 from tests.support.dev_client import Api
 
@@ -250,4 +250,4 @@ def test_an_agent_disabled_during_an_upload_is_refused(store: Store) -> None:
     store.tasks.claim(1)
     store.agents.update(1, {"disabled": True})
     with pytest.raises(Refused, match="disabled"):
-        store.tasks.report(1, task.id, TaskReport("succeeded"))
+        store.tasks.report(1, task.id, "succeeded")

@@ -13,7 +13,6 @@ import requests
 
 from agent.dev.server import DevManager
 from agent.dev.store import records
-from agent.dev.store.records import Plan, TaskReport
 from agent.dev.store.store import Store
 from agent.dev.web.overview import intervals_csv
 from agent.iperf3.documents import find_documents
@@ -42,9 +41,7 @@ def table(text: str) -> list[dict[str, str]]:
 def run(store: Store, name: str = "", error: str = "", **plan: Any) -> records.Test:
     """A test from a2 to a1 that has this recorded result, or has failed."""
     exercise = store.exercises.create("x", 10)
-    new = store.exercises.add_test(
-        exercise.id, Plan(1, 2, 5201 + len(store.exercises.tests()), **plan)
-    )
+    new = store.exercises.add_test(exercise.id, 1, 2, 5201 + len(store.exercises.tests()), **plan)
     store.exercises.start(exercise.id)
     store.tasks.stage_release(new.client_task)
     store.tasks.claim(2)
@@ -54,7 +51,7 @@ def run(store: Store, name: str = "", error: str = "", **plan: Any) -> records.T
         output = (RECORDED / f"{name}.stdout").read_bytes()
         result = msgspec.Raw(output[slice(*find_documents(output)[-1])])
     status: Any = "failed" if error else "succeeded"
-    store.tasks.report(2, new.client_task.id, TaskReport(status, result, error))
+    store.tasks.report(2, new.client_task.id, status, result, error)
     return new.test
 
 

@@ -7,20 +7,15 @@ import msgspec
 import pytest
 
 from agent.dev.errors import Refused
-from agent.dev.store.records import NewTest, Plan, TaskReport, utc_now
+from agent.dev.store.records import NewTest, utc_now
 from agent.dev.store.store import Store
 from tests.support.dev_client import Api
-
-
-def report(status: Any, result: Any = None) -> TaskReport:
-    """A report with that result."""
-    return TaskReport(status, msgspec.Raw(msgspec.json.encode(result)))
 
 
 def add_loopback_test(store: Store, **options: Any) -> NewTest:
     """A test of a1 with itself in a new exercise, which is not started."""
     exercise = store.exercises.create("loop", duration_seconds=7)
-    return store.exercises.add_test(exercise.id, Plan(1, 1, 5201, **options))
+    return store.exercises.add_test(exercise.id, 1, 1, 5201, **options)
 
 
 def run(store: Store, new: NewTest, result: Any = None) -> None:
@@ -30,7 +25,7 @@ def run(store: Store, new: NewTest, result: Any = None) -> None:
         store.sweep(utc_now())
         store.tasks.claim(1)
         store.tasks.start(1, task.id)
-        store.tasks.report(1, task.id, report("succeeded", result))
+        store.tasks.report(1, task.id, "succeeded", msgspec.Raw(msgspec.json.encode(result)))
 
 
 def test_a_test_becomes_two_queued_tasks(store: Store) -> None:
@@ -57,7 +52,7 @@ def test_start_makes_queued_tasks_pending_and_may_be_repeated(store: Store) -> N
     new = add_loopback_test(store)
     first = store.exercises.start(1).started_at
     assert store.tasks.claim(1) is new.server_task
-    late = store.exercises.add_test(1, Plan(1, 2, 5202))
+    late = store.exercises.add_test(1, 1, 2, 5202)
     assert late.server_task in store.tasks.find(status="queued")
     assert store.exercises.start(1).started_at == first
     assert late.server_task.status == "pending"
@@ -75,7 +70,7 @@ def test_a_port_is_reserved_until_the_exercise_ends(store: Store) -> None:
 def test_a_server_that_never_registered_has_no_address(store: Store) -> None:
     store.exercises.create("x")
     with pytest.raises(Refused, match="'a2' has never registered"):
-        store.exercises.add_test(1, Plan(2, 1, 5201))
+        store.exercises.add_test(1, 2, 1, 5201)
 
 
 @pytest.mark.parametrize(("exercise", "server", "client"), [(9, 1, 1), (1, 9, 1), (1, 1, 9)])
@@ -84,7 +79,7 @@ def test_a_test_needs_an_existing_exercise_and_agents(
 ) -> None:
     store.exercises.create("x")
     with pytest.raises(Refused, match="no (exercise|agent) has the id 9"):
-        store.exercises.add_test(exercise, Plan(server, client, 5201))
+        store.exercises.add_test(exercise, server, client, 5201)
     assert store.tasks.find() == []
 
 
@@ -122,7 +117,7 @@ def test_an_exercise_that_never_started_does_not_end_by_itself(store: Store) -> 
 
 def test_each_stop_cancels_unclaimed_tasks_and_sends_kill_all(store: Store) -> None:
     exercise = store.exercises.create("two agents")
-    new = store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
+    new = store.exercises.add_test(exercise.id, 1, 2, 5201)
     store.exercises.start(exercise.id)
     store.tasks.claim(1)
     kills = store.exercises.stop(exercise.id)
@@ -132,16 +127,16 @@ def test_each_stop_cancels_unclaimed_tasks_and_sends_kill_all(store: Store) -> N
     assert [task.agent_id for task in store.exercises.stop(exercise.id)] == [1, 2]
     assert exercise.ended_at == ended
     assert len(store.tasks.find(type="kill_all")) == 4
-    assert store.tasks.report(1, new.server_task.id, report("failed")).status == "failed"
+    assert store.tasks.report(1, new.server_task.id, "failed").status == "failed"
 
 
 def test_each_agent_has_to_end_its_own_tasks_of_the_exercise(store: Store) -> None:
     store.agents.register(2, "127.0.0.1", None)
     exercise = store.exercises.create("two tests")
-    there = store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
+    there = store.exercises.add_test(exercise.id, 1, 2, 5201)
     store.exercises.create("another")
-    store.exercises.add_test(2, Plan(1, 2, 5202))
-    back = store.exercises.add_test(exercise.id, Plan(2, 1, 5201))
+    store.exercises.add_test(2, 1, 2, 5202)
+    back = store.exercises.add_test(exercise.id, 2, 1, 5201)
     kills = store.exercises.stop(exercise.id)
     assert [(task.agent_id, task.payload) for task in kills] == [
         (1, {"task_ids": [there.server_task.id, back.client_task.id]}),
@@ -163,7 +158,7 @@ def test_an_ended_exercise_accepts_no_test_and_no_start(store: Store) -> None:
     store.exercises.create("over")
     store.exercises.stop(1)
     with pytest.raises(Refused, match="exercise 1 has ended"):
-        store.exercises.add_test(1, Plan(1, 1, 5201))
+        store.exercises.add_test(1, 1, 1, 5201)
     with pytest.raises(Refused, match="exercise 1 has ended"):
         store.exercises.start(1)
 
@@ -194,7 +189,7 @@ def test_a_client_task_times_out_half_a_minute_or_a_tenth_of_its_time_after_its_
     assert store.tasks.find(status="running") == [task]
     store.sweep(started + timedelta(seconds=limit + 1))
     assert task.status == "timed_out" and task.finished_at is not None
-    assert store.tasks.report(1, task.id, report("succeeded", {})).status == "succeeded"
+    assert store.tasks.report(1, task.id, "succeeded", msgspec.Raw(b"{}")).status == "succeeded"
 
 
 def test_a_server_task_never_times_out(store: Store) -> None:

@@ -8,7 +8,6 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
 from agent.dev.server import DevManager
-from agent.dev.store.records import Plan
 from agent.dev.store.store import Store
 from tests.support.browser import complaints, overflow, view
 from tests.support.harness import until
@@ -29,7 +28,7 @@ def fixture_fleet() -> Iterator[DevManager]:
     first, second, *_ = add_fleet(store)
     for number in range(TESTS):
         exercise = store.exercises.create("x", 10)
-        store.exercises.add_test(exercise.id, Plan(second, first, 5201))
+        store.exercises.add_test(exercise.id, second, first, 5201)
         if number < TESTS - 1:
             store.exercises.stop(exercise.id)
     manager = DevManager(store, "127.0.0.1", 0)

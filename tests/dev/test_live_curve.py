@@ -9,7 +9,7 @@ from selenium.webdriver import Chrome
 
 from agent.dev.server import DevManager
 from agent.dev.store import agents
-from agent.dev.store.records import HeartbeatRow, Plan
+from agent.dev.store.records import HeartbeatRow
 from agent.dev.store.store import Store
 from agent.dev.web import overview
 from tests.support.browser import complaints, view
@@ -29,7 +29,7 @@ def rows(*rates: float | None, first: int = 2) -> list[HeartbeatRow]:
 def fixture_running(store: Store) -> Store:
     """A test from a2 to a1 that has begun; the client's task is 2."""
     exercise = store.exercises.create("x", 60)
-    store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
+    store.exercises.add_test(exercise.id, 1, 2, 5201)
     store.exercises.start(exercise.id)
     store.tasks.stage_release(store.tasks.get(2))
     store.tasks.claim(2)
@@ -105,7 +105,7 @@ def test_a_curve_grows_while_a_test_runs(driver: Chrome, streaming: Bench) -> No
     manager: DevManager = streaming.manager
     with view(driver):
         exercise = streaming.store.exercises.create("x", 8)
-        streaming.store.exercises.add_test(exercise.id, Plan(1, 2, 5215))
+        streaming.store.exercises.add_test(exercise.id, 1, 2, 5215)
         streaming.store.exercises.start(exercise.id)
         driver.get(f"{manager.url}/?test=1")
 

@@ -5,7 +5,6 @@ from socket import SHUT_WR, create_connection
 import pytest
 
 from agent.dev.server import DevManager
-from agent.dev.store.records import Plan
 from agent.dev.store.store import Store
 from tests.support.dev_client import DEADLINE_SECONDS, Api
 
@@ -116,7 +115,7 @@ CALLS = [
 def fixture_operator(api: Api, store: Store) -> Api:
     """An operator of a Manager that has a test; its tasks are 1 and 2."""
     exercise = store.exercises.create("x", 10)
-    store.exercises.add_test(exercise.id, Plan(1, 2, 5201))
+    store.exercises.add_test(exercise.id, 1, 2, 5201)
     store.exercises.start(exercise.id)
     assert api.login().ok
     return api

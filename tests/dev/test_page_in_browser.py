@@ -9,7 +9,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from agent.dev.store.records import Plan, TaskReport, utc_now
+from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
 from tests.support.browser import complaints, contrast, overflow, requests_made, view
 from tests.support.harness import ROOT, Bench, until
@@ -77,12 +77,12 @@ def fixture_finished(bench: Bench) -> Bench:
     for number in (1, 2):
         store.agents.register(number, f"10.0.0.{number}", "Debian GNU/Linux 12 (bookworm)")
     store.exercises.create("x")
-    new = store.exercises.add_test(1, Plan(1, 2, 5201))
+    new = store.exercises.add_test(1, 1, 2, 5201)
     store.exercises.start(1)
     for task in (new.server_task, new.client_task):
         store.sweep(utc_now())
         store.tasks.claim(task.agent_id)
-        store.tasks.report(task.agent_id, task.id, TaskReport("succeeded", msgspec.Raw(DOCUMENT)))
+        store.tasks.report(task.agent_id, task.id, "succeeded", msgspec.Raw(DOCUMENT))
     bench.wait(lambda: all_ended(bench))
     return bench
 
@@ -186,7 +186,7 @@ def test_a_refresh_keeps_what_the_reader_has_done(driver: Chrome, finished: Benc
         finished.store.tasks.get(2).result = remark
         finished.store.agents.add("late", "key-3")
         finished.store.exercises.create("never started")
-        finished.store.exercises.add_test(2, Plan(1, 2, 5299))
+        finished.store.exercises.add_test(2, 1, 2, 5299)
         until(lambda: "never registered" in find(driver, "#client_agent_id").text)
         until(lambda: "not started" in find(driver, "#tests").text)
         until(lambda: "Mind this." in find(driver, "#detail").text)

@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 
 from agent.dev.errors import StateUnwritable
 from agent.dev.server import DevManager
-from agent.dev.store.records import Plan, TaskReport
 from agent.dev.store.store import Store
 from agent.errors import ConfigError
 from tests.support.dev_client import DEADLINE_SECONDS, Api
@@ -27,10 +26,10 @@ def test_a_restart_restores_everything(path: Path) -> None:
     store.agents.add("a1", "key-1")
     store.agents.register(1, "127.0.0.1", "Linux")
     store.exercises.create("x")
-    store.exercises.add_test(1, Plan(1, 1, 5201))
+    store.exercises.add_test(1, 1, 1, 5201)
     store.exercises.start(1)
     store.tasks.claim(1, "k")
-    store.tasks.report(1, 1, TaskReport("succeeded", msgspec.Raw(b'{"started": true}')))
+    store.tasks.report(1, 1, "succeeded", msgspec.Raw(b'{"started": true}'))
     store.tasks.add(1, "kill_all", {})
     store.tasks.cancel(2)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.dev.store.records import CLIENT_RUN, KILL_ALL, SERVER_START, TaskReport
+from agent.dev.store.records import CLIENT_RUN, KILL_ALL, SERVER_START
 from agent.dev.store.store import Store
 from agent.process.child import Ending
 from agent.protocol import FINAL_STATUSES
@@ -85,9 +85,9 @@ class Campaign:
     def live(self, moment: Moment) -> None:
         """One life of the agent and its end."""
         life = Life(self.bench, moment)
-        self.store.committed = lambda call, report: self._committed(life, call, report)
+        self.store.committed = lambda call, error: self._committed(life, call, error)
         life.run()
-        self.store.committed = lambda call, report: None
+        self.store.committed = lambda call, error: None
         self.longest_child = max(self.longest_child, life.seconds_until_alone())
         self.with_children += bool(life.children)
         self.causes[life.cause] += 1
@@ -99,8 +99,8 @@ class Campaign:
         self.finished |= ended_well(agent)
         self.runs.update(run_in(agent))
 
-    def _committed(self, life: Life, call: str, report: TaskReport | None) -> None:
-        if report and report.stderr == INTERRUPTED:
+    def _committed(self, life: Life, call: str, error: str | None) -> None:
+        if error == INTERRUPTED:
             took = time.monotonic() - life.began
             self.latest_interrupted = max(self.latest_interrupted, took)
         life.committed(call)

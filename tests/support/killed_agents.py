@@ -17,7 +17,7 @@ from gevent.event import Event
 
 from agent.dev.errors import Refused
 from agent.dev.store.agents import Agents
-from agent.dev.store.records import ManagedTask, TaskReport
+from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from agent.dev.store.tasks import Tasks
 from agent.protocol import FINAL_STATUSES
@@ -37,24 +37,30 @@ class WatchedStore(Store):
     def __init__(self) -> None:
         super().__init__()
         self.accepted: defaultdict[int, list[str]] = defaultdict(list)
-        self.committed: Callable[[str, TaskReport | None], None] = lambda call, report: None
+        # The call, and of a result the error.
+        self.committed: Callable[[str, str | None], None] = lambda call, error: None
 
         self._watch(self.agents, "register", "register")
         self._watch(self.tasks, "claim", "claim")
         self._watch(self.tasks, "start", "started")
-        self._report = self.tasks.report
-        setattr(self.tasks, "report", self.report)
+        self._watch_results()
 
-    def report(self, agent_id: int, task_id: int, report: TaskReport) -> ManagedTask:
-        """Take a result; a refusal, as of one that it has already, is an answer as well."""
-        try:
-            task = self._report(agent_id, task_id, report)
-        except Refused:
-            self.committed("result again", None)
-            raise
-        self.accepted[task_id].append(report.status)
-        self.committed("result", report)
-        return task
+    def _watch_results(self) -> None:
+        """A refusal, as of a result that it has already, is an answer as well."""
+        take = self.tasks.report
+
+        @wraps(take)
+        def report(**sent: Any) -> ManagedTask:
+            try:
+                task = take(**sent)
+            except Refused:
+                self.committed("result again", None)
+                raise
+            self.accepted[task.id].append(sent["status"])
+            self.committed("result", sent["stderr"])
+            return task
+
+        setattr(self.tasks, "report", report)
 
     def _watch(self, part: Agents | Tasks, method: str, call: str) -> None:
         """Have a method of the store tell `committed`, unless it returns None: an empty claim."""

@@ -11,7 +11,6 @@ from pathlib import Path  # noqa: E402
 from tempfile import TemporaryDirectory  # noqa: E402
 from typing import Any  # noqa: E402
 
-from agent.dev.store.records import Plan  # noqa: E402
 from agent.dev.store.store import Store  # noqa: E402
 from tests.support.browser import browser, view  # noqa: E402
 from tests.support.harness import ROOT, Bench, free_port  # noqa: E402
@@ -57,7 +56,7 @@ def main() -> None:
 
 def _run(bench: Bench, **plan: Any) -> None:
     exercise = bench.store.exercises.create("screenshots")
-    bench.store.exercises.add_test(exercise.id, Plan(1, 2, 5201, **plan))
+    bench.store.exercises.add_test(exercise.id, 1, 2, 5201, **plan)
     bench.store.exercises.start(exercise.id)
     bench.wait(lambda: exercise.ended_at)
 

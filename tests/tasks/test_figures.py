@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from agent.dev.store import records
-from agent.dev.store.records import ManagedTask, Plan
+from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from agent.metrics import Metrics
 from agent.protocol import Cause, Diagnosis, Figures, Flow, Outcome, Report, Task
@@ -47,8 +47,8 @@ def run(
     with lossy_path(port, keep_each) as way:
         exercise = bench.store.exercises.create("mixed", 10)
         given = {**LOSSY, "port": way, "client_delay_seconds": 0.5, **options}
-        plan = Plan(2, 1, port, udp=True, time_seconds=2, options=given)
-        new = bench.store.exercises.add_test(exercise.id, plan)
+        how: dict[str, Any] = {"udp": True, "time_seconds": 2, "options": given}
+        new = bench.store.exercises.add_test(exercise.id, 2, 1, port, **how)
         bench.store.exercises.start(exercise.id)
         client = bench.ended(new.client_task)
         bench.wait(lambda: b'"ended"' in bytes(new.server_task.result))

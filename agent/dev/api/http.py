@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 from flask import Flask, Response, current_app, request
-from msgspec import NODEFAULT, Struct
+from msgspec import NODEFAULT
 from werkzeug.exceptions import HTTPException
 
 from agent.dev.errors import Refused, misfit
@@ -26,7 +26,7 @@ class Call(NamedTuple):
     """A method and a path, such as `GET /v1/tasks/<int:task_id>`, and the function that answers.
 
     As in FastAPI, the function's parameters are what a caller sends: in the path, and all others
-    in the JSON of the body, or in the query of a GET. A Struct alone is the whole body.
+    in the JSON of the body, or in the query of a GET.
     """
 
     rule: str
@@ -51,21 +51,18 @@ def add_calls(
 def _view(
     call: Call, proof: Callable[[], dict[str, Any]], proven: tuple[str, ...]
 ) -> Callable[..., Response]:
-    parameters = signature(call.function).parameters.values()
     known = {*proven, *re.findall(r":(\w+)>", call.rule)}
-    wanted = {each.name: each for each in parameters if each.name not in known}
-    whole = [name for name, each in wanted.items() if isinstance(each.annotation, type(Struct))]
-    fields = [
+    wanted = [
         (name, each.annotation, NODEFAULT if each.default is Parameter.empty else each.default)
-        for name, each in wanted.items()
+        for name, each in signature(call.function).parameters.items()
+        if name not in known
     ]
-    kind = wanted[whole[0]].annotation if whole else msgspec.defstruct("Wanted", fields)
+    kind = msgspec.defstruct("Wanted", wanted)
 
     def view(**given: Any) -> Response:
         given |= proof()
         if wanted:
-            found = sent(kind, call.max_bytes)
-            given |= {whole[0]: found} if whole else msgspec.structs.asdict(found)
+            given |= msgspec.structs.asdict(sent(kind, call.max_bytes))
         answer = call.function(**given)
         return answer if isinstance(answer, Response) else reply(answer, call.status)
 
@@ -124,5 +121,4 @@ def refuse(refused: Refused) -> Response:
 
 def no_such_call(error: HTTPException) -> Response:
     """The answer to an unknown path or method."""
-    allowed = {name: value for name, value in error.get_headers() if name == "Allow"}
-    return reply({"detail": error.name}, error.code or 404, allowed)
+    return reply({"detail": error.name}, error.code or 404, dict(error.get_headers()))

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from datetime import datetime, timedelta
+from typing import Any
 
 from agent.dev.errors import conflict
 from agent.dev.store import records
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, matching
-from agent.dev.store.records import Exercise, ManagedTask, NewTest, Plan, Seconds, Test, Text
+from agent.dev.store.records import Exercise, ManagedTask, NewTest, Seconds, Test, Text
 from agent.dev.store.tasks import Tasks
 from agent.protocol import FINAL_STATUSES
 
@@ -77,29 +78,40 @@ class Exercises:
                 raise conflict(words, "server_port")
         return agent.ip_address
 
-    def add_test(self, exercise_id: int, plan: Plan) -> NewTest:
+    def add_test(
+        self,
+        exercise_id: int,
+        server_agent_id: int,
+        client_agent_id: int,
+        server_port: records.Port,
+        udp: bool = False,
+        parallel: records.Parallel = 1,
+        time_seconds: Seconds | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> NewTest:
         """Add a test. Its tasks stay queued until the exercise is started, or started again.
 
-        The server's port is reserved until the exercise ends. Raises Refused, also when the
-        exercise has ended, the server never registered, or its port is reserved.
+        Without `time_seconds` it takes as long as the exercise says. `options`, which only the dev
+        Manager knows, are added to the client's payload. The server's port is reserved until the
+        exercise ends. Raises Refused, also when the exercise has ended, the server never
+        registered, or its port is reserved.
         """
         exercise = self._open_exercise(exercise_id)
-        server, client, port = plan.server_agent_id, plan.client_agent_id, plan.server_port
-        self._agents.get(client)
-        seconds = plan.time_seconds or exercise.duration_seconds
-        listen = {"port": port, "udp": plan.udp}
+        self._agents.get(client_agent_id)
+        seconds = time_seconds or exercise.duration_seconds
+        listen = {"port": server_port, "udp": udp}
         run = {
-            "server_ip": self.server_address(server, port),
+            "server_ip": self.server_address(server_agent_id, server_port),
             **listen,
-            "parallel": plan.parallel,
+            "parallel": parallel,
             "time": seconds,
             "client_delay_seconds": 0 if self._database.extensions else CLIENT_DELAY_SECONDS,
-            **(plan.options or {}),
+            **(options or {}),
         }
-        server_task = self._tasks.stage(server, records.SERVER_START, listen)
-        client_task = self._tasks.stage(client, records.CLIENT_RUN, run)
+        server_task = self._tasks.stage(server_agent_id, records.SERVER_START, listen)
+        client_task = self._tasks.stage(client_agent_id, records.CLIENT_RUN, run)
         ids = len(self._tests) + 1, exercise_id, server_task.id, client_task.id
-        test = Test(*ids, server, client, port, plan.udp, plan.parallel, seconds)
+        test = Test(*ids, server_agent_id, client_agent_id, server_port, udp, parallel, seconds)
         self._tests[test.id] = test
         return self._database.commit(NewTest(test, server_task, client_task))
 

@@ -84,22 +84,6 @@ class Test(Struct):
     time_seconds: int
 
 
-class Plan(Struct):
-    """A test as an operator asks for it.
-
-    Without `time_seconds` it takes as long as the exercise says. `options`, which only the dev
-    Manager knows, are added to the client's payload.
-    """
-
-    server_agent_id: int
-    client_agent_id: int
-    server_port: Port
-    udp: bool = False
-    parallel: Parallel = 1
-    time_seconds: Seconds | None = None
-    options: dict[str, Any] | None = None
-
-
 class ManagedTask(Struct):
     """One order to one agent. `result` is the JSON that the agent sent, byte for byte."""
 
@@ -138,16 +122,3 @@ class HeartbeatRow(Struct):
     started_at: str | None = None
     bits_per_second: float | None = None
     retransmits: int | None = None
-
-
-class TaskReport(Struct):
-    """What an agent reports about a task. `result` is an object or null."""
-
-    status: Literal["succeeded", "failed"]
-    result: msgspec.Raw = NULL
-    stderr: str = ""
-    exit_code: int = 0
-
-    def __post_init__(self) -> None:
-        if bytes(memoryview(self.result)[:1]) not in (b"{", b"n"):
-            raise ValueError("Expected `object | null` - at `$.result`")

@@ -1,14 +1,15 @@
 """The tasks, from queued to reported."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from gevent import Timeout
+from msgspec import Raw
 
-from agent.dev.errors import Refused, conflict
+from agent.dev.errors import Refused, conflict, misfit
 from agent.dev.store.agents import Agents
 from agent.dev.store.database import Database, find, matching
-from agent.dev.store.records import CLIENT_RUN, SERVER_START, ManagedTask, TaskReport, Text, utc_now
+from agent.dev.store.records import CLIENT_RUN, NULL, SERVER_START, ManagedTask, Text, utc_now
 from agent.protocol import FINAL_STATUSES
 
 # The Manager's own rule: a client task is overdue this long after its test should have ended, or
@@ -96,12 +97,23 @@ class Tasks:
         task.started_at = utc_now()
         return self._database.commit(task)
 
-    def report(self, agent_id: int, task_id: int, report: TaskReport) -> ManagedTask:
+    def report(
+        self,
+        agent_id: int,
+        task_id: int,
+        status: Literal["succeeded", "failed"],
+        result: Raw = NULL,
+        stderr: str = "",
+        exit_code: int = 0,
+    ) -> ManagedTask:
         """Take a task's result, saved when this returns; raises Refused when none is expected.
 
-        A server task that succeeded takes further results, which leave its status alone. A result
-        that comes after `timed_out` is better than none, and replaces that status.
+        It is an object or null. A server task that succeeded takes further results, which leave its
+        status alone. One that comes after `timed_out` is better than none, and replaces that
+        status. Nobody asks for the `exit_code`.
         """
+        if bytes(memoryview(result)[:1]) not in (b"{", b"n"):
+            raise misfit("Expected `object | null` - at `$.result`")
         task = self._task_of(agent_id, task_id)
         further = task.type == SERVER_START and task.status == "succeeded"
         if not further and task.status not in ("accepted", "running", "timed_out"):
@@ -110,10 +122,10 @@ class Tasks:
                 self._cancels[agent_id].remove(task_id)
                 self._database.commit(task)
             raise _invalid_state(task)
-        task.result = report.result
+        task.result = result
         if not further:
-            task.finish(report.status)
-            task.error = report.stderr if report.status == "failed" else None
+            task.finish(status)
+            task.error = stderr if status == "failed" else None
         return self._database.commit(task)
 
     def time_out(self, now: datetime) -> None:

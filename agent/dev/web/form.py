@@ -6,7 +6,7 @@ import msgspec
 
 from agent.config.types import RATE
 from agent.dev.errors import Refused, misfit
-from agent.dev.store.records import Plan, Test
+from agent.dev.store.records import Test
 from agent.dev.store.store import Store
 from agent.dev.web.overview import WAYS, way_of
 from agent.errors import TaskError
@@ -100,7 +100,7 @@ def start_test(store: Store, values: dict[str, str]) -> Test:
     options |= {name: value for name in OPTIONS if (value := read.pop(name)) != ""}
     client, server = (store.agents.get(read[f"{side}_agent_id"]) for side in ("client", "server"))
     exercise = store.exercises.create(f"page: {client.name} to {server.name}", read["time_seconds"])
-    new = store.exercises.add_test(exercise.id, Plan(udp=udp, options=options, **read))
+    new = store.exercises.add_test(exercise.id, udp=udp, options=options, **read)
     store.exercises.start(exercise.id)
     return new.test
 
