@@ -49,30 +49,25 @@ def main(
         logger_factory=lambda *args: structlog.PrintLogger(sys.stderr),
     )
     try:
-        host, port = _host_and_port(listen, bool(admin_password))
         store = Store(extensions=not no_extensions, state_file=state)
         for agent in agents:
             _make_known(store, agent)
         store.save()
-        _serve(DevManager(store, host, port, admin_password or DEFAULT_PASSWORD), listen)
+        _serve(store, listen, admin_password)
     except (ConfigError, Refused) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(ConfigError.exit_code)
 
 
-def _host_and_port(listen: str, has_password: bool) -> tuple[str, int]:
+def _serve(store: Store, listen: str, password: str | None) -> None:
     try:
         host, port = HOST_PORT.convert(listen)
-    except ValueError as error:
-        raise ConfigError(f"--listen {listen} must be {HOST_PORT.accepted}") from error
-    if not has_password and not is_loopback(f"//{listen}"):
-        raise ConfigError(f"--listen {listen} is open to other hosts: give --admin-password too")
-    return host, port
-
-
-def _serve(manager: DevManager, listen: str) -> None:
-    try:
+        if not password and not is_loopback(f"//{listen}"):
+            raise ConfigError(f"--listen {listen} is open to other hosts: give --admin-password")
+        manager = DevManager(store, host, port, password or DEFAULT_PASSWORD)
         manager.start()
+    except ValueError as error:
+        raise ConfigError(f"--listen {listen} must be HOST:PORT, such as 127.0.0.1:8000") from error
     except OSError as error:
         raise ConfigError(f"--listen {listen}: {error.strerror}: choose another address") from error
     stop = Event()
@@ -90,8 +85,7 @@ def _make_known(store: Store, agent: str) -> None:
     name, _, key = agent.partition(":")
     if not name or not key:
         raise ConfigError("--agent must be NAME:KEY, neither of them empty")
-    known = store.agents.named(name)
-    if known:
+    if known := store.agents.named(name):
         store.agents.update(known.id, {"registration_key": key})
     else:
         store.agents.add(name, key)

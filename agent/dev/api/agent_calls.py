@@ -6,8 +6,7 @@ from typing import Any, cast
 from flask import Response, request
 from werkzeug.http import parse_dict_header
 
-from agent.dev.api import http
-from agent.dev.api.http import Call, is_secret, reply, sent, store
+from agent.dev.api.http import MAX_BODY_BYTES, Call, is_secret, reply, sent, store
 from agent.dev.errors import Refused, not_found
 from agent.dev.store.records import HeartbeatRow
 from agent.dev.store.store import Store
@@ -20,14 +19,14 @@ MAX_WAIT_SECONDS = 60
 
 def agent_calls(known: Store) -> list[Call]:
     """The calls of an agent whose headers have proven its `agent_id`."""
-    agents, tasks, most = known.agents, known.tasks, http.MAX_BODY_BYTES
+    agents, tasks = known.agents, known.tasks
     return [
         # The answer has the agent's key in it, as the real Manager's has.
         Call("POST /v1/agent/register", agents.register),
         Call("POST /v1/agent/heartbeat", heartbeat),
         Call("POST /v1/agent/tasks/claim", claim),
         Call("POST /v1/agent/tasks/<int:task_id>/started", tasks.start),
-        Call("POST /v1/agent/tasks/<int:task_id>/result", tasks.report, max_bytes=most),
+        Call("POST /v1/agent/tasks/<int:task_id>/result", tasks.report, max_bytes=MAX_BODY_BYTES),
     ]
 
 
