@@ -89,14 +89,14 @@ class StateUnusable(AgentError):
 
 
 class TaskError(AgentError):
-    """One task cannot run, or has failed.
+    """One task cannot run, has failed, or was stopped, which `is_wanted` if a person did that.
 
     Its result has `error_class` for programs; the message tells the operator what to do.
     """
 
-    def __init__(self, error_class: ErrorClass, message: str) -> None:
+    def __init__(self, error_class: ErrorClass, message: str, is_wanted: bool = False) -> None:
         super().__init__(message)
-        self.error_class = error_class
+        self.error_class, self.is_wanted = error_class, is_wanted
 
 
 class ManagerError(AgentError):

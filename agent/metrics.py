@@ -15,7 +15,6 @@ from msgspec.structs import asdict, replace
 from agent.errors import ErrorClass
 from agent.peers import Peers, test_of
 from agent.protocol import PAYLOADS, Diagnosis, Figures, Flow, Outcome, Task, utc_now
-from agent.registry import WANTED
 from agent.text import shortened
 
 # Of the latest results, and beside these of what a person has ended: a kill_all may end hundreds.
@@ -132,7 +131,7 @@ class Metrics:
             # They are those of its newest test once more.
             figures, ways = None, {}
         words = shortened(outcome.stderr or report.ended, MESSAGE_KEPT)
-        status = "stopped" if words.startswith(WANTED) else outcome.status
+        status = "stopped" if report.stopped else outcome.status
         known = {way: found for way, found in ways.items() if found}
         row = Reported(
             *(utc_now(), task.id, task_type, status, error_class, words),

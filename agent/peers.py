@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.errors import TaskError
 from agent.protocol import ClientPayload, Figures, ServerPayload, Task, read_payload
+from agent.protocol.results import direction_of
 
 # Those that were tested last have a name of their own in the metrics; all others have this one.
 PEERS_KEPT, OTHER = 200, "other"
@@ -28,8 +29,11 @@ def test_of(task: Task, figures: Figures | None) -> dict[str, Any]:
     with suppress(TaskError):
         if task.type == "iperf_client_run":
             asked = read_payload(task.payload, ClientPayload)
-            way = "bidirectional" if asked.bidir else "reverse" if asked.reverse else "forward"
-            test = {"peer": asked.server_ip, "port": asked.port, "streams": asked.parallel}
+            way = direction_of(asked.reverse, asked.bidir)
+            # One name, however it is spelt; the name of an interface has capitals.
+            host, *zone = asked.server_ip.rstrip(".").split("%")
+            peer = "%".join([host.lower(), *zone])
+            test = {"peer": peer, "port": asked.port, "streams": asked.parallel}
             return {**test, "protocol": "udp" if asked.udp else "tcp", "direction": way}
         if task.type == "iperf_server_start":
             names = ("peer", "streams", "protocol", "direction") if figures else ()

@@ -17,13 +17,12 @@ Kind = Literal["server", "client"]
 KINDS: dict[str, Kind] = {"iperf_server_start": "server", "iperf_client_run": "client"}
 # Enough for a curve: ten minutes of iperf3's own intervals.
 INTERVALS_KEPT = 600
-RETIRES = "the agent was told to retire (SIGUSR1)"
-# Why a task is stopped of which the Manager wants nothing more.
-CANCELED = ErrorClass.KILLED, "canceled at the Manager"
-KILLED = ErrorClass.KILLED, "stopped by kill_all"
-REPLACED = ErrorClass.INTERRUPTED, "the Manager gave its number to another task"
-# How an outcome begins that a person wanted.
-WANTED = (RETIRES, CANCELED[1], KILLED[1])
+# Orders to stop a task: the class of error, the reason, and whether a person wanted that.
+Order = tuple[ErrorClass, str, bool]
+RETIRES: Order = ErrorClass.INTERRUPTED, "the agent was told to retire (SIGUSR1)", True
+CANCELED: Order = ErrorClass.KILLED, "canceled at the Manager", True
+KILLED: Order = ErrorClass.KILLED, "stopped by kill_all", True
+REPLACED: Order = ErrorClass.INTERRUPTED, "the Manager gave its number to another task", False
 
 
 @dataclass(eq=False)
@@ -34,17 +33,18 @@ class Stop:
     force: Event = field(default_factory=Event)
     error_class: ErrorClass = ErrorClass.OTHER
     reason: str = ""
+    is_wanted: bool = False
 
-    def order(self, error_class: ErrorClass, reason: str) -> None:
+    def order(self, error_class: ErrorClass, reason: str, is_wanted: bool = False) -> None:
         """Give the order; only the first one counts."""
         if not self.ordered.is_set():
-            self.error_class, self.reason = error_class, reason
+            self.error_class, self.reason, self.is_wanted = error_class, reason, is_wanted
             self.ordered.set()
 
     def raise_if_ordered(self, when: str) -> None:
         """Raise TaskError if the order was given; `when` is appended to its reason."""
         if self.ordered.is_set():
-            raise TaskError(self.error_class, f"{self.reason}{when}")
+            raise TaskError(self.error_class, f"{self.reason}{when}", self.is_wanted)
 
 
 @dataclass(eq=False)
@@ -158,10 +158,10 @@ class TaskRegistry:
         earlier = self.claimed_before(besides)
         return next((each for each in earlier if each.kind == "server" and each.port == port), None)
 
-    def stop(self, claimed: Claimed, error_class: ErrorClass, reason: str) -> None:
+    def stop(self, claimed: Claimed, order: Order) -> None:
         """Order a task to stop, if it still runs."""
         if entry := self._entries.get(claimed.key):
-            entry.stop.order(error_class, reason)
+            entry.stop.order(*order)
 
     def stop_all(self, error_class: ErrorClass, reason: str) -> list[Entry]:
         """Order every task to stop; returns them."""

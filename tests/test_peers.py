@@ -120,6 +120,21 @@ def test_both_sides_and_both_ways_are_told_apart() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "peer"),
+    [
+        ("localhost", "localhost"),
+        ("LocalHost.", "localhost"),
+        ("FE80::1%Eth0", "fe80::1%Eth0"),
+        ("10.0.0.1", "10.0.0.1"),
+    ],
+)
+def test_a_peer_has_one_name_however_it_is_spelt(asked: str, peer: str) -> None:
+    metrics, payload = Metrics(), Raw(to_json({"server_ip": asked, "port": 5201}))
+    metrics.count_outcome(Task(1, CLIENT, payload), Outcome("succeeded", Report()), 1.0)
+    assert [row.peer for row in metrics.results] == [peer]
+
+
 def test_the_end_of_a_server_is_no_new_test_however_many_others_came_between(clock: Clock) -> None:
     metrics, figures = Metrics(), Figures(received=1, peer="10.0.0.2")
     first = Outcome("succeeded", Report(), figures=figures, final=False)

@@ -81,8 +81,8 @@ def test_there_is_a_row_for_each_running_child(registry: TaskRegistry) -> None:
 def test_a_cancellation_stops_only_the_task_that_it_names(registry: TaskRegistry) -> None:
     first, second, gone = enter(registry, SERVER, CLIENT, CLIENT)
     registry.leave(gone)
-    registry.stop(second.claimed, *CANCELED)
-    registry.stop(gone.claimed, *CANCELED)
+    registry.stop(second.claimed, CANCELED)
+    registry.stop(gone.claimed, CANCELED)
     assert not first.stop.ordered.is_set()
     assert second.stop.ordered.is_set()
     assert (second.stop.error_class, second.stop.reason) == ("killed", "canceled at the Manager")

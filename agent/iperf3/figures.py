@@ -9,6 +9,7 @@ import msgspec
 from agent.iperf3.features import THREADED, release_of
 from agent.iperf3.summary import Interval, Summary, Sums, read_intervals, read_summary
 from agent.protocol import Figures, Flow, read_report
+from agent.protocol.results import direction_of
 
 # The points of a small curve.
 _MOST_RATES = 120
@@ -56,7 +57,7 @@ def figures_of(summary: Summary, intervals: Sequence[Interval] | None = None) ->
     flows = [_flow(summary, there), *([_flow(summary, back)] if both else [])]
     return Figures(
         **msgspec.structs.asdict(flows[0]),
-        direction="bidirectional" if both else "reverse" if asked.reverse else "forward",
+        direction=direction_of(asked.reverse, both),
         protocol="udp" if is_udp else "tcp",
         asked=target * max(1, asked.num_streams or 1) or None,
         overtime=_overtime(summary, flows),

@@ -48,7 +48,7 @@ class Delivery:
         try:
             self.gate.attempt(partial(self._send, message))
         except TaskReplaced as error:
-            self.registry.stop(message.claimed, *REPLACED)
+            self.registry.stop(message.claimed, REPLACED)
             record = self.ledger.journal.of(message.claimed)
             record.replaced = True
             self.ledger.journal.note(record)
@@ -100,7 +100,7 @@ class Delivery:
         is_served = message.document and message.claimed.task.type == "iperf_server_start"
         if error.current_status == "canceled":
             log.info("the task was canceled at the Manager")
-            self.registry.stop(message.claimed, *CANCELED)
+            self.registry.stop(message.claimed, CANCELED)
             self.ledger.settle(message)
         elif error.current_status == sent and (was_tried or not message.outcome) and not is_served:
             log.info("the Manager has it already", status=sent)

@@ -61,6 +61,11 @@ class Flow(Struct, frozen=True, omit_defaults=True):
         return rate(self.rate) if self.is_known else ""
 
 
+def direction_of(reverse: object, bidir: object) -> str:
+    """The direction of a test by what was asked for, as in Figures."""
+    return "bidirectional" if bidir else "reverse" if reverse else "forward"
+
+
 class Figures(Flow, frozen=True, omit_defaults=True):
     """What a test measured: the key `agent.figures`, and what every page shows.
 
@@ -96,7 +101,8 @@ class Report(Struct, omit_defaults=True):
     """The `agent` key of a result: how the test was run, and what a reader should know.
 
     docs/diagnosis.md has the figures of `path` and `host`. What nobody could read is not there.
-    `diagnosis` is of what the figures' own flow is, `diagnosis_bidir_reverse` of the way back.
+    `diagnosis` is of what the figures' own flow is, `diagnosis_bidir_reverse` of the way back. The
+    reason why a server has `ended`, or of a failure, is that a person `stopped` it.
     """
 
     version: str = ""
@@ -117,6 +123,7 @@ class Report(Struct, omit_defaults=True):
     warnings: list[str] = []
     error_class: ErrorClass | None = None
     ended: str = ""
+    stopped: bool = False
     truncated: str = ""
     figures: Figures | None = None
 

@@ -21,7 +21,7 @@ def finish_clients(registry: TaskRegistry, ends: list[Event]) -> None:
             # One that runs may be refused, and perhaps waits for no moment then.
             entry.may_retry = False
             if entry.is_waiting:
-                entry.stop.order(ErrorClass.INTERRUPTED, RETIRES)
+                entry.stop.order(*RETIRES)
         if gevent.wait(ends, timeout=LOOK, count=1):
             return
 

@@ -59,7 +59,7 @@ class Attempt:
     def outcome(self, entry: Entry, features: Features, report: Report) -> Outcome:
         """What to report of the test, if this was the last attempt at it."""
         judged = self.verdict
-        report.error_class, message = self._failure(entry.stop)
+        report.error_class, message, report.stopped = self._failure(entry.stop)
         if report.error_class:
             log.warning("task failed", error_class=report.error_class, error=message)
         if entry.was_disturbed:
@@ -79,22 +79,22 @@ class Attempt:
             figures=judged.figures,
         )
 
-    def _failure(self, stop: Stop) -> tuple[ErrorClass | None, str]:
-        """The error class and the message for an operator; None and "" after a success."""
+    def _failure(self, stop: Stop) -> tuple[ErrorClass | None, str, bool]:
+        """Error class, message for an operator, and whether a person wanted it; empty if none."""
         judged = self.verdict
         if self.ending in (Ending.TIME, Ending.OUTPUT):
-            return judged.error_class, judged.message
+            return judged.error_class, judged.message, False
         if stop.ordered.is_set() and not judged.ok:
             ended = self.ending is Ending.ENDED
             last = f"; the last attempt: {judged.message}" if ended else ""
-            return stop.error_class, f"{stop.reason}{last}"
+            return stop.error_class, f"{stop.reason}{last}", stop.is_wanted
         if self.ending is Ending.STOPPED:
-            return stop.error_class, f"{stop.reason}; the test was cut short"
+            return stop.error_class, f"{stop.reason}; the test was cut short", stop.is_wanted
         directory, is_lost = self.output.parent, judged.error_class is ErrorClass.BAD_OUTPUT
         if is_lost and not in_thread(os.statvfs, directory).f_bavail:
             words = f"the disk of {directory} is full: the document is lost"
-            return ErrorClass.STATE_FULL, words
-        return judged.error_class, judged.message
+            return ErrorClass.STATE_FULL, words, False
+        return judged.error_class, judged.message, False
 
 
 def judge_attempt(

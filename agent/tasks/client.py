@@ -94,7 +94,7 @@ class _ClientTest:
             log.info("the server is not ready", why=why, tries_left=left, retry_in=retry_in)
             entry.is_waiting = True
             if not entry.may_retry:
-                entry.stop.order(ErrorClass.INTERRUPTED, RETIRES)
+                entry.stop.order(*RETIRES)
             if entry.stop.ordered.wait(pause):
                 break
             in_thread(discard, attempt.output)

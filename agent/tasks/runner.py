@@ -70,6 +70,7 @@ class TaskRunner:
     def _broken_off(self, error: TaskError, listens: bool) -> Outcome:
         """The last outcome of a task that went wrong; a server that listened stays a success."""
         report = self.context.new_report()
+        report.stopped = error.is_wanted
         if listens:
             report.ended = str(error)
             return Outcome("succeeded", report, answer={"started": True})

@@ -141,6 +141,7 @@ class _RunningServer:
         if ending is Ending.STOPPED:
             if self._entry.stop.error_class is ErrorClass.NOT_ALLOWED:
                 self._report.error_class = ErrorClass.NOT_ALLOWED
+            self._report.stopped = self._entry.stop.is_wanted
             return self._entry.stop.reason
         if ending is Ending.OUTPUT:
             return self._child.flooded

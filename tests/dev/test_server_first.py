@@ -1,11 +1,13 @@
 """A client's task waits for its server, and is spared when that failed."""
 
+import os
+import signal
 from datetime import timedelta
 
 import pytest
 
 from agent.dev.store.exercises import SERVER_PATIENCE
-from agent.dev.store.records import NewTest, Plan, TaskReport, utc_now
+from agent.dev.store.records import NewTest, utc_now
 from agent.dev.store.store import Store
 from tests.dev.test_page import get as get_page
 from tests.dev.test_page import report, text
@@ -15,7 +17,7 @@ from tests.support.harness import Bench, free_port, iperf3_server
 def start_test(store: Store, port: int = 5201) -> NewTest:
     """A started test from a2 to a1."""
     exercise = store.exercises.create("x", 1)
-    new = store.exercises.add_test(exercise.id, Plan(1, 2, port, options={"bitrate": 10**7}))
+    new = store.exercises.add_test(exercise.id, 1, 2, port, options={"bitrate": 10**7})
     store.exercises.start(exercise.id)
     return new
 
@@ -76,7 +78,7 @@ def test_a_server_that_never_reports_delays_its_client_and_holds_up_nothing(stor
         (2, {"task_ids": [client.id]}),
         (1, {"task_ids": [server.id]}),
     ]
-    store.tasks.report(1, server.id, TaskReport("succeeded"))
+    store.tasks.report(1, server.id, "succeeded")
     assert server.status == "succeeded"
 
 
@@ -113,10 +115,25 @@ def test_today_s_manager_starts_both_at_once_and_waits_for_both() -> None:
     assert store.exercises.get(1).ended_at
 
 
+def test_a_client_that_lost_its_server_is_shown_with_why_that_ended(pair: Bench) -> None:
+    exercise = pair.store.exercises.create("x", 60)
+    given = {"bitrate": 10**7}
+    new = pair.store.exercises.add_test(exercise.id, 1, 2, free_port(), options=given)
+    pair.store.exercises.start(exercise.id)
+    pair.wait(lambda: new.client_task.status == "running")
+    os.kill(pair.result(new.server_task)["pid"], signal.SIGKILL)
+    assert pair.ended(new.client_task).status == "failed"
+    pair.wait(lambda: b'"ended"' in bytes(new.server_task.result))
+    shown = text(get_page(pair.manager))
+    assert "Server on a1: iperf3 was killed by signal 9, not by this agent" in shown
+    assert shown.index("Server on a1") < shown.index("Client on a2")
+
+
 def test_a_test_that_somebody_stops_has_not_failed(pair: Bench) -> None:
     exercise = pair.store.exercises.create("x", 60)
-    plan = Plan(1, 2, free_port(), options={"bitrate": 10**7})
-    client = pair.store.exercises.add_test(exercise.id, plan).client_task
+    given = {"bitrate": 10**7}
+    new = pair.store.exercises.add_test(exercise.id, 1, 2, free_port(), options=given)
+    client = new.client_task
     pair.store.exercises.start(exercise.id)
     pair.wait(lambda: client.status == "running")
     pair.store.exercises.stop(exercise.id)

@@ -74,6 +74,7 @@ def test_a_task_stopped_between_two_tries_is_killed_not_refused(working: Bench) 
     working.ended(working.task("kill_all"))
     assert agent_of(working, task)["error_class"] == "killed"
     assert task.error and task.error.startswith("stopped by kill_all; the last attempt: ")
+    assert working.result(task)["agent"]["stopped"] is True
 
 
 def test_a_kill_during_a_retry_reports_nothing_of_the_try_before(bench: Bench) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import gevent
 
-from agent.dev.store.records import Plan
 from tests.support.harness import Bench, free_port, is_running
 
 
@@ -15,7 +14,11 @@ def test_a_tcp_test_between_two_agents_is_measured_and_reported(bench: Bench) ->
     exercise = bench.store.exercises.create("tcp", 1)
     test = bench.store.exercises.add_test(
         exercise.id,
-        Plan(1, 2, free_port(), parallel=2, options={"client_delay_seconds": 0.3}),
+        1,
+        2,
+        free_port(),
+        parallel=2,
+        options={"client_delay_seconds": 0.3},
     )
     bench.store.exercises.start(exercise.id)
     client, server = bench.ended(test.client_task), test.server_task
@@ -29,6 +32,8 @@ def test_a_tcp_test_between_two_agents_is_measured_and_reported(bench: Bench) ->
     assert server.status == "succeeded"
     served = bench.result(server)
     assert served["agent"]["ended"] == "stopped by kill_all"
+    # Only what a person has ended says so.
+    assert served["agent"]["stopped"] is True and "stopped" not in result["agent"]
     assert served["start"]["accepted_connection"]["host"]
     kills = bench.store.tasks.find(type="kill_all")
     assert [bench.result(bench.ended(kill))["count"] for kill in kills] == [0, 1]
@@ -50,3 +55,4 @@ def test_a_drain_stops_the_children_and_delivers_their_results(bench: Bench) -> 
     assert bench.result(client)["agent"]["error_class"] == "interrupted"
     assert bench.result(client)["intervals"], "the partial document is kept"
     assert bench.result(server)["agent"]["ended"] == "the agent was stopped (SIGTERM)"
+    assert not any("stopped" in bench.result(task)["agent"] for task in (client, server))

@@ -135,6 +135,10 @@ class TestDetail(TestRow):
                 words = task.error or PHASES.get(task.status, "no reason given")
                 error_class = ErrorClass.TIMED_OUT if is_late else said or ErrorClass.OTHER
                 self.failures.append((side, words, error_class.advice))
+        # One that has listened is a success, and may have left its client alone all the same.
+        if self.failures and served.ended and not served.stopped:
+            advice = (served.error_class or ErrorClass.OTHER).advice
+            self.failures.insert(0, (server, served.ended, advice))
 
 
 def way_of(client: ManagedTask) -> str:
