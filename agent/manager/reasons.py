@@ -13,6 +13,7 @@ from requests import RequestException
 from urllib3.exceptions import HTTPError, IncompleteRead, InvalidChunkLength
 
 from agent.files import Whose
+from agent.host import host_of
 from agent.manager.proxy import ProxyFailed, proxy_of
 from agent.manager.tls import words_for
 from agent.text import without_user
@@ -58,6 +59,8 @@ def why(error: BaseException, url: str) -> str:
             return f"{whom}: {words_for(cause).replace('MANAGER_URL', where)}"
         if type(cause) is OSError and cause.errno is None:
             return str(cause)  # raised on purpose, with words
+        if isinstance(cause, socket.gaierror) and (zone := host_of(called).partition("%")[2]):
+            return f"this host has no interface {zone}, which {where} names: check it"
         # The numbers of TLS are others.
         number = None if isinstance(cause, ssl.SSLError) else getattr(cause, "errno", None)
         for key in (number, *type(cause).__mro__):

@@ -103,9 +103,10 @@ def test_nobody_who_listens_no_name_and_no_route_are_told() -> None:
         f"http://{'a' * 64}:8000"
     )
     assert "needs a zone: [fe80::1%25eth0]" in said_of("http://[fe80::1]:8000")
-    assert "the name of the Manager is not known: check MANAGER_URL" in said_of(
-        "http://[fe80::1%25none]:8000"
-    )
+    assert "the name of the Manager is not known: check MANAGER_URL" in said_of("http://no.invalid")
+    for zone in ("%25none", "%none"):
+        said = "this host has no interface none, which MANAGER_URL names: check it"
+        assert said in said_of(f"http://[fe80::1{zone}]:8000")
 
 
 def test_a_reset_is_told_as_an_end() -> None:
