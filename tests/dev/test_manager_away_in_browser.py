@@ -84,6 +84,24 @@ def test_a_start_while_it_is_away_says_so_and_loses_nothing(
         ]
 
 
+def test_a_manager_with_another_password_wants_its_page_loaded_again(driver: Chrome) -> None:
+    with killable() as manager, view(driver):
+        assert manager.api.agent("register", {"ip_address": "127.0.0.1"}).ok
+        driver.get(manager.url)
+        manager.kill()
+        until(lambda: shown(driver, "#lost"))
+        manager.start("another")
+        until(lambda: shown(driver, "#stale"))
+        assert not shown(driver, "#lost")
+        assert "load this page again" in driver.find_element("id", "stale").text
+        assert contrast(driver, "#stale") >= 4.5
+        driver.find_element("css selector", "form[method=post] button").send_keys(Keys.ENTER)
+        manager.kill()
+        manager.start()
+        until(lambda: not shown(driver, "#stale") and not shown(driver, "#lost"))
+        assert manager.api.call("GET", "exercises").json() == []
+
+
 def test_a_manager_that_hangs_is_noticed(driver: Chrome) -> None:
     with killable() as manager, view(driver):
         driver.get(manager.url)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.dev.server import DevManager
 from agent.dev.store import records
-from agent.dev.store.records import HeartbeatRow, Plan, TaskReport, utc_now
+from agent.dev.store.records import HeartbeatRow, utc_now
 from agent.dev.store.store import Store
 from agent.diagnosis.halves import diagnose
 from agent.protocol import ClientPayload, read_payload
@@ -72,7 +72,7 @@ def text(answer: requests.Response) -> str:
 def make_test(store: Store, **options: Any) -> records.Test:
     """A started test from a2 to a1."""
     exercise = store.exercises.create("x", 10)
-    test = store.exercises.add_test(exercise.id, Plan(1, 2, 5201, **options)).test
+    test = store.exercises.add_test(exercise.id, 1, 2, 5201, **options).test
     store.exercises.start(exercise.id)
     return test
 
@@ -87,7 +87,7 @@ def report(store: Store, task_id: int, result: Any, error: str = "") -> None:
     store.tasks.start(task.agent_id, task_id)
     raw = msgspec.Raw(msgspec.json.encode(result))
     status: Any = "failed" if error else "succeeded"
-    store.tasks.report(task.agent_id, task_id, TaskReport(status, raw, error))
+    store.tasks.report(task.agent_id, task_id, status, raw, error)
 
 
 class Tags(HTMLParser):
@@ -289,7 +289,7 @@ def test_a_conflict_is_explained_and_leaves_nothing_behind(
 ) -> None:
     store.agents.update(store.agents.add("retired", "key-3").id, {"disabled": True})
     store.exercises.create("never started")
-    store.exercises.add_test(1, Plan(1, 1, 5300))
+    store.exercises.add_test(1, 1, 1, 5300)
     answer = post(manager, form={**FORM, **changes})
     assert answer.status_code == status
     assert words in text(answer)
@@ -311,7 +311,28 @@ def test_a_test_that_does_not_exist_is_reported(manager: DevManager) -> None:
         answer = get(manager, f"/?test={asked}")
         assert answer.status_code == 404
         assert "no test has the id" in text(answer)
+        assert "<title>Not found: dev Manager</title>" in answer.text
     assert post(manager, "/tests/99/stop").status_code == 404
+    assert "<title>Not started: " in post(manager, form={**FORM, "parallel": "x"}).text
+
+
+def test_where_no_older_tests_are_the_newest_are_shown(manager: DevManager, store: Store) -> None:
+    make_test(store)
+    assert "1: a2 to a1" in text(get(manager, "/?before=1"))
+
+
+@pytest.mark.parametrize(("stopped", "is_told"), [(False, True), (True, False)])
+def test_why_its_server_ended_is_told_of_a_failure_unless_somebody_wanted_it(
+    manager: DevManager, store: Store, stopped: bool, is_told: bool
+) -> None:
+    test = make_test(store)
+    ended = {"ended": "it fell over", "stopped": stopped}
+    report(store, test.server_task_id, {"agent": ended})
+    assert "it fell over" not in text(get(manager))
+    report(store, test.client_task_id, {"agent": {"error_class": "peer_lost"}}, "no peer")
+    shown = text(get(manager))
+    assert ("Server on a1: it fell over The agent's log" in shown) == is_told
+    assert "Client on a2: no peer" in shown
 
 
 @pytest.mark.parametrize(
@@ -451,7 +472,7 @@ def test_a_stop_is_no_failure_and_a_failure_is_no_stop(
     store.tasks.start(2, test.client_task_id)
     store.exercises.stop(test.exercise_id)
     raw = msgspec.Raw(msgspec.json.encode(client))
-    store.tasks.report(2, test.client_task_id, TaskReport("failed", raw, "cut short"))
+    store.tasks.report(2, test.client_task_id, "failed", raw, "cut short")
     shown = text(get(manager))
     assert f"Test 1 {phase}: " in shown
     assert ("Client on a2: cut short" in shown) == (phase == "failed")
@@ -467,7 +488,7 @@ def test_an_agent_that_was_cut_off_until_its_exercise_had_ended_was_not_stopped(
     until(lambda: store.exercises.get(1).ended_at, DEADLINE_SECONDS)
     assert store.tasks.get(2).status == "timed_out"
     raw = msgspec.Raw(b'{"agent": {"error_class": "peer_lost"}}')
-    store.tasks.report(2, test.client_task_id, TaskReport("failed", raw, "its cable was pulled"))
+    store.tasks.report(2, test.client_task_id, "failed", raw, "its cable was pulled")
     assert "Test 1 failed: " in text(get(manager))
     assert "Client on a2: its cable was pulled" in text(get(manager))
 

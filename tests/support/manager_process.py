@@ -28,11 +28,12 @@ class ManagerProcess:
         self.url = f"http://127.0.0.1:{self._port}"
         self.start()
 
-    def start(self) -> None:
+    def start(self, password: str = "admin123") -> None:
         """Start it, and log in."""
         listen = ("--listen", f"127.0.0.1:{self._port}", "--agent", "a1:key-1")
+        own = (*listen, "--admin-password", password, *self._options)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agent.dev", *listen, *self._options],
+            [sys.executable, "-m", "agent.dev", *own],
             cwd=ROOT,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -41,7 +42,7 @@ class ManagerProcess:
         assert b"listening" in self._process.stdout.readline()
         self._began = datetime.now(UTC)
         self.api = Api(self.url)
-        assert self.api.login().ok
+        assert self.api.login(password).ok
 
     def kill(self) -> None:
         """End it without a chance to write anything."""

@@ -31,9 +31,7 @@ class Field(NamedTuple):
 
 # These have the names of their keys.
 OPTIONS = {
-    "bitrate": Field(
-        "Bitrate", "", "bitrate", hint="A stream's, like 500M. Empty: no limit, for UDP 1M"
-    ),
+    "bitrate": Field("Bitrate", "", "bitrate", hint="A stream's, like 5M. Empty: no limit, UDP 1M"),
     "omit": Field("Seconds to omit", "", "omit"),
     "dscp": Field("DSCP", "", "dscp", hint="A number or a class like ef"),
     "ip_version": Field("IP version", "", choices={"": "any", "4": "4", "6": "6"}),

@@ -2,7 +2,7 @@
 // Loads this page again and replaces the parts that have changed. The form keeps its values.
 const live = () => document.querySelectorAll("[data-live], select");
 const shown = new Map([...live()].map((part) => [part.id, part.innerHTML]));
-const [lost, unsent] = ["lost", "unsent"].map((each) => document.getElementById(each));
+const [lost, unsent, stale] = ["lost", "unsent", "stale"].map((each) => document.getElementById(each));
 let isSending = false;
 
 function put(part, fresh) {
@@ -18,11 +18,12 @@ function put(part, fresh) {
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
-// Returns whether the Manager has answered. One that hangs takes the request, but never answers it.
+// Returns whether the Manager has answered with the page. One that hangs takes the request, but never answers it.
 async function refresh() {
-  const how = { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(5000) };
+  const how = { headers: { Accept: "text/html", "X-Requested-With": "script" }, signal: AbortSignal.timeout(5000) };
   try {
     const answer = await fetch(location.href, how);
+    stale.hidden = answer.status !== 401;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     document.getElementById("now").textContent = page.getElementById("now").textContent;
     document.title = page.title;
@@ -32,9 +33,9 @@ async function refresh() {
     }
     lost.hidden = unsent.hidden = true;
   } catch {
-    lost.hidden = false;
+    lost.hidden = !stale.hidden;
   }
-  return lost.hidden;
+  return lost.hidden && stale.hidden;
 }
 
 async function keepFresh() {
