@@ -1,4 +1,4 @@
-"""Many children at once: 500 servers, and 300 servers that are idle, or beside 50 tests.
+"""Many children at once: 500 servers, and 300 servers that are replaced, idle, or beside 50 tests.
 
 Agent processes of their own work for a dev Manager in this process, on loopback.
 """
@@ -42,6 +42,7 @@ def main() -> Iterator[Figure]:
         f"{what}: all listen, all reported", listening, "s", most=10, floors=floors, note=note
     )
     yield Figure(f"{what}: gone after one kill_all", gone, "s", most=3, floors=floors)
+    yield from replaced_servers()
     yield idle_servers()
     yield from tests_beside_servers()
 
@@ -70,6 +71,27 @@ def five_hundred_servers() -> tuple[float, float]:
         bench.task("kill_all")
         until(lambda: not psutil.Process(agent.pid).children(), PATIENCE)
         return listening, time.monotonic() - began
+
+
+def replaced_servers() -> Iterator[Figure]:
+    """Servers that are ordered together with a kill_all of those before them on their ports."""
+    failed, ratios = 0, []
+    for _ in range(START_TIMES):
+        with bench_of() as bench:
+            # Those that are being ended count until they are gone.
+            bench.agent(MAX_TASKS=str(2 * BESIDE)).wait_for("registered")
+            progress(f"{BESIDE} servers, and {BESIDE} in their place")
+            seconds = []
+            for before in ([], ["kill_all"]):
+                began = time.monotonic()
+                tasks = [*map(bench.task, before), *pending_servers(bench, BESIDE)]
+                bench.wait(lambda: all(each.status in FINAL_STATUSES for each in tasks), PATIENCE)
+                seconds.append(time.monotonic() - began)
+                failed += sum(each.status == "failed" for each in tasks)
+            ratios.append(seconds[1] / seconds[0])
+    what, note = f"{BESIDE} servers, one kill_all, {BESIDE} servers again", f"{START_TIMES} times"
+    yield Figure(f"{what}: failures", once(failed), "", most=0, note=note)
+    yield Figure(f"{what} ÷ the first {BESIDE}", spread(ratios), "", most=1.2, note=note)
 
 
 def idle_servers() -> Figure:
