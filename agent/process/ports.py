@@ -1,9 +1,8 @@
 """Proof that a child listens on a port: one of its own descriptors is the listening socket.
 
 A connection as a test would take a `-1` server's only slot, and leave a warning in every other
-server's output. sock_diag(7) finds the listening sockets of one port in 0.02 ms. psutil, for
-hosts without sock_diag, reads /proc/net/tcp, which takes 10 ms on a host of 24 GiB. It is
-imported only there, as an idle agent is a megabyte smaller without it.
+server's output. psutil, for hosts without sock_diag(7), reads /proc/net/tcp. It is imported only
+there, as an idle agent is a megabyte smaller without it.
 """
 
 from contextlib import suppress

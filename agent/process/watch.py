@@ -1,8 +1,7 @@
 """The wait for a running child, with a look at its output when it has written.
 
 One look each half second finds for all children how much they have written. A native thread looks,
-as the disk may stand still. A call of its own for each of 300 idle servers took a tenth of a core,
-and one for all takes a hundredth.
+as the disk may stand still.
 """
 
 import time

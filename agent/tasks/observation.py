@@ -35,10 +35,7 @@ log = structlog.get_logger()
 
 
 class IdleServers:
-    """Waits for the clients of idle servers with one look at all of them.
-
-    A greenlet that looks at each of 300 once a second took a twentieth of a core.
-    """
+    """Waits for the clients of idle servers with one look at all of them."""
 
     def __init__(self) -> None:
         self._waiting = dict[Observer, AsyncResult]()
