@@ -118,6 +118,33 @@ def test_agents_are_found_by_what_is_typed(driver: Chrome, fleet: DevManager) ->
         assert driver.switch_to.active_element == find
 
 
+def test_an_answer_that_comes_late_is_not_shown(driver: Chrome, fleet: DevManager) -> None:
+    late = """
+        const usual = fetch;
+        window.fetch = async (url, how) => {
+            const answer = await usual(url, how);
+            if (url.endsWith("find=vienna")) await new Promise((then) => window.arrive = then);
+            return answer;
+        };
+    """
+    with view(driver, width=DESK):
+        driver.get(fleet.url)
+        driver.execute_script(late)
+        find = driver.find_element("id", "find")
+        find.send_keys("vienna")
+        until(lambda: driver.execute_script("return Boolean(window.arrive)"))
+        find.send_keys("-200")
+        until(lambda: rows(driver) == ["vienna-200"])
+        shown = """
+            const shown = new MutationObserver(() => then(false));
+            const then = arguments[0];
+            shown.observe(document.getElementById("agents"), { childList: true });
+            window.arrive();
+            setTimeout(() => then(true), 300);
+        """
+        assert driver.execute_async_script(shown)
+
+
 def test_the_list_of_agents_stays_where_it_was_scrolled(driver: Chrome, fleet: DevManager) -> None:
     with view(driver, width=PHONE):
         driver.get(fleet.url)

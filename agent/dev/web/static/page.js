@@ -22,9 +22,12 @@ function put(part, fresh) {
 async function refresh() {
   const how = { headers: { Accept: "text/html", "X-Requested-With": "script" }, signal: AbortSignal.timeout(5000) };
   try {
-    const answer = await fetch(location.href, how);
+    const asked = location.href;
+    const answer = await fetch(asked, how);
     stale.hidden = answer.status !== 401;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    // Somebody types quickly, and answers overtake each other.
+    if (asked !== location.href) return stale.hidden;
     document.getElementById("now").textContent = page.getElementById("now").textContent;
     document.title = page.title;
     for (const part of live()) {
