@@ -43,15 +43,15 @@ write_constraints() {
         >"$out/$prefix-constraints.txt"
 }
 
-# An archive of wheels for the processor $1, the agent's among them, from which pip installs without
-# an index. pip takes each platform at its word: so there is one for each glibc from 2.17, the oldest
+# An archive for the processor $1 of all wheels, the agent's among them, and the constraints: from it
+# pip installs without an index. pip takes each platform at its word: so there is one for each glibc from 2.17, the oldest
 # that wheels of today are for, to 2.28, which Debian 11 and Red Hat 8 already surpass.
 write_wheels() {
     local name=$prefix-wheels-$1 glibc python platforms=()
     for glibc in {28..17}; do platforms+=(--platform "manylinux_2_${glibc}_$1"); done
     platforms+=(--platform "manylinux2014_$1")
     mkdir "$work/$name"
-    cp "$out"/*.whl "$work/$name"
+    cp "$out"/*.whl "$out/$prefix-constraints.txt" "$work/$name"
     for python in 3.11 3.12 3.13; do
         "$bin/pip" download --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
             --python-version "$python" "${platforms[@]}" --dest "$work/$name" \

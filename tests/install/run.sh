@@ -8,7 +8,7 @@ tools=$(realpath "$(dirname "$1")/..")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'jobs -p | xargs -r kill 2>/dev/null || true; rm -rf "$work"' EXIT
 mkdir "$work/elsewhere" "$work/home"
 # Poetry would install into an environment that happens to be active.
 unset VIRTUAL_ENV CONDA_PREFIX
@@ -150,15 +150,25 @@ for part in json.load(sys.stdin)["components"]:
     done
 }
 
+# pip in the directory $1 installs what the constraints $2 pin, whatever is there.
+pins() {
+    "$1/pip" install --quiet --constraint "$2" "$wheel"
+    diff <(normalized <"$2") \
+        <("$1/pip" freeze --exclude iperf-orchestrator-agent | normalized) >&2 ||
+        fail "pip did not install what $2 pins"
+}
+
 with_constraints() {
-    local bin=$work/constrained/bin
+    local bin=$work/constrained/bin older=$work/older.txt
+    # An upgrade from the release before, which might have had this, and the way back.
+    sed 's/^idna==.*/idna==3.10/' "$constraints" >"$older"
     "$python" -m venv "$work/constrained"
-    "$bin/pip" install --quiet --constraint "$constraints" "$wheel"
+    pins "$bin" "$older"
+    pins "$bin" "$constraints"
+    pins "$bin" "$older"
+    pins "$bin" "$constraints"
     works_without_flask "$bin/agent-run"
     has_what_a_package_has "$work"/constrained/lib/python3*/site-packages
-    diff <(grep -v '^#' "$constraints" | normalized) \
-        <("$bin/pip" freeze --exclude iperf-orchestrator-agent | normalized) >&2 ||
-        fail "pip did not install what the constraints pin"
     completes "$work"/constrained/lib/python3*/site-packages/agent/completion
     "$bin/pip" install --quiet --constraint "$constraints" "${wheel}[dev]"
     works_with_flask "$bin/agent-run"
@@ -188,6 +198,24 @@ with_sdist() {
         fail "the source package installs something else than the wheel"
 }
 
+# What docs/release.md makes an index of is one for pip.
+with_an_index_of_ones_own() {
+    local bin=$work/indexed/bin index=$work/index port=
+    cp -r "$dist" "$index"
+    (cd "$index" && bash -eu) < <(sed -n '/^## Publishing/,/^## /s/^    //p' docs/release.md)
+    "$python" -u -m http.server --directory "$index" --bind 127.0.0.1 0 >"$work/served" 2>&1 &
+    until [ "$port" ]; do
+        sleep 0.1
+        port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p' "$work/served")
+    done
+    "$python" -m venv "$work/indexed"
+    agent env PIP_CONFIG_FILE=/dev/null "$bin/pip" install --quiet --no-cache-dir \
+        --index-url "http://127.0.0.1:$port/simple" "iperf-orchestrator-agent==$version" \
+        --constraint "http://127.0.0.1:$port/iperf-agent-$version-constraints.txt"
+    kill $!
+    works_without_flask "$bin/agent-run"
+}
+
 with_wheels_and_no_network() {
     local isolated=(unshare --net)
     [ "$(id -u)" -eq 0 ] || isolated+=(--map-root-user)
@@ -202,7 +230,7 @@ prefix_of_package=$dist/iperf_orchestrator_agent-$version
 constraints=$prefix-constraints.txt
 wheel=$prefix_of_package-py3-none-any.whl
 for way in with_requirements with_pip with_poetry release_built_twice with_parts_that_agree \
-    with_constraints with_sdist with_wheels_and_no_network; do
+    with_constraints with_sdist with_an_index_of_ones_own with_wheels_and_no_network; do
     "$way"
     echo "test-install: $way works"
 done

@@ -5,6 +5,7 @@
 # Usage: unshare --net without_network.sh ARCHIVE PYTHON DIRECTORY
 set -euo pipefail
 archive=$1 python=$2 directory=$3
+wheels=$(basename "$archive" .tar)
 tree=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 cd "$directory"
 trap 'jobs -p | xargs -r kill 2>/dev/null || true; wait' EXIT
@@ -18,7 +19,8 @@ ip link set lo up
 tar --extract --file "$archive"
 "$python" -m venv venv
 clean venv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --no-index \
-    --find-links "$(basename "$archive" .tar)" iperf-orchestrator-agent
+    --find-links "$wheels" --constraint "$wheels/${wheels%-wheels-*}-constraints.txt" \
+    iperf-orchestrator-agent
 
 export MANAGER_URL=http://127.0.0.1:8000 ADMIN_PASSWORD=only-for-trials
 (cd "$tree" && exec "$python" -m agent.dev --admin-password "$ADMIN_PASSWORD" \
