@@ -21,10 +21,13 @@ JSON_STREAM = "--json-stream"
 
 # Keys that are no option of iperf3.
 _OWN_KEYS = frozenset(
-    "client_delay_seconds max_retries retry_delay_seconds max_seconds burst ip_version".split()
+    "client_delay_seconds max_retries retry_delay_seconds max_seconds burst ip_version"
+    " password".split()
 )
 # Every other key is named as its option is, but for these.
 _OTHER_NAMES = {"server_ip": "--client", "mss": "--set-mss", "flow_label": "--flowlabel"}
+# Those whose value is the text of a file; in the words `[key]` stands for its path.
+_FILES = frozenset("rsa_public_key rsa_private_key authorized_users".split())
 
 
 def server_argv(features: Features, payload: ServerPayload) -> list[str]:
@@ -58,6 +61,16 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
         "omit": payload.omit or None,
     }
     return _argv(features, payload, changed)
+
+
+def secrets_of(payload: ServerPayload | ClientPayload) -> dict[str, str]:
+    """What goes with a command line and is not in it.
+
+    That is the text of each file by the word that stands for its path, and iperf3's variable.
+    """
+    given = {key: value for key, value in msgspec.structs.asdict(payload).items() if value}
+    found = {f"[{key}]": given[key] for key in _FILES & given.keys()}
+    return found | ({"IPERF3_PASSWORD": given["password"]} if "password" in given else {})
 
 
 def with_bitrate(figures: Figures, argv: list[str]) -> Figures:
@@ -104,11 +117,12 @@ def _argv(
     for key, value in values.items():
         if key in _OWN_KEYS or value is None or value is False:
             continue
-        name = _OTHER_NAMES.get(key) or f"--{key.removesuffix('_ms').replace('_', '-')}"
+        usual = f"{key}_path" if key in _FILES else key.removesuffix("_ms")
+        name = _OTHER_NAMES.get(key) or f"--{usual.replace('_', '-')}"
         word = features.options.get(name)
         if word is None:
             lack = f"iperf3 {features.version} at {features.path} has no {name}"
-            advice = f"(payload key {key}): install a newer iperf3 or leave the key out"
+            advice = f"(payload key {key}): install an iperf3 that has it, or leave the key out"
             raise TaskError(ErrorClass.UNSUPPORTED, f"{lack} {advice}")
         if value is True:
             words.append(word)
@@ -116,5 +130,5 @@ def _argv(
             # Its value is optional, so it is no word of its own.
             words.append(f"{word}={value}")
         else:
-            words += [word, str(value)]
+            words += [word, f"[{key}]" if key in _FILES else str(value)]
     return words

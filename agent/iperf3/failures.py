@@ -57,7 +57,12 @@ _REMARKS = (
         "no connection; this iperf3 does not say whether it was refused, the host is unknown"
         " or cannot be reached",
     ),
-    ("authorization failed", "the server wants a user name and password"),
+    (
+        "authorization failed",
+        "the server wants a login: user name, password, key, padding and clock must fit",
+    ),
+    ("error - no error", "iperf3 3.21 and newer say no more of a login that they refuse"),
+    ("trying to set is server only", "as in iperf3 3.22, which has use_pkcs1_padding in servers"),
     ("int_errno=", "the server's iperf3 is newer, and this one has no words for its reason"),
     (_NO_LOOK_UP, "the host name could not be looked up"),
     ("create a new stream: (No such|Bad) file", "is TMPDIR there, on this host and the server's?"),

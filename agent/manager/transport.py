@@ -1,6 +1,7 @@
 """One HTTP request under one deadline, over a connection that is known to be fresh."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from agent.manager.reasons import suspect, way_of, why
 from agent.manager.refusals import refusal
 from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
+from agent.protocol.payloads import SECRET
 
 KEY_HEADER = "X-AGENT-KEY"
 # uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
@@ -26,6 +28,8 @@ MAX_IDLE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1024**2
 # So much of the deadline may pass until TCP has connected: then it is clear who is silent.
 CONNECT_SHARE = 0.9
+# A secret of a payload, in a refusal that has the task.
+_SECRET = re.compile(rf'("(?:{"|".join(SECRET)})"\s*:\s*")(?:[^"\\]|\\.)*'.encode())
 
 log = structlog.get_logger()
 
@@ -66,7 +70,7 @@ class Transport:
         """
         status, answer = self.ask(path, data, headers, deadline)
         if status != 200:
-            # The answer may repeat the key, and an answer to a result is kept on the disk.
+            # It may repeat the key and the payload, and an answer to a result is kept on the disk.
             content = _without(headers.get(KEY_HEADER, ""), answer.content)
             raise refusal(path, status, content, answer.headers, self.suspect(status))
         return answer
@@ -154,8 +158,8 @@ class Transport:
 
 
 def _without(key: str, content: bytes) -> bytes:
-    """The content with the key hidden, both as it was sent and as JSON writes it."""
+    """The content with secrets hidden: the key both as it was sent and as JSON writes it."""
     forms = {key, json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]} - {""}
     for form in forms:
         content = content.replace(form.encode(), b"[hidden]")
-    return content
+    return _SECRET.sub(rb"\1[hidden]", content)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -16,7 +17,7 @@ from agent.files import Whose, discard, whose
 from agent.native_threads import Looks
 from agent.process.identity import ProcessIdentity, identify, open_pidfd
 from agent.process.output import in_thread, read_part, size_of
-from agent.process.spawn import signal_group, spawn, spawn_error
+from agent.process.spawn import NO_SECRETS, signal_group, spawn, spawn_error
 
 STDERR_KEPT = 64 * 1024
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -44,8 +45,10 @@ class ChildProcess:
     lets the agent's next run find the child; it is None off Linux, and if that ended at once.
     """
 
-    def __init__(self, argv: list[str], stdout: Path, stderr: Path) -> None:
-        """Start the child; raises TaskError when that fails."""
+    def __init__(
+        self, argv: list[str], stdout: Path, stderr: Path, secrets: Mapping[str, str] = NO_SECRETS
+    ) -> None:
+        """Start the child, as `spawn` does; raises TaskError when that fails."""
         self.stdout = stdout
         self.stderr = stderr
         self.flooded = ""
@@ -58,7 +61,7 @@ class ChildProcess:
         outputs: list[int] = []
         try:
             in_thread(_open, outputs, stdout, stderr)
-            self._popen = spawn(argv, *outputs)
+            self._popen = spawn(argv, outputs[0], outputs[1], secrets)
         except OSError as error:
             in_thread(discard, stdout, stderr)
             if error.filename in (str(stdout), str(stderr)) and whose(error) is not Whose.HOST:

@@ -9,9 +9,10 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import gevent
@@ -25,22 +26,44 @@ _MAX_CAPTURED = 1024**2
 _LIBC = ctypes.CDLL(None)
 # All that a child gets of the agent's environment, which also holds the key.
 _VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+NO_SECRETS = MappingProxyType(dict[str, str]())
 
 
-def spawn(argv: list[str], out: Any, err: Any) -> Any:
-    """Start a program; returns its Popen, raises OSError."""
-    return subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
-        stdout=out,
-        stderr=err,
-        env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        start_new_session=True,
-        # prctl is looked up before the fork: another thread may hold the loader's lock during it.
-        preexec_fn=(
-            partial(_die_with, os.getpid(), _LIBC.prctl) if sys.platform == "linux" else None
-        ),
-    )
+def spawn(argv: list[str], out: Any, err: Any, secrets: Mapping[str, str] = NO_SECRETS) -> Any:
+    """Start a program; returns its Popen, raises OSError, and TaskError for `[...]` off Linux.
+
+    It gets a secret named `[...]` as a file, whose path takes the place of that word in `argv`,
+    and any other as a variable of its environment. Such a file is in memory and has no name: it
+    goes with the program, however that and the agent end.
+    """
+    variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    files: dict[str, int] = {}
+    try:
+        for name, text in secrets.items():
+            if not name.startswith("["):
+                variables[name] = text
+            elif sys.platform != "linux":
+                raise TaskError(ErrorClass.UNSUPPORTED, "an agent takes logins on Linux only")
+            else:
+                files[name] = os.memfd_create("secret")
+                os.fchmod(files[name], 0o600)
+                os.write(files[name], text.encode())
+        return subprocess.Popen(
+            [f"/proc/self/fd/{files[word]}" if word in files else word for word in argv],
+            stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
+            stdout=out,
+            stderr=err,
+            env=variables,
+            pass_fds=tuple(files.values()),
+            start_new_session=True,
+            # prctl is looked up before the fork: another thread may hold the loader's lock then.
+            preexec_fn=(
+                partial(_die_with, os.getpid(), _LIBC.prctl) if sys.platform == "linux" else None
+            ),
+        )
+    finally:
+        for file in files.values():
+            os.close(file)
 
 
 def spawn_error(path: str, error: OSError) -> TaskError:

@@ -5,8 +5,12 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 
-def _text(pattern: str, words: str) -> Meta:
-    return Meta(pattern=rf"^{pattern}\Z", max_length=253, description=words)
+def _text(pattern: str, words: str, most: int = 253) -> Meta:
+    return Meta(pattern=rf"^{pattern}\Z", max_length=most, description=words)
+
+
+def _pem(kind: str, start: str = "") -> str:
+    return rf"\s*-----BEGIN {kind}-----\s+{start}[A-Za-z0-9+/=\s]+-----END {kind}-----\s*"
 
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -28,6 +32,23 @@ _KEEP_ALIVE = "IDLE/INTERVAL/COUNT in seconds and probes, such as 20/5/3"
 KeepAlive = Annotated[str, _text("[0-9]{1,5}(/[0-9]{1,5}){0,2}", _KEEP_ALIVE)]
 ReceiveTimeout = Annotated[int, Meta(ge=100, le=86_400_000)]
 SendTimeout = Annotated[int, Meta(ge=1, le=86_400_000)]
+_USER = "[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}"
+User = Annotated[str, _text(_USER, "a user name, of at most 64 letters, digits and _.@+-")]
+# iperf3 reads it up to a blank. So much fits, with a user and a time, into what a key of 2048 bits
+# encrypts with OAEP padding.
+_PASSWORD = "1 to 120 characters of ASCII without blanks"
+Password = Annotated[str, _text("[!-~]{1,120}", _PASSWORD)]
+# Base64 of RSA's number (RFC 8017), which may begin in the middle of three bytes: with a key of
+# another kind, iperf3 3.12 crashes at its first client.
+_RSA = "M[A-Za-z0-9+/]{5,12}(BgkqhkiG9w0BAQEF|GCSqGSIb3DQEBAQUA)"
+_PUBLIC = _text(_pem("PUBLIC KEY", _RSA), "an RSA public key in PEM", 16384)
+PublicKey = Annotated[str, _PUBLIC]
+_PRIVATE = f"({_pem('PRIVATE KEY', _RSA)}|{_pem('RSA PRIVATE KEY')})"
+_NO_PASSPHRASE = "an RSA private key in PEM, without a passphrase"
+PrivateKey = Annotated[str, _text(_PRIVATE, _NO_PASSPHRASE, 16384)]
+# iperf3 would take a line of any other form for nobody's.
+_LINE, _LINES = f"{_USER},[0-9a-f]{{64}}", "lines of USER,SHA256 with the hash in lower case"
+Users = Annotated[str, _text(rf"({_LINE}\r?\n)*{_LINE}(\r?\n)?", _LINES, 65536)]
 TaskIds = Annotated[list[int], Meta(description="a list of task numbers")]
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
 
@@ -51,6 +72,10 @@ class ServerPayload(Struct, frozen=True):
     snd_timeout_ms: SendTimeout | None = None
     cntl_ka: bool | KeepAlive = False
     mptcp: bool = False
+    rsa_private_key: PrivateKey | None = None
+    authorized_users: Users | None = None
+    time_skew_threshold: Annotated[int, Meta(ge=1, le=86400)] | None = None
+    use_pkcs1_padding: bool = False
 
 
 class ClientPayload(Struct, frozen=True):
@@ -100,6 +125,10 @@ class ClientPayload(Struct, frozen=True):
     mptcp: bool = False
     gsro: bool = False
     skip_rx_copy: bool = False
+    username: User | None = None
+    password: Password | None = None
+    rsa_public_key: PublicKey | None = None
+    use_pkcs1_padding: bool = False
 
 
 class KillAllPayload(Struct, frozen=True):
@@ -107,6 +136,11 @@ class KillAllPayload(Struct, frozen=True):
 
     task_ids: TaskIds | UnsetType = UNSET
 
+
+# What a client needs for a login, and a server to ask for one.
+LOGINS = (("username", "password", "rsa_public_key"), ("rsa_private_key", "authorized_users"))
+# Nothing of their values is ever shown: one may have been given for the other.
+SECRET = frozenset(LOGINS[0][1:] + LOGINS[1])
 
 # By the type of the task.
 PAYLOADS: dict[str, type[Struct]] = {

@@ -9,7 +9,13 @@ from msgspec import inspect
 from msgspec.json import encode
 
 from agent.errors import ErrorClass, TaskError
-from agent.protocol.payloads import ClientPayload, KillAllPayload, ServerPayload
+from agent.protocol.payloads import (
+    LOGINS,
+    SECRET,
+    ClientPayload,
+    KillAllPayload,
+    ServerPayload,
+)
 
 # A thousand levels of nesting are a RecursionError, all other faults ValueErrors.
 _UNFIT = (ValueError, RecursionError)
@@ -41,6 +47,10 @@ def read_payload(raw: msgspec.Raw, kind: type[_Payload]) -> _Payload:
     # iperf3 would look a name up, and `-B` also takes `host%device`.
     if bind is not None and not _is_address(bind):
         raise _misfit(_must_be("bind", "an IP address", encode(bind)))
+    for keys in LOGINS:
+        given = [getattr(payload, key, None) for key in keys]
+        if any(given) and None in given:
+            raise _misfit(f"a login needs {' and '.join(keys)}")
     if isinstance(payload, ClientPayload):
         _check_client(payload, raw)
     return payload
@@ -75,7 +85,8 @@ def _misfit(words: str) -> TaskError:
 def _fault(error: str, raw: msgspec.Raw, kind: type[_Payload]) -> str:
     """What is wrong with a payload, given what msgspec says of it."""
     if error.startswith(_NO_OBJECT):
-        return _must_be("it", "a JSON object", raw)
+        # Of the kind alone: it may be an object written as a text, with a password in it.
+        return f"it must be a JSON object, not {error.removeprefix(_NO_OBJECT).strip('`')}"
     if missing := _MISSING.search(error):
         return f"{missing[1]} is missing"
     place = _KEY.search(error)
@@ -95,9 +106,9 @@ def _values(raw: msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def _must_be(key: str, accepted: str, value: msgspec.Raw | bytes | None) -> str:
-    """The message about a value, in JSON; only the beginning of a long one is shown."""
+    """The message about a value, in JSON; only the beginning of a long one, none of a secret."""
     words = f"{key} must be {accepted}"
-    if value is None:
+    if value is None or key in SECRET:
         return words
     shown = bytes(value).decode(errors="replace")
     return f"{words}, not {shown[:_MOST_SHOWN]}{'...' if len(shown) > _MOST_SHOWN else ''}"

@@ -48,13 +48,16 @@ class Attempt:
         words = "; ".join(filter(None, [self.verdict.message, why]))
         self.verdict = replace(self.verdict, message=words)
 
-    def complete(self, argv: list[str]) -> None:
+    def complete(self, argv: list[str], has_begun: bool) -> None:
         """Add what the command line says of its figures, or of its failure."""
         core = dict(zip(argv, argv[1:])).get("-A", "").partition(",")[2]
         if figures := self.verdict.figures:
             self.verdict = replace(self.verdict, figures=with_bitrate(figures, argv))
         elif core and self.verdict.error_class is ErrorClass.PEER_LOST:
             self.explain(f"the server's host may have no core {core}")
+        elif not has_begun and "control socket has closed" in self.verdict.message:
+            why = "refuses this login" if "--username" in argv else "wants a login"
+            self.explain(f"a server of iperf3 3.21 or newer that {why} says no more")
 
     def outcome(self, entry: Entry, features: Features, report: Report) -> Outcome:
         """What to report of the test, if this was the last attempt at it."""

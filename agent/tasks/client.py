@@ -11,7 +11,7 @@ import structlog
 from agent.errors import ErrorClass
 from agent.files import discard
 from agent.host import route_to
-from agent.iperf3.argv import JSON_STREAM, client_argv
+from agent.iperf3.argv import JSON_STREAM, client_argv, secrets_of
 from agent.iperf3.features import Features
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread
@@ -107,7 +107,8 @@ class _ClientTest:
         report.started_at, report.finished_at = utc_now(), ""
         streams = JSON_STREAM in report.argv
         stdout = output_file(context.state.children, entry.claimed, report.attempts, streams)
-        with closing(ChildProcess(report.argv, stdout, stdout.with_suffix(".err"))) as child:
+        stderr, secrets = stdout.with_suffix(".err"), secrets_of(self.payload)
+        with closing(ChildProcess(report.argv, stdout, stderr, secrets)) as child:
             seen = Observation(context.config, self.features, entry, child, self.payload.length)
             # Looked up after the start: it takes a millisecond, and more the first time. What the
             # test's sockets say counts more.
@@ -120,7 +121,7 @@ class _ClientTest:
             exit_code = context.end_child(entry, child, ending)
             report.finished_at = utc_now()
             attempt = judge_attempt(context.state, child, exit_code, ending, self.late)
-            attempt.complete(report.argv)
+            attempt.complete(report.argv, entry.has_begun)
             judged = attempt.verdict
             orderly = bool(judged.summary and not judged.summary.error)
             seen.report_on(report, judged.figures, orderly)

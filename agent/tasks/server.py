@@ -10,7 +10,7 @@ import structlog
 from agent.diagnosis.children import family
 from agent.errors import ErrorClass, TaskError
 from agent.files import discard
-from agent.iperf3.argv import server_argv
+from agent.iperf3.argv import secrets_of, server_argv
 from agent.iperf3.verdict import Served, Verdict, judge_server_exit
 from agent.process.child import ChildProcess, Ending
 from agent.process.output import in_thread, view_of
@@ -59,7 +59,8 @@ class _RunningServer:
         self._report = context.new_report()
         self._report.argv, self._report.attempts, self._report.started_at = argv, 1, utc_now()
         stdout = server_output(context.state.children, entry.claimed)
-        self._child = ChildProcess(argv, stdout, stdout.with_suffix(".err"))
+        secrets = secrets_of(payload)
+        self._child = ChildProcess(argv, stdout, stdout.with_suffix(".err"), secrets)
         context.record_child(entry, self._child, self._report)
         log.info("server started", pid=self._child.pid, port=payload.port, argv=" ".join(argv))
         self._served = ServedTests(stdout)

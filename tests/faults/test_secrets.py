@@ -4,12 +4,12 @@ import secrets
 import signal
 import sys
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.canary import holders, of_process, pages_of
 from tests.support.command import NO_MANAGER, Ended, run, run_program
 from tests.support.faulty_manager import FaultyManager, Request, reply, well
 from tests.support.harness import AgentProcess, Bench, free_port
@@ -42,20 +42,6 @@ main()
 def fixture_canary() -> str:
     """A key that is nowhere else in the world."""
     return f"canary-{secrets.token_hex(16)}"
-
-
-def holders(directory: Path, canary: str) -> list[str]:
-    """The files below a directory whose name or content has the canary."""
-    return [
-        str(path.relative_to(directory))
-        for path in sorted(directory.rglob("*"))
-        if canary in str(path) or (path.is_file() and canary.encode() in path.read_bytes())
-    ]
-
-
-def of_process(pid: int, name: str) -> bytes:
-    """A process's `cmdline` or `environ`."""
-    return Path(f"/proc/{pid}/{name}").read_bytes()
 
 
 def assert_told_in_one_header(requests: list[Request], canary: str) -> None:
@@ -95,13 +81,7 @@ class Life:
 
     def pages(self) -> str:
         """All that the agent shows of itself."""
-        shown = []
-        for path in ("/", "/livez", "/readyz", "/status", "/metrics"):
-            page = HTTPConnection(self.status)
-            page.request("GET", path)
-            shown.append(page.getresponse().read().decode())
-            page.close()
-        return "".join(shown)
+        return pages_of(self.status, "/", "/livez", "/readyz", "/status", "/metrics")
 
     def agent(self) -> AgentProcess:
         """Agent a1 at debug level, with a log file and an iperf3 that records."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import TaskError
-from agent.iperf3.argv import client_argv, server_argv
+from agent.iperf3.argv import client_argv, secrets_of, server_argv
 from agent.iperf3.features import Features, parse_features
 from agent.iperf3.verdict import judge_client, judge_server_exit
 from agent.protocol import ClientPayload, ServerPayload, read_payload
@@ -21,12 +21,14 @@ from tests.support.recorded_runs import VERSIONS, features
 NEWEST = features("3.22")
 # The options as iperf3's own help has them: those that stand alone, and those with a value.
 ALONE = set("-s -u -J -R --bidir -N -Z -4 -6 -1 -m --dont-fragment --udp-counters-64bit".split())
-ALONE |= {"--json-stream", "--gsro", "--skip-rx-copy"}
+ALONE |= {"--json-stream", "--gsro", "--skip-rx-copy", "--use-pkcs1-padding"}
 VALUED = set("-c -p -b -P -t -n -i -O -l -w -M -C -S -L -B -A --fq-rate --dscp --cport".split())
 VALUED |= {"--connect-timeout", "--bind-dev", "--idle-timeout", "--rcv-timeout", "--snd-timeout"}
+VALUED |= {"--username", "--rsa-public-key-path", "--rsa-private-key-path", "--time-skew-threshold"}
+VALUED |= {"--authorized-users-path"}
 # An option whose value is part of its word.
 PROBES = re.compile(r"--cntl-ka(=[0-9]+(/[0-9]+){0,2})?")
-STRING_KEYS = ("server_ip", "bind", "bind_dev", "congestion", "dscp", "affinity", "cntl_ka")
+STRING_KEYS = "server_ip bind bind_dev congestion dscp affinity cntl_ka username password".split()
 EVERYTHING: dict[str, Any] = {
     "reverse": True,
     "bitrate": 5_000_000,
@@ -163,11 +165,36 @@ def test_each_key_of_a_client_becomes_its_option(keys: dict[str, Any], expected:
         ({"cntl_ka": True}, "--cntl-ka"),
         ({"cntl_ka": "20"}, "--cntl-ka=20"),
         ({"mptcp": True}, "-m"),
+        ({"time_skew_threshold": 60}, "--time-skew-threshold 60"),
     ],
 )
 def test_each_key_of_a_server_becomes_its_option(keys: dict[str, Any], expected: str) -> None:
     version = "3.22" if keys.keys() & NEWER.keys() else "3.12"
     assert server(version=version, **keys) == f"-s -p 5200 {expected} -J".split()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_login_is_in_no_command_line_but_for_the_name_of_the_user(version: str) -> None:
+    asked = ClientPayload("h", 1, username="alice", password="hush", rsa_public_key="PUBLIC")
+    words = " ".join(client_argv(features(version), asked, "h"))
+    assert "--username alice --rsa-public-key-path [rsa_public_key]" in words
+    assert "hush" not in words and "PUBLIC" not in words
+    assert secrets_of(asked) == {"IPERF3_PASSWORD": "hush", "[rsa_public_key]": "PUBLIC"}
+    keys = {"[rsa_private_key]": "PRIVATE", "[authorized_users]": "alice,0"}
+    asking = ServerPayload(port=1, rsa_private_key="PRIVATE", authorized_users="alice,0")
+    words = " ".join(server_argv(features(version), asking))
+    paths = "--rsa-private-key-path [rsa_private_key] --authorized-users-path [authorized_users]"
+    assert paths in words
+    assert secrets_of(asking) == keys
+    assert secrets_of(ServerPayload(port=1)) == secrets_of(ClientPayload("h", 1)) == {}
+
+
+@pytest.mark.parametrize("words", [client, server])
+def test_only_an_iperf3_with_oaep_padding_can_be_told_to_use_the_older_one(words: Any) -> None:
+    assert "--use-pkcs1-padding" in words(version="3.18", use_pkcs1_padding=True)
+    with pytest.raises(TaskError, match=r"\(payload key use_pkcs1_padding\)") as raised:
+        words(version="3.12", use_pkcs1_padding=True)
+    assert raised.value.error_class == "unsupported"
 
 
 def test_the_agent_and_not_iperf3_ends_a_server_after_its_time() -> None:
@@ -208,7 +235,7 @@ def test_a_burst_without_a_bitrate_is_a_bad_payload(keys: dict[str, Any]) -> Non
 def test_the_message_about_a_missing_option_names_the_key_and_a_remedy() -> None:
     words = (
         r"^iperf3 3\.9 at /usr/bin/iperf3 has no --bind-dev \(payload key bind_dev\):"
-        " install a newer iperf3 or leave the key out$"
+        " install an iperf3 that has it, or leave the key out$"
     )
     old = features("3.9")
     with pytest.raises(TaskError, match=words) as raised:
@@ -288,6 +315,7 @@ client_keys = st.fixed_dictionaries(
         "cport": st.integers(1, 65535),
         "affinity": st.integers(0, 63) | st.from_regex(r"[0-9]{1,2},[0-9]{1,2}", fullmatch=True),
         "connect_timeout_ms": st.integers(1, 60_000),
+        "use_pkcs1_padding": st.booleans(),
     },
 )
 

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import gevent
@@ -100,6 +102,55 @@ def test_a_child_gets_only_the_variables_that_it_needs(
     names = {line.partition(b"=")[0].decode() for line in said(child).splitlines()}
     assert "PATH" in names
     assert names <= {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PWD", "_", "SHLVL"}
+
+
+def has_secret_files(pid: int) -> bool:
+    """Whether a process has a file in memory open."""
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(each))
+    return "/memfd:secret (deleted)" in found
+
+
+def test_a_child_gets_its_secrets_in_memory_and_another_child_gets_none(tmp_path: Path) -> None:
+    secrets = {"[file]": "hush", "[other]": "hushed", "WORD": "quiet"}
+    line = "cat $0 $0 $1; echo $WORD; stat -L -c %a $0; exec sleep 60"
+    children = [
+        ChildProcess(argv, tmp_path / f"{argv[0]}.out", tmp_path / f"{argv[0]}.err", given)
+        for argv, given in (
+            (["sh", "-c", line, "[file]", "[other]"], secrets),
+            (["sleep", "60"], {}),
+        )
+    ]
+    try:
+        until(lambda: b"600" in said(children[0]))
+        assert said(children[0]) == b"hushhushhushedquiet\n600\n"
+        for child, has in zip(children, (True, False)):
+            process = Path(f"/proc/{child.pid}")
+            assert b"hush" not in (process / "cmdline").read_bytes()
+            assert (b"quiet" in (process / "environ").read_bytes()) is has
+            assert has_secret_files(child.pid) is has
+    finally:
+        for child in children:
+            child.close()
+    assert not has_secret_files(os.getpid())
+
+
+def test_no_secret_stays_open_when_its_program_cannot_run(tmp_path: Path) -> None:
+    with pytest.raises(TaskError) as raised:
+        ChildProcess([str(tmp_path)], tmp_path / "out", tmp_path / "err", {"[file]": "hush"})
+    assert "hush" not in str(raised.value)
+    assert not has_secret_files(os.getpid())
+
+
+def test_off_linux_a_child_with_a_secret_file_is_unsupported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(TaskError, match="on Linux only") as raised:
+        ChildProcess(["true"], tmp_path / "out", tmp_path / "err", {"[file]": "hush"})
+    assert raised.value.error_class == "unsupported"
 
 
 @pytest.mark.parametrize(

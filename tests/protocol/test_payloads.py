@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import msgspec
@@ -21,6 +22,16 @@ from agent.protocol.payloads import KillAllPayload
 Payload = ClientPayload | ServerPayload | KillAllPayload
 Decode = Callable[[msgspec.Raw], Payload]
 LABEL = "a" * 63
+# The beginnings of keys that openssl has made.
+PUBLIC = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----\n"
+PRIVATE = (
+    "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----\n"
+)
+EC_PUBLIC = PUBLIC.replace("MIIBIjANBgkqhkiG9w0BAQEF", "MFkwEwYHKoZIzj0CAQYIKoZI")
+EC_PRIVATE = PRIVATE.replace("MIIEvQIBADANBgkqhkiG9w0BAQEF", "MIGHAgEAMBMGByqGSM49AgEG")
+OF_CLIENT = {"username": "alice", "password": "s3cret!,", "rsa_public_key": PUBLIC}
+LINE = f"alice,{'0123456789abcdef' * 4}"
+OF_SERVER = {"rsa_private_key": PRIVATE, "authorized_users": LINE}
 
 
 def raw(payload: Any) -> msgspec.Raw:
@@ -211,9 +222,9 @@ def test_only_the_beginning_of_a_long_value_is_shown() -> None:
     [
         (b"{}", "server_ip is missing"),
         (b'{"server_ip": "a"}', "port is missing"),
-        (b"[]", "it must be a JSON object, not []"),
+        (b"[]", "it must be a JSON object, not array"),
         (b"null", "it must be a JSON object, not null"),
-        (b'"text"', 'it must be a JSON object, not "text"'),
+        (b'"text"', "it must be a JSON object, not str"),
         (b'{"server_ip": "\xff", "port": 1}', "utf-8"),
         (b'{"x": %s1%s}' % (b"[" * 5000, b"]" * 5000), "depth"),
         (b'{"server_ip": "a", "port": 99999999999999999999}', "port must be"),
@@ -224,6 +235,121 @@ def test_only_the_beginning_of_a_long_value_is_shown() -> None:
 )
 def test_other_json_and_broken_json_are_refused(text: bytes, words: str) -> None:
     assert words in refusal(client_payload, text)
+
+
+@pytest.mark.parametrize("suffix", ["", "\n", "\r\n"])
+def test_the_keys_of_a_login_are_accepted(suffix: str) -> None:
+    login = {**OF_CLIENT, "rsa_public_key": PUBLIC.replace("\n", suffix or "\n")}
+    assert client(**login, use_pkcs1_padding=True).password == "s3cret!,"
+    for key in (PRIVATE, PRIVATE.replace("PRIVATE", "RSA PRIVATE"), f"\n{PRIVATE}\n"):
+        login = {"rsa_private_key": key, "authorized_users": f"{LINE}\nbob,{'0' * 64}{suffix}"}
+        taken = server_payload(raw({"port": 1, **login, "time_skew_threshold": 60}))
+        assert taken.authorized_users == login["authorized_users"]
+
+
+@pytest.mark.parametrize("whole", [OF_CLIENT, OF_SERVER], ids=["client", "server"])
+def test_a_login_is_there_as_a_whole_or_not_at_all(whole: dict[str, str]) -> None:
+    decode: Decode = client_payload if whole is OF_CLIENT else server_payload
+    for some in range(1, len(whole)):
+        for keys in combinations(whole, some):
+            payload = {"server_ip": "a", "port": 1, **{key: whole[key] for key in keys}}
+            message = refusal(decode, bytes(raw(payload)))
+            assert message == f"payload: a login needs {' and '.join(whole)}"
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "accepted"),
+    [
+        ("username", ["", "-h", "a b", "a,b", "#a", "a\n", "\xe4", "a" * 65, 5], "a user name, of"),
+        (
+            "password",
+            [
+                "",
+                "x" * 121,
+                "hush hush",
+                "hush\n",
+                "hush\0",
+                "h\xfcsh",
+                4711,
+                ["hush"],
+                {"a": "hush"},
+            ],
+            "1 to 120 characters of ASCII without blanks",
+        ),
+        (
+            "rsa_public_key",
+            [
+                "hush",
+                PRIVATE,
+                PUBLIC[:-9],
+                PUBLIC + "hush",
+                EC_PUBLIC,
+                PUBLIC + "\0",
+                4711,
+                [PRIVATE],
+            ],
+            "an RSA public key in PEM",
+        ),
+    ],
+)
+def test_what_can_be_no_part_of_a_clients_login_is_refused(
+    key: str, values: list[Any], accepted: str
+) -> None:
+    for value in values:
+        message = refusal(
+            client_payload, bytes(raw({"server_ip": "a", "port": 1, **OF_CLIENT, key: value}))
+        )
+        assert message.startswith(f"payload: {key} must be {accepted}")
+        assert key == "username" or not any(word in message for word in ("hush", "4711", "MII"))
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "accepted"),
+    [
+        (
+            "rsa_private_key",
+            ["hush", PUBLIC, EC_PRIVATE, PRIVATE.replace("PRIV", "ENCRYPTED PRIV"), 4711],
+            "an RSA private key in PEM, without a passphrase",
+        ),
+        (
+            "authorized_users",
+            [
+                "",
+                "alice,hush",
+                LINE.upper(),
+                f"{LINE},",
+                f" {LINE}",
+                f"#{LINE}",
+                f"{LINE}\n\n",
+                4711,
+            ]
+            + [f",{LINE}", LINE.replace(",", ", "), f"{LINE}\n{PRIVATE}", [LINE]],
+            "lines of USER,SHA256 with the hash in lower case",
+        ),
+    ],
+)
+def test_what_can_be_no_part_of_a_servers_login_is_refused(
+    key: str, values: list[Any], accepted: str
+) -> None:
+    for value in values:
+        message = refusal(server_payload, bytes(raw({"port": 1, **OF_SERVER, key: value})))
+        assert message == f"payload: {key} must be {accepted}"
+
+
+def test_a_payload_that_is_wrong_elsewhere_shows_no_secret() -> None:
+    whole = {"server_ip": "a", "port": 1, **OF_CLIENT, **OF_SERVER}
+    for wrong in ({"port": "x"}, {"udp": 5}, {"tos": 1, "dscp": 1}, {"server_ip": None}):
+        assert_hidden(refusal(client_payload, bytes(raw({**whole, **wrong}))))
+    good = raw(whole)
+    for text in (bytes(good)[:-1], bytes(raw(bytes(good).decode())), bytes(raw([whole]))):
+        assert_hidden(refusal(client_payload, text))
+    twice = b'{"password": "s3cret!,", "password": 5, ' + bytes(good)[1:]
+    assert_hidden(refusal(client_payload, twice))
+
+
+def assert_hidden(message: str) -> None:
+    """A message has no part of a login."""
+    assert "s3cret" not in message and "MII" not in message and "0123" not in message
 
 
 def test_every_key_has_words_for_what_it_accepts() -> None:

@@ -118,6 +118,13 @@ _FITTING: dict[str, list[Any]] = {
 }
 
 
+# What fits only as a whole, and what iperf3 gets without having it in its command line.
+_RSA_KEY = r"-----BEGIN %s-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END %s-----"
+_PUBLIC, _PRIVATE = (_RSA_KEY % (kind, kind) for kind in ("PUBLIC KEY", "PRIVATE KEY"))
+_OF_CLIENT = f'"username": "a.b", "password": "--help", "rsa_public_key": "{_PUBLIC}"'
+_OF_SERVER = f'"rsa_private_key": "{_PRIVATE}", "authorized_users": "a.b,{"0" * 64}"'
+
+
 def _pair(key: str, value: str) -> str:
     return f"{_text(key)}: {value}"
 
@@ -136,9 +143,9 @@ def _hostile(keys: tuple[str, ...]) -> SearchStrategy[str]:
 _STRANGE_PAIRS = st.builds(_pair, _STRINGS, VALUES)
 
 
-def _payload(base: list[str], keys: tuple[str, ...]) -> SearchStrategy[str]:
+def _payload(base: list[str], keys: tuple[str, ...], login: str) -> SearchStrategy[str]:
     """An object with what the task needs, and more: keys may be there twice."""
-    more = st.one_of(_hostile(keys), _fitting(keys), _STRANGE_PAIRS)
+    more = st.one_of(_hostile(keys), _fitting(keys), _STRANGE_PAIRS, st.just(login))
     some = st.one_of(
         st.lists(more, max_size=3),
         *[st.lists(_hostile(keys), min_size=1, max_size=4)] * 3,
@@ -155,8 +162,8 @@ class Task:
 
 
 def _tasks() -> SearchStrategy[Task]:
-    client = _payload(['"server_ip": "127.0.0.1"', '"port": 5201'], CLIENT_KEYS)
-    server = _payload(['"port": 5201'], SERVER_KEYS)
+    client = _payload(['"server_ip": "127.0.0.1"', '"port": 5201'], CLIENT_KEYS, _OF_CLIENT)
+    server = _payload(['"port": 5201'], SERVER_KEYS, _OF_SERVER)
     known = st.sampled_from([CLIENT, SERVER])
     return st.one_of(
         st.builds(Task, st.just(_text(CLIENT)), client),

@@ -75,7 +75,7 @@ def test_the_bitrate_of_a_document_without_it_is_that_of_the_command_line() -> N
     for case in ("udp", "tcp"):
         judged = judge_client(0, run("3.9", case).stdout, "")
         done = Attempt(Ending.ENDED, 0, judged, Path("none"))
-        done.complete("iperf3 -c h -p 1 -b 50000000".split())
+        done.complete("iperf3 -c h -p 1 -b 50000000".split(), has_begun=True)
         assert done.verdict.figures and done.verdict.figures.asked == 50_000_000
 
 

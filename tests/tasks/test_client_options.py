@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agent.protocol import ClientPayload
+from agent.protocol.payloads import LOGINS
 from tests.support.harness import Bench, free_port, iperf3_server
 from tests.support.newer_iperf3 import newer_iperf3
 
@@ -142,7 +143,7 @@ def test_a_newer_iperf3_runs_what_only_it_has(bench: Bench) -> None:
 
 def test_every_key_of_a_client_payload_is_tested_here() -> None:
     tried = {key for payload, _ in [*CASES, *NEWER] for key in payload} | set(usual(1))
-    elsewhere = {"client_delay_seconds"}
+    elsewhere = {"client_delay_seconds", *LOGINS[0], "use_pkcs1_padding"}
     assert set(ClientPayload.__struct_fields__) == tried | elsewhere
 
 
