@@ -41,6 +41,8 @@ SECONDS = {
     "servers": 90,
     "start": 30,
     "delivery": 90,
+    "far": 30,
+    "slow_link": 75,
     "idle": 130,
     "large_result": 30,
     "throughput": 150,
@@ -84,6 +86,9 @@ def measure_all(
         except subprocess.CalledProcessError as error:
             print(f"{name} failed: {error}", file=sys.stderr)
             failed.append(name)
+            continue
+        if not figures:
+            # It has said why.
             continue
         if name == FLOORS:
             floors = figures

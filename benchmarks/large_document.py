@@ -9,7 +9,7 @@ STREAMS = 128
 SECONDS = 3600
 
 
-def write_large_document(path: Path) -> int:
+def write_large_document(path: Path, seconds: int = SECONDS) -> int:
     """Write it: a real test of two seconds, whose intervals are repeated; returns its bytes."""
     port = free_port()
     argv = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", "2", "-b", "1M", "-J"]
@@ -22,7 +22,7 @@ def write_large_document(path: Path) -> int:
     first = intervals.split("\n\t\t}, {", 1)[0] + "\n\t\t}"
     with open(path, "w", encoding="utf-8") as file:
         file.write(head + '"intervals":\t[' + first)
-        for _ in range(SECONDS - 1):
+        for _ in range(seconds - 1):
             file.write(", " + first.lstrip())
         file.write('],\n\t"end":' + tail)
     return path.stat().st_size

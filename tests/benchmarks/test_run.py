@@ -47,6 +47,15 @@ def test_a_script_that_fails_is_named_and_only_its_figures_stay_as_they_were(
     assert kept[-1]["idle"].taken_at == "2026-01-01" < kept[-1]["latency"].taken_at
 
 
+def test_a_script_that_is_skipped_has_not_failed_and_its_figures_stay(results: Results) -> None:
+    def measure(name: str) -> list[Figure]:
+        return [] if name == "far" else figures_of(name)
+
+    assert not measure_all([FLOORS, "far", "start"], results, lambda _: None, measure)
+    taken = [results[name].taken_at for name in ("far", "start")]
+    assert taken[0] == "2026-01-01" < taken[1]
+
+
 @pytest.mark.parametrize(("failed", "code"), [([], 0), (["idle"], 1)])
 def test_the_exit_code_says_whether_a_script_failed(
     failed: list[str],
