@@ -27,6 +27,8 @@ REMEDY = (
     "bring that key here, choose another name, or give --rekey: then the Manager gets the key that"
     " is here or a new one, and refuses an agent that still has the old one"
 )
+# Some editors begin a text with a mark.
+TEXT = click.File(encoding="utf-8-sig")
 
 
 class Enrolment:
@@ -61,7 +63,7 @@ class Enrolment:
             self._manager.create(name, key)
             return "created"
         # A Manager may keep the keys to itself.
-        if record.registration_key in (key, None):
+        if record.registration_key == key or not (record.registration_key or self._rekey):
             return "kept"
         if not self._rekey:
             raise Refused(f"its key at the Manager is not the one that is here: {REMEDY}")
@@ -85,8 +87,9 @@ def read_names(lines: Iterable[str]) -> list[str]:
 def open_directory(path: Path) -> None:
     """Make the directory if need be, and let no other run into it; raises ClickException."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_mode & 0o077:
-        raise click.ClickException(f"others may look into {path}: chmod 0700 it")
+    found = path.stat()
+    if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+        raise click.ClickException(f"others may look into {path}: make it yours, and chmod 0700 it")
     try:
         # It stays open, and locked.
         fcntl.flock(os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,7 +113,7 @@ def parse_url(*given: Any) -> Any:
 @click.option("--user", default="admin", show_default=True, help="Who creates the agents.")
 @click.option(
     "--password-file",
-    type=click.File(errors="surrogateescape"),
+    type=click.File(encoding="utf-8-sig", errors="surrogateescape"),
     help="Has the user's password. Without it: ADMIN_PASSWORD in the environment, or a question.",
 )
 @click.option(
@@ -129,13 +132,11 @@ def parse_url(*given: Any) -> Any:
 )
 @click.option(
     "--user-data",
-    type=click.File(),
+    type=TEXT,
     metavar="TEMPLATE",
     help="Write user data, too, of deployment/cloud-init.yaml or a copy of it.",
 )
-@click.option(
-    "--requirements", type=click.File(), help="The lines for pip in the user data [TEMPLATE's]."
-)
+@click.option("--requirements", type=TEXT, help="The lines for pip in the user data [TEMPLATE's].")
 @click.option("--rekey", is_flag=True, help="Replace keys at the Manager that are not here.")
 def main(
     names: TextIO,
@@ -166,9 +167,11 @@ def main(
         manager = Manager(manager_url, manager_ca_file)
         manager.log_in(user, password.rstrip("\n"))
         done, refusals = enrol_all(Enrolment(manager, keys, template, rekey), wanted)
-        show(manager.agents(), done)
+    except UnicodeDecodeError:
+        raise click.ClickException("a template, and lines for pip, must be in UTF-8") from None
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+        raise click.ClickException(f"{error.filename or keys}: {error.strerror}") from None
+    show(manager.agents(), done)
     if refusals:
         raise click.ClickException("\n  ".join(["not enrolled:", *refusals]))
 

@@ -1,8 +1,9 @@
 """The calls of an operator to a Manager, and what it knows of agents, as enrol.py needs them."""
 
+import json
 import ssl
 from collections import Counter
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import click
 import msgspec
@@ -45,7 +46,8 @@ class Record(msgspec.Struct):
 
 
 class _Token(msgspec.Struct):
-    access_token: str
+    # It is to stand in a header.
+    access_token: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]+\Z")]
 
 
 class Manager:
@@ -72,14 +74,16 @@ class Manager:
 
     def create(self, name: str, key: str) -> None:
         """Create an agent with this key."""
-        self._call("POST", "agents", Record, {"name": name, "registration_key": key}, key)
+        self._give_key("POST", "agents", {"name": name, "registration_key": key})
 
     def change_key(self, agent_id: int, key: str) -> None:
         """Give an agent this key, instead of the one that it has."""
-        body = {"registration_key": key}
-        changed = self._call("PUT", f"agents/{agent_id}", Record, body, key)
-        if changed.registration_key not in (key, None):
-            raise Refused("the Manager answers well, and has kept the old key: change it there")
+        self._give_key("PUT", f"agents/{agent_id}", {"registration_key": key})
+
+    def _give_key(self, method: str, path: str, body: dict[str, str]) -> None:
+        key = body["registration_key"]
+        if self._call(method, path, Record, body, key).registration_key not in (key, None):
+            raise Refused("the Manager answers well, and has another key: change it there")
 
     def _call(
         self, method: str, path: str, kind: type[_Kind], body: Any = None, secret: str = ""
@@ -90,7 +94,7 @@ class Manager:
             answer = self._session.request(
                 method, url, json=body, timeout=PATIENCE, allow_redirects=False, proxies=proxies
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise click.ClickException(why(error, url)) from None
         if answer.status_code in (200, 201):
             try:
@@ -105,6 +109,8 @@ class Manager:
 
 def _words(answer: requests.Response, secret: str) -> str:
     """What a refusal says. It may repeat what was sent."""
+    if answer.is_redirect:
+        return f": a redirect, not followed, to {printable(answer.headers['Location'])}"
     try:
         told = answer.json()
         said = told.get("message") or told["detail"]
@@ -112,8 +118,9 @@ def _words(answer: requests.Response, secret: str) -> str:
         words = "; ".join(each["msg"] for each in said) if isinstance(said, list) else str(said)
     except (ValueError, LookupError, AttributeError, TypeError):
         return ""
-    if secret:
-        words = words.replace(secret, "[hidden]")
+    # It may have been repeated with escapes.
+    for form in {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]} - {""}:
+        words = words.replace(form, "[hidden]")
     return f": {shortened(printable(words), MAX_WORDS)}"
 
 
@@ -125,9 +132,9 @@ def show(known: dict[str, Record], done: dict[str, str]) -> None:
     states = Counter[str]()
     for name, what in done.items():
         record = known.get(name) or Record(0, name)
-        state = record.state if name in known else "unknown"
+        state = printable(record.state) if name in known else "unknown"
         states[state] += 1
         address, heard = record.ip_address or "-", record.last_heartbeat or "-"
-        click.echo(row(name, what, state, address, heard, width=width))
+        click.echo(printable(row(name, what, state, address, heard, width=width)))
     counts = [*Counter(done.values()).items(), *states.items()]
     click.echo(f"{len(done)} names: {', '.join(f'{count} {what}' for what, count in counts)}")

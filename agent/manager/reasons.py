@@ -10,7 +10,7 @@ from contextlib import suppress
 from http.client import HTTPException
 
 from requests import RequestException
-from urllib3.exceptions import HTTPError, IncompleteRead, InvalidChunkLength
+from urllib3.exceptions import HTTPError, IncompleteRead, InvalidChunkLength, LocationValueError
 
 from agent.files import Whose
 from agent.host import host_of
@@ -41,7 +41,7 @@ _WORDS: dict[object, str] = {
     **dict.fromkeys((IncompleteRead, InvalidChunkLength), _CUT_SHORT),
     HTTPException: "{0} speaks no HTTP: check the port in {1}, or whether it must begin with https",
     HTTPError: "the answer of {0} cannot be read: check {1}",
-    **dict.fromkeys((UnicodeError, RequestException), _BAD_URL),
+    **dict.fromkeys((UnicodeError, LocationValueError, RequestException), _BAD_URL),
 }
 
 

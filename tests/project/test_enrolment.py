@@ -1,5 +1,6 @@
 """`deployment/enrol.py`, run as its users do, against real Managers."""
 
+import json
 import os
 import re
 import signal
@@ -217,8 +218,39 @@ def test_a_directory_that_others_may_read(desk: Desk, manager: ManagerProcess) -
     desk.keys.mkdir(mode=0o755)
     ended = desk.enrol(["x"])
     desk.keys.chmod(0o700)
-    assert ended.code == 1 and "others may look into keys: chmod 0700 it" in ended.errors
+    assert (
+        ended.code == 1
+        and "others may look into keys: make it yours, and chmod 0700 it" in ended.errors
+    )
     assert not at(manager) and not desk.here()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes what is another's")
+def test_a_directory_of_somebody_else(desk: Desk, manager: ManagerProcess) -> None:
+    desk.keys.mkdir(mode=0o700)
+    (desk.keys / "x.key").write_text("a-key-that-he-knows\n")
+    (desk.keys / "x.key").chmod(0o600)
+    os.chown(desk.keys, 65534, 65534)
+    ended = desk.enrol(["x"])
+    assert ended.code == 1 and "others may look into keys: make it yours" in ended.errors
+    assert not at(manager)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a disk")
+def test_a_full_disk_is_named(desk: Desk, manager: ManagerProcess) -> None:
+    desk.keys.mkdir(mode=0o700)
+    subprocess.check_call(["mount", "-t", "tmpfs", "-o", "size=16k,mode=700", "x", desk.keys])
+    try:
+        (desk.keys / "other").write_bytes(bytes(12288))
+        (desk.keys / "other").chmod(0o600)
+        ended = desk.enrol(["x", "y"])
+        assert ended.code == 1 and "1 of 2 names are enrolled" in ended.errors
+        assert "Error: keys: No space left on device" in ended.errors
+        (desk.keys / "other").unlink()
+        assert desk.enrol(["x", "y"]).code == 0
+        assert at(manager) == desk.here()
+    finally:
+        subprocess.check_call(["umount", desk.keys])
 
 
 def test_bad_names_are_told_before_anything_is_done(desk: Desk, manager: ManagerProcess) -> None:
@@ -255,6 +287,96 @@ def test_a_key_that_is_not_the_managers(desk: Desk, manager: ManagerProcess) -> 
     assert at(manager) == {"x": "changed-at-the-manager"}
     assert desk.enrol(["x"], "--rekey").code == 0
     assert at(manager) == mine == desk.here()
+
+
+def keeping(record: dict[str, Any], given: list[Any]) -> Callable[[Request], bytes]:
+    """Answers of a Manager whose one agent is this, whatever it is given."""
+
+    def answer(request: Request) -> bytes:
+        if request.call == "login":
+            return reply({"access_token": "t"})
+        if request.method == "GET":
+            return reply([record])
+        given.append(request.json())
+        return reply({**record, "name": "x"})
+
+    return answer
+
+
+def test_a_manager_that_shows_no_key_gets_a_new_one(
+    faulty: Callable[..., FaultyManager], tmp_path: Path
+) -> None:
+    given: list[Any] = []
+    desk = Desk(tmp_path, faulty(keeping({"id": 7, "name": "x"}, given)).url)
+    assert desk.enrol(["x"]).code == 1 and not given
+    ended = desk.enrol(["x"], "--rekey")
+    assert ended.code == 0 and row(ended, "x")[0] == "re-keyed"
+    assert given == [{"registration_key": desk.here()["x"]}]
+    ended = desk.enrol(["x"])
+    assert ended.code == 0 and row(ended, "x")[0] == "kept" and len(given) == 1
+
+
+@pytest.mark.parametrize("name", ["x", "new"])
+def test_a_manager_that_keeps_to_another_key(
+    faulty: Callable[..., FaultyManager], tmp_path: Path, name: str
+) -> None:
+    record = {"id": 7, "name": "x", "registration_key": "of-the-manager"}
+    ended = Desk(tmp_path, faulty(keeping(record, [])).url).enrol([name], "--rekey")
+    assert ended.code == 1 and row(ended, name)[0] == "refused"
+    assert f"{name}: the Manager answers well, and has another key" in ended.errors
+    assert "of-the-manager" not in ended.output + ended.errors
+
+
+def test_what_a_manager_says_steers_no_terminal(
+    faulty: Callable[..., FaultyManager], tmp_path: Path
+) -> None:
+    record = {"id": 7, "name": "y", "status": "on\x1b[1mline", "ip_address": "\x1b]0;x\x07\ny"}
+    answer = keeping({**record, "last_heartbeat": "now\u202e"}, [])
+    ended = Desk(tmp_path, faulty(answer).url).enrol(["x", "y"])
+    assert row(ended, "y")[1:] == [r"on\x1b[1mline", r"\x1b]0;x\x07\ny", r"now\u202e"]
+    assert all(char.isprintable() for char in ended.output.replace("\n", ""))
+
+
+@pytest.mark.parametrize("password", ['a"b\\ZYX', "\xe4ZYX", "it's ZYX"])
+def test_a_refusal_that_repeats_the_password(
+    faulty: Callable[..., FaultyManager], tmp_path: Path, password: str
+) -> None:
+    told: list[Callable[[str], str]] = [
+        str,
+        lambda sent: f"{json.loads(sent)}",
+        lambda sent: password,
+    ]
+    for repeat in told:
+        message = {"message": f"no: {repeat(json.dumps({'password': password}))}"}
+        url = faulty(lambda _, message=message: reply(message, 401)).url
+        ended = Desk(tmp_path, url).enrol(["x"], ADMIN_PASSWORD=password)
+        assert ended.code == 1 and "login: 401: no: " in ended.errors
+        assert "[hidden]" in ended.errors and "ZYX" not in ended.errors
+
+
+@pytest.mark.parametrize("token", ["t\u20ac", "t\r\nX: y", ""])
+def test_a_token_that_is_none(
+    faulty: Callable[..., FaultyManager], tmp_path: Path, token: str
+) -> None:
+    ended = Desk(tmp_path, faulty(lambda _: reply({"access_token": token})).url).enrol(["x"])
+    assert ended.code == 1 and "this is no answer of a Manager" in ended.errors
+
+
+def test_a_redirect_is_not_followed(faulty: Callable[..., FaultyManager], tmp_path: Path) -> None:
+    other = faulty(lambda _: reply({"access_token": "t"}))
+    there = f"{other.url}/v1/auth/login"
+    manager = faulty(lambda _: raw_reply(b"", 308, Location=there))
+    ended = Desk(tmp_path, manager.url).enrol(["x"])
+    assert ended.code == 1 and f"/v1/auth/login: 308: a redirect, not followed, to {there}" in (
+        ended.errors
+    )
+    assert not other.requests
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70])
+def test_a_url_without_a_possible_host(tmp_path: Path, host: str) -> None:
+    ended = Desk(tmp_path, f"http://{host}").enrol(["x"])
+    assert ended.code == 1 and "cannot be sent: check MANAGER_URL" in ended.errors
 
 
 def test_two_runs_at_a_time(desk: Desk, manager: ManagerProcess) -> None:
@@ -390,17 +512,74 @@ def test_user_data_of_ones_own_copy_keeps_its_lines(desk: Desk) -> None:
     assert wanted == yaml.safe_load(own)["write_files"][2]["content"]
 
 
+def as_it_is(text: str) -> str:
+    """As shipped."""
+    return text
+
+
+def indented_more(text: str) -> str:
+    """With contents that begin further to the right, and a blank line in one."""
+    for line in ("your-registration-key-here", "MANAGER_URL=", "MAX_TASKS=", "https://packages"):
+        text = text.replace(f"      {line}", f"         {line}")
+    return text.replace("         MAX_TASKS", "  \n         MAX_TASKS")
+
+
+def indented_less(text: str) -> str:
+    """With contents that begin further to the left."""
+    for line in ("your-registration-key-here", "MANAGER_URL=", "MAX_TASKS=", "https://packages"):
+        text = text.replace(f"      {line}", f"     {line}")
+    return text
+
+
+def marked(text: str) -> str:
+    """As an editor on Windows writes it."""
+    return "\ufeff" + text.replace("\n", "\r\n")
+
+
+def spaced(text: str) -> str:
+    """With blanks where YAML and systemd let them be."""
+    text = text.replace("content: |\n", "content: |  \n")
+    return text.replace("MANAGER_URL=", "MANAGER_URL = ")
+
+
+def key_last(text: str) -> str:
+    """With the key at the end, and without a last line break."""
+    before, after = text.index("  # This agent's"), text.index("  # The package")
+    end = text.index("package_update")
+    return f"{text[end:]}{text[:before]}{text[after:end]}{text[before:after].rstrip()}"
+
+
+@pytest.mark.parametrize("edit", [as_it_is, indented_more, indented_less, marked, spaced, key_last])
+def test_any_way_of_writing_a_copy_is_taken(desk: Desk, edit: Callable[[str], str]) -> None:
+    own = TEMPLATE.read_text().replace("packages.example.com", "packages.example.net")
+    url = "MANAGER_URL=https://manager.example.com\n"
+    own = own.replace(url, f"{url}      MAX_TASKS=7\n")
+    (desk.directory / "own.yaml").write_text(edit(own), newline="")
+    ended = desk.enrol(["left"], "--user-data", "own.yaml")
+    assert ended.code == 0, ended.errors
+    text = (desk.keys / "left.yaml").read_bytes().decode()
+    assert edit is key_last or text.startswith("#cloud-config\n")
+    made = {file["path"]: file["content"] for file in yaml.safe_load(text)["write_files"]}
+    settings = made["/etc/iperf-agent/agent.env"].split()
+    assert settings == [f"MANAGER_URL={desk.url}", "MAX_TASKS=7", "AGENT_NAME=left"]
+    assert made["/etc/iperf-agent/agent.key"] == f"{desk.here()['left']}\n"
+    assert made["/etc/iperf-agent/requirements.txt"].startswith("https://packages.example.net/")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (("", ""), "still has packages.example.com: give --requirements"),
+        (("      https://packages.example.com", "      # https"), "lines for pip are empty"),
+        (("Installs", "\udce4"), "must be in UTF-8"),
         (("agent.env", "other.env"), "has no `- path: /etc/iperf-agent/agent.env`"),
     ],
 )
 def test_a_template_that_does_not_fit_is_told_first(
     desk: Desk, manager: ManagerProcess, change: tuple[str, str], words: str
 ) -> None:
-    (desk.directory / "own.yaml").write_text(TEMPLATE.read_text().replace(*change))
+    own = TEMPLATE.read_text().replace(*change)
+    (desk.directory / "own.yaml").write_text(own, errors="surrogateescape")
     ended = desk.enrol(["x"], "--user-data", "own.yaml")
     assert ended.code == 1 and words in ended.errors
     assert not at(manager) and not desk.keys.exists()
