@@ -14,6 +14,7 @@ from agent import errors
 from agent.cli import command
 from agent.config.key import PLACEHOLDER_KEY
 from agent.config.settings import SETTINGS
+from agent.protocol import PAYLOADS
 from tests.support.command import run
 from tests.support.harness import ROOT
 
@@ -95,6 +96,12 @@ def test_every_line_of_the_log_that_is_explained_is_in_the_code(page: str, headi
     lines = [re.sub(r"^[A-Z0-9_]+ ", "", line).removesuffix(" …") for line in quoted]
     assert len(lines) > 10
     assert [line for line in lines if not any(line in text for text in texts)] == []
+
+
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_the_protocol_has_every_key_of_a_payload(kind: str) -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text().partition("## Tasks")[2]
+    assert [key for key in PAYLOADS[kind].__struct_fields__ if f"`{key}`" not in text] == []
 
 
 def test_every_make_target_that_is_named_exists() -> None:
