@@ -20,7 +20,6 @@ from agent.process.output import in_thread, read_part, size_of
 from agent.process.spawn import NO_SECRETS, signal_group, spawn, spawn_error
 
 STDERR_KEPT = 64 * 1024
-_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 # Seconds that are waited for a look at a child's output.
 LOOK_TAKES = 1.0
 
@@ -58,18 +57,14 @@ class ChildProcess:
         self.has_grown = Event()
         self._was_stopped = False
         self._may_lead = True
-        outputs: list[int] = []
         try:
-            in_thread(_open, outputs, stdout, stderr)
-            self._popen = spawn(argv, outputs[0], outputs[1], secrets)
+            self._popen = spawn(argv, stdout, stderr, secrets=secrets)
         except OSError as error:
             in_thread(discard, stdout, stderr)
             if error.filename in (str(stdout), str(stderr)) and whose(error) is not Whose.HOST:
                 words = f"{stdout.parent} cannot be written: {error.strerror}: mend that"
                 raise TaskError(class_of(error), words) from error
             raise spawn_error(argv[0], error) from error
-        finally:
-            in_thread(lambda: [*map(os.close, outputs)])
         self.pid: int = self._popen.pid
         self.ended = Event()
         self._popen.rawlink(lambda _: self.ended.set())
@@ -153,8 +148,3 @@ class ChildProcess:
             if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, 0)
             signal_group(self.pid, number)
-
-
-def _open(outputs: list[int], *paths: Path) -> None:
-    for path in paths:
-        outputs.append(os.open(path, _TO_WRITE, 0o666))

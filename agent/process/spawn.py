@@ -9,9 +9,10 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -23,18 +24,28 @@ from agent.errors import ErrorClass, TaskError
 _PR_SET_PDEATHSIG = 1
 # Bytes; the help of iperf3 has a few thousand.
 _MAX_CAPTURED = 1024**2
-_LIBC = ctypes.CDLL(None)
+# Looked up before any fork: another thread may hold the loader's lock during it.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 # All that a child gets of the agent's environment, which also holds the key.
 _VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 NO_SECRETS = MappingProxyType(dict[str, str]())
+_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
-def spawn(argv: list[str], out: Any, err: Any, secrets: Mapping[str, str] = NO_SECRETS) -> Any:
+class _NotOpened(Exception):
+    """The arguments of an OSError: Popen gives one that is raised in a child the program's name."""
+
+
+def spawn(
+    argv: list[str], *outputs: Path, secrets: Mapping[str, str] = NO_SECRETS, **streams: Any
+) -> Any:
     """Start a program; returns its Popen, raises OSError, and TaskError for `[...]` off Linux.
 
-    It gets a secret named `[...]` as a file, whose path takes the place of that word in `argv`,
-    and any other as a variable of its environment. Such a file is in memory and has no name: it
-    goes with the program, however that and the agent end.
+    It opens the `outputs` for its stdout and stderr itself, as in a shell, so that a disk that
+    stands still holds up nobody else; `streams` are as for Popen. It gets a secret named `[...]` as
+    a file, whose path takes the place of that word in `argv`, and any other as a variable of its
+    environment. Such a file is in memory and has no name: it goes with the program, however that
+    and the agent end.
     """
     variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     files: dict[str, int] = {}
@@ -51,16 +62,14 @@ def spawn(argv: list[str], out: Any, err: Any, secrets: Mapping[str, str] = NO_S
         return subprocess.Popen(
             [f"/proc/self/fd/{files[word]}" if word in files else word for word in argv],
             stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
-            stdout=out,
-            stderr=err,
             env=variables,
             pass_fds=tuple(files.values()),
             start_new_session=True,
-            # prctl is looked up before the fork: another thread may hold the loader's lock then.
-            preexec_fn=(
-                partial(_die_with, os.getpid(), _LIBC.prctl) if sys.platform == "linux" else None
-            ),
+            preexec_fn=partial(_begin, os.getpid(), outputs),
+            **streams,
         )
+    except _NotOpened as error:
+        raise OSError(*error.args) from None
     finally:
         for file in files.values():
             os.close(file)
@@ -77,7 +86,7 @@ def spawn_error(path: str, error: OSError) -> TaskError:
 def capture_output(argv: list[str], timeout: float) -> str:
     """What a short command prints; raises TaskError when it cannot be run, or does not end."""
     try:
-        command = spawn(argv, subprocess.PIPE, subprocess.STDOUT)
+        command = spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except OSError as error:
         raise spawn_error(argv[0], error) from error
     output: bytes = b""
@@ -102,12 +111,17 @@ def signal_group(leader: int, number: int) -> bool:
     return False
 
 
-def _die_with(parent: int, prctl: Callable[..., int]) -> None:
+def _begin(parent: int, outputs: tuple[Path, ...]) -> None:
     """What the child does before it becomes iperf3: ask the kernel to kill it with the agent.
 
     The signal is KILL, as a stopped child, or one that ignores TERM, survives TERM. The changed
     parent shows that the agent died between the fork and the request. The kernel watches the
     thread that forked: gevent forks in the main thread only.
     """
-    if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+    if _PRCTL and (_PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent):
         os._exit(127)
+    for number, path in enumerate(outputs, 1):
+        try:
+            os.dup2(os.open(path, _TO_WRITE, 0o666), number)
+        except OSError as error:
+            raise _NotOpened(error.errno, error.strerror, str(path)) from error

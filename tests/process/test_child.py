@@ -172,6 +172,24 @@ def test_a_child_whose_output_cannot_be_written_is_not_started(tmp_path: Path) -
     assert raised.value.error_class == "host_error"
 
 
+def test_outputs_that_cannot_be_opened_now_hold_up_no_other_child(
+    shell: Shell, tmp_path: Path
+) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    waiting = [
+        gevent.spawn(ChildProcess, ["/bin/true"], pipe, tmp_path / str(number))
+        for number in range(9)
+    ]
+    gevent.idle()
+    assert shell("exit 3").ended.wait(10)
+    assert not any(each.ready() for each in waiting)
+    # The pipe can be opened from now on, as somebody reads it.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    children = [each.get(timeout=10) for each in waiting]
+    assert all(child.ended.wait(10) and child.close() == 0 for child in children)
+    os.close(reader)
+
+
 def test_a_child_ends_on_term(shell: Shell) -> None:
     child = shell("sleep 60")
     child.stop(30, Event())
