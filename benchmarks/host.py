@@ -1,22 +1,21 @@
 """What the kernel knows: when a program is executed, when a process ends, what it costs."""
 
-import ctypes
 import os
 import select
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean
 
 import gevent
+from gevent import subprocess
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from benchmarks.figures import PARTS, Range, spread
 
-_IN_OPEN = 0x20
-_EVENT_BYTES = 4096
 # linux/posix-timers.h: the clock of another process has the complement of its id above three bits.
 _CPUCLOCK_SCHED = 2
 # Seconds between two looks at a process's memory.
@@ -30,24 +29,20 @@ def in_thread(function: Callable[[], object]) -> AsyncResult:
 
 
 class Executions:
-    """The moments at which a program is executed: the kernel opens its file for that (inotify).
-
-    The file is opened by nobody else while it is watched.
-    """
+    """The `moments` at which a program is executed, noted by a process of its own."""
 
     def __init__(self, program: str) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._inotify = libc.inotify_init1(os.O_CLOEXEC)
-        path = os.path.realpath(program).encode()
-        if self._inotify < 0 or libc.inotify_add_watch(self._inotify, path, _IN_OPEN) < 0:
-            raise OSError(ctypes.get_errno(), "inotify does not watch", program)
         self.moments: list[float] = []
-        get_original("_thread", "start_new_thread")(self._read, ())
+        argv = [sys.executable, "-m", "benchmarks.executions", program]
+        self._watcher = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        lines = self._watcher.stdout
+        assert lines
+        lines.readline()
+        gevent.spawn(self._read, lines)
 
-    def _read(self) -> None:
-        read = get_original("os", "read")
-        while read(self._inotify, _EVENT_BYTES):
-            self.moments.append(time.time())
+    def _read(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            self.moments.append(float(line))
 
 
 def end_of(pid: int) -> AsyncResult:
