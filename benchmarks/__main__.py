@@ -38,7 +38,7 @@ FLOORS = "floors"
 SECONDS = {
     FLOORS: 120,
     "latency": 150,
-    "servers": 90,
+    "servers": 140,
     "start": 30,
     "delivery": 90,
     "far": 30,
@@ -46,7 +46,7 @@ SECONDS = {
     "idle": 130,
     "large_result": 30,
     "throughput": 150,
-    "observing": 200,
+    "observing": 150,
     "many_tasks": 300,
     "crowd": 180,
     "fleet": 220,
