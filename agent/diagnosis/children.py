@@ -41,9 +41,8 @@ def socket_inodes(pid: int) -> list[int]:
 class ChildSockets:
     """The connected sockets of a child: found by a dump, then asked for one by one.
 
-    They are those at an `own` port or to a `peer` port, that of its tests, as a wrapper may have
-    others, and all if neither is known. `pid` is whose they are: the child's, or that of an iperf3
-    which a wrapper has started.
+    They are those at the `own` port of its tests or to the `peer` port, all if neither is known.
+    `pid` is whose they are: the child's, or that of an iperf3 which a wrapper has started.
     """
 
     def __init__(self, child: int, own: int = 0, peer: int = 0) -> None:
