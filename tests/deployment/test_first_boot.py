@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 from gevent import subprocess
 
+from agent import __version__
 from agent.dev.server import DevManager
 from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from tests.support.deployment import INSTALL, MANAGER_PORT, UNIT, Deployment, key_of, user_data
 from tests.support.harness import ROOT, free_port, iperf3_server, until
 from tests.support.machine import (
-    CONSTRAINTS,
     LONG,
+    NEXT,
     TEMPLATES,
+    WHEELHOUSE,
     Machine,
-    build_wheel,
-    download_locked,
 )
 from tests.support.needs import need
 from tests.support.network import MANAGER, PEER, network
@@ -40,12 +40,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
 
 INSTALLATION = "iperf-agent-install.service"
 # As `pip wheel` made it of the commit that became 0.1.0.
-RELEASED = "0.1.0"
-RELEASE = ROOT / f"tests/deployment/data/iperf_orchestrator_agent-{RELEASED}-py3-none-any.whl"
-# What the release is given by its constraints, to tell it from what this version is given.
+FIRST = "0.1.0"
+FIRST_WHEEL = ROOT / f"tests/deployment/data/iperf_orchestrator_agent-{FIRST}-py3-none-any.whl"
+# What 0.1.0 is given by its constraints, to tell it from what this version is given.
 OLDER_CLICK = "click==8.1.8"
-# This version under another number, as it may still have that of the release.
-THIS = "99.0"
 # A test of five seconds, which may take as long as pip does if it is held up.
 BYTES = 62_500_000
 TEST = {"bytes": BYTES, "bitrate": 100_000_000, "time": 120}
@@ -73,28 +71,35 @@ class Pair:
 def lines(version: str) -> list[str]:
     """What is to be installed, as lines for pip."""
     wheel = f"{URL}/iperf_orchestrator_agent-{version}-py3-none-any.whl"
-    return [wheel, f"--constraint {URL}/iperf-agent-{version}-{CONSTRAINTS}", *PIP_LINES]
+    return [wheel, f"--constraint {URL}/{constraints(version)}", *PIP_LINES]
 
 
-def publish(packages: Path) -> None:
-    """Fill a directory with both versions, and all that machines need for them."""
+def constraints(version: str) -> str:
+    """The name of the file that pins what a version needs."""
+    return f"iperf-agent-{version}-constraints.txt"
+
+
+def publish(release: Path, packages: Path) -> None:
+    """Fill a directory with 0.1.0 and this version, and all that machines need for them.
+
+    This version is there as NEXT, as it may still have the number of the other.
+    """
     for template in TEMPLATES:
-        download_locked(template, packages)
         publish_debs(template, packages / template.name)
-    build_wheel(packages, THIS)
-    shutil.copy(RELEASE, packages)
+    for wheel in (*(release / WHEELHOUSE).iterdir(), *(release / "next").iterdir(), FIRST_WHEEL):
+        shutil.copy(wheel, packages)
     download = [sys.executable, "-m", "pip", "-qq", "download", "--no-deps", "--dest", packages]
     subprocess.run([*download, OLDER_CLICK], check=True)
-    locked = (packages / CONSTRAINTS).read_text()
-    for version, pins in ((THIS, locked), (RELEASED, re.sub("click==.*", OLDER_CLICK, locked))):
-        (packages / f"iperf-agent-{version}-{CONSTRAINTS}").write_text(pins)
+    pins = (release / constraints(__version__)).read_text()
+    (packages / constraints(NEXT)).write_text(pins)
+    (packages / constraints(FIRST)).write_text(re.sub("click==.*", OLDER_CLICK, pins))
 
 
 @pytest.fixture(name="pair", scope="module")
-def fixture_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def fixture_pair(tmp_path_factory: pytest.TempPathFactory, release: Path) -> Iterator[Pair]:
     """Two machines, whose first boot has ended without a network."""
     packages = tmp_path_factory.mktemp("packages")
-    publish(packages)
+    publish(release, packages)
     with ExitStack() as stack:
         net = stack.enter_context(network())
         stack.enter_context(served(packages, net))
@@ -104,7 +109,7 @@ def fixture_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             machine = Machine(template, tmp_path_factory.mktemp(name), packages, net)
             stack.callback(machine.kill)
             take_debs_from_there(machine, template.name)
-            machine.seed(name, user_data(name, *lines(THIS)))
+            machine.seed(name, user_data(name, *lines(NEXT)))
             both.append(Deployment(machine, store, net, name))
         pair = Pair(both)
         manager = DevManager(store, MANAGER, MANAGER_PORT, "a password for nobody")
@@ -169,7 +174,7 @@ def test_a_rollback_and_an_upgrade_deliver_once_what_the_other_version_measured(
     machine.output("systemctl", "restart", UNIT)
     pip = ("/opt/iperf-agent/venv/bin/python3", "-m", "pip")
     newest = machine.output(*pip, "freeze")
-    for old, new in ((THIS, RELEASED), (RELEASED, THIS)):
+    for old, new in ((NEXT, FIRST), (FIRST, NEXT)):
         with change_of_version(pair, new) as client:
             assert client.status == "running"
         assert pair.patient.ended(client).status == "succeeded", client
@@ -180,7 +185,7 @@ def test_a_rollback_and_an_upgrade_deliver_once_what_the_other_version_measured(
         assert new in machine.output("/opt/iperf-agent/venv/bin/agent-run", "--version")
         # The constraints count in both directions.
         installed = machine.output(*pip, "freeze")
-        assert (OLDER_CLICK in installed) == (new == RELEASED)
+        assert (OLDER_CLICK in installed) == (new == FIRST)
     assert installed == newest
 
 
@@ -191,7 +196,7 @@ def test_clones_that_are_called_localhost_are_no_agents_until_they_have_names(pa
         pair.store.agents.add(clone, key_of(clone))
         machine.output("sh", "-ec", preparation())
         machine.stop()
-        machine.seed(clone, user_data(clone, *lines(THIS)), hostname="localhost")
+        machine.seed(clone, user_data(clone, *lines(NEXT)), hostname="localhost")
         machine.start()
     for deployment in pair.both:
         machine = deployment.machine

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from gevent import subprocess
@@ -25,13 +26,12 @@ from tests.support.deployment import (
 )
 from tests.support.harness import ROOT, free_port, iperf3_server, until
 from tests.support.machine import (
-    CONSTRAINTS,
     LONG,
+    NEXT,
+    RELEASE,
     TEMPLATES,
-    WHEELS,
+    WHEELHOUSE,
     Machine,
-    build_wheel,
-    download_locked,
 )
 from tests.support.needs import need
 from tests.support.network import MANAGER, PEER, network
@@ -44,34 +44,27 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
 
 SECOND = "iperf-agent@second.service"
 INSTANCE = "machine-1"
-# The version after this one, and where its wheel is.
-NEXT = "99.0"
-NEXT_WHEEL = f"{WHEELS}/next"
+# The lines that have pip reach no index.
+OFFLINE = ("--no-index", f"--find-links {RELEASE}/{WHEELHOUSE}")
 # The promise: a loop that is blocked is replaced within so many seconds.
 REPLACED_WITHIN = 40
 
 
 @pytest.fixture(name="deployed", scope="module", params=TEMPLATES, ids=lambda path: path.name)
 def fixture_deployed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, release: Path
 ) -> Iterator[Deployment]:
-    """A machine on which cloud-init has ended, well or not."""
+    """A machine on which cloud-init has ended, well or not; it reaches no index, and no Debian."""
     template = request.param
     directory = tmp_path_factory.mktemp("machine")
-    wheels = directory / "wheels"
-    wheels.mkdir()
-    build_wheel(wheels)
-    download_locked(template, wheels)
-    build_wheel(wheels / "next", NEXT)
     with network() as net:
-        machine = Machine(template, directory, wheels, net)
+        machine = Machine(template, directory, release, net)
         store = Store()
         manager = DevManager(store, MANAGER, MANAGER_PORT, "a password for nobody")
         deployment = Deployment(machine, store, net, INSTANCE)
         for name in ("second", "stranger"):
             store.agents.add(name, key_of(name))
-        source = ["--no-index", f"--find-links {WHEELS}", "iperf-orchestrator-agent"]
-        machine.seed(INSTANCE, user_data(INSTANCE, *source, f"--constraint {WHEELS}/{CONSTRAINTS}"))
+        machine.seed(INSTANCE, user_data(INSTANCE, *OFFLINE, "iperf-orchestrator-agent"))
         try:
             machine.start()
             machine.run("cloud-init", "status", "--wait")
@@ -222,8 +215,7 @@ def test_a_version_that_is_not_to_be_had_changes_nothing(machine: Machine) -> No
 
 def test_a_new_version_is_one_command(machine: Machine) -> None:
     pid = machine.main_pid(UNIT)
-    places = ["--no-index", f"--find-links {WHEELS}", f"--find-links {NEXT_WHEEL}"]
-    lines = [*places, f"iperf-orchestrator-agent=={NEXT}"]
+    lines = [*OFFLINE, f"--find-links {RELEASE}/next", f"iperf-orchestrator-agent=={NEXT}"]
     # With a root that lets nobody else read what it makes.
     machine.output("sh", "-c", 'umask 077; exec "$0" "$@"', INSTALL, *lines)
     assert NEXT in machine.output("/opt/iperf-agent/venv/bin/agent-run", "--version")

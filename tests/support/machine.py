@@ -1,5 +1,6 @@
 """A Debian that is booted in a container, and what it needs: a seed for cloud-init, and wheels."""
 
+import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,9 +18,11 @@ from tests.support.network import Network
 
 # The roots of machines that never ran.
 TEMPLATES = sorted((ROOT / ".venv/machines").glob("*"))
-# Where the container finds the wheels, and the file beside them that pins what they need.
-WHEELS = "/srv/wheels"
-CONSTRAINTS = "constraints.txt"
+# Where the container finds a release, and what the release calls its wheels for this processor.
+RELEASE = "/srv/release"
+WHEELHOUSE = f"iperf-agent-{__version__}-wheels-{platform.machine()}"
+# This version under the number of one that is still to come.
+NEXT = "99.0"
 # Seconds for a boot, an installation, or a restart by the watchdog, on a busy computer.
 LONG = 180.0
 _PIP = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
@@ -38,11 +41,11 @@ network: {config: disabled}
 class Machine:
     """A machine with a disk of its own, on the network as the host `agent`; needs root."""
 
-    def __init__(self, template: Path, directory: Path, wheels: Path, network: Network) -> None:
+    def __init__(self, template: Path, directory: Path, release: Path, network: Network) -> None:
         """Copy the disk from `template`, the root of a Debian that never ran."""
         self._disk = directory / "disk"
         self._console = directory / "console.log"
-        self._wheels = wheels
+        self._release = release
         self._network = network
         self._nspawn: subprocess.Popen | None = None
         self._init = 0
@@ -74,7 +77,7 @@ class Machine:
             # Tests that are killed leave no machine behind.
             *("setpriv", "--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--boot"),
             *("--directory", self._disk, "--register=no", "--keep-unit", "--link-journal=no"),
-            *("--resolv-conf=off", "--timezone=off", f"--bind-ro={self._wheels}:{WHEELS}"),
+            *("--resolv-conf=off", "--timezone=off", f"--bind-ro={self._release}:{RELEASE}"),
             "--network-namespace-path=/proc/self/ns/net",
         ]
         if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
@@ -157,16 +160,8 @@ class Machine:
         return bool(children) and self.run("systemctl", "list-jobs").code == 0
 
 
-def download_locked(template: Path, directory: Path) -> None:
-    """Fill a directory with what a machine's Python needs, as it is locked, and CONSTRAINTS."""
-    python = (template / "usr/bin/python3").readlink().name.removeprefix("python")
-    wanted = ["--only-binary=:all:", "--python-version", python, "--dest", directory]
-    locked = shutil.copy(ROOT / "requirements.txt", directory / CONSTRAINTS)
-    subprocess.run([*_PIP, "download", *wanted, "--requirement", locked], check=True)
-
-
-def build_wheel(directory: Path, version: str = __version__) -> None:
-    """Add the wheel of this checkout as it is, or as it would be with another version."""
+def build_wheel(directory: Path, version: str) -> None:
+    """Add the wheel of this checkout as it would be with another version."""
     with TemporaryDirectory() as name:
         source = Path(name)
         for part in ("agent", "deployment"):
