@@ -18,6 +18,7 @@ from agent.dev.store.store import Store
 from tests.support.deployment import (
     INSTALL,
     MANAGER_PORT,
+    OFFLINE,
     REQUIREMENTS,
     UNIT,
     Deployment,
@@ -30,7 +31,6 @@ from tests.support.machine import (
     NEXT,
     RELEASE,
     TEMPLATES,
-    WHEELHOUSE,
     Machine,
 )
 from tests.support.needs import need
@@ -44,8 +44,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
 
 SECOND = "iperf-agent@second.service"
 INSTANCE = "machine-1"
-# The lines that have pip reach no index.
-OFFLINE = ("--no-index", f"--find-links {RELEASE}/{WHEELHOUSE}")
 # The promise: a loop that is blocked is replaced within so many seconds.
 REPLACED_WITHIN = 40
 
@@ -64,7 +62,7 @@ def fixture_deployed(
         deployment = Deployment(machine, store, net, INSTANCE)
         for name in ("second", "stranger"):
             store.agents.add(name, key_of(name))
-        machine.seed(INSTANCE, user_data(INSTANCE, *OFFLINE, "iperf-orchestrator-agent"))
+        machine.seed(INSTANCE, user_data(INSTANCE, *OFFLINE))
         try:
             machine.start()
             machine.run("cloud-init", "status", "--wait")
@@ -215,7 +213,8 @@ def test_a_version_that_is_not_to_be_had_changes_nothing(machine: Machine) -> No
 
 def test_a_new_version_is_one_command(machine: Machine) -> None:
     pid = machine.main_pid(UNIT)
-    lines = [*OFFLINE, f"--find-links {RELEASE}/next", f"iperf-orchestrator-agent=={NEXT}"]
+    *places, _ = OFFLINE
+    lines = [*places, f"--find-links {RELEASE}/next", f"iperf-orchestrator-agent=={NEXT}"]
     # With a root that lets nobody else read what it makes.
     machine.output("sh", "-c", 'umask 077; exec "$0" "$@"', INSTALL, *lines)
     assert NEXT in machine.output("/opt/iperf-agent/venv/bin/agent-run", "--version")

@@ -7,10 +7,17 @@ from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from agent.protocol import FINAL_STATUSES
 from tests.support.harness import ROOT, free_port, until
-from tests.support.machine import LONG, Machine
+from tests.support.machine import LONG, RELEASE, WHEELHOUSE, Machine
 from tests.support.network import MANAGER, Network
 
 UNIT = "iperf-agent.service"
+# The lines that have pip install this version from the wheels of a release, and reach no index.
+OFFLINE = (
+    "--no-index",
+    f"--find-links {RELEASE}/{WHEELHOUSE}",
+    f"--constraint {RELEASE}/{WHEELHOUSE}/iperf-agent-{__version__}-constraints.txt",
+    f"iperf-orchestrator-agent=={__version__}",
+)
 INSTALL = "/opt/iperf-agent/install"
 REQUIREMENTS = "/etc/iperf-agent/requirements.txt"
 # Where the Manager of a Deployment listens.

@@ -103,7 +103,7 @@ class Machine:
         if self._nspawn and self._nspawn.poll() is None:
             self._nspawn.kill()
             self._nspawn.wait()
-        shutil.rmtree(self._disk, ignore_errors=True)
+        subprocess.run(["rm", "-rf", self._disk], check=False)
 
     def run(self, *argv: str) -> Ended:
         """Run a command in it and wait for its end."""
