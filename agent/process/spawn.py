@@ -19,7 +19,7 @@ from typing import Any
 import gevent
 from gevent import subprocess
 
-from agent.errors import ErrorClass, TaskError
+from agent.errors import ErrorClass, StateUnusable, TaskError
 
 _PR_SET_PDEATHSIG = 1
 # Bytes; the help of iperf3 has a few thousand.
@@ -32,20 +32,15 @@ NO_SECRETS = MappingProxyType(dict[str, str]())
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
-class _NotOpened(Exception):
-    """The arguments of an OSError: Popen gives one that is raised in a child the program's name."""
-
-
 def spawn(
     argv: list[str], *outputs: Path, secrets: Mapping[str, str] = NO_SECRETS, **streams: Any
 ) -> Any:
     """Start a program; returns its Popen, raises OSError, and TaskError for `[...]` off Linux.
 
-    It opens the `outputs` for its stdout and stderr itself, as in a shell, so that a disk that
-    stands still holds up nobody else; `streams` are as for Popen. It gets a secret named `[...]` as
-    a file, whose path takes the place of that word in `argv`, and any other as a variable of its
-    environment. Such a file is in memory and has no name: it goes with the program, however that
-    and the agent end.
+    It opens the `outputs` for its stdout and stderr itself, so that a disk that stands still holds
+    up nobody else; `streams` are as for Popen. It gets a secret named `[...]` as a file, whose path
+    takes the place of that word in `argv`, and any other as a variable of its environment. The file
+    is in memory and has no name: it goes with the program, however that and the agent end.
     """
     variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     files: dict[str, int] = {}
@@ -68,7 +63,7 @@ def spawn(
             preexec_fn=partial(_begin, os.getpid(), outputs),
             **streams,
         )
-    except _NotOpened as error:
+    except StateUnusable as error:
         raise OSError(*error.args) from None
     finally:
         for file in files.values():
@@ -124,4 +119,5 @@ def _begin(parent: int, outputs: tuple[Path, ...]) -> None:
         try:
             os.dup2(os.open(path, _TO_WRITE, 0o666), number)
         except OSError as error:
-            raise _NotOpened(error.errno, error.strerror, str(path)) from error
+            # Popen would give an OSError the name of the program.
+            raise StateUnusable(error.errno, error.strerror, str(path)) from error
