@@ -74,8 +74,8 @@ class Machine:
     def start(self) -> None:
         """Boot it; returns once its systemd takes orders."""
         argv = [
-            # Tests that are killed leave no machine behind.
-            *("setpriv", "--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--boot"),
+            # Tests that are killed leave no machine behind: at TERM nspawn shuts it down.
+            *("setpriv", "--pdeathsig", "TERM", "systemd-nspawn", "--quiet", "--boot"),
             *("--directory", self._disk, "--register=no", "--keep-unit", "--link-journal=no"),
             *("--resolv-conf=off", "--timezone=off", f"--bind-ro={self._release}:{RELEASE}"),
             "--network-namespace-path=/proc/self/ns/net",
@@ -101,8 +101,13 @@ class Machine:
     def kill(self) -> None:
         """End it the hard way, and remove its disk."""
         if self._nspawn and self._nspawn.poll() is None:
+            # The machine outlives its nspawn, but not its own first process.
+            inits = psutil.Process(self._nspawn.pid).children()
+            for init in inits:
+                init.kill()
             self._nspawn.kill()
             self._nspawn.wait()
+            assert not psutil.wait_procs(inits, timeout=LONG)[1]
         subprocess.run(["rm", "-rf", self._disk], check=False)
 
     def run(self, *argv: str) -> Ended:
