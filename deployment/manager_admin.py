@@ -99,7 +99,7 @@ class Manager:
         if answer.status_code in (200, 201):
             try:
                 return msgspec.json.decode(answer.content, type=kind)
-            except msgspec.DecodeError:
+            except (ValueError, RecursionError):
                 raise click.ClickException(f"{url}: this is no answer of a Manager") from None
         status = answer.status_code
         told = f"{url}: {status}{_words(answer, secret)} {suspect(status, url)}".strip()
@@ -116,7 +116,7 @@ def _words(answer: requests.Response, secret: str) -> str:
         said = told.get("message") or told["detail"]
         # A 422 has a list of faults, each with what was wrong in it.
         words = "; ".join(each["msg"] for each in said) if isinstance(said, list) else str(said)
-    except (ValueError, LookupError, AttributeError, TypeError):
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         return ""
     # It may have been repeated with escapes.
     for form in {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]} - {""}:

@@ -108,11 +108,12 @@ def _usable(path: Path) -> str:
 def _status_page(address: str, port: int, user: int) -> Finding:
     """`user` is the pid of this agent's own service, which may have the port."""
     shown = host.place(address, port)
-    words = f"http://{shown}/"
+    words, is_private = f"http://{shown}/", host.is_loopback(f"//{shown}")
     try:
         # As the page's own server takes it.
         server = Server((address, port), None, Limits(1, 1.0, 1))
         server.init_socket()
+        is_private = host.is_bound_to_loopback(server.socket)
         server.close()  # type: ignore[no-untyped-call]
     except OSError as error:
         pid, whom = find_listener(port, address) if error.errno == errno.EADDRINUSE else (-1, "")
@@ -122,7 +123,7 @@ def _status_page(address: str, port: int, user: int) -> Finding:
             fault = f"{whom} listens there" if whom else error.strerror
             words = f"STATUS_ADDRESS {shown}: {fault}: choose a free port of this host"
             return Finding("status page", words, "settings")
-    if host.is_loopback(f"//{shown}"):
+    if is_private:
         return Finding("status page", words)
     words += ": all who reach this host can read it, without a login"
     return Finding("status page", words, "warning")

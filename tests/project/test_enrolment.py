@@ -440,9 +440,20 @@ def test_a_refusal_of_all_calls_ends_it(
     assert manager.calls() == ["login", "agents?include_disabled=true", "agents"]
 
 
-def test_what_is_no_manager(faulty: Callable[..., FaultyManager], tmp_path: Path) -> None:
-    ended = Desk(tmp_path, faulty(lambda _: raw_reply(b"<html>")).url).enrol(["x"])
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"access_token":"\xff"}', b'{"a":%b' % DEEP])
+def test_what_is_no_manager(
+    faulty: Callable[..., FaultyManager], tmp_path: Path, body: bytes
+) -> None:
+    ended = Desk(tmp_path, faulty(lambda _: raw_reply(body)).url).enrol(["x"])
     assert ended.code == 1 and "this is no answer of a Manager" in ended.errors
+
+
+def test_a_refusal_without_words(faulty: Callable[..., FaultyManager], tmp_path: Path) -> None:
+    ended = Desk(tmp_path, faulty(lambda _: raw_reply(DEEP, 401)).url).enrol(["x"])
+    assert ended.code == 1 and ended.errors.endswith("/v1/auth/login: 401\n")
 
 
 def test_a_manager_with_a_ca_of_its_own(desk: Desk, manager: ManagerProcess) -> None:

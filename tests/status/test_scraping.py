@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -84,6 +85,36 @@ def test_a_file_is_whole_at_any_time(tmp_path: Path) -> None:
         assert file.read_text() == "iperf_agent_ready 1\n"
         broken.set()
         assert writing.get().code != 0
+    assert not [*tmp_path.iterdir()]
+
+
+@needs_curl
+def test_a_link_in_the_directory_is_not_followed(shown: Shown, tmp_path: Path) -> None:
+    """root writes there, and it may be another user's."""
+    victim, directory = tmp_path / "victim", tmp_path / "collector"
+    victim.write_text("root's")
+    victim.chmod(0o600)
+    directory.mkdir()
+    script = [str(DEPLOYMENT / "textfile.sh"), str(directory), f"{shown.url}/metrics"]
+    line = 'ln -s ../victim "$1/iperf-agent.prom.$$"; exec "$0" "$1" "$2"'
+    assert run_program("sh", "-c", line, *script, cwd=tmp_path).code != 0
+    assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("root's", 0o600)
+    assert run_program(*script, cwd=tmp_path).code == 0
+
+
+@needs_curl
+def test_a_shutdown_leaves_no_half_file(tmp_path: Path) -> None:
+    def half(connection: socket) -> None:
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\niperf_agent_rea")
+            connection.recv(65536)
+            connection.recv(65536)
+
+    with serving(half) as url:
+        argv = [str(DEPLOYMENT / "textfile.sh"), str(tmp_path), url]
+        with subprocess.Popen(argv, start_new_session=True) as script:
+            until(lambda: [path for path in tmp_path.iterdir() if path.stat().st_size])
+            os.killpg(script.pid or 0, signal.SIGTERM)
     assert not [*tmp_path.iterdir()]
 
 
