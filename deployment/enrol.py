@@ -186,9 +186,9 @@ def enrol_all(enrolment: Enrolment, names: list[str]) -> tuple[dict[str, str], l
             except Refused as error:
                 done[name] = "refused"
                 refusals.append(f"{name}: {error.message}")
-    except (click.ClickException, OSError):
+    except (click.ClickException, OSError, KeyboardInterrupt):
         words = f"{len(done) - len(refusals)} of {len(names)} names are enrolled"
-        click.echo(f"{words}: run the same command again, once this is mended.", err=True)
+        click.echo(f"{words}: run the same command again for the rest.", err=True)
         raise
     return done, refusals
 

@@ -93,7 +93,8 @@ class StatusServer:
 
     def _answer(self, environ: dict[str, Any]) -> _Answer:
         host = environ.get("HTTP_HOST", "")
-        if host and is_bound_to_loopback(self._server.socket) and not names_loopback(host):
+        is_known = host in ("", self._address) or names_loopback(host)
+        if not is_known and is_bound_to_loopback(self._server.socket):
             return 403, "text/plain", b"open this page as localhost or by an IP address\n"
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return 405, "text/plain", b"this page is read-only\n"

@@ -148,6 +148,14 @@ def test_a_page_that_other_hosts_can_read_is_told_at_the_start(
     assert all("no secrets" in line["shown"] for line in said)
 
 
+def test_the_page_opens_at_the_url_that_the_start_tells(bench: Bench) -> None:
+    """Like a host's own name that is loopback in /etc/hosts, this is none of the usual names."""
+    agent = bench.agent(STATUS_ADDRESS=f"127.1:{free_port()}")
+    url = agent.wait_for("status page")["url"].rstrip("/")
+    assert ask(url, "/livez").status == 200
+    assert ask(url, "/livez", Host="evil.example").status == 403
+
+
 def test_a_port_in_use_is_only_a_warning(shown: Shown, tmp_path: Path) -> None:
     taken = shown.url.removeprefix("http://")
     manager = shown.bench.manager.url
