@@ -104,16 +104,19 @@ def test_a_link_in_the_directory_is_not_followed(shown: Shown, tmp_path: Path) -
 
 @needs_curl
 def test_a_shutdown_leaves_no_half_file(tmp_path: Path) -> None:
-    def half(connection: socket) -> None:
+    begun = Event()
+
+    def silent(connection: socket) -> None:
         with connection:
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\niperf_agent_rea")
             connection.recv(65536)
+            begun.set()
             connection.recv(65536)
 
-    with serving(half) as url:
+    with serving(silent) as url:
         argv = [str(DEPLOYMENT / "textfile.sh"), str(tmp_path), url]
         with subprocess.Popen(argv, start_new_session=True) as script:
-            until(lambda: [path for path in tmp_path.iterdir() if path.stat().st_size])
+            assert begun.wait(30)
+            assert [*tmp_path.iterdir()]
             os.killpg(script.pid or 0, signal.SIGTERM)
     assert not [*tmp_path.iterdir()]
 
