@@ -41,7 +41,7 @@ ROUND_TRIP, BITS = 0.04, 50_000_000
 # A document of that many seconds has 20 MB.
 RESULTS, DOCUMENT_SECONDS = 16, 450
 # As many of them go at a time, so that the link is full until no more are left.
-AT_A_TIME = 4
+AT_A_TIME = 2
 HEARTBEAT_INTERVAL = 5.0
 PATIENCE = 120
 WHAT = f"{RESULTS} results of 20 MB at 50 Mbit/s"

@@ -15,16 +15,19 @@ from agent.registry import CANCELED, REPLACED, TaskRegistry
 from agent.state.ledger import Ledger
 from agent.state.message import Message
 
-# A result of more bytes waits until no test runs on this host, for so many seconds at most.
+# A result of more bytes takes a slow link for seconds.
+LONG_RESULT = 64 * 1024
+# One of more waits until no test runs on this host, for so many seconds at most.
 LARGE_RESULT = 1024**2
 LARGE_RESULT_WAITS = 60.0
 
 log = structlog.get_logger()
 
 
-def is_large(message: Message) -> bool:
-    """Whether its document has more than LARGE_RESULT bytes."""
-    return (found := message.document) is not None and found.end - found.start > LARGE_RESULT
+def size_class(message: Message) -> int:
+    """By its document: 1 for more than LONG_RESULT bytes, 2 for more than LARGE_RESULT, else 0."""
+    size = found.end - found.start if (found := message.document) else 0
+    return (size > LONG_RESULT) + (size > LARGE_RESULT)
 
 
 @dataclass
@@ -39,7 +42,8 @@ class Delivery:
 
     def would_disturb(self, message: Message) -> bool:
         """Whether a large result should wait for a test that runs on this host, and still may."""
-        may_wait = is_large(message) and time.monotonic() - message.born < LARGE_RESULT_WAITS
+        waited = time.monotonic() - message.born
+        may_wait = size_class(message) == 2 and waited < LARGE_RESULT_WAITS
         return may_wait and any(entry.pid for entry in self.registry.clients())
 
     def attempt(self, message: Message) -> None:

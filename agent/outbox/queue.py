@@ -13,13 +13,14 @@ from gevent.lock import BoundedSemaphore
 
 from agent.errors import AgentUnknown, KeyRefused, ManagerUnavailable, StateUnusable
 from agent.logs.outage import Outage
-from agent.outbox.delivery import Delivery, is_large
+from agent.outbox.delivery import Delivery, size_class
 from agent.protocol import Claimed, Outcome
 from agent.state.message import Message
 from agent.timing import Backoff
 
-# Messages at a time. More large results would only share the bandwidth; no other waits for them.
-SLOTS, LARGE_SLOTS = 8, 4
+# Messages at a time by their size class: none waits for a larger one. Each further upload would
+# take from the others' progress, and from heartbeats, what a slow link carries.
+SLOTS, LONG_SLOTS, LARGE_SLOTS = 8, 2, 2
 # Seconds between two looks at whether a large result would still disturb a test.
 LARGE_RESULT_LOOK = 0.5
 
@@ -31,7 +32,7 @@ class Outbox:
         self._delivery, self._ledger, self._spawn = delivery, delivery.ledger, spawn
         self._queues: dict[str, deque[Message]] = {}
         self._saving: dict[Message, gevent.Greenlet] = {}
-        self._slots = {False: BoundedSemaphore(SLOTS), True: BoundedSemaphore(LARGE_SLOTS)}
+        self._slots = [*map(BoundedSemaphore, (SLOTS, LONG_SLOTS, LARGE_SLOTS))]
         self._outage = Outage("results are delivered again")
         self._started, self._flushing, self._stop, self._empty = (Event() for _ in range(4))
         self._empty.set()
@@ -117,7 +118,7 @@ class Outbox:
         """Send it when there is a slot; the seconds until the next attempt, None if settled."""
         if self._delivery.would_disturb(message) and not self._flushing.is_set():
             return LARGE_RESULT_LOOK
-        with self._slots[is_large(message)]:
+        with self._slots[size_class(message)]:
             delay = self._delivery.gate.closed_for
             # The wait for the slot may have been long.
             if delay or self._stop.is_set():

@@ -9,7 +9,7 @@ from gevent.event import Event
 
 from agent.errors import AgentUnknown, ErrorClass
 from agent.outbox import delivery
-from agent.outbox.queue import LARGE_SLOTS, SLOTS
+from agent.outbox.queue import LARGE_SLOTS, LONG_SLOTS, SLOTS
 from agent.protocol import Outcome, Report
 from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import Request, raw_reply, reply, well
@@ -94,16 +94,20 @@ def test_the_messages_of_different_tasks_go_side_by_side(
     assert post.outbox.flush(4)
 
 
-@pytest.mark.parametrize(("size", "slots"), [(100, SLOTS), (1000, LARGE_SLOTS)])
-def test_only_a_few_go_at_a_time_and_fewer_of_those_that_are_large(
+@pytest.mark.parametrize(
+    ("sizes", "slots"),
+    [([100], SLOTS), ([1000], LONG_SLOTS), ([2000], LARGE_SLOTS), ([1000, 2000], 4)],
+)
+def test_only_a_few_go_at_a_time_and_four_of_those_that_take_a_slow_link_for_seconds(
     faulty: MakeManager,
     directory: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    size: int,
+    sizes: list[int],
     slots: int,
 ) -> None:
-    monkeypatch.setattr(delivery, "LARGE_RESULT", 999)
+    monkeypatch.setattr(delivery, "LONG_RESULT", 999)
+    monkeypatch.setattr(delivery, "LARGE_RESULT", 1999)
     in_flight: set[int] = set()
     most = []
     full = Event()
@@ -119,31 +123,39 @@ def test_only_a_few_go_at_a_time_and_fewer_of_those_that_are_large(
         return well(request)
 
     post = post_to(faulty(answer), directory)
-    document = b"{%s}" % (b" " * (size - 2))
     for task_id in range(3 * slots):
+        document = b"{%s}" % (b" " * (sizes[task_id % len(sizes)] - 2))
         post.put(task_id, with_document(tmp_path / f"{task_id}.json", document))
     assert post.outbox.flush(5)
     assert max(most) == slots
 
 
-def test_no_message_waits_for_a_large_result(
-    faulty: MakeManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("larger", "smaller"), [(2000, 1000), (2000, 100), (1000, 100)])
+def test_no_message_waits_for_a_larger_result(
+    faulty: MakeManager,
+    directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    larger: int,
+    smaller: int,
 ) -> None:
-    monkeypatch.setattr(delivery, "LARGE_RESULT", 999)
-    small_done = Event()
+    monkeypatch.setattr(delivery, "LONG_RESULT", 999)
+    monkeypatch.setattr(delivery, "LARGE_RESULT", 1999)
+    smaller_done = Event()
 
     def answer(request: Request) -> bytes:
-        if len(request.body) > 999:
-            assert small_done.wait(5)
+        if len(request.body) > larger:
+            assert smaller_done.wait(5)
         else:
-            small_done.set()
+            smaller_done.set()
         return well(request)
 
     post = post_to(faulty(answer), directory, start=False)
     for task_id in range(2 * SLOTS):
-        large = b"{%s}" % (b" " * 1000)
-        post.put(task_id, with_document(tmp_path / f"{task_id}.json", large))
-    post.put(99, FAILED)
+        document = b"{%s}" % (b" " * larger)
+        post.put(task_id, with_document(tmp_path / f"{task_id}.json", document))
+    document = b"{%s}" % (b" " * (smaller - 2))
+    post.put(99, with_document(tmp_path / "99.json", document))
     post.outbox.start()
     assert post.outbox.flush(4)
 
