@@ -28,8 +28,10 @@ MAX_IDLE_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1024**2
 # So much of the deadline may pass until TCP has connected: then it is clear who is silent.
 CONNECT_SHARE = 0.9
-# A secret of a payload, in a refusal that has the task.
-_SECRET = re.compile(rf'("(?:{"|".join(SECRET)})"\s*:\s*")(?:[^"\\]|\\.)*'.encode())
+# A secret of a payload, in a refusal that has the task: as JSON, and as JSON or Python in a text.
+_NAMES = "|".join(SECRET)
+_INNER = rf"""(["'](?:{_NAMES})\\*["']\s*:\s*(\\*["']))(?:[^\\"']+|(?!\3)(?:["']|\\+.))*"""
+_SECRET = re.compile(rf'("(?:{_NAMES})"\s*:\s*")(?:[^"\\]+|\\.)*|{_INNER}'.encode())
 
 log = structlog.get_logger()
 
@@ -159,7 +161,6 @@ class Transport:
 
 def _without(key: str, content: bytes) -> bytes:
     """The content with secrets hidden: the key both as it was sent and as JSON writes it."""
-    forms = {key, json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]} - {""}
-    for form in forms:
+    for form in {key, json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]} - {""}:
         content = content.replace(form.encode(), b"[hidden]")
-    return _SECRET.sub(rb"\1[hidden]", content)
+    return _SECRET.sub(rb"\1\2[hidden]", content)

@@ -7,6 +7,7 @@ tells them to stop.
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -115,6 +116,9 @@ def _begin(parent: int, outputs: tuple[Path, ...]) -> None:
     """
     if _PRCTL and (_PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent):
         os._exit(127)
+    # 1 byte: no dump, with a login in it, for a file or a program. The 0 of the units stays.
+    with suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     for number, path in enumerate(outputs, 1):
         try:
             os.dup2(os.open(path, _TO_WRITE, 0o666), number)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any, cast
@@ -134,6 +135,33 @@ def test_no_login_outlives_an_agent_that_is_killed(life: Life) -> None:
     life.assert_kept_secret()
 
 
+def test_the_documented_commands_leave_files_that_only_their_owner_can_read(tmp_path: Path) -> None:
+    make_login(tmp_path)
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
+
+
+def test_an_iperf3_that_crashes_leaves_no_login_in_a_core_dump(life: Life) -> None:
+    bench, login = life.bench, life.login
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        agent = life.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    port = free_port()
+    bench.ended(bench.task("iperf_server_start", port=port, **login.of_server))
+    client = bench.task("iperf_client_run", port=port, **TEST, time=30, **login.of_client)
+    pid = agent.wait_for("client started", task_id=client.id)["pid"]
+    bench.wait(lambda: client.status == "running")
+    # Of 0 bytes, the kernel hands a dump to a program all the same.
+    assert resource.prlimit(pid, resource.RLIMIT_CORE) in {(0, 0), (1, 1)}
+    os.kill(pid, signal.SIGSEGV)
+    assert bench.ended(client).status == "failed"
+    assert bench.result(client)["agent"]["error_class"] == "crashed"
+    life.assert_kept_secret()
+    bench.ends_well(agent)
+
+
 def test_a_login_that_is_wrong_is_in_no_message(life: Life) -> None:
     bench, login, agent = life.bench, life.login, life.start()
     port = free_port()
@@ -204,6 +232,9 @@ def test_a_manager_that_repeats_the_payload_in_its_refusals_gets_it_into_no_file
             return reply({"task": next(tasks, None)})
         if request.call == "result":
             detail: Any = {"error": "task_not_found", "task": task, "x": login.of_server}
+            # As a database has it, and as Python shows it.
+            detail |= {"text": json.dumps(detail), "in text": json.dumps(json.dumps(detail))}
+            detail["repr"] = repr(detail)
             return reply({"detail": [detail] if status == 422 else detail}, status)
         return well(request)
 
