@@ -8,13 +8,13 @@ bin=$(realpath "$1")/bin
 directory=$(realpath --canonicalize-missing "$2")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Nothing in a file comes from this shell: neither the order of names, nor modes, nor the time.
-export LC_ALL=C TZ=UTC
+export LC_ALL=C TZ=UTC UV_NO_CONFIG=1
 umask 022
 if ! git diff --quiet HEAD; then
     echo "dist: commit first, as a release is built from a commit" >&2
     exit 1
 fi
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+SOURCE_DATE_EPOCH=$(git log -1 --no-show-signature --format=%ct)
 export SOURCE_DATE_EPOCH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -71,6 +71,9 @@ write_sbom() {
     sed '/^\[tool\./,$d' "$tree/pyproject.toml" >"$work/pyproject.toml"
     "$bin/cyclonedx-py" environment --output-reproducible --pyproject "$work/pyproject.toml" \
         --output-file "$out/$prefix-sbom.cdx.json" "$work/installed/bin/python"
+    # By its purl a scanner knows a package. The agent itself gets none from the tool.
+    sed -i "s|\"name\": \"iperf-orchestrator-agent\",|& \"purl\": \"pkg:pypi/iperf-orchestrator-agent@$version\",|" \
+        "$out/$prefix-sbom.cdx.json"
 }
 
 write_completion

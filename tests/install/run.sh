@@ -107,12 +107,19 @@ with_poetry() {
     works_with_flask "$agent_run"
 }
 
-# What is to be released, built from one commit in two places by users with other habits.
+# What is to be released, built from one commit in two places by users with other habits. The second
+# has a signature in its commit, which does not hold, and settings of git and uv.
 release_built_twice() {
-    local tree=$work/release-tree other=$work/other-tree
+    local tree=$work/release-tree other=$work/other-tree settings=$work/gitconfig
     tests/support/committed_copy.sh "$tree"
-    git clone --quiet "$tree" "$other"
-    (umask 077 && TZ=Asia/Tokyo "$other/deployment/dist.sh" "$tools" "$work/other") >"$work/log" 2>&1 &
+    printf '[core]\nautocrlf = true\n[log]\nshowSignature = true\n' >"$settings"
+    GIT_CONFIG_GLOBAL=$settings git clone --quiet "$tree" "$other"
+    git -C "$other" cat-file commit HEAD |
+        sed '/^committer /a gpgsig -----BEGIN SSH SIGNATURE-----\n -----END SSH SIGNATURE-----' |
+        git -C "$other" hash-object -t commit -w --stdin | xargs git -C "$other" update-ref HEAD
+    printf '[pip]\nno-binary = [":all:"]\n' >"$other/uv.toml"
+    (umask 077 && TZ=Asia/Tokyo GIT_CONFIG_GLOBAL=$settings \
+        "$other/deployment/dist.sh" "$tools" "$work/other") >"$work/log" 2>&1 &
     "$tree/deployment/dist.sh" "$tools" "$dist" >/dev/null
     wait $! || { cat "$work/log" >&2; fail "the second build"; }
     diff -r "$dist" "$work/other" >&2 || fail "two builds of one commit differ"
@@ -135,6 +142,11 @@ import json, sys
 for part in json.load(sys.stdin)["components"]:
     print(part["name"], part["version"], sep="==")' <"$prefix-sbom.cdx.json" | normalized) >&2 ||
         fail "the SBOM does not have what the constraints pin"
+    "$python" -c '
+import json, sys
+assert json.load(sys.stdin)["metadata"]["component"]["purl"] == sys.argv[1]' \
+        "pkg:pypi/iperf-orchestrator-agent@$version" <"$prefix-sbom.cdx.json" ||
+        fail "the SBOM does not name the agent as scanners do"
     for processor in x86_64 aarch64; do
         archive=$work/$processor
         mkdir "$archive"
