@@ -129,8 +129,10 @@ docs: $(VENV)/.dev ## Update the table of answers in docs/protocol.md
 	$(BIN)/python -m tests.support.answers
 
 dist: $(VENV)/.dev ## Build a release of this commit in dist/
+	rm -rf build/dist && mkdir -p build
+	deployment/dist.sh $(VENV) build/dist
 	rm -rf dist
-	deployment/dist.sh $(VENV) dist
+	mv build/dist dist
 
 clean: ## Remove the virtual environment, caches and reports
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache

@@ -190,6 +190,15 @@ def test_agents_under_compose_have_time_to_stop_and_the_volumes_of_the_image() -
         assert set(agent["environment"]) <= {*BY_VARIABLE, *SECRETS}
 
 
+def test_what_the_completion_puts_on_a_host_is_named_where_it_is_uninstalled() -> None:
+    sections = {
+        section.partition("\n")[0]: section for section in re.split("\n##+ ", RELEASE.read_text())
+    }
+    put = re.findall(r"^    (?:install|ln) .* (/\S+)", sections["Shell completion"], re.MULTILINE)
+    assert len(put) == 4
+    assert set(put) <= set(re.findall(r"/\S+", sections["Uninstalling"]))
+
+
 def test_the_links_of_the_document_lead_to_files() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", DOCUMENT.read_text())
     assert [link for link in links if not (DOCUMENT.parent / link).exists()] == []

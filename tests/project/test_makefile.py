@@ -1,4 +1,4 @@
-"""The targets of the Makefile that install what is missing."""
+"""The targets of the Makefile that install what is missing, and the one that builds a release."""
 
 import shutil
 import sys
@@ -47,3 +47,17 @@ def test_iperf3_is_installed_unless_iperf3_path_names_another(
     (clone / ".env").write_text(f'export IPERF3_PATH="{own}" # mine\n')
     assert not installs(clone)
     assert installs(clone, IPERF3_PATH="iperf3")
+
+
+@pytest.mark.process
+def test_a_release_that_is_not_whole_leaves_the_one_before(clone: Path) -> None:
+    before = clone / "dist" / "SHA256SUMS"
+    before.parent.mkdir()
+    before.touch()
+    build = clone / "deployment" / "dist.sh"
+    build.write_text('#!/bin/sh\nmkdir "$2" && touch "$2/half" && echo full disk >&2\nexit 1\n')
+    build.chmod(0o755)
+    for _ in range(2):
+        ended = run_program(MAKE, "--old-file=.venv/.dev", "dist", cwd=clone)
+        assert ended.code != 0 and ended.errors.startswith("full disk\n")
+        assert list(before.parent.iterdir()) == [before]
