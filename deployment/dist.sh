@@ -8,7 +8,10 @@ bin=$(realpath "$1")/bin
 directory=$(realpath --canonicalize-missing "$2")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Nothing in a file comes from this shell: neither the order of names, nor modes, nor the time.
-export LC_ALL=C TZ=UTC UV_NO_CONFIG=1
+export LC_ALL=C TZ=UTC
+# Settings of uv can add pip to the SBOM, and PIP_PLATFORM another system's wheels to the archives.
+unset "${!UV_@}" PIP_PLATFORM
+export UV_NO_CONFIG=1
 umask 022
 if ! git diff --quiet HEAD; then
     echo "dist: commit first, as a release is built from a commit" >&2

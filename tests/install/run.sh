@@ -108,7 +108,7 @@ with_poetry() {
 }
 
 # What is to be released, built from one commit in two places by users with other habits. The second
-# has a signature in its commit, which does not hold, and settings of git and uv.
+# has a signature in its commit, which does not hold, and settings of git, uv and pip.
 release_built_twice() {
     local tree=$work/release-tree other=$work/other-tree settings=$work/gitconfig
     tests/support/committed_copy.sh "$tree"
@@ -118,7 +118,7 @@ release_built_twice() {
         sed '/^committer /a gpgsig -----BEGIN SSH SIGNATURE-----\n -----END SSH SIGNATURE-----' |
         git -C "$other" hash-object -t commit -w --stdin | xargs git -C "$other" update-ref HEAD
     printf '[pip]\nno-binary = [":all:"]\n' >"$other/uv.toml"
-    (umask 077 && TZ=Asia/Tokyo GIT_CONFIG_GLOBAL=$settings \
+    (umask 077 && TZ=Asia/Tokyo GIT_CONFIG_GLOBAL=$settings UV_VENV_SEED=1 PIP_PLATFORM=win_amd64 \
         "$other/deployment/dist.sh" "$tools" "$work/other") >"$work/log" 2>&1 &
     "$tree/deployment/dist.sh" "$tools" "$dist" >/dev/null
     wait $! || { cat "$work/log" >&2; fail "the second build"; }
