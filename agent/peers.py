@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 from agent.errors import TaskError
@@ -30,9 +31,10 @@ def test_of(task: Task, figures: Figures | None) -> dict[str, Any]:
         if task.type == "iperf_client_run":
             asked = read_payload(task.payload, ClientPayload)
             way = direction_of(asked.reverse, asked.bidir)
-            # One name, however it is spelt; the name of an interface has capitals.
-            host, *zone = asked.server_ip.rstrip(".").split("%")
-            peer = "%".join([host.lower(), *zone])
+            # One name, however it is spelt.
+            peer = asked.server_ip.rstrip(".").lower()
+            with suppress(ValueError):
+                peer = str(ip_address(asked.server_ip))
             test = {"peer": peer, "port": asked.port, "streams": asked.parallel}
             return {**test, "protocol": "udp" if asked.udp else "tcp", "direction": way}
         if task.type == "iperf_server_start":

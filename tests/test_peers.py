@@ -126,6 +126,7 @@ def test_both_sides_and_both_ways_are_told_apart() -> None:
         ("localhost", "localhost"),
         ("LocalHost.", "localhost"),
         ("FE80::1%Eth0", "fe80::1%Eth0"),
+        ("2001:0db8:0::1", "2001:db8::1"),
         ("10.0.0.1", "10.0.0.1"),
     ],
 )
