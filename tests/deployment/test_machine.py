@@ -293,6 +293,60 @@ def test_an_environment_that_the_systems_python_has_left_is_made_anew(machine: M
     assert machine.main_pid(UNIT) != pid
 
 
+def test_an_environment_that_pip_was_killed_in_is_made_anew(machine: Machine) -> None:
+    """Before it has written a package's commands, and the file that it writes last."""
+    environment = "/opt/iperf-agent/venv"
+    package = f"{environment}/lib/python3*/site-packages/iperf_orchestrator_agent-*.dist-info"
+    asked = (f"{environment}/bin/agent-run", "--version")
+    version = machine.output(*asked)
+    machine.output("sh", "-c", f"rm {asked[0]} {package}/INSTALLER")
+    machine.output(INSTALL)
+    assert machine.output(*asked) == version
+
+
+def test_pip_goes_on_when_the_terminal_is_lost(machine: Machine) -> None:
+    install = machine.begin(INSTALL)
+    machine.until(lambda: machine.run("pgrep", "-f", "pip install").code == 0)
+    machine.output("pkill", "-HUP", "-f", f"pip install|{INSTALL}")
+    done = machine.end_of(install)
+    assert done.code == 0, done
+
+
+def test_what_does_not_run_stops_no_agent(machine: Machine) -> None:
+    pid = machine.main_pid(UNIT)
+    file = "/opt/iperf-agent/venv/lib/python3*/site-packages/agent/__init__.py"
+    machine.output("sh", "-c", f"cp {file} /opt/kept && echo 'raise SystemError' | tee -a {file}")
+    done = machine.run(INSTALL)
+    machine.output("sh", "-c", f"mv /opt/kept {file}")
+    assert (done.code, done.errors.splitlines()[-1]) == (
+        os.EX_TEMPFAIL,
+        "iperf-agent: what pip has installed does not run",
+    )
+    assert machine.main_pid(UNIT) == pid
+
+
+def test_the_hosts_name_is_added_only_to_settings_without_a_name(machine: Machine) -> None:
+    """However people write these, and not if it is the name of an image."""
+    settings = "/etc/iperf-agent/agent.env"
+    kept = machine.output("cat", settings)
+    machine.output("systemctl", "disable", "--now", UNIT)
+    url = "MANAGER_URL=http://127.0.0.1:1"
+    for before, after in {
+        url: f"{url}\nAGENT_NAME={INSTANCE}",
+        f'{url}\r\nAGENT_NAME=""\r\n': f'{url}\nAGENT_NAME=""\n\nAGENT_NAME={INSTANCE}',
+        f"{url}\n  AGENT_NAME = other\n": f"{url}\n  AGENT_NAME = other",
+    }.items():
+        machine.write(settings[1:], before)
+        machine.output(INSTALL)
+        assert machine.output("cat", settings) == after
+    machine.write(settings[1:], f"{url}\n")
+    machine.output("hostname", "LOCALHOST")
+    assert machine.run(INSTALL).code == os.EX_CONFIG
+    machine.output("hostname", INSTANCE)
+    machine.write(settings[1:], f"{kept}\n")
+    machine.output("systemctl", "enable", "--now", UNIT)
+
+
 def test_a_key_for_the_managers_tls_is_handed_over_as_documented(second: Deployment) -> None:
     machine = second.machine
     text = (ROOT / "docs/deployment.md").read_text()
