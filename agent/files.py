@@ -5,7 +5,6 @@ Everything here blocks, an fsync for as long as the disk takes. Where the hub mu
 """
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -72,43 +71,6 @@ def nearest(path: Path) -> Path:
 
 def _takes_files(path: Path) -> bool:
     return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
-
-
-def lock(path: Path, private: Path, user: str) -> None:
-    """Lock a file until this process ends; raises OSError, BlockingIOError if it is locked.
-
-    The file then has the user's words, if the disk takes them. A directory is locked as well, as
-    somebody may remove the file. It must be private: whoever may open it can keep it locked.
-    """
-    flags, exclusively = os.O_RDONLY | os.O_CLOEXEC, fcntl.LOCK_EX | fcntl.LOCK_NB
-    try:
-        # NFS locks only what can be written.
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        file = os.open(path, flags)
-    fcntl.flock(file, exclusively)
-    with suppress(OSError):
-        os.ftruncate(file, 0)
-        os.write(file, user.encode())
-    directory = os.open(private, flags)
-    try:
-        fcntl.flock(directory, exclusively)
-    except OSError as error:
-        # NFS locks no directory.
-        if isinstance(error, BlockingIOError):
-            raise
-
-
-def locked_by(path: Path) -> str | None:
-    """The words of the user of a locked file; None if it is not locked. Raises OSError."""
-    with suppress(FileNotFoundError), open(path, errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read()
-    return None
 
 
 @contextmanager

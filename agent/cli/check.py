@@ -17,6 +17,7 @@ from agent.iperf3.features import OTHER_COUNT, THREADED, UNPACED, Features
 from agent.logs.setup import stdout_has_colors
 from agent.process.ports import find_listener
 from agent.serving import Limits, Server
+from agent.state.directory import locked_by
 from agent.tasks.installed import InstalledIperf3
 from agent.text import printable, to_json
 
@@ -89,7 +90,7 @@ def _state_directory(config: Config) -> tuple[Finding, int]:
         fault = f"{path} is on a read-only disk: {advice}"
     try:
         files.read_if_there(path / "journal")
-        user = files.locked_by(path / "lock")
+        user = locked_by(path / "lock")
     except OSError as error:
         advice = "make it a file that this user can read, or set another STATE_DIR"
         fault = f"{error.filename}: {error.strerror}: {advice}"

@@ -10,15 +10,17 @@ kept/       whole documents of which the Manager took a smaller form
 """
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 from agent.errors import ConfigError, StateLocked, StateUnusable
-from agent.files import Whose, lock, read_if_there, whose, write_whole
+from agent.files import Whose, read_if_there, whose, write_whole
 from agent.native_threads import NativeThreads
 
 FORMAT = "1"
@@ -49,7 +51,7 @@ class StateDirectory:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_format(path)
             self.make_directories()
-            lock(path / "lock", self.outbox, f"{os.getpid()} {agent}\n")
+            _lock(path / "lock", self.outbox, f"{os.getpid()} {agent}\n")
         except BlockingIOError as error:
             advice = "stop it, or give this one another AGENT_NAME or STATE_DIR"
             raise StateLocked(f"another agent runs in {path}: {advice}") from error
@@ -84,6 +86,43 @@ class StateDirectory:
         """Make what is not there, or what somebody has removed; it blocks, and raises OSError."""
         for below in (self.children, self.outbox, self.rejected, self.kept):
             below.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def locked_by(path: Path) -> str | None:
+    """The words of the user of a locked file; None if it is not locked. Raises OSError."""
+    with suppress(FileNotFoundError), open(path, errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read()
+    return None
+
+
+def _lock(path: Path, private: Path, user: str) -> None:
+    """Lock a file until this process ends; raises OSError, BlockingIOError if it is locked.
+
+    The file then has the user's words, if the disk takes them. A directory is locked as well, as
+    somebody may remove the file. It must be private: whoever may open it can keep it locked.
+    """
+    flags, exclusively = os.O_RDONLY | os.O_CLOEXEC, fcntl.LOCK_EX | fcntl.LOCK_NB
+    try:
+        # NFS locks only what can be written.
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        file = os.open(path, flags)
+    fcntl.flock(file, exclusively)
+    with suppress(OSError):
+        os.ftruncate(file, 0)
+        os.write(file, user.encode())
+    directory = os.open(private, flags)
+    try:
+        fcntl.flock(directory, exclusively)
+    except OSError as error:
+        # NFS locks no directory.
+        if isinstance(error, BlockingIOError):
+            raise
 
 
 def _check_format(path: Path) -> None:
