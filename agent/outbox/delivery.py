@@ -27,7 +27,7 @@ log = structlog.get_logger()
 def size_class(message: Message) -> int:
     """By its document: 1 for more than LONG_RESULT bytes, 2 for more than LARGE_RESULT, else 0."""
     size = found.end - found.start if (found := message.document) else 0
-    return (size > LONG_RESULT) + (size > LARGE_RESULT)
+    return 2 if size > LARGE_RESULT else int(size > LONG_RESULT)
 
 
 @dataclass
