@@ -4,6 +4,7 @@ Python keeps each byte of a name that is no UTF-8 as half a surrogate pair. The 
 a name as it is, to open a file or to run iperf3, and no encoder takes it.
 """
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,14 @@ def printable(text: str) -> str:
 def without_user(url: str) -> str:
     """A URL without whatever precedes the @, which may be a password."""
     return re.sub(r"(?is)^([a-z0-9]+://)?.*@", r"\1[hidden]@", url)
+
+
+def hidden(secret: str, text: str) -> str:
+    """The text without a secret, as it is or as JSON or Python write it."""
+    forms = json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret)
+    for form in {secret, *(each[1:-1] for each in forms)} - {""}:
+        text = text.replace(form, "[hidden]")
+    return text
 
 
 def shortened(text: str, most: int) -> str:

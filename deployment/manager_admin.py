@@ -1,6 +1,5 @@
 """The calls of an operator to a Manager, and what it knows of agents, as enrol.py needs them."""
 
-import json
 import ssl
 from collections import Counter
 from typing import Annotated, Any, TypeVar
@@ -11,7 +10,7 @@ import requests
 
 from agent.manager.proxy import proxy_of
 from agent.manager.reasons import suspect, why
-from agent.text import printable, shortened
+from agent.text import hidden, printable, shortened
 
 # Seconds for a connection, and for each part of an answer.
 PATIENCE = 30
@@ -118,10 +117,7 @@ def _words(answer: requests.Response, secret: str) -> str:
         words = "; ".join(each["msg"] for each in said) if isinstance(said, list) else str(said)
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         return ""
-    # It may have been repeated with escapes.
-    for form in {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]} - {""}:
-        words = words.replace(form, "[hidden]")
-    return f": {shortened(printable(words), MAX_WORDS)}"
+    return f": {shortened(printable(hidden(secret, words)), MAX_WORDS)}"
 
 
 def show(known: dict[str, Record], done: dict[str, str]) -> None:

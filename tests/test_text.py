@@ -7,7 +7,7 @@ import pytest
 
 from agent.protocol import Claimed, Origin, Outcome, Report, Task
 from agent.state.message import Message
-from agent.text import encodable, map_texts, printable, shortened, to_json
+from agent.text import encodable, hidden, map_texts, printable, shortened, to_json
 
 LATIN_1 = "/opt/caf\udce9/iperf3"
 
@@ -68,3 +68,11 @@ def test_a_result_with_a_name_that_is_no_utf_8_is_encoded_in_all_its_parts() -> 
 def test_a_text_is_shortened_only_if_it_is_too_long() -> None:
     assert shortened("abc", 3) == "abc"
     assert shortened("abcd", 3) == "abc... (4 characters)"
+
+
+@pytest.mark.parametrize("secret", ["plain", 'a"b\\c', "it's", "caf\u00e9", "a\tb"])
+def test_a_secret_is_hidden_however_it_is_written(secret: str) -> None:
+    assert hidden(secret, f"refused: {secret}") == "refused: [hidden]"
+    for form in (json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret)):
+        assert hidden(secret, f"refused: {form}") == f"refused: {form[0]}[hidden]{form[-1]}"
+    assert hidden("", "nothing is secret") == "nothing is secret"

@@ -1,6 +1,5 @@
 """One HTTP request under one deadline, over a connection that is known to be fresh."""
 
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from agent.manager.refusals import refusal
 from agent.manager.upload import CHUNK_BYTES, Body
 from agent.metrics import Metrics
 from agent.protocol.payloads import SECRET
+from agent.text import hidden
 
 KEY_HEADER = "X-AGENT-KEY"
 # uvicorn closes an idle connection after 5 s, and a POST into a closing connection is lost.
@@ -160,7 +160,6 @@ class Transport:
 
 
 def _without(key: str, content: bytes) -> bytes:
-    """The content with secrets hidden: the key both as it was sent and as JSON writes it."""
-    for form in {key, json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]} - {""}:
-        content = content.replace(form.encode(), b"[hidden]")
-    return _SECRET.sub(rb"\1\2[hidden]", content)
+    """The content without the key and the secrets of a payload; it may be no UTF-8."""
+    text = hidden(key, content.decode(errors="surrogateescape"))
+    return _SECRET.sub(rb"\1\2[hidden]", text.encode(errors="surrogateescape"))
