@@ -11,6 +11,7 @@ import msgspec
 from agent.errors import ErrorClass, TaskError
 from agent.iperf3.features import THREADED, Features
 from agent.protocol import ClientPayload, Figures, ServerPayload
+from agent.protocol.payloads import SECRET
 
 # Seconds, as iperf3's own default; always given, so that a document shows which one was used. As a
 # newer one ends a test of some bytes only with an interval, those are the shortest that it takes,
@@ -27,7 +28,7 @@ _OWN_KEYS = frozenset(
 # Every other key is named as its option is, but for these.
 _OTHER_NAMES = {"server_ip": "--client", "mss": "--set-mss", "flow_label": "--flowlabel"}
 # Those whose value is the text of a file; in the words `[key]` stands for its path.
-_FILES = frozenset("rsa_public_key rsa_private_key authorized_users".split())
+_FILES = SECRET - {"password"}
 
 
 def server_argv(features: Features, payload: ServerPayload) -> list[str]:
