@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,17 +23,18 @@ from tests.support.harness import ROOT, free_port, iperf3_server, until
 from tests.support.machine import (
     LONG,
     NEXT,
+    PIP,
     TEMPLATES,
     WHEELHOUSE,
     Machine,
+    constraints,
+    need_machines,
+    released,
 )
-from tests.support.needs import need
 from tests.support.network import MANAGER, PEER, network
 from tests.support.packages import PIP_LINES, URL, publish_debs, served, take_debs_from_there
 
-need(os.geteuid() == 0, "only root can boot a machine")
-need(shutil.which("systemd-nspawn"), "systemd-nspawn is not installed")
-need(TEMPLATES, "there is no root of a machine: make test-deployment makes some")
+need_machines()
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
 
@@ -70,13 +70,7 @@ class Pair:
 
 def lines(version: str) -> list[str]:
     """What is to be installed, as lines for pip."""
-    wheel = f"{URL}/iperf_orchestrator_agent-{version}-py3-none-any.whl"
-    return [wheel, f"--constraint {URL}/{constraints(version)}", *PIP_LINES]
-
-
-def constraints(version: str) -> str:
-    """The name of the file that pins what a version needs."""
-    return f"iperf-agent-{version}-constraints.txt"
+    return [*released(URL, version), *PIP_LINES]
 
 
 def publish(release: Path, packages: Path) -> None:
@@ -88,8 +82,7 @@ def publish(release: Path, packages: Path) -> None:
         publish_debs(template, packages / template.name)
     for wheel in (*(release / WHEELHOUSE).iterdir(), *(release / "next").iterdir(), FIRST_WHEEL):
         shutil.copy(wheel, packages)
-    download = [sys.executable, "-m", "pip", "-qq", "download", "--no-deps", "--dest", packages]
-    subprocess.run([*download, OLDER_CLICK], check=True)
+    subprocess.run([*PIP, "download", "--no-deps", "--dest", packages, OLDER_CLICK], check=True)
     pins = (release / constraints(__version__)).read_text()
     (packages / constraints(NEXT)).write_text(pins)
     (packages / constraints(FIRST)).write_text(re.sub("click==.*", OLDER_CLICK, pins))

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,19 +25,10 @@ from tests.support.deployment import (
     user_data,
 )
 from tests.support.harness import ROOT, free_port, iperf3_server, until
-from tests.support.machine import (
-    LONG,
-    NEXT,
-    RELEASE,
-    TEMPLATES,
-    Machine,
-)
-from tests.support.needs import need
+from tests.support.machine import LONG, NEXT, RELEASE, TEMPLATES, Machine, need_machines
 from tests.support.network import MANAGER, PEER, network
 
-need(os.geteuid() == 0, "only root can boot a machine")
-need(shutil.which("systemd-nspawn"), "systemd-nspawn is not installed")
-need(TEMPLATES, "there is no root of a machine: make test-deployment makes some")
+need_machines()
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
 

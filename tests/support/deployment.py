@@ -7,7 +7,7 @@ from agent.dev.store.records import ManagedTask
 from agent.dev.store.store import Store
 from agent.protocol import FINAL_STATUSES
 from tests.support.harness import ROOT, free_port, until
-from tests.support.machine import LONG, RELEASE, WHEELHOUSE, Machine
+from tests.support.machine import LONG, RELEASE, WHEELHOUSE, Machine, constraints, released
 from tests.support.network import MANAGER, Network
 
 UNIT = "iperf-agent.service"
@@ -15,18 +15,14 @@ UNIT = "iperf-agent.service"
 OFFLINE = (
     "--no-index",
     f"--find-links {RELEASE}/{WHEELHOUSE}",
-    f"--constraint {RELEASE}/{WHEELHOUSE}/iperf-agent-{__version__}-constraints.txt",
+    f"--constraint {RELEASE}/{WHEELHOUSE}/{constraints(__version__)}",
     f"iperf-orchestrator-agent=={__version__}",
 )
 INSTALL = "/opt/iperf-agent/install"
 REQUIREMENTS = "/etc/iperf-agent/requirements.txt"
 # Where the Manager of a Deployment listens.
 MANAGER_PORT = 8000
-_PUBLISHED = "https://packages.example.com"
-_LINES = [
-    f"{_PUBLISHED}/iperf_orchestrator_agent-{__version__}-py3-none-any.whl",
-    f"--constraint {_PUBLISHED}/iperf-agent-{__version__}-constraints.txt",
-]
+_LINES = released("https://packages.example.com", __version__)
 _NEXT_LINE = "\n      "
 
 

@@ -1,5 +1,6 @@
 """A Debian that is booted in a container, and what it needs: a seed for cloud-init, and wheels."""
 
+import os
 import platform
 import shutil
 import sys
@@ -14,6 +15,7 @@ from gevent import subprocess
 from agent import __version__
 from tests.support.command import Ended
 from tests.support.harness import ROOT, until
+from tests.support.needs import need
 from tests.support.network import Network
 
 # The roots of machines that never ran.
@@ -25,7 +27,7 @@ WHEELHOUSE = f"iperf-agent-{__version__}-wheels-{platform.machine()}"
 NEXT = "99.0"
 # Seconds for a boot, an installation, or a restart by the watchdog, on a busy computer.
 LONG = 180.0
-_PIP = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
+PIP = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
 _SEED = "var/lib/cloud/seed/nocloud"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What the image of a cloud has settled: its language, where packages come from, and who cares for
@@ -36,6 +38,13 @@ apt: {preserve_sources_list: true}
 datasource_list: [NoCloud]
 network: {config: disabled}
 """
+
+
+def need_machines() -> None:
+    """Skip a module's tests where no machine can be booted."""
+    need(os.geteuid() == 0, "only root can boot a machine")
+    need(shutil.which("systemd-nspawn"), "systemd-nspawn is not installed")
+    need(TEMPLATES, "there is no root of a machine: make test-deployment makes some")
 
 
 class Machine:
@@ -165,6 +174,17 @@ class Machine:
         return bool(children) and self.run("systemctl", "list-jobs").code == 0
 
 
+def constraints(version: str) -> str:
+    """The name of the file that pins what a version needs."""
+    return f"iperf-agent-{version}-constraints.txt"
+
+
+def released(url: str, version: str) -> list[str]:
+    """The lines that have pip install a version by its URL."""
+    wheel = f"{url}/iperf_orchestrator_agent-{version}-py3-none-any.whl"
+    return [wheel, f"--constraint {url}/{constraints(version)}"]
+
+
 def build_wheel(directory: Path, version: str) -> None:
     """Add the wheel of this checkout as it would be with another version."""
     with TemporaryDirectory() as name:
@@ -178,5 +198,5 @@ def build_wheel(directory: Path, version: str) -> None:
         project = (ROOT / "pyproject.toml").read_text()
         other = project.replace(f'\nversion = "{__version__}"\n', f'\nversion = "{version}"\n')
         (source / "pyproject.toml").write_text(other)
-        argv = [*_PIP, "wheel", "--no-deps", "--wheel-dir", directory, source]
+        argv = [*PIP, "wheel", "--no-deps", "--wheel-dir", directory, source]
         subprocess.run(argv, check=True)
