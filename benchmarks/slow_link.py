@@ -56,26 +56,12 @@ def main() -> Iterator[Figure]:
 
 def limit(hosts: Network) -> None:
     """Give the agent's side of the link its rate."""
-    one = ["class", "add", "dev", DEVICE, "parent", "1:", "classid", "1:1", "htb"]
     for words in (
-        [
-            "qdisc",
-            "add",
-            "dev",
-            DEVICE,
-            "root",
-            "handle",
-            "1:",
-            "htb",
-            "default",
-            "1",
-            "r2q",
-            "500",
-        ],
-        [*one, "rate", str(BITS)],
+        f"qdisc add dev {DEVICE} root handle 1: htb default 1 r2q 500",
+        f"class add dev {DEVICE} parent 1: classid 1:1 htb rate {BITS}",
     ):
         with hosts.inside("near"):
-            subprocess.run(["tc", *words], check=True)
+            subprocess.run(["tc", *words.split()], check=True)
 
 
 class Meter:

@@ -46,9 +46,10 @@ write_constraints() {
         >"$out/$prefix-constraints.txt"
 }
 
-# An archive for the processor $1 of all wheels, the agent's among them, and the constraints: from it
-# pip installs without an index. pip takes each platform at its word: so there is one for each glibc from 2.17, the oldest
-# that wheels of today are for, to 2.28, which Debian 11 and Red Hat 8 already surpass.
+# An archive for the processor $1 of all wheels, the agent's among them, and the constraints: from
+# it pip installs without an index. pip takes each platform at its word: so there is one for each
+# glibc from 2.17, the oldest that wheels of today are for, to 2.28, which Debian 11 and Red Hat 8
+# already surpass.
 write_wheels() {
     local name=$prefix-wheels-$1 glibc python platforms=()
     for glibc in {28..17}; do platforms+=(--platform "manylinux_2_${glibc}_$1"); done
