@@ -32,6 +32,8 @@ _STOOD_STILL = 0.1
 MUCH_LOST = 1e-3
 # The share of what was sent that may be on its way at the end.
 _IN_TIME = 0.02
+# The share of the segments that came behind a hole, from which on holes may fill the buffer.
+_MANY_HOLES = 0.1
 
 
 class Ends:
@@ -41,9 +43,11 @@ class Ends:
     Rates are in bits per second, times in milliseconds. `base` is the path's own round trip, and
     `rise` what is above that in the `trip`: a receiver sees how long its sender takes to answer.
     `window` is the receiver's, in bytes, `carries` what that allows on this path, and `room` how
-    often that holds the rate; `buffer_room` is the same of the send buffer, over the `trip`. For a
-    share of the time the sender `waits_for_window` or `waits_for_buffer`. At UDP `delay` is how
-    much later than usual the end of the test came, by the `rises` of the control connection;
+    often that holds the rate; `buffer_room` is the same of the send buffer, over the `trip`.
+    `behind_holes` is the share of the segments that came when an earlier one was missing, and
+    `unread` that of the receive buffer that iperf3 does not empty: 0 where such holes may be why.
+    For a share of the time the sender `waits_for_window` or `waits_for_buffer`. At UDP `delay` is
+    how much later than usual the end of the test came, by the `rises` of the control connection;
     `has_missing` is whether most of what did not arrive is not counted as lost, and `datagram` how
     many bytes each has, 0 if that is not known. `is_calm` is whether no half is known to have
     waited for a core for long.
@@ -74,6 +78,9 @@ class Ends:
         self.is_calm = all(each.cpu[1] < _CALM for each in self.halves if each.cpu)
         self.waits_for_window = sender.receiver_window_share or 0.0
         self.waits_for_buffer = sender.send_buffer_share or 0.0
+        self.behind_holes = (receiver.out_of_order or 0) / max(1, receiver.segments or 0)
+        has_holes = self.behind_holes >= _MANY_HOLES
+        self.unread = 0.0 if has_holes else receiver.unread_share or 0.0
         self.carries = self.window * self.streams * 8e3 / self.base if self.base else 0.0
         self.room = self.carries / self.rate if self.rate else 0.0
         held = (sender.sndbuf or 0) * self.streams * 8e3

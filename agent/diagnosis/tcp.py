@@ -1,7 +1,4 @@
-"""What limited a TCP test: the rules, in the order in which they are tried.
-
-They were tried on some 800 tests with reno, cubic and BBR.
-"""
+"""What limited a TCP test: the rules, in the order in which they are tried."""
 
 from agent.diagnosis import rules
 from agent.diagnosis.ends import EMPTY, LITTLE_LOST, MUCH_LOST, Ends
@@ -26,10 +23,9 @@ _ALWAYS = 0.9
 # A receiver's window that carries no more than this times the rate is full, and a send buffer that
 # carries more than that is not what limits it.
 _FULL, _ROOMY = 1.5, 4.0
-# Milliseconds: a queue that is longer than what a loaded host adds.
-_LONG_QUEUE = 2.0
-# Milliseconds, and the share of the base, below which surely no queue stands.
-_NO_QUEUE, _NO_QUEUE_SHARE = 0.5, 0.02
+# Milliseconds of a queue that is longer than what a loaded host adds, and below which surely none
+# stands, with the share of the base.
+_LONG_QUEUE, _NO_QUEUE, _NO_QUEUE_SHARE = 2.0, 0.5, 0.02
 # The shares of the time in which something is lost: steadily, and at one time alone.
 _STEADILY, _AT_ONCE = 0.7, 0.5
 
@@ -41,8 +37,10 @@ def _mtu(ends: Ends) -> Found | None:
         return None
     if sender.acked is not None and sender.acked < sender.mss * ends.streams:
         return Found(Cause.PATH_MTU, sure=sender.orderly)
-    shrunk = sender.mss < (sender.first_mss or 0) and sender.mss < (sender.pmtu or 0) - 72
-    return Found(Cause.PATH_MTU, sure=True) if shrunk else None
+    # Full ones of IPv6 with time stamps lack 72 bytes, and the kernel looks for no last 8 again.
+    shrunk = sender.mss < min(sender.first_mss or 0, (sender.pmtu or 0) - 80)
+    # On a path that has died they shrink as well.
+    return Found(Cause.PATH_MTU, sure=True) if shrunk and sender.orderly else None
 
 
 def _sender_cpu(ends: Ends) -> Found | None:
@@ -57,15 +55,14 @@ def _sender_cpu(ends: Ends) -> Found | None:
 def _receiver_cpu(ends: Ends) -> Found | None:
     """Before the path: a receiver that starves delays its ACKs, and that looks like a queue."""
     # One that waits for a core and yet reads all that comes may hold up nothing.
-    sure = ends.receiver.load >= VERY_BUSY and (ends.receiver.unread_share or 0.0) >= _BEHIND
+    sure = ends.receiver.load >= VERY_BUSY and ends.unread >= _BEHIND
     return Found(Cause.RECEIVER_CPU, sure=sure) if ends.receiver.is_busy else None
 
 
 def _receiver_host(ends: Ends) -> Found | None:
     """It leaves unread what has arrived; for want of a core it does so as well."""
-    unread = ends.receiver.unread_share or 0.0
-    sure = unread >= _SURELY_UNREAD and ends.is_calm
-    return Found(Cause.RECEIVER_HOST, sure=sure) if unread >= _UNREAD else None
+    sure = ends.unread >= _SURELY_UNREAD and ends.is_calm
+    return Found(Cause.RECEIVER_HOST, sure=sure) if ends.unread >= _UNREAD else None
 
 
 def _no_window(ends: Ends) -> Found | None:
@@ -115,12 +112,15 @@ def _windows(ends: Ends) -> Found | None:
             return Found(Cause.SEND_BUFFER)
     if (ends.has_queue or ends.lost_share >= MUCH_LOST) and ends.room > 2:
         return None
+    # A queue of less than a millisecond may make the path many times longer.
+    is_direct = ends.rise <= ends.base
     if ends.is_window_full:
-        clear = ends.is_window_constant and not (ends.has_loss or ends.has_queue)
+        clear = is_direct and ends.is_window_constant and not (ends.has_loss or ends.has_queue)
         has_cpu = not (ends.sender.is_busy or ends.receiver.is_busy)
         return Found(Cause.RECEIVER_WINDOW, sure=clear and has_cpu)
     if share >= _WAITS and not ends.has_queue:
-        return Found(Cause.SEND_BUFFER, sure=share >= _SURELY and ends.buffer_room <= _ROOMY)
+        sure = share >= _SURELY and ends.buffer_room <= _ROOMY and is_direct
+        return Found(Cause.SEND_BUFFER, sure=sure)
     return None
 
 
@@ -131,11 +131,12 @@ def _queue(ends: Ends) -> Found | None:
     sender = ends.sender
     free = max(ends.waits_for_window, ends.waits_for_buffer) < _A_LITTLE
     stood_still = sender.silent_share or sender.timeouts
-    clear = free and ends.has_loss and not (stood_still or sender.both_ways)
-    if ends.knows_receiver:
-        sure = ends.rise >= _LONG_QUEUE and not ends.receiver.is_busy
-    else:
-        sure = ends.rise >= LONGEST_DELAY or is_lost_for_sure(ends)
+    # A rise may be the jitter of a path on which a policer drops, which it does steadily.
+    is_steady = (sender.lossy_share or 0.0) >= _STEADILY and is_lost_for_sure(ends)
+    is_long = ends.rise >= max(_LONG_QUEUE, ends.base * is_steady)
+    clear = free and is_long and ends.has_loss and not (stood_still or sender.both_ways)
+    alone = ends.rise >= LONGEST_DELAY or is_lost_for_sure(ends)
+    sure = not ends.receiver.is_busy if ends.knows_receiver else alone
     return Found(Cause.PATH_CAPACITY, sure=clear and sure)
 
 
@@ -173,8 +174,7 @@ def _seen_by_the_receiver(ends: Ends) -> Found | None:
         return Found(Cause.RECEIVER_WINDOW)
     if ends.has_queue:
         return Found(Cause.PATH_CAPACITY)
-    behind, came = ends.receiver.out_of_order or 0, ends.receiver.segments or 0
-    found = behind >= 3 and behind >= LITTLE_LOST * came
+    found = (ends.receiver.out_of_order or 0) >= 3 and ends.behind_holes >= LITTLE_LOST
     return Found(Cause.PATH_LOSS, why="out of order") if found else None
 
 

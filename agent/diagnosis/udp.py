@@ -40,7 +40,8 @@ def _not_sent(ends: Ends) -> Found | None:
     if not ends.knows_sender:
         return Found(Cause.UNKNOWN, why="not sent there")
     if ends.sender.is_busy:
-        sure = ends.sender.load >= VERY_BUSY and ends.knows_losses
+        # The busiest thread of two ways may be that of the other one.
+        sure = ends.sender.load >= VERY_BUSY and ends.knows_losses and not ends.sender.both_ways
         return Found(Cause.SENDER_CPU, sure=sure)
     return Found(Cause.SENDER_HOST, why="not sent")
 
@@ -53,7 +54,8 @@ def _datagrams_lost(ends: Ends) -> Found | None:
     share = (ends.receiver.socket_drops or 0) / ends.lost
     if share >= 0.5:
         if ends.receiver.is_busy:
-            return Found(Cause.RECEIVER_CPU, sure=ends.receiver.load >= VERY_BUSY)
+            sure = ends.receiver.load >= VERY_BUSY and not ends.receiver.both_ways
+            return Found(Cause.RECEIVER_CPU, sure=sure)
         return Found(Cause.RECEIVER_HOST, sure=share >= 0.8, why="receiver drops")
     if dropped := rules.own_drops(ends, ends.lost, 0.5):
         return dropped._replace(sure=both and dropped.sure)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
-from statistics import median_low
+from statistics import median_high, median_low
 from typing import Any
 
 from agent.diagnosis.evidence import Role, Worst
@@ -24,6 +24,17 @@ def _fullness(socket: dict[str, int]) -> float:
     return flight / window if flight < window else 1.0
 
 
+def _segments(counter: str, octets: str) -> _Figure:
+    """How many there were: that counter of the kernel has 32 bits, the one of octets has 64."""
+
+    def count(socket: dict[str, int]) -> float:
+        counted, least = socket[counter], socket[octets] // max(socket["snd_mss"], 1)
+        return counted + round(max(0, least - counted) / 2**32) * 2**32
+
+    return count
+
+
+_SENT = _segments("data_segs_out", "bytes_acked")
 # Of these count the medians, over the streams and then over the samples.
 _SAMPLED: dict[Role, dict[str, _Figure]] = {
     "sender": {
@@ -52,7 +63,7 @@ _SHARES: dict[str, _Figure] = {
 }
 _SUMS: dict[Role, dict[str, _Figure]] = {
     "sender": {
-        "segments": itemgetter("data_segs_out"),
+        "segments": _SENT,
         "retransmitted": itemgetter("total_retrans"),
         "needless": itemgetter("dsack_dups"),
         "reordered": itemgetter("reord_seen"),
@@ -62,7 +73,7 @@ _SUMS: dict[Role, dict[str, _Figure]] = {
         "pacing": lambda socket: socket["max_pacing_rate"] * 8,
     },
     "receiver": {
-        "segments": itemgetter("data_segs_in"),
+        "segments": _segments("data_segs_in", "bytes_received"),
         "out_of_order": itemgetter("rcv_ooopack"),
     },
 }
@@ -104,6 +115,9 @@ class Way:
         self._stretches.add(list(self._last.values()), age)
         for name, figure in _SAMPLED[self._role].items():
             value = _median(_known(sockets, figure))
+            # The kernel forgets its least one after five minutes, and the deque its oldest.
+            if value and name == "min_rtt_ms" and (kept := self._samples.get(name)):
+                value = min(value, kept[-1])
             # A time of 0 is none.
             if value or (value is not None and not name.endswith("_ms")):
                 self._samples.setdefault(name, deque(maxlen=SAMPLES_KEPT)).append(value)
@@ -126,7 +140,7 @@ class Way:
             return {}
         figures: dict[str, Any] = {name: median_low(all) for name, all in self._samples.items()}
         if least := self._samples.get("min_rtt_ms"):
-            figures["min_rtt_ms"] = min(least)
+            figures["min_rtt_ms"] = least[-1]
         if all := list(self._samples.get("rtt_ms", [])):
             figures["later_rtt_ms"] = median_low(all[len(all) // 2 :])
         carried = [each.carried()[self._role == "receiver"] for each in sockets]
@@ -149,7 +163,8 @@ class Way:
         return figures | {"window_floor": _median(floors)}
 
     def _worst(self, sockets: list[Socket], carried: list[int]) -> Worst | None:
-        if len(carried) == 1 or not (median := median_low(carried)):
+        # Of two streams, the better one is what the other one is compared with.
+        if len(carried) == 1 or not (median := median_high(carried)):
             return None
         number = min(range(len(carried)), key=carried.__getitem__)
         # Only a sender knows the other two.
@@ -164,7 +179,7 @@ class Way:
 
 def _lost_share(socket: dict[str, int]) -> float:
     lost = socket["total_retrans"] - socket["dsack_dups"]
-    return max(0, lost) / max(socket["data_segs_out"], 1)
+    return max(0, lost) / max(_SENT(socket), 1)
 
 
 def _known(sockets: list[Socket], figure: _Figure) -> list[float]:

@@ -119,9 +119,11 @@ def sentences(ends: Ends, why: str, also: Cause | None, ask: str) -> Iterator[st
     `also` may have been it as well, and `ask` is whose task knows more; empty if there is none.
     """
     yield _Sentence().vformat(_WORDS[why], (), vars(ends) | _facts(ends))
-    worst = next((each.worst for each in ends.halves if each.worst), None)
+    # A receiver does not count a stream of which nothing has come.
+    worst = next((each.worst for each in reversed(ends.halves) if each.worst), None)
     if worst and worst.rate_share < _DIFFERS:
-        yield f"Stream {worst.number} carried {share(worst.rate_share)} of what the median did."
+        other = "the other one" if ends.streams == 2 else "the median"
+        yield f"Stream {worst.number} carried {share(worst.rate_share)} of what {other} did."
     if ends.stood_still:
         yield f"For {share(ends.sender.silent_share)} of the time nothing passed."
     if why == "queue not seen" and ends.has_missing and ends.streams > 1:

@@ -29,6 +29,7 @@ from tests.support.halves import (
 )
 
 WIDE: Half = {"window_bytes": 2_000_000}
+LAN: Half = {"base_ms": 0.1, "sndbuf": 4000}
 ALL_SENT: Half = {"asked": 108e6, "sent": 108e6, "queued_share": 0.2}
 BOTH = [
     ("too_short", True, {"seconds": 0.99}, {"seconds": 0.9}),
@@ -40,7 +41,10 @@ BOTH = [
     ("path_mtu", False, {"timeouts": 4, "orderly": True, "silent_share": 0.5}, {}),
     ("unknown", False, {"timeouts": 1, "orderly": True, "silent_share": 0.5}, {}),
     ("unknown", False, {"timeouts": 4, "silent_share": 0.5}, {}),
-    ("path_mtu", True, {"timeouts": 2, "mss": 1012}, {}),
+    ("path_mtu", True, {"timeouts": 2, "mss": 1012, "orderly": True}, {}),
+    # On a path that died they shrink as well, and the search for the MTU ends a little too early.
+    ("unknown", False, {"timeouts": 2, "mss": 1012}, {}),
+    ("unknown", False, {"timeouts": 9, "mss": 1421, "first_mss": 1428, "orderly": True}, {}),
     # The path's MTU fell, and the kernel was told so; or the peer wants small segments.
     ("unknown", False, {"timeouts": 2, "mss": 1348, "pmtu": 1400}, {}),
     ("unknown", False, {"timeouts": 2, "mss": 500, "first_mss": 500}, {}),
@@ -80,6 +84,10 @@ BOTH = [
     ("receiver_host", True, QUEUE, {"stopped": 0.4}),
     ("receiver_host", True, QUEUE, {"unread_share": 0.5}),
     ("receiver_host", False, QUEUE, {"unread_share": 0.4}),
+    # Behind a hole nobody can read: what fills the buffer waits for what was lost.
+    ("receiver_host", True, QUEUE, {"unread_share": 0.5, "out_of_order": 3999}),
+    ("path_loss", True, LOSS, {"unread_share": 0.6, "out_of_order": 4000}),
+    ("receiver_cpu", False, {}, BUSY | {"unread_share": 0.6, "out_of_order": 4000}),
     # A window of 0 is no small one: a proxy ends the connection, or somebody does not read.
     ("receiver_host", False, FULL | {"window_bytes": 0}, {}),
     ("unknown", False, {"window_bytes": 0}, {}),
@@ -100,6 +108,9 @@ BOTH = [
     ("receiver_window", True, FULL | SLOW, SLOW),
     ("receiver_window", False, FULL | SLOW | {"window_floor": 0.5}, SLOW),
     ("receiver_window", False, FULL | SLOW | LOSS, SLOW),
+    # A queue that is shorter than a millisecond may hide behind it.
+    ("receiver_window", True, FULL | LAN | {"rtt_ms": 0.2}, {"base_ms": 0.1}),
+    ("receiver_window", False, FULL | LAN | {"rtt_ms": 0.21}, {"base_ms": 0.1}),
     ("receiver_window", False, FULL | SLOW | QUEUE, SLOW),
     ("receiver_window", False, FULL | SLOW | {"in_flight_to_window": 0.8}, SLOW),
     ("unknown", False, FULL | SLOW | {"receiver_window_share": 0.09}, SLOW),
@@ -117,6 +128,8 @@ BOTH = [
     ("send_buffer", True, {"send_buffer_share": 0.4, "sndbuf": 1_000_000}, {}),
     ("send_buffer", False, {"send_buffer_share": 0.4, "sndbuf": 4 << 20}, {}),
     ("send_buffer", False, {"send_buffer_share": 0.39}, {}),
+    ("send_buffer", True, LAN | {"send_buffer_share": 0.4, "rtt_ms": 0.2}, {"base_ms": 0.1}),
+    ("send_buffer", False, LAN | {"send_buffer_share": 0.4, "rtt_ms": 0.21}, {"base_ms": 0.1}),
     ("send_buffer", False, {"send_buffer_share": 0.1}, {}),
     # Without a loss the queue may be on the way back, or a longer path.
     ("path_capacity", False, QUEUE, {}),
@@ -125,6 +138,10 @@ BOTH = [
     ("path_capacity", False, QUEUE | LOSS | {"send_buffer_share": 0.1}, {}),
     ("path_capacity", False, QUEUE | LOSS | {"silent_share": 0.05}, {}),
     ("path_capacity", True, QUEUE | LOSS | {"silent_share": None}, {}),
+    # Steady loss and a rise below the base may be a policer behind a path of changing delay.
+    ("path_capacity", False, LOSS | {"rtt_ms": 39.9}, {}),
+    ("path_capacity", True, LOSS | {"rtt_ms": 39.9, "lossy_share": 0.69}, {}),
+    ("path_capacity", True, {"rtt_ms": 39.9, "retransmitted": 199}, {}),
     ("path_capacity", False, QUEUE | LOSS | {"timeouts": 1}, {}),
     ("path_capacity", False, QUEUE | LOSS | {"both_ways": True}, {"both_ways": True}),
     ("path_capacity", False, QUEUE | {"retransmitted": 2}, {}),
@@ -189,6 +206,7 @@ SENDER = [
     ("path_capacity", True, QUEUE | {"rtt_ms": 65.1, "retransmitted": 100}),
     ("path_capacity", False, QUEUE | {"rtt_ms": 65.1}),
     ("path_capacity", True, QUEUE | LOSS),
+    ("path_capacity", False, LOSS | {"base_ms": 0.1, "rtt_ms": 1.2}),
 ]
 
 
@@ -229,6 +247,8 @@ UDP_TESTS = [
     ("line_rate", True, {"asked": 100e6, "there_speed_mbps": 55}),
     ("sender_cpu", True, {"sent": 40e6, "rate": 40e6, "cpu": (0.95, 0.0)}),
     ("sender_cpu", False, {"sent": 40e6, "rate": 40e6, "cpu": (0.85, 0.0)}),
+    # The busiest thread may be that of the other direction.
+    ("sender_cpu", False, {"sent": 40e6, "rate": 40e6, "cpu": (0.95, 0.0), "both_ways": True}),
     ("sender_host", False, {"sent": 40e6, "rate": 40e6}),
     ("sender_host", True, {"sent": 40e6, "rate": 40e6, "stopped": 0.5}),
     ("sender_cpu", True, {"asked": None, "there_asked": None, "cpu": (0.95, 0.0)}),
@@ -236,6 +256,11 @@ UDP_TESTS = [
     ("receiver_host", True, LOST | {"there_socket_drops": 3200}),
     ("receiver_host", False, LOST | {"there_socket_drops": 2000}),
     ("receiver_cpu", True, LOST | {"there_socket_drops": 2000, "there_cpu": (0.95, 0.0)}),
+    (
+        "receiver_cpu",
+        False,
+        LOST | {"there_socket_drops": 2000, "there_cpu": (0.95, 0.0), "there_both_ways": True},
+    ),
     ("receiver_host", True, LOST | {"there_socket_drops": 2000, "there_stopped": 0.4}),
     ("path_loss", True, LOST | {"there_socket_drops": 1999}),
     ("sender_host", True, LOST | {"qdisc_drops": 2000}),
@@ -437,6 +462,12 @@ WORDS = [
 def test_the_words_have_the_figures(half: Evidence, parts: list[str]) -> None:
     words = diagnose(half).words
     assert [part for part in parts if part not in words] == [], words
+
+
+def test_a_stream_is_named_of_which_the_receiver_has_seen_nothing() -> None:
+    here = sender(**LOSS, streams=8, worst=Worst(number=3, rate_share=0.0))
+    there = receiver(streams=7, worst=Worst(number=2, rate_share=0.9))
+    assert "Stream 3 carried 0 %" in diagnose(here, there).words
 
 
 def test_a_receiver_does_not_say_that_nothing_was_lost() -> None:
