@@ -58,7 +58,7 @@ def client_argv(features: Features, payload: ClientPayload, target: str) -> list
         # iperf3 takes only one end condition.
         "time": None if payload.bytes else payload.time,
         "json_stream" if JSON_STREAM in features.options else "json": True,
-        "interval": f"{payload.interval or _interval(features, payload):g}",
+        "interval": f"{_interval(features, payload):g}",
         "omit": payload.omit or None,
     }
     return _argv(features, payload, changed)
@@ -74,23 +74,26 @@ def secrets_of(payload: ServerPayload | ClientPayload) -> dict[str, str]:
     return found | ({"IPERF3_PASSWORD": given["password"]} if "password" in given else {})
 
 
-def with_bitrate(figures: Figures, argv: list[str]) -> Figures:
-    """The figures with the bitrate that the command line asks for, of all streams.
+def with_argv(figures: Figures, argv: list[str]) -> Figures:
+    """The figures with what the command line says and not each document.
 
-    At UDP, a document of iperf3 3.9 does not have it.
+    At UDP, one of iperf3 3.9 has no bitrate; one of 3.16 does not say how often that looked.
     """
     values = dict(zip(argv, argv[1:]))
     asked = int(values.get("-b", "0").split("/")[0]) * int(values.get("-P", "1"))
-    if figures.asked or not asked:
-        return figures
-    return msgspec.structs.replace(figures, asked=float(asked))
+    late = figures.overtime and min(figures.seconds, float(values.get("-i", figures.overtime)))
+    return msgspec.structs.replace(
+        figures, asked=figures.asked or float(asked) or None, overtime=late
+    )
 
 
 def _interval(features: Features, payload: ClientPayload) -> float:
-    """The seconds between two reports, if the task does not say so."""
+    """The seconds between two reports."""
     if not payload.bytes or features.release < THREADED:
-        return _INTERVAL
-    return min(_INTERVAL, max(_SHORTEST, payload.time / _MOST))
+        return payload.interval or _INTERVAL
+    usual = min(_INTERVAL, max(_SHORTEST, payload.time / _MOST))
+    # Such a test ends with an interval, and must not need more than `time`.
+    return min(payload.interval or usual, payload.time / 2)
 
 
 def _bitrate(payload: ClientPayload) -> str | int | None:

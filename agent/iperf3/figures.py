@@ -15,6 +15,8 @@ from agent.protocol.results import direction_of
 _MOST_RATES = 120
 # Seconds that iperf3 is late by its own clock.
 _NEAR = 0.1
+# In seconds: after less than that, a receiver of TCP may have read nothing of what arrived.
+LONG_ENOUGH = 1.0
 
 
 class _Way(NamedTuple):
@@ -39,6 +41,9 @@ def figures_of(summary: Summary, intervals: Sequence[Interval] | None = None) ->
     still on its way at the end. Before 3.14 only the sums tell that a test went both ways.
     """
     asked, end = summary.asked, summary.end
+    if intervals is None and (summary.seconds or 0.0) < 0.9 * (asked.duration or 0.0):
+        # It was cut short: 3.9 has no error then, and tells it by the intervals alone.
+        summary = msgspec.structs.replace(summary, error=summary.error or "cut short")
     given = intervals or []
     is_cut = len(given) > 1 and given[-1] == given[-2]
     if intervals is not None and not intervals:
@@ -144,6 +149,8 @@ def _at_receiver(summary: Summary, way: _Way) -> Sums | None:
         got = _counted(way)
     if got is None:
         return _remainder(summary, way)
+    if got.bytes == 0 and not summary.end.sum and (summary.seconds or 0.0) < LONG_ENOUGH:
+        return None
     # With `--skip-rx-copy` 16 bytes of a datagram are counted, and no datagram.
     return None if got.bytes and got.packets == 0 else got
 

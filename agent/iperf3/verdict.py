@@ -8,7 +8,7 @@ from msgspec import Struct
 from agent.errors import ErrorClass
 from agent.iperf3.documents import Buffer, Span, find_documents, find_unread
 from agent.iperf3.failures import classify, error_line
-from agent.iperf3.figures import figures_of
+from agent.iperf3.figures import LONG_ENOUGH, figures_of
 from agent.iperf3.summary import Summary, read_intervals, read_summary
 from agent.protocol import Figures
 
@@ -24,8 +24,6 @@ _LARGE_DOCUMENT = 4 * 1024**2
 # How many bytes behind a document are searched for an error message.
 _TAIL = 4096
 
-# In seconds: after less than that, a receiver may have read nothing of what arrived.
-_LONG_ENOUGH = 1.0
 # Of each TCP stream: a receiver counts whole ones (3.22), and a slow test may have no more.
 _BLOCKS_UNDER_WAY = 2
 
@@ -154,7 +152,7 @@ def _failure_to_carry(summary: Summary, figures: Figures) -> tuple[ErrorClass, s
     if figures.protocol == "udp" and not sent:
         words = "no byte was sent; with dont_fragment, length must fit into the network's MTU"
         return ErrorClass.ARGUMENTS, words
-    if (summary.seconds or 0.0) < _LONG_ENOUGH:
+    if (summary.seconds or 0.0) < LONG_ENOUGH:
         return None
     if figures.protocol == "tcp":
         asked = summary.asked

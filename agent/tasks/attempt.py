@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from agent.errors import ErrorClass, StateUnusable, class_of
 from agent.files import discard
 from agent.host import interface_of
-from agent.iperf3.argv import with_bitrate
+from agent.iperf3.argv import with_argv
 from agent.iperf3.features import Features
 from agent.iperf3.verdict import RETRIABLE, Verdict
 from agent.iperf3.warnings import warnings_about
@@ -50,11 +50,15 @@ class Attempt:
 
     def complete(self, argv: list[str], has_begun: bool) -> None:
         """Add what the command line says of its figures, or of its failure."""
-        core = dict(zip(argv, argv[1:])).get("-A", "").partition(",")[2]
+        own, _, core = dict(zip(argv, argv[1:])).get("-A", "").partition(",")
         if figures := self.verdict.figures:
-            self.verdict = replace(self.verdict, figures=with_bitrate(figures, argv))
+            self.verdict = replace(self.verdict, figures=with_argv(figures, argv))
         elif core and self.verdict.error_class is ErrorClass.PEER_LOST:
             self.explain(f"the server's host may have no core {core}")
+        elif own and not has_begun and self.verdict.message.endswith("code 1 and did not say why"):
+            # As in a container that may not use it. Up to 3.12 iperf3 says so.
+            self.verdict = replace(self.verdict, error_class=ErrorClass.ARGUMENTS)
+            self.explain(f"it may not be allowed to use core {own}")
         elif not has_begun and "control socket has closed" in self.verdict.message:
             why = "refuses this login" if "--username" in argv else "wants a login"
             self.explain(f"a server of iperf3 3.21 or newer that {why} says no more")

@@ -61,6 +61,8 @@ class TaskContext:
 
     def end_child(self, entry: Entry, child: ChildProcess, ending: Ending) -> int:
         """Stop a child that still runs, without a grace if it wrote too much; its exit code."""
+        if entry.pid:
+            self.metrics.child_exits[str(entry.kind), ending.name.lower()] += 1
         grace = 0 if ending is Ending.OUTPUT else self.config.stop_grace
         child.stop(grace, entry.stop.force)
         entry.record_end(child.fate)

@@ -36,8 +36,10 @@ class InstalledIperf3:
 
         It is asked again while it is missing, and after an upgrade has replaced its file.
         """
-        if self.features and in_thread(_file_mark, self.features.path) == self._mark:
-            return self.features
+        # Meanwhile another task may ask anew.
+        features, mark = self.features, self._mark
+        if features and in_thread(_file_mark, features.path) == mark:
+            return features
         found = self.ask()
         log.info("iperf3 found", version=found.version, options=len(found.options))
         return found

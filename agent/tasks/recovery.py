@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from agent import __version__
 from agent.errors import ErrorClass, StateUnusable
 from agent.files import discard
-from agent.iperf3.argv import with_bitrate
+from agent.iperf3.argv import with_argv
 from agent.metrics import Metrics
 from agent.outbox.queue import Outbox
 from agent.process.identity import stop_orphan
@@ -37,7 +37,7 @@ def recover(ledger: Ledger, outbox: Outbox, metrics: Metrics, grace: float) -> N
             say.warning("a child of the previous run was stopped", pid=identity.pid)
         outcome = _outcome(ledger.state, record)
         if figures := ledger.state.run(figures_in, outcome.document):
-            figures = with_bitrate(figures, outcome.report.argv)
+            figures = with_argv(figures, outcome.report.argv)
         outcome = replace(outcome, figures=figures)
         error = outcome.stderr or outcome.report.ended
         say.warning("a task of the previous run", status=outcome.status, error=error)

@@ -99,7 +99,6 @@ class _RunningServer:
             ending = self._watch(min(left, LONGEST_WAIT), self._look) if left > 0 else Ending.TIME
             yield from self._tests(seen)
         self._entry.has_served = True
-        self._context.metrics.child_exits["server", ending.name.lower()] += 1
         exit_code = self._context.end_child(self._entry, self._child, ending)
         if ending is not Ending.OUTPUT:
             self._child.looks.finish()
@@ -113,7 +112,8 @@ class _RunningServer:
 
     def clean_up(self) -> None:
         """Stop the child and remove its files, whatever happened."""
-        self._context.end_child(self._entry, self._child, Ending.STOPPED)
+        ending = Ending.STOPPED if self._child.exit_code is None else Ending.ENDED
+        self._context.end_child(self._entry, self._child, ending)
         # `.served` is not removed here: the outbox took it over with the last outcome.
         in_thread(discard, self._child.stdout, self._child.stderr, self._served.copy)
 
@@ -146,12 +146,14 @@ class _RunningServer:
             return self._entry.stop.reason
         if ending is Ending.OUTPUT:
             return self._child.flooded
-        if self._payload.one_off and exit_code == 0:
-            if self._served.newest and not self._served.last.error:
-                return "served its one test"
-            if self._payload.idle_timeout:
-                return f"no client came within its {self._payload.idle_timeout} s"
+        ended_well, newest = self._payload.one_off and exit_code == 0, self._served.newest
+        if ended_well and newest and not self._served.last.error:
+            return "served its one test"
         judged = self._judge(exit_code)
+        # One that no client came to has written nothing.
+        came = newest or judged.span or judged.unread
+        if ended_well and self._payload.idle_timeout and not came:
+            return f"no client came within its {self._payload.idle_timeout} s"
         if judged.error_class is not ErrorClass.KILLED:
             return f"iperf3 ended by itself: {judged.message}"
         if exit_code < 0:
@@ -159,10 +161,10 @@ class _RunningServer:
         return f"iperf3 was ended by a signal, not by this agent: {judged.message}"
 
     def _judge(self, exit_code: int) -> Verdict:
-        # What it said of its newest test may be why it has ended.
+        # What it said of its newest test may be why it has ended, and a warning on stderr is not.
         said, output = self._served.last.error, memoryview(b"")
         may_be_why = self._payload.one_off or said.startswith("interrupt - ")
-        stderr = self._child.take_stderr() or (said if may_be_why else "")
+        stderr = "\n".join([self._child.take_stderr(), said if may_be_why else ""])
         try:
             output = in_thread(view_of, self._child.stdout, self._served.read_up_to)
         except OSError as error:

@@ -209,6 +209,9 @@ def test_the_agent_and_not_iperf3_ends_a_server_after_its_time() -> None:
         ("3.22", {"time": 60}, "0.6"),
         ("3.22", {"time": 600}, "1"),
         ("3.22", {"interval": 5}, "5"),
+        # It would end after its deadline.
+        ("3.22", {"interval": 30}, "5"),
+        ("3.12", {"interval": 30}, "30"),
     ],
 )
 def test_a_newer_iperf3_looks_often_whether_the_bytes_are_out(

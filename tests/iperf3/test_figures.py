@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from agent.iperf3 import verdict
 from agent.iperf3.features import Features
 from agent.iperf3.figures import figures_in, figures_of
 from agent.iperf3.summary import End, Request, Start, Summary, Sums, read_intervals, read_summary
@@ -353,9 +354,13 @@ def test_datagrams_beyond_the_mtu_that_must_not_be_fragmented_are_no_success() -
 
 
 def test_a_receiver_may_read_nothing_of_a_test_of_milliseconds() -> None:
+    """The end of the test may overtake what was sent: nobody knows what arrived then."""
     edited = msgspec.json.decode(run("3.12", "tcp-bytes").stdout)
-    edited["end"]["sum_received"]["bytes"] = 0
-    assert judge_client(0, msgspec.json.encode(edited), "").ok
+    edited["end"]["sum_received"] |= {"bytes": 0, "bits_per_second": 0}
+    judged = judge_client(0, msgspec.json.encode(edited), "")
+    assert judged.ok and judged.figures and judged.figures.sent
+    assert (judged.figures.received, judged.figures.received_bytes) == (None, None)
+    assert judged.figures.headline().endswith(" sent")
 
 
 @pytest.mark.parametrize(
@@ -418,6 +423,22 @@ def test_what_3_9_has_counted_until_the_other_side_ended_is_counted_once() -> No
     assert found and found.backward and found.sent == pytest.approx(1e7, rel=0.01)
     assert (found.backward.sent, found.backward.sent_bytes) == (None, None)
     assert found.backward.received == pytest.approx(1.02e7, rel=0.01)
+
+
+def test_what_arrived_of_a_large_document_that_was_cut_short_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its intervals are not read, and 3.9 says nothing else of it."""
+    text = run("3.9", "client-of-server-term").stdout
+    small = last_served(text).figures
+    monkeypatch.setattr(verdict, "_LARGE_DOCUMENT", 100)
+    large = last_served(text).figures
+    assert small and large and large.sent and not large.rates
+    assert (large.received, large.received_bytes, large.sent_bytes) == (
+        None,
+        None,
+        small.sent_bytes,
+    )
 
 
 @pytest.mark.parametrize(("name", "sent"), [("3.22-uf", True), ("3.9-tr", False)])

@@ -79,6 +79,33 @@ def test_the_bitrate_of_a_document_without_it_is_that_of_the_command_line() -> N
         assert done.verdict.figures and done.verdict.figures.asked == 50_000_000
 
 
+def test_how_often_3_16_looked_is_what_the_command_line_says() -> None:
+    edited = msgspec.json.decode(run("3.18", "tcp-bytes").stdout)
+    edited["start"] |= {"version": "iperf 3.16"}
+    del edited["start"]["test_start"]["interval"]
+    for sums in ("sum_sent", "sum_received"):
+        edited["end"][sums] |= {"seconds": 5, "bits_per_second": edited["end"][sums]["bytes"] * 1.6}
+    judged = judge_client(0, msgspec.json.encode(edited), "")
+    assert judged.figures and judged.figures.overtime == 1
+    for interval, late in (("0.1", 0.1), ("10", 5)):
+        done = Attempt(Ending.ENDED, 0, judged, Path("none"))
+        done.complete(["iperf3", "-c", "h", "-n", "1000000", "-i", interval], has_begun=True)
+        assert done.verdict.figures
+        assert done.verdict.figures.overtime == pytest.approx(late, rel=0.01)
+
+
+@pytest.mark.parametrize("version", ["3.18", "3.22"])
+def test_a_core_that_iperf3_may_not_use_is_named_where_it_says_nothing(version: str) -> None:
+    """As in a container that has other cores; recorded with a core that no host has."""
+    found = run(version, "arguments-affinity")
+    judged = judge_client(found.exit_code, found.stdout, found.stderr)
+    assert judged.error_class == "other"
+    done = Attempt(Ending.ENDED, found.exit_code, judged, Path("none"))
+    done.complete(["iperf3", "-c", "h", "-A", "5"], has_begun=False)
+    assert done.verdict.error_class == "arguments"
+    assert done.verdict.message.endswith("it may not be allowed to use core 5")
+
+
 def test_a_client_of_the_same_server_uses_it() -> None:
     told = words(ELSEWHERE, ("iperf_client_run", "127.0.0.1"), ("iperf_client_run", ELSEWHERE))
     assert told == "this agent's task 2 has used it since 2026-03-04T05:06:07.000Z"

@@ -53,6 +53,26 @@ def test_noise_of_the_loader_makes_no_iperf3_missing(bench: Bench, program: Make
     assert class_of(bench, client(bench, free_port())) == "refused"
 
 
+@pytest.mark.parametrize("of_client", [True, False])
+def test_noise_does_not_hide_why_a_server_has_ended(
+    bench: Bench, program: MakeProgram, of_client: bool
+) -> None:
+    """As the warning of each server on a host without IPv6."""
+    noisy = program("export LD_PRELOAD=/none.so", 'exec iperf3 "$@"')
+    agent = bench.agent(IPERF3_PATH=noisy)
+    server = bench.task("iperf_server_start", port=(port := free_port()), one_off=True)
+    listens = agent.wait_for("server listens", task_id=server.id)
+    task = client(bench, port)
+    bench.wait(lambda: task.status == "running")
+    if of_client:
+        bench.ended(bench.task("kill_all", task_ids=[task.id]))
+    else:
+        os.kill(listens["pid"], signal.SIGTERM)
+    bench.wait(lambda: b'"ended"' in bytes(server.result))
+    why = "the client has terminated" if of_client else "the server has terminated"
+    assert bench.result(server)["agent"]["ended"].endswith(why)
+
+
 @pytest.mark.parametrize(
     ("number", "error_class"), [(signal.SIGSEGV, "crashed"), (signal.SIGKILL, "killed")]
 )
@@ -143,6 +163,22 @@ def test_a_wrapper_may_lay_out_what_a_client_writes(
         task = client(bench, port, time=1)
         assert class_of(bench, task) is None
     assert bench.result(task)["end"]["sum_received"]["bytes"] and bench.result(task)["intervals"]
+
+
+def test_a_test_has_begun_when_all_is_connected_though_its_stream_is_held_back(
+    bench: Bench, program: MakeProgram
+) -> None:
+    script = bench.directory / "lay_out.py"
+    script.write_text(LAY_OUT.format(""))
+    wrapper = program(
+        f'case "$*" in *-c*) {of("trixie")} "$@" | {sys.executable} {script};;',
+        f'*) exec {of("trixie")} "$@";; esac',
+    )
+    bench.agent(IPERF3_PATH=wrapper).wait_for("registered")
+    with iperf3_server(port := free_port()):
+        # It is given up after 6 s if nothing tells that it has begun.
+        task = client(bench, port, time=9, connect_timeout_ms=100)
+        assert class_of(bench, task) is None, task.error
 
 
 def test_json_that_cannot_be_read_is_told_with_its_beginning(

@@ -149,9 +149,12 @@ def test_a_server_that_somebody_else_stops_says_so(bench: Bench, suite: str, bus
     assert ("error" in last) == busy
 
 
-def test_a_one_off_server_whose_client_was_stopped_has_not_served_its_test(working: Bench) -> None:
+@pytest.mark.parametrize("keys", [{}, {"idle_timeout": 60}])
+def test_a_one_off_server_whose_client_was_stopped_has_not_served_its_test(
+    working: Bench, keys: dict[str, int]
+) -> None:
     port = free_port()
-    server = working.ended(working.task("iperf_server_start", port=port, one_off=True))
+    server = working.ended(working.task("iperf_server_start", port=port, one_off=True, **keys))
     client = working.task("iperf_client_run", server_ip="::1", port=port, time=30)
     working.wait(lambda: client.status == "running")
     working.ended(working.task("kill_all", task_ids=[client.id]))
