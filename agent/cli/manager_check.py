@@ -16,8 +16,8 @@ from agent.config.settings import Config
 from agent.errors import KeyRefused, ManagerError, ManagerRefused
 from agent.manager import reasons
 from agent.manager.api import HEALTH, ManagerClient
-from agent.manager.connection import tls_contexts
 from agent.manager.proxy import proxy_of
+from agent.manager.tls import tls_contexts
 from agent.manager.transport import Answer
 from agent.text import without_user
 

@@ -5,26 +5,23 @@ read has to wait. A peer that always has more ready would hold the whole agent, 
 Here all bytes come through one socket, below HTTP, TLS and proxies, which counts and pauses.
 """
 
-import os
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
+from http import client
 from socket import socket
 from typing import Any
 from urllib.parse import urlsplit
 
 from gevent.socket import wait_read  # type: ignore[attr-defined]
-from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
+from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
-from urllib3.util import ssl_
-from urllib3.util.ssltransport import SSLTransport
 
 from agent.config.settings import Config
 from agent.host import host_of
 from agent.manager.proxy import ProxyFailed, proxy_of
+from agent.manager.tls import tls_contexts
 from agent.native_threads import NativeThreads
 
 # Bytes for one answer with all that is around its content, and as many to connect.
@@ -32,9 +29,6 @@ MAX_RECEIVED = 2 * 1024**2
 # How many of them may come before the content. Python parses headers in one go, and 2 MiB of them
 # for seconds.
 MAX_HEAD = 64 * 1024
-# Debian and its like, then Red Hat and its like. certifi's file, which is taken if there is
-# neither, lacks what a company has added.
-SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"
 _THREADS = NativeThreads(4)
 
 
@@ -60,71 +54,28 @@ class _Socket(socket):
         return count
 
 
-class _Secured(SSLTransport):
-    """TLS in memory. That of a proxy has the Manager's in it, which counts open files as here."""
-
-    @property
-    def _io_refs(self) -> int:
-        count: int = self.socket._io_refs  # type: ignore[attr-defined]
-        return count
-
-    @_io_refs.setter
-    def _io_refs(self, count: int) -> None:
-        self.socket._io_refs = count  # type: ignore[attr-defined]
-
-
-class _Context(ssl.SSLContext):
-    """TLS in memory, over whatever socket it is given: OpenSSL itself would read past that one."""
-
-    def wrap_socket(self, sock: socket, *_: Any, **options: Any) -> Any:
-        """The secured connection."""
-        return _Secured(sock, self, options.get("server_hostname"))
-
-
-# As in urllib3.contrib.pyopenssl.
-setattr(ssl_, "SSLContext", _Context)
-
-
-def tls_contexts(config: Config) -> dict[str, ssl.SSLContext]:
-    """TLS with the Manager, and with a proxy, which is shown no certificate.
-
-    Raises OSError, with the variable of the file that cannot be used.
-    """
-    manager, proxy = ssl_.create_urllib3_context(), ssl_.create_urllib3_context()
-    system = next(filter(os.path.exists, SYSTEM_CAS), DEFAULT_CA_BUNDLE_PATH)
-    where = f"MANAGER_CA_FILE {config.manager_ca_file or system}"
-    needed, fault = "a certificate", ""
-    try:
-        for context in (manager, proxy):
-            context.load_verify_locations(config.manager_ca_file or system)
-        if config.manager_cert_file:
-            where = f"MANAGER_CERT_FILE {config.manager_cert_file}"
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(config.manager_cert_file)
-            where = f"MANAGER_CERT_KEY_FILE {config.manager_cert_key_file}"
-            needed = "the key of MANAGER_CERT_FILE, without a passphrase,"
-            pair = config.manager_cert_file, config.manager_cert_key_file
-            # Without an answer, OpenSSL would ask the terminal for a passphrase.
-            manager.load_cert_chain(*pair, password=lambda: b"")
-    except ssl.SSLError:
-        fault = f"it must have {needed} in PEM"
-    except OSError as error:
-        fault = str(error.strerror)
-    # Not in its handler: the error's context would be told instead.
-    if fault:
-        raise OSError(f"{where} cannot be used: {fault}")
-    return {"ssl_context": manager, "proxy_ssl_context": proxy}
-
-
 @contextmanager
 def _to_proxy(connection: HTTPConnection) -> Iterator[None]:
     """Blame a proxy for what fails here. urllib3 does so for a Manager that hangs up, too."""
     try:
         yield
-    except (OSError, HTTPException, HTTPError) as error:
+    except (OSError, client.HTTPException, HTTPError) as error:
         raise ProxyFailed("no way", error) if connection.proxy else error from error.__cause__
 
 
+class _Answer(client.HTTPResponse):
+    """An answer. Interim ones may go before it (RFC 9110, 15.2); http.client skips 100 alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not 101 < found[1] < 200:
+                return found
+            client.parse_headers(self.fp)
+
+
 class _Connection(HTTPConnection):
+    response_class = _Answer
     _socket: _Socket
 
     def _new_conn(self) -> socket:

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from functools import partial
 
 import gevent
 import structlog
@@ -13,7 +12,7 @@ from agent.errors import KeyRefused, ManagerError, ManagerUnavailable, StateUnus
 from agent.logs.outage import Outage
 from agent.manager.api import Claim, ManagerClient
 from agent.manager.registration import Gate
-from agent.protocol import FINAL_STATUSES, Claimed
+from agent.protocol import FINAL_STATUSES, Claimed, Origin
 from agent.state.journal import Journal
 from agent.tasks.runner import TaskRunner
 from agent.timing import Backoff, jittered
@@ -75,18 +74,18 @@ class ClaimLoop:
 
     def _claim_once(self, stop: Event) -> float:
         """Make one claim; returns the seconds until the next one."""
-        # A claim may be held for so long that the agent is registered with another Manager by then.
-        asked_at, origin = time.monotonic(), self.gate.registration.origin
+        asked_at = time.monotonic()
         try:
-            claim = self._ask(stop)
+            answer = self._ask(stop)
         except (KeyRefused, ManagerUnavailable) as error:
             pause = self.gate.closed_for or self._backoff.next(error)
             what = "the Manager refuses the key" if isinstance(error, KeyRefused) else "no claim"
             self._outage.record_failure(what, error, retry_in=round(pause, 1))
             self._answer_lost |= isinstance(error, ManagerUnavailable)
             return pause
-        if claim is None:
+        if answer is None:
             return 0.0
+        claim, origin = answer
         # The outage was over when the claim was made: a Manager that is well may hold it.
         self._outage.record_success(since=asked_at)
         if self._answer_lost and not claim.held:
@@ -101,16 +100,23 @@ class ClaimLoop:
             is_quiet = now - self._last_task_at >= QUIET_AFTER
             return jittered(self.interval * (3 if is_quiet else 1))
         self._last_task_at = now
-        assert origin
         return self._take(Claimed(claim.task, origin, self.journal.claim_key), stop)
 
-    def _ask(self, stop: Event) -> Claim | None:
+    def _claim(self) -> tuple[Claim, Origin]:
+        """The answer to a claim, and the record at the Manager for which it was made.
+
+        The gate may have made that just before, and a claim may be held until there is another one.
+        """
+        origin = self.gate.registration.origin
+        assert origin
+        return self.client.claim(self.journal.claim_key), origin
+
+    def _ask(self, stop: Event) -> tuple[Claim, Origin] | None:
         """The answer to a claim; None if it did not come soon after `stop`.
 
         Only the wait for it can be cut short, so it has a greenlet of its own.
         """
-        claim = partial(self.client.claim, self.journal.claim_key)
-        request = gevent.spawn(wrap_errors(ManagerError, self.gate.attempt), claim)
+        request = gevent.spawn(wrap_errors(ManagerError, self.gate.attempt), self._claim)
         gevent.wait([request, stop], count=1)
         last_takes = LAST_HELD_CLAIM_TAKES if self._is_held else LAST_CLAIM_TAKES
         gevent.wait([request, self._hurry], last_takes, count=1)
@@ -123,7 +129,7 @@ class ClaimLoop:
         answer = request.get()
         if isinstance(answer, ManagerError):
             raise answer
-        found: Claim = answer
+        found: tuple[Claim, Origin] = answer
         return found
 
     def _take(self, claimed: Claimed, stop: Event) -> float:

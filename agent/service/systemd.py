@@ -22,18 +22,20 @@ MORE_TIME = 10_000_000
 log = structlog.get_logger()
 
 
-def notify(text: str) -> None:
-    """Send assignments, one a line, to systemd if there is a NOTIFY_SOCKET."""
+def notify(text: str) -> bool:
+    """Send assignments, one a line, to systemd if it listens; False if it has no room for them."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
-        return
+        return True
     if address.startswith("@"):
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
-            out.sendto(text.encode(), address)
+            # gevent tries twice, and returns 0 then.
+            return out.sendto(text.encode(), address) > 0
     except OSError as error:
         log.warning("systemd does not listen", error=error.strerror)
+    return True
 
 
 def watchdog_seconds() -> float | None:
@@ -66,5 +68,5 @@ def keep_informed(registry: TaskRegistry, metrics: Metrics, stop: Event) -> None
         elif state != said:
             said = state
             tell.append(state)
-        if tell:
-            notify("\n".join(tell))
+        if tell and not notify("\n".join(tell)):
+            said = ""

@@ -91,7 +91,8 @@ class Ledger:
             # Each of them: the next one may be on a sector that is well.
             for message, steps in list(self._owed.items()):
                 self._take(message, steps)
-        settled = self.state.run(self.spool.files, SETTLED)
+        # The journal may not know the end of one that cannot be read now.
+        settled = self.state.run(partial(self.spool.files, SETTLED, loaded=True))
         self.journal.sync()
         self.state.run(discard, *settled)
         if self._owed:

@@ -69,11 +69,12 @@ class Spool:
                 with lost("a refused result cannot be read"), suppress(ValueError):
                     yield Message.decode(_number(path), files.read_whole(path))
 
-    def files(self, *suffixes: str) -> list[Path]:
-        """The files with one of these suffixes and a number; raises OSError."""
+    def files(self, *suffixes: str, loaded: bool = False) -> list[Path]:
+        """The files with one of these suffixes and a number, or those `loaded`; raises OSError."""
         # `glob` would take a directory that it may not read for an empty one.
         there = [path for path in self._outbox.iterdir() if path.suffix in suffixes]
-        return [path for path in there if path == self._path(_number(path), path.suffix)]
+        own = [path for path in there if path == self._path(_number(path), path.suffix)]
+        return [path for path in own if not loaded or _number(path) in self._known]
 
     def clear(self) -> None:
         """Remove what a crash left half done; its source is still in place."""

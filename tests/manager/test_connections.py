@@ -1,10 +1,12 @@
 """Connections to the Manager: how they fail, how long they may take, when they are used again."""
 
 import itertools
+import json
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from socket import socket
+from socket import AF_INET, SOCK_STREAM, socket
 from typing import Any
 
 import gevent
@@ -52,6 +54,49 @@ def test_a_connection_reset_after_the_request_is_an_unavailable_manager() -> Non
         pytest.raises(ManagerUnavailable, match="ended the connection"),
     ):
         beat(url, deadline=10)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+def test_an_interim_answer_is_not_the_answer(faulty: MakeManager, pause: float) -> None:
+    """What a proxy says before it asks the Manager, and says first (RFC 9110, 15.2)."""
+
+    def hint_and_answer(request: Request) -> bytes:
+        request.socket.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+        request.socket.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        sleep(pause)
+        return reply({"number": len(manager.requests)})
+
+    manager = faulty(hint_and_answer)
+    transport = Transport(access(manager.url), Metrics())
+    for number in (1, 2):
+        answer = transport.call("/v1/agent/heartbeat", b"{}", {}, PATIENCE)
+        assert json.loads(answer.content) == {"number": number}
+
+
+def test_a_dead_address_leaves_time_for_the_next_one_of_the_name(
+    faulty: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def later(request: Request) -> bytes:
+        sleep(1)
+        return well(request)
+
+    manager = faulty(later)
+    live = manager.url.rpartition(":")[2]
+    with socket() as dead, ExitStack() as stack:
+        dead.bind(("127.0.0.1", 0))
+        dead.listen(0)
+        # Its backlog is full: it takes no connection, and refuses none.
+        for _ in range(3):
+            waiting = stack.enter_context(socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(dead.getsockname())
+        addresses = [dead.getsockname(), ("127.0.0.1", int(live))]
+        found = [(AF_INET, SOCK_STREAM, 6, "", address) for address in addresses]
+        for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_: found)
+        beat(f"http://manager.example:{live}", deadline=6.0)
+    assert manager.calls() == ["heartbeat"]
 
 
 def test_a_connection_closed_without_an_answer_is_an_unavailable_manager(

@@ -66,6 +66,28 @@ def test_after_a_task_it_asks_again_at_once(faulty: MakeManager, clock: Clock) -
     assert answers.gaps()[5] >= 60 * 0.8
 
 
+def test_the_first_task_of_a_replaced_manager_is_its_own(faulty: MakeManager, clock: Clock) -> None:
+    """The gate registers before the claim, and finds that the Manager is another one."""
+    answers = ClaimAnswers(clock, claimed(7))
+
+    def answer(request: Request) -> bytes:
+        if request.call == "register":
+            return reply({"id": 99, "first_registered": "2030-01-01T00:00:00Z"})
+        return answers(request)
+
+    manager = faulty(answer)
+    manager.registers = True
+    with claiming(manager, clock, interval=60) as loop:
+        manager.registers = False
+        registration = loop.post.registration
+        registration.record_heartbeat(answered=True)
+        for _ in range(3):
+            clock.now += 5
+            registration.record_heartbeat(answered=False)
+        manager.wait_for(lambda: "result" in manager.calls())
+        assert loop.post.ledger.spool.rejected == 0
+
+
 def test_after_a_claim_that_was_held_it_asks_again_at_once(
     faulty: MakeManager, clock: Clock
 ) -> None:

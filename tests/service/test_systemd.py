@@ -4,12 +4,15 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event
 
+from agent.metrics import Metrics
+from agent.registry import TaskRegistry
 from agent.service import systemd
 from tests.support.faulty_manager import Request, raw_reply, well
 from tests.support.harness import PATIENCE, Bench, free_port
@@ -62,6 +65,25 @@ def test_systemd_hears_when_it_is_ready_what_runs_and_that_it_stops(bench: Bench
         agent.signal(signal.SIGTERM)
         systemds.wait_for("STOPPING=1")
         assert agent.exit_code() == 0
+
+
+def test_what_did_not_fit_into_systemds_queue_is_said_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+    metrics, stop = Metrics(), Event()
+    metrics.heard_at = 1.0
+    with listening(path) as systemds, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                other.sendto(b"X=1", str(path))
+        informing = gevent.spawn(systemd.keep_informed, TaskRegistry(), metrics, stop)
+        gevent.sleep(1.5)
+        systemds.wait_for("READY=1")
+        stop.set()
+        informing.join()
 
 
 def test_a_manager_that_is_away_is_no_reason_to_be_restarted(bench: Bench) -> None:

@@ -77,6 +77,28 @@ def without(path: Path) -> Iterator[None]:
     aside.rename(path)
 
 
+def test_an_end_that_cannot_be_read_now_is_kept_until_the_journal_knows_it(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Ledger(state)
+    # The journal's line of its delivery went with the power.
+    first.spool.settle(put(first, claim(first, 7)), keep_document=False)
+    ledger, read = Ledger(state), Path.read_bytes
+    with monkeypatch.context() as patch:
+
+        def refuse(path: Path) -> bytes:
+            if path.suffix == ".settled":
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return read(path)
+
+        patch.setattr(Path, "read_bytes", refuse)
+        assert ledger.load_waiting() == [] and ledger.interrupted() == []
+        ledger.mend()
+    assert ledger.load_waiting() == [] and ledger.interrupted() == []
+    ledger.mend()
+    assert not list(state.outbox.iterdir())
+
+
 def test_what_waits_is_sent_and_what_has_no_outcome_was_interrupted(state: StateDirectory) -> None:
     first = Ledger(state)
     for task_id in (7, 8, 9):

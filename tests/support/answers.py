@@ -46,10 +46,10 @@ DONE = Action(
 AGAIN = Action(
     "retry",
     "The agent retries the call with exponential back-off: after each failure it waits for a "
-    "random time, of at most 1 s at first, and doubles that limit up to 30 s. Running tests go "
-    "on, and so do other calls. The first registration is given up after `REGISTER_TIMEOUT`, and "
-    "the agent exits with 69. `started` is dropped once the task's result waits. An agent that "
-    "shuts down makes one more attempt at once.",
+    "random time, of at most 1 s at first, and doubles that limit up to 30 s; after that each "
+    "pause is 30 s. Running tests go on, and so do other calls. The first registration is given "
+    "up after `REGISTER_TIMEOUT`, and the agent exits with 69. `started` is dropped once the "
+    "task's result waits. An agent that shuts down makes one more attempt at once.",
     {
         "register": "manager/test_registration.py::"
         "test_registration_is_retried_until_it_succeeds",

@@ -17,6 +17,7 @@ CONNECT = "endless headers after a proxy's 200 to `CONNECT`"
 FLOODS: dict[str, tuple[bytes, bytes]] = {
     "an endless status line": (b"HTTP/1.1 200 ", b"x"),
     "endless `100 Continue`": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "endless `103 Early Hints`": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"),
     "an endless header": (OK + b"X: ", b"x"),
     "endless headers": (OK, b"X: x\r\n"),
     "endless chunks of one byte": (CHUNKED, b"1\r\n \r\n"),
