@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal
 
 import structlog
@@ -15,6 +16,7 @@ from msgspec.structs import asdict, replace
 from agent.errors import ErrorClass
 from agent.peers import Peers, test_of
 from agent.protocol import PAYLOADS, Diagnosis, Figures, Flow, Outcome, Task, utc_now
+from agent.registry import KINDS
 from agent.text import shortened
 
 # Of the latest results, and beside these of what a person has ended: a kill_all may end hundreds.
@@ -28,6 +30,8 @@ CALL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 WAIT_BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TASK_BOUNDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 86400)
 LATE_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
+# How the watch over a child can end.
+EXITS = ("ended", "stopped", "time", "output")
 # What the log says of a result.
 _LOGGED = "task_id status error_class peer port protocol direction streams".split()
 
@@ -77,6 +81,16 @@ def _by(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:
     return defaultdict(lambda: Histogram(bounds))
 
 
+# A series that begins with 1 is no increase for Prometheus: these two begin with 0.
+def _no_outcomes() -> Counter[tuple[str, str, str]]:
+    ends = [("succeeded", ""), *product(("failed",), ErrorClass)]
+    return Counter({(kind, *end): 0 for kind, end in product(KINDS, ends)})
+
+
+def _no_exits() -> Counter[tuple[str, str]]:
+    return Counter(dict.fromkeys(product(KINDS.values(), EXITS), 0))
+
+
 @dataclass
 class Metrics:
     """All counts since the agent's start; times are in seconds, moments on the monotonic clock.
@@ -95,10 +109,10 @@ class Metrics:
     request_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(CALL_BOUNDS))
     heartbeat_lateness: Histogram = field(default_factory=lambda: Histogram(LATE_BOUNDS))
     hub_lag: Histogram = field(default_factory=lambda: Histogram(LATE_BOUNDS))
-    outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    outcomes: Counter[tuple[str, str, str]] = field(default_factory=_no_outcomes)
     task_seconds: defaultdict[str, Histogram] = field(default_factory=lambda: _by(TASK_BOUNDS))
     wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
-    child_exits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    child_exits: Counter[tuple[str, str]] = field(default_factory=_no_exits)
     peers: Peers = field(default_factory=Peers)
     limited: Counter[str] = field(default_factory=Counter)
     results: list[Reported] = field(default_factory=list)

@@ -137,7 +137,9 @@ def demo_settings(flags: Texts, *places: Texts) -> Iterator[tuple[Demo, Config]]
 
 def _free_port() -> int:
     """A TCP port that is free at the moment, for IPv4 and IPv6."""
-    with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
+    # `has_ipv6` is of Python, and not of the host.
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
@@ -147,10 +149,10 @@ def _summary(client: bytes, server: bytes) -> str:
     end, report = (read_summary(client) or Summary()).end, read_report(client)
     figures, seen = figures_in(Raw(client)), figures_in(Raw(server)).received
     cpu = end.cpu_utilization_percent or Cpu()
+    again = "" if figures.retransmits is None else f", {figures.retransmits:.0f} retransmits"
     lines = [
         f"\nTCP over loopback, one stream, {TEST_SECONDS} s, iperf3 {report.iperf3_version}",
-        f"  client   sent {rate(figures.sent or 0)}, {figures.retransmits or 0:.0f}"
-        f" retransmits, CPU {cpu.host_total or 0:.0f} %",
+        f"  client   sent {rate(figures.sent or 0)}{again}, CPU {cpu.host_total or 0:.0f} %",
         f"  server   received {rate(figures.received or 0)}, CPU {cpu.remote_total or 0:.0f} %",
     ]
     if seen is not None:

@@ -91,7 +91,8 @@ def find_key(*places: Mapping[str, str]) -> tuple[str, Path | None]:
             return read_key_file(path), path
         if directory := variables.get("CREDENTIALS_DIRECTORY"):
             path = Path(directory) / CREDENTIAL
-            if path.exists():
+            # Path.exists() raises OSError for a directory that may not be searched.
+            if os.path.exists(path):
                 return read_key_file(path), path
     raise ConfigError(f"AGENT_KEY is not set: must be {KEY_ACCEPTED}, or set AGENT_KEY_FILE")
 

@@ -142,7 +142,7 @@ READABLE_FILE = Kind(
     lambda file: file.is_file() and os.access(file, os.R_OK),
 )
 WRITABLE_FILE = Kind("a file that this user can write", _expanded, files.is_writable_file)
-ADDRESS = Kind("an IP address of this host, like 192.0.2.7", _address)
+ADDRESS = Kind("an IP address by which others reach this host, like 192.0.2.7", _address)
 NETWORKS = Kind("networks separated by commas, like 10.0.0.0/8,fd00::/8", _networks)
 # An IPv6 address stands in brackets.
 HOST_PORT = Kind("HOST:PORT, like 127.0.0.1:9201", _host_port, lambda found: found[1] > 0)

@@ -108,7 +108,8 @@ def _test(result: Reported) -> str:
 
 def _lost(flow: Flow) -> str:
     if flow.lost_percent is not None:
-        return f"{flow.lost_percent:.3g} %, jitter {flow.jitter_ms or 0:.2g} ms"
+        jitter = "" if flow.jitter_ms is None else f", jitter {flow.jitter_ms:.2g} ms"
+        return f"{flow.lost_percent:.3g} %{jitter}"
     return "" if flow.retransmits is None else f"{flow.retransmits:.0f} retransmits"
 
 
@@ -137,7 +138,7 @@ def _spark(rates: Sequence[float], label: str) -> str:
         return ""
     top = max(rates) or 1.0
     points = " ".join(f"{index},{1 - value / top:.3f}" for index, value in enumerate(rates))
-    words = f"{label}: {rate(min(rates))} to {rate(top)}"
+    words = f"{label}: {rate(min(rates))} to {rate(max(rates))}"
     return (
         f'<svg role="img" aria-label="{words}" viewBox="0 0 {len(rates) - 1} 1"'
         f' preserveAspectRatio="none"><title>{words}</title><polyline points="{points}"/></svg>'

@@ -153,8 +153,7 @@ def _of_tests(
 
 def _children(pids: list[int]) -> tuple[float, int]:
     """CPU seconds of all children, ended and running, and the memory of the running ones."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds, resident = ended.ru_utime + ended.ru_stime, 0
+    running, resident = dict[int, float](), 0
     for pid in pids:
         gevent.sleep(0)
         try:
@@ -163,8 +162,11 @@ def _children(pids: list[int]) -> tuple[float, int]:
             resident += child.memory_info().rss
         except psutil.Error:
             continue
-        seconds += cpu.user + cpu.system
-    return seconds, resident
+        running[pid] = cpu.user + cpu.system
+    # Without a turn for others in between: one that was reaped meanwhile is in the first sum alone.
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    left = sum(seconds for pid, seconds in running.items() if psutil.pid_exists(pid))
+    return ended.ru_utime + ended.ru_stime + left, resident
 
 
 def _simple(

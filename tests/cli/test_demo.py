@@ -1,5 +1,6 @@
 """`agent-run --dev` as a process: the demo, and the ways in which it can fail."""
 
+import errno
 import re
 import signal
 import socket
@@ -8,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import requests
 
+from agent.cli import demo
 from tests.support.command import run, stand_in
 from tests.support.dev_client import DEADLINE_SECONDS, Api
 from tests.support.harness import ROOT, AgentProcess, Bench, is_running
+from tests.support.recorded_runs import run as recorded
 
 pytestmark = pytest.mark.process
 
@@ -43,6 +47,24 @@ def port_taken(port: int) -> Iterator[None]:
         except OSError:
             pass
         yield
+
+
+def test_a_host_without_ipv6_has_free_ports_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfAnotherHost(socket.socket):
+        def __init__(self, family: int = -1, *rest: Any, **keys: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *rest, **keys)
+
+    monkeypatch.setattr(socket, "socket", OfAnotherHost)
+    assert demo._free_port() > 0
+
+
+def test_a_summary_says_no_retransmits_that_nobody_counted() -> None:
+    edited = msgspec.json.decode(recorded("3.12", "tcp").stdout)
+    assert "retransmits" in demo._summary(msgspec.json.encode(edited), b"{}")
+    del edited["end"]["sum_sent"]["retransmits"]
+    assert "retransmits" not in demo._summary(msgspec.json.encode(edited), b"{}")
 
 
 @pytest.mark.slow

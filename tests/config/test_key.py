@@ -43,6 +43,13 @@ def key_of(*secrets: dict[str, str]) -> str:
     return a_key(*secrets).fresh()
 
 
+def test_credentials_that_cannot_be_looked_for_are_none() -> None:
+    """As those of a unit that another user has inherited; root may search every directory."""
+    place = {"CREDENTIALS_DIRECTORY": "/" + "x" * 300}
+    assert "AGENT_KEY is not set" in fault(**place)
+    assert key_of(place, {"AGENT_KEY": "other"}) == "other"
+
+
 def test_the_fault_of_a_missing_key_names_both_variables() -> None:
     for secrets in ({}, {"AGENT_KEY": "", "AGENT_KEY_FILE": ""}):
         assert "AGENT_KEY is not set" in fault(**secrets)

@@ -16,7 +16,7 @@ FAULTS = [
     ("API_VERSION", "one", "a whole number from 1 to 99"),
     ("MANAGER_CA_FILE", "/no/such/file", "a file that this user can read"),
     ("AGENT_NAME", "a b", "1 to 64 letters, digits, '_', '.' or '-', not starting with '.' or '-'"),
-    ("ADVERTISE_ADDRESS", "here", "an IP address of this host, like 192.0.2.7"),
+    ("ADVERTISE_ADDRESS", "here", "an IP address by which others reach this host, like 192.0.2.7"),
     ("STATE_DIR", "~nobody-of-that-name", "a path"),
     ("STATUS_ADDRESS", "9201", "HOST:PORT, like 127.0.0.1:9201"),
     ("LOG_LEVEL", "loud", "debug, info, warning or error"),

@@ -78,6 +78,17 @@ def test_what_is_omitted_is_not_drawn(running: Store, elapsed: int, ends: list[i
     assert [round(end) for end, _ in curve(running)] == ends
 
 
+def test_an_agent_that_has_gone_has_no_rate_now(running: Store) -> None:
+    running.agents.heartbeat(2, "127.0.0.1", rows(1e9))
+
+    def rate_now() -> str:
+        return overview.TestRow(running, running.exercises.test(1), datetime.now(UTC)).rate_now
+
+    assert rate_now() == "1.00 Gbit/s"
+    running.agents.mark_offline(datetime.now(UTC) + timedelta(seconds=16))
+    assert rate_now() == "" and len(curve(running)) == 1
+
+
 def test_nobody_else_adds_to_it(running: Store) -> None:
     running.agents.heartbeat(1, "127.0.0.1", rows(1e9))
     assert curve(running) == []

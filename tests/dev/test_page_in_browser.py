@@ -1,6 +1,7 @@
 """The dev Manager's page in a real Chromium, with two real agents."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from agent.dev.server import DevManager
 from agent.dev.store.records import utc_now
 from agent.dev.store.store import Store
 from tests.support.browser import complaints, contrast, overflow, requests_made, view
@@ -18,6 +20,32 @@ DOCUMENT = (ROOT / "tests/iperf3/data/3.12/tcp-unlimited.stdout").read_bytes()
 # As WCAG 2 asks for of text (AA).
 READABLE = 4.5
 TEXTS = ("h1", "header p", "label", "small", "td.online", ".succeeded", "button", "a", ".figure")
+
+
+def test_a_stop_that_was_refused_leaves_a_page_that_works(driver: Chrome, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    store = Store(state_file=path)
+    for name in ("a1", "a2"):
+        store.agents.register(store.agents.add(name, f"key-of-{name}").id, "127.0.0.1", "Linux")
+    exercise = store.exercises.create("x", 60)
+    store.exercises.add_test(exercise.id, 1, 2, 5201)
+    store.exercises.start(exercise.id)
+    manager = DevManager(store, "127.0.0.1", 0)
+    manager.start()
+    # Where the new file would be, no file can be written.
+    hindrance = path.with_name(f"{path.name}.new")
+    try:
+        with view(driver):
+            driver.get(f"{manager.url}/?test=1")
+            hindrance.mkdir()
+            find(driver, "#stop-button").click()
+            until(lambda: "cannot be written" in driver.page_source)
+            before = find(driver, "#now").text
+            until(lambda: find(driver, "#now").text != before)
+            assert not find(driver, "#lost").is_displayed()
+            hindrance.rmdir()
+    finally:
+        manager.stop()
 
 
 @pytest.fixture(name="pair", scope="module")

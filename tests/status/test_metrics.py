@@ -2,14 +2,25 @@
 
 import json
 import re
+import resource
+import socket
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
+import pytest
+from gevent import subprocess
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.errors import ErrorClass
+from agent.metrics import Metrics
+from agent.process.child import Ending
 from agent.protocol import Cause
+from agent.registry import KINDS
+from agent.status import prometheus
 from tests.support.harness import ROOT, until
 from tests.support.status_page import Shown, ask
 
@@ -92,6 +103,15 @@ def test_the_numbers_match_the_tests_that_ran(shown: Shown) -> None:
     assert value(found["iperf_agent_ready"]) == 1
 
 
+def test_what_may_happen_begins_with_0_as_prometheus_sees_no_increase_from_nothing_to_1() -> None:
+    new = Metrics()
+    failures = {(kind, "failed", each) for kind in KINDS for each in ErrorClass}
+    assert failures < new.outcomes.keys() and {*new.outcomes.values()} == {0}
+    assert {*new.child_exits} == {
+        (kind, each.name.lower()) for kind in KINDS.values() for each in Ending
+    }
+
+
 def test_labels_are_bounded_whatever_the_manager_sends(shown: Shown) -> None:
     bench = shown.bench
     for number in range(3):
@@ -105,6 +125,45 @@ def test_labels_are_bounded_whatever_the_manager_sends(shown: Shown) -> None:
     until(lambda: value(found(), type="other", outcome="failed", error_class="unsupported") == 3)
     types = {sample.labels["type"] for sample in found().samples}
     assert types <= {"iperf_server_start", "iperf_client_run", "kill_all", "other"}
+
+
+def test_a_server_that_never_listened_is_among_the_children_that_ended(shown: Shown) -> None:
+    with socket.create_server(("", 0)) as holder:
+        port = holder.getsockname()[1]
+        shown.bench.ended(shown.bench.task("iperf_server_start", port=port))
+
+    def counted() -> list[dict[str, str]]:
+        samples = exported(shown)["iperf_agent_child_exits_total"].samples
+        return [sample.labels for sample in samples if sample.value == 1]
+
+    until(lambda: {"type": "server", "reason": "ended"} in counted())
+
+
+@pytest.mark.process
+def test_the_cpu_of_children_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One ends, and one is reaped, while the others take their turns."""
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(2)]
+    pids = [each.pid or 0 for each in busy]
+
+    def end(_: float = 0) -> None:
+        for each in busy:
+            each.kill()
+            each.wait()
+
+    try:
+        until(lambda: all(psutil.Process(pid).cpu_times().user >= 0.1 for pid in pids))
+        before, _ = prometheus._children(pids)
+        turns = iter([lambda _: None, end])
+        # Not gevent's own: the dev Manager of this process sleeps as well.
+        slow = SimpleNamespace(sleep=lambda seconds: next(turns)(seconds))
+        monkeypatch.setattr(prometheus, "gevent", slow)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        after, _ = prometheus._children(pids)
+    finally:
+        end()
+    assert before <= after
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after == pytest.approx(spent.ru_utime + spent.ru_stime) and spent != ended
 
 
 def _expressions(node: Any) -> Iterator[str]:

@@ -1,13 +1,16 @@
 """The page in a real browser: at any width, in light and dark, with and without scripts."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
+from agent.protocol import Flow
+from agent.status import page
 from tests.support.browser import complaints, contrast, overflow, requests_made, view
-from tests.support.harness import until
+from tests.support.harness import Bench, free_port, until
 from tests.support.status_page import Shown, ask
 
 
@@ -58,6 +61,53 @@ def test_the_page_follows_a_running_test(shown: Shown, visitor: Chrome) -> None:
     assert "stopped by" not in problems.text and "signal" not in problems.text
     assert complaints(visitor) == []
     shown.bench.ended(shown.bench.task("iperf_server_start", port=shown.port))
+
+
+def test_a_table_that_was_scrolled_stays_so_and_goes_on(shown: Shown, visitor: Chrome) -> None:
+    visitor.get(shown.url)
+    visitor.execute_script(
+        "const box = document.querySelector('.scroll'); box.style.width = '90px';"
+        "box.tabIndex = 0; box.focus(); box.scrollLeft = 40"
+    )
+    before = visitor.find_element(By.ID, "fresh").text
+    task = shown.bench.task("iperf_client_run", server_ip="127.0.0.1", port=1, max_retries=0)
+    shown.bench.ended(task)
+    told = "return document.querySelector('tbody').textContent"
+    until(lambda: f"{task.id}, client" in visitor.execute_script(told))
+    until(lambda: visitor.find_element(By.ID, "fresh").text != before)
+    box = "const box = document.querySelector('.scroll'); return "
+    assert visitor.execute_script(f"{box} [box.scrollLeft, box === document.activeElement]") == [
+        40,
+        True,
+    ]
+
+
+def test_an_agent_that_hangs_is_noticed(bench: Bench, visitor: Chrome) -> None:
+    agent = bench.agent(STATUS_ADDRESS=f"127.0.0.1:{(port := free_port())}")
+    agent.wait_for("status page")
+    visitor.get(f"http://127.0.0.1:{port}")
+    agent.signal(signal.SIGSTOP)
+    try:
+        until(lambda: "out of date" in text(visitor))
+    finally:
+        agent.signal(signal.SIGCONT)
+    until(lambda: "as of" in text(visitor))
+
+
+@pytest.mark.parametrize(
+    ("flow", "words"),
+    [
+        (Flow(lost_percent=100.0), "100 %"),
+        (Flow(lost_percent=0.5, jitter_ms=0.0), "0.5 %, jitter 0 ms"),
+        (Flow(), ""),
+    ],
+)
+def test_what_nobody_measured_is_not_shown(flow: Flow, words: str) -> None:
+    assert page._lost(flow) == words
+
+
+def test_a_curve_of_nothing_ends_at_nothing() -> None:
+    assert "so far: 0 bit/s to 0 bit/s" in page._spark([0.0, 0.0], "so far")
 
 
 def test_a_screen_reader_gets_the_same_information(shown: Shown, visitor: Chrome) -> None:

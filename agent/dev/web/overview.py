@@ -63,7 +63,8 @@ class TestRow:
         in_time = max(0, min(test.time_seconds, elapsed))
         self.elapsed = in_time if task.status == "running" else None
         self.rates = store.agents.rates(client.id, task.id)
-        self.rate_now = quantities.rate(self.rates[-1][1]) if self.rates else ""
+        is_fresh = self.rates and client.status == "online"
+        self.rate_now = quantities.rate(self.rates[-1][1]) if is_fresh else ""
         figures = figures_in(task.result)
         ends = [(self.client, self.server), (self.server, self.client)]
         if task.payload.get("reverse"):

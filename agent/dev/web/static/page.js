@@ -1,5 +1,7 @@
 "use strict";
 // Loads this page again and replaces the parts that have changed. The form keeps its values.
+// A stop that was refused leaves the address of its form, which is no page.
+if (location.pathname !== "/") history.replaceState(null, "", "/");
 const live = () => document.querySelectorAll("[data-live], select");
 const shown = new Map([...live()].map((part) => [part.id, part.innerHTML]));
 const [lost, unsent, stale] = ["lost", "unsent", "stale"].map((each) => document.getElementById(each));
