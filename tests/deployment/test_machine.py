@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LONG)]
 
 SECOND = "iperf-agent@second.service"
 INSTANCE = "machine-1"
+LOCK = "/opt/iperf-agent/lock"
 # The promise: a loop that is blocked is replaced within so many seconds.
 REPLACED_WITHIN = 40
 
@@ -106,8 +107,9 @@ def test_the_agent_is_at_work_under_the_instances_name(deployed: Deployment) -> 
 
 
 def test_only_root_reads_the_key(machine: Machine) -> None:
-    files = ["/etc/iperf-agent/agent.key", REQUIREMENTS]
-    assert machine.output("stat", "-c", "%a %U %G", *files) == "600 root root\n600 root root"
+    files = ["/etc/iperf-agent/agent.key", "/etc/iperf-agent/agent.env", REQUIREMENTS, LOCK]
+    modes = machine.output("stat", "-c", "%a %U %G", *files).splitlines()
+    assert modes == ["600 root root"] * len(files)
     pid = machine.main_pid(UNIT)
     assert "key-of" not in machine.output("cat", f"/proc/{pid}/environ")
     # Those that DynamicUser= takes its users from.

@@ -55,6 +55,7 @@ SAID: list[tuple[Path, str, tuple[int, ...]]] = [
     (DOCUMENT, r"restarts the agent after exit codes (\d+) and (\d+), with growing", NOT_FIXABLE),
     (DOCUMENT, r"an agent also after exit codes (\d+) and (\d+), at most every five", NOT_FIXABLE),
     (DOCUMENT, r"otherwise the agent says so and ends with (\d+)", (os.EX_CONFIG,)),
+    (DOCUMENT, r"at the Manager stops its tests and ends with (\d+)", (os.EX_NOUSER,)),
     (DOCUMENT, r"is locked: exit code (\d+)", (os.EX_CANTCREAT,)),
     (DOCUMENT, r"an agent that is stopped by a reboot ends with (\d+)", (os.EX_OK,)),
     (DOCUMENT, r"It ends with (\d+) unless all names", (click.ClickException.exit_code,)),
