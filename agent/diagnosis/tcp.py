@@ -145,7 +145,8 @@ def _reordering(ends: Ends) -> Found | None:
     sender = ends.sender
     needless, again = sender.needless or 0, sender.retransmitted or 0
     # After a real loss the kernel sees some as well.
-    found = (sender.reordered and not ends.has_loss) or needless * 2 > again
+    most = needless * 2 > again and not is_lost_for_sure(ends)
+    found = (sender.reordered and not ends.has_loss) or most
     found = found and again >= MUCH_LOST * (sender.segments or 0)
     return Found(Cause.UNKNOWN, why="reordering") if found else None
 
@@ -160,7 +161,7 @@ def _loss(ends: Ends) -> Found | None:
         return Found(Cause.PATH_CAPACITY if is_queue else Cause.PATH_LOSS, why="lost at once")
     steady = (share or 0.0) >= _STEADILY and sender.silent_share == 0
     direct = ends.rise < max(_NO_QUEUE, ends.base * _NO_QUEUE_SHARE)
-    free = ends.waits_for_window < _A_LITTLE
+    free = ends.waits_for_window < _A_LITTLE and ends.lost * 2 >= (sender.retransmitted or 0)
     clear = steady and direct and free and not (sender.stopped or ends.receiver.stopped)
     both = ends.knows_receiver and is_lost_for_sure(ends)
     return Found(Cause.PATH_LOSS, sure=clear and both, why="lost steadily")

@@ -158,6 +158,9 @@ BOTH = [
         SLOW,
     ),
     ("unknown", False, LOSS | {"needless": 201}, {}),
+    # Much was lost, though the order changes as well.
+    ("path_loss", False, {"retransmitted": 401, "needless": 201}, {}),
+    ("path_loss", True, {"retransmitted": 402, "needless": 201}, {}),
     ("unknown", False, {"reordered": 9, "retransmitted": 40, "needless": 40}, {}),
     ("path_loss", True, LOSS | {"reordered": 3}, {}),
     ("path_loss", True, LOSS | {"lossy_share": 0.7, "rtt_ms": 20.45}, {}),
