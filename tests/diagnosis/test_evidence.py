@@ -257,10 +257,10 @@ def test_the_queue_that_udp_fills_shows_when_the_control_connection_ends(
 
 
 def test_a_socket_that_has_no_room_counts_what_it_drops(hosts: Hosts) -> None:
-    sender, receiver = seen(hosts, stopped("receivers", 2.0, 0.8), options="-u -b 50M -w 16K")
+    sender, receiver = seen(hosts, stopped("receivers", 2.0, 0.8), options="-u -b 50M -w 128K")
     assert (receiver.socket_drops or 0) > 100
-    # The namespace counts from our first look on, a socket from its birth.
-    assert (receiver.udp_receive_buffer_errors or 0) > 100
+    # So large a buffer drops nothing before the first look, from which on the namespace counts.
+    assert (receiver.udp_receive_buffer_errors or 0) >= (receiver.socket_drops or 0)
     assert sender.socket_drops == 0
 
 

@@ -1,6 +1,7 @@
 """An agent that starts again after a kill: one outcome for each task that has none."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -295,7 +296,7 @@ def test_recovered_tasks_are_counted_and_shown(killed: Post) -> None:
     killed.journal.sync()
     metrics = Metrics()
     recover(Ledger(killed.state), killed.outbox, metrics, 1)
-    assert +metrics.outcomes == {("iperf_client_run", "failed", "interrupted"): 1}
+    assert metrics.outcomes == Counter({("iperf_client_run", "failed", "interrupted"): 1})
     (shown,) = metrics.results
     assert (shown.task_id, shown.message) == (7, INTERRUPTED)
 
