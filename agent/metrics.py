@@ -15,6 +15,7 @@ from msgspec.structs import asdict, replace
 
 from agent.errors import ErrorClass
 from agent.peers import Peers, test_of
+from agent.process.child import Ending
 from agent.protocol import PAYLOADS, Diagnosis, Figures, Flow, Outcome, Task, utc_now
 from agent.registry import KINDS
 from agent.text import shortened
@@ -30,8 +31,6 @@ CALL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 WAIT_BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TASK_BOUNDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 86400)
 LATE_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
-# How the watch over a child can end.
-EXITS = ("ended", "stopped", "time", "output")
 # What the log says of a result.
 _LOGGED = "task_id status error_class peer port protocol direction streams".split()
 
@@ -88,7 +87,7 @@ def _no_outcomes() -> Counter[tuple[str, str, str]]:
 
 
 def _no_exits() -> Counter[tuple[str, str]]:
-    return Counter(dict.fromkeys(product(KINDS.values(), EXITS), 0))
+    return Counter({(kind, each.name.lower()): 0 for kind, each in product(KINDS.values(), Ending)})
 
 
 @dataclass

@@ -16,7 +16,7 @@ from tests.support.claim_loop import Claiming
 from tests.support.clock import Clock, FastClock, install_clock
 from tests.support.faulty_manager import FaultyManager, raw_reply, reply, well
 from tests.support.harness import until
-from tests.support.outbox import Post, post_to
+from tests.support.outbox import Post, post_to, silent_for
 from tests.support.sockets import MakeManager
 
 PLAIN = Outcome("failed", Report(), exit_code=1)
@@ -291,14 +291,6 @@ def test_an_unknown_agent_does_not_close_the_gate(post: Post, clock: Clock) -> N
     with pytest.raises(AgentUnknown):
         ask(post)
     assert post.gate.closed_for == 0
-
-
-def silent_for(post: Post, clock: Clock, seconds: float) -> None:
-    """Let no heartbeat be answered for so long."""
-    post.registration.record_heartbeat(answered=True)
-    for _ in range(3):
-        clock.now += seconds / 3
-        post.registration.record_heartbeat(answered=False)
 
 
 @pytest.mark.parametrize(

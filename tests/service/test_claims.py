@@ -22,6 +22,7 @@ from tests.support.claim_loop import (
 from tests.support.clock import Clock, install_clock
 from tests.support.faulty_manager import Request, raw_reply, reply, well
 from tests.support.harness import free_port, until
+from tests.support.outbox import silent_for
 from tests.support.sockets import MakeManager, client_of
 
 CLOCKED = ("service.claims", "manager.registration", "logs.outage")
@@ -79,11 +80,7 @@ def test_the_first_task_of_a_replaced_manager_is_its_own(faulty: MakeManager, cl
     manager.registers = True
     with claiming(manager, clock, interval=60) as loop:
         manager.registers = False
-        registration = loop.post.registration
-        registration.record_heartbeat(answered=True)
-        for _ in range(3):
-            clock.now += 5
-            registration.record_heartbeat(answered=False)
+        silent_for(loop.post, clock, 15)
         manager.wait_for(lambda: "result" in manager.calls())
         assert loop.post.ledger.spool.rejected == 0
 

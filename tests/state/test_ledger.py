@@ -22,7 +22,7 @@ from agent.state.ledger import Ledger
 from agent.state.message import Message
 from agent.tasks.recovery import INTERRUPTED, clear_leftovers, recover
 from tests.support.faulty_manager import well
-from tests.support.outbox import ORIGIN, claimed, post_to
+from tests.support.outbox import ORIGIN, claimed, post_to, refuse
 from tests.support.record_state import DATA
 from tests.support.sockets import MakeManager
 
@@ -83,15 +83,9 @@ def test_an_end_that_cannot_be_read_now_is_kept_until_the_journal_knows_it(
     first = Ledger(state)
     # The journal's line of its delivery went with the power.
     first.spool.settle(put(first, claim(first, 7)), keep_document=False)
-    ledger, read = Ledger(state), Path.read_bytes
+    ledger = Ledger(state)
     with monkeypatch.context() as patch:
-
-        def refuse(path: Path) -> bytes:
-            if path.suffix == ".settled":
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-            return read(path)
-
-        patch.setattr(Path, "read_bytes", refuse)
+        refuse(patch, Path, "read_bytes", errno.EIO, only=".settled")
         assert ledger.load_waiting() == [] and ledger.interrupted() == []
         ledger.mend()
     assert ledger.load_waiting() == [] and ledger.interrupted() == []

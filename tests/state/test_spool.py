@@ -17,7 +17,7 @@ from agent.protocol import Outcome, Report
 from agent.state.directory import StateDirectory
 from agent.state.message import Message
 from agent.state.spool import ANSWER_KEPT, SETTLED, Spool
-from tests.support.outbox import ORIGIN, claimed, with_document
+from tests.support.outbox import ORIGIN, claimed, refuse, with_document
 
 CONTENT = b'stray text\n{"end":{"sum":1}}\nmore'
 PLAIN = Outcome("failed", Report(error_class=ErrorClass.REFUSED), exit_code=1, stderr="refused")
@@ -288,20 +288,6 @@ def test_an_outbox_that_cannot_be_listed_is_not_taken_for_empty(
             spool.load()
     assert spool.unread
     assert ids(spool.load()) == [7] and not spool.unread
-
-
-def refuse(
-    monkeypatch: pytest.MonkeyPatch, holder: object, name: str, number: int, only: str = ""
-) -> None:
-    """Let a function fail for that reason, for paths with that in their name."""
-    real = getattr(holder, name)
-
-    def refused(path: Path) -> object:
-        if only in str(path):
-            raise OSError(number, os.strerror(number), str(path))
-        return real(path)
-
-    monkeypatch.setattr(holder, name, refused)
 
 
 def test_new_numbers_are_higher_than_all_that_are_in_use(state: StateDirectory) -> None:

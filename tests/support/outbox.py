@@ -1,7 +1,10 @@
 """An outbox in the test's process with its disk, and the Manager that it delivers to."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from agent.config.settings import read_settings
 from agent.manager.api import ManagerClient
@@ -14,6 +17,7 @@ from agent.service.supervisor import Supervisor
 from agent.state.directory import StateDirectory
 from agent.state.journal import Journal
 from agent.state.ledger import Ledger
+from tests.support.clock import Clock
 from tests.support.faulty_manager import FaultyManager, Request
 from tests.support.sockets import client_of
 
@@ -118,3 +122,25 @@ def with_document(path: Path, content: bytes) -> Outcome:
     """An outcome whose document fills a file."""
     path.write_bytes(content)
     return Outcome("succeeded", Report(version="1"), document=Document(str(path), 0, len(content)))
+
+
+def silent_for(post: Post, clock: Clock, seconds: float) -> None:
+    """Let no heartbeat be answered for so long."""
+    post.registration.record_heartbeat(answered=True)
+    for _ in range(3):
+        clock.now += seconds / 3
+        post.registration.record_heartbeat(answered=False)
+
+
+def refuse(
+    monkeypatch: pytest.MonkeyPatch, holder: object, name: str, number: int, only: str = ""
+) -> None:
+    """Let a function fail for that reason, for paths with that in their name."""
+    real = getattr(holder, name)
+
+    def refused(path: Path) -> object:
+        if only in str(path):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(holder, name, refused)
